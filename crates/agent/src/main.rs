@@ -1,0 +1,2 @@
+//! `cloude-agent`: PID 1 in the guest.
+fn main() {}

@@ -1,0 +1,2 @@
+//! `clouded`.
+fn main() {}

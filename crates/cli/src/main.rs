@@ -1,0 +1,2 @@
+//! `cloude`.
+fn main() {}

@@ -1,0 +1,2 @@
+//! `cloude-initramfs`.
+fn main() {}

@@ -1,0 +1,226 @@
+//! Backend to agent: `GET /health` and `POST /execute` over HTTP/1.1, on vsock or TCP.
+//!
+//! Every request carries `Authorization: Bearer TOKEN` with the VM's own token
+//! ([`crate::boot::BootConfig::token`]); without it the agent answers 401 and does nothing.
+//!
+//! `POST /execute` takes an [`ExecuteRequest`]. With `Accept: application/x-ndjson` the answer is
+//! a stream, one [`Event`] a line, chunked, that ends with [`Event::Finished`]; otherwise it is one
+//! JSON [`ExecuteResponse`]. An agent executes once: a second request is answered 409.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::Data;
+
+/// The port on which the agent listens, on vsock always and on the VM's own IP when it has one.
+pub const AGENT_PORT: u32 = 1024;
+
+/// The host's vsock port that the agent connects to, once, when it is ready for requests. The host
+/// takes the attempt as the signal and refuses the connection.
+pub const READY_PORT: u32 = 1025;
+
+/// The media type of a stream of events.
+pub const NDJSON: &str = "application/x-ndjson";
+
+/// One program, all that is needed to compile and run it.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct ExecuteRequest {
+    /// The execution's id, for logs.
+    pub id: String,
+    /// Written into the work directory, in this order, before anything runs.
+    pub files: Vec<File>,
+    /// Runs first where the language has one; a failure ends the execution.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compile: Option<Stage>,
+    /// The program itself.
+    pub run: Stage,
+    /// What the run stage reads from standard input. The compile stage reads nothing.
+    #[serde(default)]
+    pub stdin: Data,
+    /// Added to the image's environment, for both stages.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// Where both stages start; the work directory (`/work`) if none, and relative to it unless absolute.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub working_dir: Option<String>,
+}
+
+/// A file of the program.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct File {
+    /// Relative to the work directory, without `..`; parents are made.
+    pub path: String,
+    /// The whole content.
+    pub content: Data,
+    /// Permission bits, 0o644 if none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<u32>,
+}
+
+/// One process tree to run to its end.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct Stage {
+    /// The program, looked up in the image's PATH, and its arguments. At least one.
+    pub argv: Vec<String>,
+    /// Past this the whole process tree is killed. Milliseconds of wall clock, at least 1.
+    pub wall_time_ms: u64,
+    /// How much of each output stream is kept, in bytes: half from its start, sent as it comes, and
+    /// half from its end. The program goes on past it.
+    pub output_bytes: u64,
+}
+
+/// Which stage something belongs to.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq, Hash)]
+#[serde(rename_all = "snake_case")]
+pub enum StageName {
+    /// The language's compile command.
+    Compile,
+    /// The program.
+    Run,
+}
+
+/// Which output stream something belongs to.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq, Hash)]
+#[serde(rename_all = "snake_case")]
+pub enum Stream {
+    /// File descriptor 1.
+    Stdout,
+    /// File descriptor 2.
+    Stderr,
+}
+
+/// One line of a streamed answer.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// A stage's process was started.
+    Started {
+        /// Which stage.
+        stage: StageName,
+    },
+    /// Bytes that the stage wrote.
+    Output {
+        /// Which stage.
+        stage: StageName,
+        /// Which stream.
+        stream: Stream,
+        /// What it wrote. A chunk never splits a valid UTF-8 sequence.
+        data: Data,
+    },
+    /// The output limit was passed: so many bytes lie between what came before and what follows.
+    Dropped {
+        /// Which stage.
+        stage: StageName,
+        /// Which stream.
+        stream: Stream,
+        /// How many bytes were dropped.
+        bytes: u64,
+    },
+    /// The last line.
+    Finished(ExecuteResult),
+}
+
+/// How an execution went, without its output.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+pub struct ExecuteResult {
+    /// The compile stage, where there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compile: Option<StageResult>,
+    /// The run stage; none when the compile stage failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<StageResult>,
+}
+
+/// The one-shot answer: the result with all the output that was kept.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+pub struct ExecuteResponse {
+    /// How it went.
+    pub result: ExecuteResult,
+    /// Output of the compile stage.
+    pub compile: Output,
+    /// Output of the run stage.
+    pub run: Output,
+}
+
+/// What was kept of a stage's output. Where bytes were dropped, head and tail are joined.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
+pub struct Output {
+    /// Standard output.
+    pub stdout: Data,
+    /// Standard error.
+    pub stderr: Data,
+}
+
+/// How a stage ended, measured in the guest.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+pub struct StageResult {
+    /// Why it ended.
+    pub cause: Cause,
+    /// The exit code, if it exited. 0 to 255.
+    pub exit_code: Option<i32>,
+    /// The signal's number, if a signal ended it.
+    pub signal: Option<i32>,
+    /// From before the process was made to its end, in microseconds.
+    pub wall_time_us: u64,
+    /// User and system time of the whole process tree, in microseconds.
+    pub cpu_time_us: u64,
+    /// The most memory the process tree held at once, in bytes.
+    pub peak_memory_bytes: u64,
+    /// Bytes written to standard output, kept or not.
+    pub stdout_bytes: u64,
+    /// Of those, dropped past the limit.
+    pub stdout_dropped: u64,
+    /// Bytes written to standard error, kept or not.
+    pub stderr_bytes: u64,
+    /// Of those, dropped past the limit.
+    pub stderr_dropped: u64,
+    /// For [`Cause::Infrastructure`]: what went wrong, such as a command that is not in the image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
+/// Why a stage or an execution ended.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq, Hash)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// The program exited by itself, with whatever code.
+    Exit,
+    /// A signal ended it that was not of our sending.
+    Signal,
+    /// The wall-clock limit.
+    WallTime,
+    /// The CPU time limit.
+    CpuTime,
+    /// The guest's out-of-memory killer ended it.
+    Memory,
+    /// Reserved: the output limit, where the client asked for it to be fatal.
+    OutputLimit,
+    /// The guest kernel panicked, halted or rebooted under it.
+    GuestPanic,
+    /// The client took it back.
+    Cancelled,
+    /// Our own fault: no VM, a broken connection, a command missing from the image.
+    Infrastructure,
+}
+
+/// The answer to `GET /health`.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+pub struct Health {
+    /// `ok`.
+    pub status: String,
+    /// The agent's version.
+    pub version: String,
+    /// Nanoseconds of CLOCK_BOOTTIME when the agent became ready.
+    pub ready_at_ns: u64,
+}
+
+/// The body of every answer that is an error.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+pub struct ErrorBody {
+    /// What was wrong and what to do.
+    pub error: String,
+}

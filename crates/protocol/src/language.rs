@@ -1,0 +1,96 @@
+//! `languages/NAME.toml`: all that Cloude knows of a language. Adding one is adding a file.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// One language file.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct Language {
+    /// Lower case; the file is `NAME.toml`.
+    pub name: String,
+    /// Other names that clients may use, lower case.
+    #[serde(default)]
+    pub aliases: Vec<String>,
+    /// File name extensions, without the dot, by which a client tells the language.
+    #[serde(default)]
+    pub extensions: Vec<String>,
+    /// The code's file name in the work directory.
+    pub file: String,
+    /// Where its image comes from.
+    pub image: Image,
+    /// Turns the code into something that runs; none for an interpreter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compile: Option<Command>,
+    /// Runs it. The program's arguments are appended.
+    pub run: Command,
+    /// The machine it gets unless the request says otherwise.
+    #[serde(default)]
+    pub machine: Machine,
+    /// A program that shows that the language works.
+    pub self_test: SelfTest,
+}
+
+/// Two sources of the same thing: an image where a registry is reached, packages where not.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct Image {
+    /// `registry/name:tag` or `registry/name@sha256:…`.
+    pub reference: String,
+    /// Debian packages with the same tools.
+    pub debian: Debian,
+}
+
+/// A Debian installation with only what is named, and what that depends on.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct Debian {
+    /// The release, such as `bookworm`.
+    pub suite: String,
+    /// Packages, beyond none at all.
+    pub packages: Vec<String>,
+    /// Added to the environment of programs.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+}
+
+/// A command line in the work directory.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct Command {
+    /// The program and its arguments.
+    pub command: Vec<String>,
+    /// Environment for this command only.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// The wall-clock limit unless the request or the server says otherwise, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wall_time_ms: Option<u64>,
+}
+
+/// The shape of the VM.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct Machine {
+    /// 1 to 8; the server's default if none.
+    pub vcpus: Option<u8>,
+    /// Guest memory in MiB, the file system included; the server's default if none.
+    pub memory_mib: Option<u64>,
+}
+
+/// A program that prints from stdin, its arguments and a file it wrote, and exits with a code of its own.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct SelfTest {
+    /// The program.
+    pub code: String,
+    /// Its standard input.
+    pub stdin: String,
+    /// Its arguments.
+    pub args: Vec<String>,
+    /// Exactly what it must print.
+    pub stdout: String,
+    /// What it must exit with.
+    pub exit_code: i32,
+}

@@ -1,0 +1,2 @@
+//! `cloude-vmm`: one process, one micro-VM.
+fn main() {}
