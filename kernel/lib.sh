@@ -1,0 +1,109 @@
+# Shared by kernel/fetch, kernel/build and tools/with-kvm. Sourced, never run.
+# shellcheck shell=bash
+
+# Where everything that can be made again lies (docs/architecture.md).
+cache_dir() {
+    echo "${CLOUDE_CACHE_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/cloude}"
+}
+
+# Progress: for people only, on stderr, so that stdout stays for programs.
+say() {
+    if [ -t 2 ]; then printf '%s: %s\n' "${0##*/}" "$*" >&2; fi
+}
+
+warn() { printf '%s: %s\n' "${0##*/}" "$*" >&2; }
+
+die() {
+    warn "$@"
+    exit 1
+}
+
+# need COMMAND PACKAGE…: fails with what to install. /sbin is not in every user's PATH.
+need() {
+    local command=$1
+    shift
+    PATH="$PATH:/usr/sbin:/sbin" command -v "$command" >/dev/null ||
+        die "needs the command $command: run tools/setup (package $*)"
+}
+
+# The version of PACKAGE that apt would install; empty if there is none.
+apt_candidate() {
+    LC_ALL=C apt-cache policy "$1" 2>/dev/null |
+        awk '$1 == "Candidate:" && $2 != "(none)" { print $2; exit }'
+}
+
+# Follows a metapackage to the kernel image package it depends on; prints NAME.
+resolve_kernel_package() {
+    local package=$1 next
+    for _ in 1 2 3; do
+        next=$(LC_ALL=C apt-cache show --no-all-versions "$package" 2>/dev/null |
+            sed -n 's/^Depends: //p' | tr ',|' '\n\n' | awk '{ print $1 }' |
+            grep -E '^linux-image-(unsigned-)?[0-9]+\.[0-9]+\.[0-9]+.*$' | head -n 1) || true
+        if [ -z "$next" ]; then break; fi
+        package=$next
+    done
+    case $package in
+    linux-image-*[0-9].[0-9]*) echo "$package" ;;
+    *) return 1 ;;
+    esac
+}
+
+# The distribution's kernel for virtual machines, the leanest first. Prints NAME.
+find_kernel_package() {
+    local meta real
+    for meta in linux-image-6.12-cloud-amd64 linux-image-cloud-amd64 linux-image-kvm \
+        linux-image-virtual linux-image-generic linux-image-amd64; do
+        if [ -n "$(apt_candidate "$meta")" ] && real=$(resolve_kernel_package "$meta"); then
+            echo "$real"
+            return
+        fi
+    done
+    return 1
+}
+
+# download_package PACKAGE DIR: unpacks it into DIR. No root: nothing is installed.
+download_package() {
+    local package=$1 dir=$2 debs
+    debs=$(mktemp -d "$dir/.debs.XXXXXX")
+    # _apt cannot enter a private folder; as root apt only warns about that, so say it beforehand.
+    if ! (cd "$debs" && apt-get -qq -o APT::Sandbox::User=root download "$package") >&2; then
+        rm -rf "$debs"
+        return 1
+    fi
+    dpkg -x "$debs"/*.deb "$dir"
+    rm -rf "$debs"
+}
+
+# unpack_kernel_package PACKAGE DIR: the image and, where the distribution splits them off, its modules.
+# Afterwards DIR/boot/vmlinuz-* is there, and a complete module tree with its dependencies under DIR/lib.
+unpack_kernel_package() {
+    local package=$1 dir=$2 release extra
+    download_package "$package" "$dir" ||
+        die "cannot download $package: is the network up, and was 'apt-get update' run?"
+    release=$(basename "$(ls "$dir"/boot/vmlinuz-*)")
+    release=${release#vmlinuz-}
+    for extra in "linux-modules-$release" "linux-modules-extra-$release"; do
+        if [ -n "$(apt_candidate "$extra")" ]; then
+            download_package "$extra" "$dir" || die "cannot download $extra"
+        fi
+    done
+    # A merged-/usr distribution may keep the modules there.
+    if [ ! -d "$dir/lib/modules/$release" ] && [ -d "$dir/usr/lib/modules/$release" ]; then
+        mkdir -p "$dir/lib"
+        mv "$dir/usr/lib/modules" "$dir/lib/modules"
+    fi
+    [ -d "$dir/lib/modules/$release" ] || die "$package holds no modules for $release"
+    PATH="$PATH:/usr/sbin:/sbin" depmod -b "$dir" "$release"
+    echo "$release"
+}
+
+# install_dir NEW FINAL: puts the finished folder NEW in FINAL's place.
+install_dir() {
+    local new=$1 final=$2 old=
+    if [ -e "$final" ]; then
+        old=$(mktemp -d "$(dirname "$final")/.old.XXXXXX")
+        mv -T "$final" "$old/it"
+    fi
+    mv -T "$new" "$final"
+    if [ -n "$old" ]; then rm -rf "$old"; fi
+}
