@@ -1,0 +1,1 @@
+//! The newc cpio format.
