@@ -97,6 +97,28 @@ unpack_kernel_package() {
     echo "$release"
 }
 
+# collect_module TREE RELEASE MODULE DIR: adds MODULE and what it depends on to DIR, unpacked, in the order
+# of insertion of DIR/modules.list. What is built in needs nothing. Fails if the kernel lacks MODULE.
+collect_module() {
+    local tree=$1 release=$2 module=$3 dir=$4 steps action path name
+    steps=$(PATH="$PATH:/usr/sbin:/sbin" modprobe -d "$tree" -S "$release" --show-depends "$module" 2>/dev/null) ||
+        return 1
+    while read -r action path _; do
+        [ "$action" = insmod ] || continue
+        name=$(basename "$path")
+        name=${name%%.ko*}.ko
+        if [ -e "$dir/$name" ]; then continue; fi
+        case $path in
+        *.ko) cp "$path" "$dir/$name" ;;
+        *.ko.xz) xz -dc "$path" >"$dir/$name" ;;
+        *.ko.zst) zstd -dcq "$path" >"$dir/$name" ;;
+        *.ko.gz) gzip -dc "$path" >"$dir/$name" ;;
+        *) die "cannot unpack $path" ;;
+        esac
+        echo "$name" >>"$dir/modules.list"
+    done <<<"$steps"
+}
+
 # install_dir NEW FINAL: puts the finished folder NEW in FINAL's place.
 install_dir() {
     local new=$1 final=$2 old=

@@ -1,0 +1,170 @@
+"""The processes of an emulated host: QEMU and the file server for the machine's root."""
+
+import ctypes
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+
+TOOLS = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
+PR_SET_PDEATHSIG = 1
+# Ports of init.c, which lists their numbers too.
+PORTS = ("control", "stdin", "stdout", "stderr")
+# init.c's FIRST_FORWARD_PORT.
+FIRST_FORWARD_PORT = 61000
+GUEST_ADDRESS = "10.0.2.15"
+# Of the kernel's console, shown if the machine dies.
+CONSOLE_TAIL = 16 * 1024
+# Everything that the emulator does for a Zen processor, nested virtualization included; what it does
+# not do is named, so that it does not warn.
+CPU = "EPYC,+svm,+npt,-fxsr-opt,-misalignsse,-osvw,-topoext,-nrip-save,-xsavec"
+KERNEL_OPTIONS = (
+    "console=ttyS0 loglevel=7 panic=-1 mitigations=off nokaslr no_timer_check tsc=reliable "
+    "random.trust_cpu=on audit=0 cgroup_no_v1=all 8250.nr_uarts=1 rdinit=/init"
+)
+
+
+class HostError(Exception):
+    """The emulated host cannot be had; the message says why and what to do."""
+
+
+def cache_dir() -> str:
+    """Where everything that can be made again lies (docs/architecture.md)."""
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return os.environ.get("CLOUDE_CACHE_DIR") or os.path.join(base, "cloude")
+
+
+def find_file_server() -> str | None:
+    """virtiofsd; the newer Rust one before QEMU 7.2's."""
+    candidates = (
+        os.path.join(cache_dir(), "emulated-host/bin/virtiofsd"),
+        shutil.which("virtiofsd"),
+        "/usr/libexec/virtiofsd",
+        "/usr/lib/qemu/virtiofsd",
+    )
+    return next((path for path in candidates if path and os.access(path, os.X_OK)), None)
+
+
+def prepare() -> str:
+    """The folder with what to boot; installs and makes what is missing."""
+    if not shutil.which("qemu-system-x86_64") or not find_file_server():
+        setup = [os.path.join(TOOLS, "setup"), "--for", "emulated-host"]
+        if subprocess.run(setup, stdin=subprocess.DEVNULL, stdout=2).returncode != 0:
+            raise HostError("QEMU and virtiofsd are needed: run tools/setup --for emulated-host")
+    made = subprocess.run(
+        [os.path.join(TOOLS, "emulated_host/prepare")], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+    )
+    if made.returncode != 0:
+        raise HostError("the emulated host's kernel could not be made")
+    return os.path.join(made.stdout.decode().strip(), "host")
+
+
+def die_with_parent(parent: int) -> None:
+    """In a new child: nothing outlives with-kvm, however that ends; Ctrl-C is for with-kvm alone."""
+    os.setpgid(0, 0)
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def spawn(command: list[str], fds: list[int], **streams) -> subprocess.Popen:
+    """Starts a helper that dies with this process. To be called by the main thread alone."""
+    parent = os.getpid()
+    return subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, pass_fds=fds, preexec_fn=lambda: die_with_parent(parent), **streams
+    )
+
+
+def file_server_command(path: str, listening: int) -> list[str]:
+    """Serves / on a listening socket."""
+    root = os.geteuid() == 0
+    if "/qemu/" in path:  # QEMU 7.2's, in C
+        sandbox = "chroot" if root else "namespace"
+        options = ["source=/", "cache=auto", f"sandbox={sandbox}", "log_level=err"]
+        return [path, f"--fd={listening}", *(word for option in options for word in ("-o", option))]
+    command = [path, f"--fd={listening}", "--shared-dir=/", "--cache=auto", "--log-level=error"]
+    # Other file systems below / keep their own device numbers, so that inode numbers stay unique.
+    command += ["--announce-submounts", "--inode-file-handles=never"]
+    return command + [f"--sandbox={'chroot' if root else 'none'}"]
+
+
+class Machine:
+    """One running emulated host. Leaves no file anywhere: every socket is an inherited descriptor."""
+
+    def __init__(self, folder: str, memory: int, cpus: int, ports: list[tuple[int, int]]):
+        self.sockets: dict[str, socket.socket] = {}
+        self.console = b""
+        inner: dict[str, socket.socket] = {}
+        for name in (*PORTS, "console"):
+            self.sockets[name], inner[name] = socket.socketpair()
+        files = self._start_file_server()
+        inner["files"] = files
+        command = qemu_command(folder, memory, cpus, ports, {name: end.fileno() for name, end in inner.items()})
+        self.qemu = spawn(
+            command, [end.fileno() for end in inner.values()], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
+        for end in inner.values():
+            end.close()
+        threading.Thread(target=self._read_console, daemon=True).start()
+
+    def _start_file_server(self) -> socket.socket:
+        """Returns the connection to it."""
+        listening = socket.socket(socket.AF_UNIX)
+        listening.bind("")  # an abstract name of the kernel's choice: no file
+        listening.listen(1)
+        connection = socket.socket(socket.AF_UNIX)
+        # Ours is the first and only one it accepts.
+        connection.connect(listening.getsockname())
+        path = find_file_server()
+        if path is None:
+            raise HostError("virtiofsd is needed: run tools/setup --for emulated-host")
+        self.file_server = spawn(
+            file_server_command(path, listening.fileno()), [listening.fileno()], stdout=subprocess.DEVNULL
+        )
+        listening.close()
+        return connection
+
+    def _read_console(self) -> None:
+        while data := self.sockets["console"].recv(4096):
+            self.console = (self.console + data)[-CONSOLE_TAIL:]
+
+    def failure(self) -> str:
+        """Why it ended before the command did, as far as is known."""
+        self.stop()
+        assert self.qemu.stderr
+        said = self.qemu.stderr.read().decode(errors="replace").strip()
+        console = self.console.decode(errors="replace").strip()
+        return "\n".join(part for part in (said, console) if part) or "it ended without a word"
+
+    def stop(self) -> None:
+        """Takes it away, at once."""
+        for process in (self.qemu, self.file_server):
+            process.kill()
+        for process in (self.qemu, self.file_server):
+            process.wait()
+
+
+def qemu_command(
+    folder: str, memory: int, cpus: int, ports: list[tuple[int, int]], fds: dict[str, int]
+) -> list[str]:
+    """The command line of the emulated host."""
+    forwards = "".join(
+        f",hostfwd=tcp:127.0.0.1:{host}-{GUEST_ADDRESS}:{FIRST_FORWARD_PORT + index}"
+        for index, (host, _) in enumerate(ports)
+    )
+    command = ["qemu-system-x86_64", "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]
+    command += ["-machine", "q35,memory-backend=ram", "-accel", "tcg,thread=multi", "-cpu", CPU]
+    command += ["-smp", str(cpus), "-m", f"{memory}M", "-rtc", "base=utc"]
+    command += ["-object", f"memory-backend-memfd,id=ram,size={memory}M,share=on"]
+    command += ["-kernel", f"{folder}/vmlinux", "-initrd", f"{folder}/initrd", "-append", KERNEL_OPTIONS]
+    command += ["-chardev", f"socket,id=files,fd={fds['files']}"]
+    command += ["-device", "vhost-user-fs-pci,chardev=files,tag=root,queue-size=1024"]
+    command += ["-chardev", f"socket,id=console,fd={fds['console']}", "-serial", "chardev:console"]
+    command += ["-netdev", f"user,id=net{forwards}", "-device", "virtio-net-pci,netdev=net,romfile="]
+    command += ["-device", "virtio-rng-pci", "-device", "virtio-serial-pci,max_ports=8"]
+    for number, name in enumerate(PORTS, start=1):
+        command += ["-chardev", f"socket,id={name},fd={fds[name]}"]
+        command += ["-device", f"virtserialport,chardev={name},name=cloude.{name},nr={number}"]
+    return command
