@@ -1,0 +1,233 @@
+//! The virtio-mmio transport, version 2 (spec section 4.2.2).
+
+mod events;
+mod registers;
+mod state;
+
+use std::io;
+
+use acpi_tables::{Aml, aml};
+use virtio_queue::QueueT;
+use vmm_sys_util::eventfd::EventFd;
+
+use super::{F_EVENT_IDX, F_INDIRECT_DESC, F_VERSION_1, Interrupt, Memory, RingError, Rings, VirtioDevice};
+use crate::devices::{Device, StateError};
+
+pub use state::{QueueRecord, TransportState};
+
+/// Bytes of guest-physical address space that one device takes.
+pub const WINDOW_SIZE: u64 = 0x1000;
+
+/// Offset of `QueueNotify`: register an ioeventfd here for each of [`MmioTransport::notify_eventfds`],
+/// 4 bytes wide, matching the queue's index.
+pub const QUEUE_NOTIFY: u64 = 0x050;
+
+/// Device status bits (spec section 2.1).
+mod status {
+    pub const ACKNOWLEDGE: u32 = 1;
+    pub const DRIVER: u32 = 2;
+    pub const DRIVER_OK: u32 = 4;
+    pub const FEATURES_OK: u32 = 8;
+    pub const NEEDS_RESET: u32 = 64;
+    pub const FAILED: u32 = 128;
+    /// What a driver may write.
+    pub const WRITABLE: u32 = ACKNOWLEDGE | DRIVER | DRIVER_OK | FEATURES_OK | FAILED;
+}
+
+/// Where a device sits in the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MmioSlot {
+    /// Guest-physical address of the window, page-aligned, below 4 GiB.
+    pub base: u32,
+    /// The interrupt: a GSI of the IOAPIC, edge-triggered.
+    pub gsi: u32,
+    /// Unique among the virtio-mmio nodes, 0 to 0xff: `_UID` and the last two digits of the node's name.
+    pub uid: u8,
+}
+
+/// One virtio device on the bus.
+pub struct MmioTransport<D> {
+    device: D,
+    rings: Rings,
+    slot: MmioSlot,
+    status: u32,
+    device_features_sel: u32,
+    driver_features_sel: u32,
+    driver_features: u64,
+    queue_sel: u32,
+    config_generation: u32,
+    paused: bool,
+    fault: Option<String>,
+}
+
+impl<D: VirtioDevice> MmioTransport<D> {
+    /// A device in the state after power-on. Fails only if the host has no descriptors left.
+    pub fn new(device: D, memory: Memory, slot: MmioSlot) -> io::Result<Self> {
+        Ok(Self {
+            rings: Rings::new(device.queue_sizes(), memory)?,
+            device,
+            slot,
+            status: 0,
+            device_features_sel: 0,
+            driver_features_sel: 0,
+            driver_features: 0,
+            queue_sel: 0,
+            config_generation: 0,
+            paused: false,
+            fault: None,
+        })
+    }
+
+    /// Where it sits.
+    pub fn slot(&self) -> MmioSlot {
+        self.slot
+    }
+
+    /// The device behind the transport.
+    pub fn device(&self) -> &D {
+        &self.device
+    }
+
+    /// The device behind the transport.
+    pub fn device_mut(&mut self) -> &mut D {
+        &mut self.device
+    }
+
+    /// The eventfd to register as irqfd of the slot's GSI.
+    pub fn irq_eventfd(&self) -> &EventFd {
+        self.rings.interrupt().line()
+    }
+
+    /// The eventfds to register as ioeventfds, one a queue, at the slot's base + [`QUEUE_NOTIFY`].
+    pub fn notify_eventfds(&self) -> &[EventFd] {
+        self.rings.notify_eventfds()
+    }
+
+    /// The interrupt, for its status.
+    pub fn interrupt(&self) -> &Interrupt {
+        self.rings.interrupt()
+    }
+
+    /// Why the device last set `DEVICE_NEEDS_RESET`, for a report.
+    pub fn fault(&self) -> Option<&str> {
+        self.fault.as_deref()
+    }
+
+    fn offered_features(&self) -> u64 {
+        self.device.features() | F_VERSION_1 | F_EVENT_IDX | F_INDIRECT_DESC
+    }
+
+    fn active(&self) -> bool {
+        self.status & status::DRIVER_OK != 0 && self.status & status::NEEDS_RESET == 0
+    }
+
+    /// The device is beyond use until the driver resets it (spec section 2.1.2).
+    fn needs_reset(&mut self, why: String) {
+        self.fault = Some(why);
+        self.status |= status::NEEDS_RESET;
+        if self.status & status::DRIVER_OK != 0 {
+            self.rings.interrupt().signal_config();
+        }
+    }
+
+    fn settle(&mut self, result: Result<(), RingError>) {
+        if let Err(error) = result {
+            self.needs_reset(error.to_string());
+        }
+    }
+
+    /// `DRIVER_OK`: checks the queues once, then the device works.
+    fn activate(&mut self) {
+        self.status |= status::DRIVER_OK;
+        let event_idx = self.driver_features & F_EVENT_IDX != 0;
+        for queue in &mut self.rings.queues {
+            queue.set_event_idx(event_idx);
+        }
+        if let Some(index) = self.invalid_queue() {
+            return self.needs_reset(format!("queue {index} lies outside memory"));
+        }
+        match self.device.activate(self.driver_features) {
+            Ok(()) => self.kick_all(),
+            Err(error) => self.needs_reset(error.to_string()),
+        }
+    }
+
+    fn invalid_queue(&self) -> Option<usize> {
+        self.rings
+            .queues
+            .iter()
+            .position(|queue| queue.ready() && !queue.is_valid(self.rings.memory()))
+    }
+
+    fn kick_all(&self) {
+        for queue in 0..self.rings.queues.len() {
+            self.rings.kick(queue);
+        }
+    }
+}
+
+impl<D: VirtioDevice> Device for MmioTransport<D> {
+    fn name(&self) -> &'static str {
+        self.device.name()
+    }
+
+    fn pause(&mut self) {
+        self.paused = true;
+        if self.active() {
+            self.device.pause(&mut self.rings);
+        }
+    }
+
+    fn resume(&mut self) {
+        self.paused = false;
+        if self.active() {
+            // Notifications and edges that came while paused, or between a save and the restore
+            // elsewhere, are made up for here.
+            self.kick_all();
+        }
+        self.rings.interrupt().raise_again();
+    }
+
+    fn reset(&mut self) {
+        self.device.reset();
+        for queue in &mut self.rings.queues {
+            queue.reset();
+        }
+        self.rings.interrupt().set_status(0);
+        self.status = 0;
+        self.device_features_sel = 0;
+        self.driver_features_sel = 0;
+        self.driver_features = 0;
+        self.queue_sel = 0;
+        self.fault = None;
+    }
+
+    fn save(&self) -> Result<serde_json::Value, StateError> {
+        self.save_state()
+    }
+
+    fn restore(&mut self, state: &serde_json::Value) -> Result<(), StateError> {
+        self.restore_state(state)
+    }
+
+    fn acpi_node(&self) -> Vec<u8> {
+        let mut node = Vec::new();
+        aml::Device::new(
+            format!("VR{:02X}", self.slot.uid).as_str().into(),
+            vec![
+                // The id that Linux's virtio_mmio driver matches (drivers/virtio/virtio_mmio.c).
+                &aml::Name::new("_HID".into(), &"LNRO0005"),
+                &aml::Name::new("_UID".into(), &self.slot.uid),
+                &aml::Name::new(
+                    "_CRS".into(),
+                    &aml::ResourceTemplate::new(vec![
+                        &aml::Memory32Fixed::new(true, self.slot.base, WINDOW_SIZE as u32),
+                        &aml::Interrupt::new(true, true, false, false, self.slot.gsi),
+                    ]),
+                ),
+            ],
+        )
+        .to_aml_bytes(&mut node);
+        node
+    }
+}

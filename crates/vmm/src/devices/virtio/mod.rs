@@ -1,0 +1,135 @@
+//! Virtio devices (version 1.2 of the specification, "the spec" here) on the MMIO transport.
+//!
+//! [`MmioTransport`] holds the register file, the queues and the interrupt of one device, and is
+//! what the VM's owner attaches: a [`super::BusDevice`] for the vCPUs and an
+//! [`event_manager::MutEventSubscriber`] for the event loop. A [`VirtioDevice`] is what differs:
+//! features, configuration space, and what to do with the buffers of its queues.
+//!
+//! All work on buffers happens on the event-loop thread. A vCPU only sets registers: its
+//! `QueueNotify` reaches the event loop through an eventfd, written by KVM (ioeventfd) or, where no
+//! ioeventfd is registered, by the transport.
+//!
+//! Nothing that the guest writes is trusted. Descriptors are checked against the guest's memory before
+//! use, chains are bounded by the queue's size, and a queue that breaks the rules stops the device
+//! with `DEVICE_NEEDS_RESET`.
+
+pub mod mmio;
+pub mod net;
+pub mod rng;
+
+mod interrupt;
+mod io;
+mod queue;
+
+use std::os::fd::RawFd;
+
+use event_manager::EventSet;
+
+pub use interrupt::Interrupt;
+pub use mmio::{MmioSlot, MmioTransport};
+pub use queue::{Chain, RingError, Rings, Segment};
+
+use super::StateError;
+
+/// The guest's memory as devices see it.
+pub type Memory = vm_memory::GuestMemoryMmap;
+
+/// `VIRTIO_F_INDIRECT_DESC` (spec section 6): a descriptor may point to a table of descriptors.
+pub const F_INDIRECT_DESC: u64 = 1 << 28;
+/// `VIRTIO_F_EVENT_IDX` (spec section 6): each side says at which index it wants to be woken.
+pub const F_EVENT_IDX: u64 = 1 << 29;
+/// `VIRTIO_F_VERSION_1` (spec section 6): not a legacy device. Without it nothing is negotiated.
+pub const F_VERSION_1: u64 = 1 << 32;
+
+/// A descriptor that the event loop watches for a device, edge-triggered, for the device's lifetime.
+#[derive(Clone, Copy, Debug)]
+pub struct Watch {
+    /// The descriptor; the device keeps it open.
+    pub fd: RawFd,
+    /// What to wait for.
+    pub events: EventSet,
+}
+
+/// A device could not take up its work with the features that the driver chose.
+#[derive(Debug, thiserror::Error)]
+pub enum ActivateError {
+    /// The TAP refused the offloads that were negotiated. Give the worker a TAP that was made with
+    /// `IFF_TAP | IFF_NO_PI | IFF_VNET_HDR`.
+    #[error("the TAP refused the offloads {flags:#x}: {source}")]
+    Offload {
+        /// The `TUN_F_*` bits.
+        flags: u32,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// What one kind of virtio device does behind the transport.
+///
+/// The transport calls everything under its owner's lock. `features`, `read_config`, `write_config`,
+/// `activate` and `reset` come from a vCPU thread; `queue_ready` and `fd_ready` from the event loop;
+/// the rest from the VM's owner while no vCPU runs.
+pub trait VirtioDevice: Send {
+    /// The short unique name; also the key in a snapshot.
+    fn name(&self) -> &'static str;
+
+    /// The device type (spec section 5).
+    fn device_type(&self) -> u32;
+
+    /// The largest size of each queue, powers of two up to 32768.
+    fn queue_sizes(&self) -> &'static [u16];
+
+    /// The device's own feature bits; the transport adds those of the transport and the rings.
+    fn features(&self) -> u64;
+
+    /// A read of the configuration space. `data` comes zeroed; what is past the end stays so.
+    fn read_config(&self, offset: u64, data: &mut [u8]);
+
+    /// A write to the configuration space. None of ours has a writable field.
+    fn write_config(&mut self, _offset: u64, _data: &[u8]) {}
+
+    /// The driver is ready (`DRIVER_OK`), with these negotiated features. Each queue is notified once
+    /// right after.
+    fn activate(&mut self, features: u64) -> Result<(), ActivateError>;
+
+    /// The driver has put buffers into `queue`, or there may be other work for it: also called once
+    /// after [`VirtioDevice::activate`] and after each [`super::Device::resume`].
+    fn queue_ready(&mut self, rings: &mut Rings, queue: usize) -> Result<(), RingError>;
+
+    /// The descriptors that [`VirtioDevice::fd_ready`] is for. Fixed from construction on.
+    fn watches(&self) -> Vec<Watch> {
+        Vec::new()
+    }
+
+    /// Watch number `watch` is ready. `rings` is `None` while the driver is not. Not called while paused.
+    fn fd_ready(
+        &mut self,
+        _rings: Option<&mut Rings>,
+        _watch: usize,
+        _events: EventSet,
+    ) -> Result<(), RingError> {
+        Ok(())
+    }
+
+    /// The vCPUs have stopped: buffers that were taken ahead go back to the rings, so that the queues'
+    /// state is complete.
+    fn pause(&mut self, _rings: &mut Rings) {}
+
+    /// The driver reset the device, or its owner did: back to the state after construction, keeping
+    /// host descriptors that were given at construction.
+    fn reset(&mut self);
+
+    /// The device's own state, while paused. Queues and registers are the transport's.
+    fn save(&self) -> Result<serde_json::Value, StateError>;
+
+    /// Takes what [`VirtioDevice::save`] gave. [`VirtioDevice::activate`] follows if the driver was ready.
+    fn restore(&mut self, state: &serde_json::Value) -> Result<(), StateError>;
+}
+
+/// Copies the part of a configuration space that a read asks for.
+fn read_config_bytes(config: &[u8], offset: u64, data: &mut [u8]) {
+    let tail = usize::try_from(offset).ok().and_then(|offset| config.get(offset..));
+    for (to, from) in data.iter_mut().zip(tail.unwrap_or_default()) {
+        *to = *from;
+    }
+}

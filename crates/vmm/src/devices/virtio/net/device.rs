@@ -1,0 +1,209 @@
+//! The device: what it offers, and which work an event brings.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use event_manager::EventSet;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{MAX_FRAME, NetMetrics, NetState, RXQ, TXQ, tap};
+use crate::devices::StateError;
+use crate::devices::virtio::{
+    ActivateError, Chain, RingError, Rings, VirtioDevice, Watch, read_config_bytes,
+};
+
+const NAME: &str = "net";
+/// Spec section 5.1.1.
+const DEVICE_TYPE: u32 = 1;
+const QUEUE_SIZES: &[u16] = &[256, 256];
+
+// Feature bits, spec section 5.1.3.
+pub(super) const F_CSUM: u64 = 1 << 0;
+pub(super) const F_GUEST_CSUM: u64 = 1 << 1;
+pub(super) const F_MTU: u64 = 1 << 3;
+pub(super) const F_MAC: u64 = 1 << 5;
+pub(super) const F_GUEST_TSO4: u64 = 1 << 7;
+pub(super) const F_GUEST_TSO6: u64 = 1 << 8;
+pub(super) const F_HOST_TSO4: u64 = 1 << 11;
+pub(super) const F_HOST_TSO6: u64 = 1 << 12;
+pub(super) const F_MRG_RXBUF: u64 = 1 << 15;
+
+/// What the guest is told of its interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NetConfig {
+    /// The guest's address; frames from any other source are dropped.
+    pub mac: [u8; 6],
+    /// Bytes, 68 to 65535 (spec section 5.1.4.1).
+    pub mtu: u16,
+}
+
+/// A network device that cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum NetError {
+    /// The descriptor is no TAP with `IFF_VNET_HDR`. Make it with `IFF_TAP | IFF_NO_PI | IFF_VNET_HDR`.
+    #[error("the descriptor does not take a TAP's settings: {0}; is it a TAP with IFF_VNET_HDR?")]
+    NotATap(#[source] io::Error),
+    /// An MTU that the specification does not allow.
+    #[error("an MTU of {0} is less than 68")]
+    Mtu(u16),
+}
+
+/// A virtio-net device.
+pub struct Net {
+    pub(super) tap: OwnedFd,
+    pub(super) config: NetConfig,
+    /// Whether the descriptor takes offloads, as a TAP does.
+    offloads: bool,
+    pub(super) features: u64,
+    pub(super) metrics: NetMetrics,
+    /// Buffers taken from the receive queue ahead of a frame.
+    pub(super) rx_ready: VecDeque<Chain>,
+    /// Where a frame goes that might not fit them.
+    pub(super) bounce: Vec<u8>,
+    /// The TAP was full at the last frame; it says when it no longer is.
+    pub(super) tx_blocked: bool,
+}
+
+impl Net {
+    /// A device on `tap`, which is one of its own, made with `IFF_TAP | IFF_NO_PI | IFF_VNET_HDR` and up.
+    pub fn new(tap: OwnedFd, config: NetConfig) -> Result<Self, NetError> {
+        if config.mtu < 68 {
+            return Err(NetError::Mtu(config.mtu));
+        }
+        tap::set_header_size(tap.as_fd()).map_err(NetError::NotATap)?;
+        tap::set_offload(tap.as_fd(), 0).map_err(NetError::NotATap)?;
+        Self::on(tap, config, true)
+    }
+
+    pub(super) fn on(tap: OwnedFd, config: NetConfig, offloads: bool) -> Result<Self, NetError> {
+        tap::set_nonblocking(tap.as_raw_fd()).map_err(NetError::NotATap)?;
+        Ok(Self {
+            tap,
+            config,
+            offloads,
+            features: 0,
+            metrics: NetMetrics::default(),
+            rx_ready: VecDeque::new(),
+            bounce: Vec::new(),
+            tx_blocked: false,
+        })
+    }
+
+    /// What it has done so far.
+    pub fn metrics(&self) -> NetMetrics {
+        self.metrics
+    }
+
+    fn offload_flags(&self) -> u32 {
+        [
+            (F_GUEST_CSUM, tap::TUN_F_CSUM),
+            (F_GUEST_TSO4, tap::TUN_F_TSO4),
+            (F_GUEST_TSO6, tap::TUN_F_TSO6),
+        ]
+        .iter()
+        .filter(|(feature, _)| self.features & feature != 0)
+        .fold(0, |flags, (_, flag)| flags | flag)
+    }
+}
+
+impl VirtioDevice for Net {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn device_type(&self) -> u32 {
+        DEVICE_TYPE
+    }
+
+    fn queue_sizes(&self) -> &'static [u16] {
+        QUEUE_SIZES
+    }
+
+    fn features(&self) -> u64 {
+        let offloads = F_CSUM | F_GUEST_CSUM | F_GUEST_TSO4 | F_GUEST_TSO6 | F_HOST_TSO4 | F_HOST_TSO6;
+        F_MAC | F_MTU | F_MRG_RXBUF | if self.offloads { offloads } else { 0 }
+    }
+
+    fn read_config(&self, offset: u64, data: &mut [u8]) {
+        // struct virtio_net_config: mac, status, max_virtqueue_pairs, mtu (spec section 5.1.4).
+        let mut config = [0; 12];
+        config[..6].copy_from_slice(&self.config.mac);
+        config[6..8].copy_from_slice(&1u16.to_le_bytes());
+        config[8..10].copy_from_slice(&1u16.to_le_bytes());
+        config[10..].copy_from_slice(&self.config.mtu.to_le_bytes());
+        read_config_bytes(&config, offset, data);
+    }
+
+    fn activate(&mut self, features: u64) -> Result<(), ActivateError> {
+        self.features = features;
+        let flags = self.offload_flags();
+        if self.offloads {
+            tap::set_offload(self.tap.as_fd(), flags)
+                .map_err(|source| ActivateError::Offload { flags, source })?;
+        }
+        self.bounce.resize(MAX_FRAME, 0);
+        Ok(())
+    }
+
+    fn queue_ready(&mut self, rings: &mut Rings, queue: usize) -> Result<(), RingError> {
+        match queue {
+            RXQ => self.receive(rings),
+            // The driver adds while we wait for the TAP: that is no reason to try again.
+            TXQ if !self.tx_blocked => self.transmit(rings),
+            _ => Ok(()),
+        }
+    }
+
+    fn watches(&self) -> Vec<Watch> {
+        vec![Watch { fd: self.tap.as_raw_fd(), events: EventSet::IN | EventSet::OUT }]
+    }
+
+    fn fd_ready(
+        &mut self,
+        rings: Option<&mut Rings>,
+        _watch: usize,
+        events: EventSet,
+    ) -> Result<(), RingError> {
+        let Some(rings) = rings else {
+            return Ok(());
+        };
+        if events.contains(EventSet::OUT) && self.tx_blocked {
+            self.transmit(rings)?;
+        }
+        if events.contains(EventSet::IN) {
+            self.receive(rings)?;
+        }
+        Ok(())
+    }
+
+    fn pause(&mut self, rings: &mut Rings) {
+        rings.unpop(RXQ, self.rx_ready.len());
+        self.rx_ready.clear();
+        // The edge that would end the wait is not seen while paused.
+        self.tx_blocked = false;
+    }
+
+    fn reset(&mut self) {
+        self.features = 0;
+        self.rx_ready.clear();
+        self.bounce = Vec::new();
+        self.tx_blocked = false;
+    }
+
+    fn save(&self) -> Result<Value, StateError> {
+        serde_json::to_value(NetState { mac: self.config.mac, mtu: self.config.mtu })
+            .map_err(|source| StateError::Format { device: NAME, source })
+    }
+
+    fn restore(&mut self, state: &Value) -> Result<(), StateError> {
+        let state = NetState::deserialize(state)
+            .map_err(|source| StateError::Format { device: NAME, source })?;
+        if state.mac != self.config.mac || state.mtu != self.config.mtu {
+            let what = format!("it was saved as {state:?}, not {:?}", self.config);
+            return Err(StateError::Invalid { device: NAME, what });
+        }
+        Ok(())
+    }
+}

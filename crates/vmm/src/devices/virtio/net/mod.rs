@@ -1,0 +1,22 @@
+//! The network device (spec section 5.1) on a TAP.
+
+mod device;
+mod metrics;
+mod rx;
+mod state;
+mod tap;
+mod tx;
+
+pub use device::{Net, NetConfig, NetError};
+pub use metrics::NetMetrics;
+pub use state::NetState;
+
+/// Size of `struct virtio_net_hdr_v1`, which every frame starts with (spec section 5.1.6).
+const HEADER_SIZE: usize = 12;
+/// Destination, source and type of an Ethernet frame.
+const ETHERNET_HEADER_SIZE: usize = 14;
+/// The largest frame: a segment of 64 KiB before it is cut, with its Ethernet header and a VLAN tag.
+const MAX_FRAME: usize = HEADER_SIZE + ETHERNET_HEADER_SIZE + 4 + 65535;
+
+const RXQ: usize = 0;
+const TXQ: usize = 1;

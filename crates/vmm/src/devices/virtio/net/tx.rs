@@ -1,0 +1,81 @@
+//! From the guest to the TAP.
+
+use std::io::ErrorKind;
+use std::os::fd::AsFd;
+
+use vm_memory::Permissions;
+
+use super::{ETHERNET_HEADER_SIZE, HEADER_SIZE, MAX_FRAME, Net, TXQ};
+use crate::devices::virtio::{Chain, RingError, Rings, io as guest_io};
+
+/// Frames in one turn of the event loop; the rest has its turn after the other devices.
+const TURN_LIMIT: usize = 256;
+/// The virtio and the Ethernet header.
+const HEADERS: usize = HEADER_SIZE + ETHERNET_HEADER_SIZE;
+/// Where the source address lies.
+const SOURCE: std::ops::Range<usize> = HEADER_SIZE + 6..HEADER_SIZE + 12;
+
+enum Sent {
+    Done,
+    TapFull,
+}
+
+impl Net {
+    pub(super) fn transmit(&mut self, rings: &mut Rings) -> Result<(), RingError> {
+        self.tx_blocked = false;
+        rings.disable_notification(TXQ)?;
+        let mut frames = 0;
+        loop {
+            if frames == TURN_LIMIT {
+                rings.kick(TXQ);
+                break;
+            }
+            let Some(chain) = rings.pop(TXQ)? else {
+                if rings.enable_notification(TXQ)? {
+                    continue;
+                }
+                break;
+            };
+            if let Sent::TapFull = self.send_frame(rings, &chain)? {
+                rings.unpop(TXQ, 1);
+                self.tx_blocked = true;
+                self.metrics.tx_blocked += 1;
+                break;
+            }
+            rings.push_used(TXQ, chain.head, 0)?;
+            frames += 1;
+        }
+        rings.flush(TXQ)
+    }
+
+    fn send_frame(&mut self, rings: &Rings, chain: &Chain) -> Result<Sent, RingError> {
+        let len = chain.readable_len();
+        if !(HEADERS..=MAX_FRAME).contains(&len) {
+            self.metrics.tx_malformed += 1;
+            return Ok(Sent::Done);
+        }
+        // The checked headers are sent from our copy: the guest can change its own after the check.
+        let mut headers = [0; HEADERS];
+        guest_io::copy_out(rings.memory(), &chain.readable, 0, &mut headers)?;
+        if headers[SOURCE] != self.config.mac {
+            self.metrics.tx_spoofed += 1;
+            return Ok(Sent::Done);
+        }
+        let body = guest_io::slices(
+            rings.memory(),
+            &chain.readable,
+            HEADERS,
+            len - HEADERS,
+            Permissions::Read,
+        )?;
+        match guest_io::writev(self.tap.as_fd(), &headers, &body) {
+            Ok(_) => {
+                self.metrics.tx_frames += 1;
+                self.metrics.tx_bytes += (len - HEADER_SIZE) as u64;
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Sent::TapFull),
+            Err(_) => self.metrics.tx_errors += 1,
+        }
+        Ok(Sent::Done)
+    }
+}
