@@ -1,11 +1,11 @@
 //! The types that cross a boundary in Cloude: host and agent, client and backend,
 //! image and guest, language file and whoever reads it. No logic beyond encoding, no I/O.
 //!
-//! - [`agent`]: what the backend asks of the agent in a VM, and the events it streams back.
-//! - [`api`]: the backend's HTTP API.
-//! - [`boot`]: the files that the boot segment of an initramfs carries for the agent.
-//! - [`language`]: `languages/NAME.toml`.
-//! - [`data`]: bytes that are usually text.
+//! - [`agent`][]: what the backend asks of the agent in a VM, and the events it streams back.
+//! - [`api`][]: the backend's HTTP API.
+//! - [`boot`][]: the files that the boot segment of an initramfs carries for the agent.
+//! - [`language`][]: `languages/NAME.toml`.
+//! - [`data`][]: bytes that are usually text.
 #![deny(missing_docs)]
 
 pub mod agent;

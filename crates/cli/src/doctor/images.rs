@@ -1,0 +1,105 @@
+//! The language files, and which of them have an image.
+
+use std::path::{Path, PathBuf};
+
+use cloude_protocol::language::Language;
+
+use super::Check;
+use crate::paths;
+
+/// One check for the language files, and one for each language's image.
+pub fn images() -> Vec<Check> {
+    let Some(folder) = paths::languages() else {
+        return vec![Check::broken(
+            "languages",
+            "no folder of language files",
+            "name it with LANGUAGES_CONFIG_PATH",
+        )];
+    };
+    let files = match files(&folder) {
+        Ok(files) => files,
+        Err(error) => {
+            return vec![Check::broken(
+                "languages",
+                format!("{}: {error}", folder.display()),
+                "correct LANGUAGES_CONFIG_PATH",
+            )];
+        }
+    };
+    let read: Vec<Result<Language, Check>> = files.iter().map(|path| language(path)).collect();
+    let good = read.iter().filter(|language| language.is_ok()).count();
+    let mut checks = Vec::new();
+    if good == 0 {
+        checks.push(Check::broken(
+            "languages",
+            format!("none in {}", folder.display()),
+            "name the folder with LANGUAGES_CONFIG_PATH",
+        ));
+    } else {
+        checks.push(Check::ok(
+            "languages",
+            format!("{good} in {}", folder.display()),
+        ));
+    }
+    let images = paths::images();
+    checks.extend(read.into_iter().map(|language| match language {
+        Ok(language) => image(&images, &language.name),
+        Err(check) => check,
+    }));
+    checks
+}
+
+fn files(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in folder.read_dir()? {
+        let path = entry?.path();
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "toml")
+        {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn language(path: &Path) -> Result<Language, Check> {
+    let bad = |found: String| {
+        Check::broken(
+            "languages",
+            format!("{}: {found}", path.display()),
+            "correct the file",
+        )
+    };
+    let text = std::fs::read_to_string(path).map_err(|error| bad(error.to_string()))?;
+    // The parser's message spans lines; its first says enough here.
+    toml::from_str(&text).map_err(|error| {
+        bad(error
+            .message()
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .to_owned())
+    })
+}
+
+fn image(images: &Path, language: &str) -> Check {
+    let name = format!("image: {language}");
+    let path = images.join(format!("{language}.cpio"));
+    match path.metadata() {
+        Ok(metadata) => Check::ok(
+            &name,
+            format!(
+                "{} ({} MiB)",
+                path.display(),
+                metadata.len().div_ceil(1 << 20)
+            ),
+        ),
+        Err(_) => Check::warning(
+            &name,
+            "not built",
+            format!("cloude image build --language {language}"),
+        ),
+    }
+}

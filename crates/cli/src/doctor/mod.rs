@@ -1,0 +1,183 @@
+//! `doctor`: what this machine has and lacks, each lack with its cure.
+
+mod host;
+mod images;
+mod kvm;
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+
+use crate::args;
+use crate::client::Backend;
+use crate::error::CliError;
+use crate::terminal::{self, Style, paint};
+
+/// Something is broken; the other exit codes are those of docs/cli.md.
+const BROKEN: u8 = 1;
+
+/// How a check went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum State {
+    /// Nothing to do.
+    Ok,
+    /// Something works less well, or not all of it does.
+    Warning,
+    /// Programs do not run until this is fixed.
+    Broken,
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Serialize)]
+struct Check {
+    name: String,
+    state: State,
+    /// What is there.
+    found: String,
+    /// What to do about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fix: Option<String>,
+}
+
+impl Check {
+    fn ok(name: &str, found: impl Into<String>) -> Self {
+        Check {
+            name: name.to_owned(),
+            state: State::Ok,
+            found: found.into(),
+            fix: None,
+        }
+    }
+
+    fn warning(name: &str, found: impl Into<String>, fix: impl Into<String>) -> Self {
+        Check {
+            name: name.to_owned(),
+            state: State::Warning,
+            found: found.into(),
+            fix: Some(fix.into()),
+        }
+    }
+
+    fn broken(name: &str, found: impl Into<String>, fix: impl Into<String>) -> Self {
+        Check {
+            name: name.to_owned(),
+            state: State::Broken,
+            found: found.into(),
+            fix: Some(fix.into()),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Report<'a> {
+    ok: bool,
+    checks: &'a [Check],
+}
+
+/// `cloude doctor`.
+pub async fn doctor(args: args::Doctor) -> Result<u8, CliError> {
+    let mut checks = vec![kvm::kvm(), host::kernel()];
+    checks.extend(images::images());
+    checks.push(backend(&args.backend.url).await);
+    checks.extend([host::tun(), host::nft(), host::ip_forward()]);
+
+    let ok = checks.iter().all(|check| check.state != State::Broken);
+    let text = if args.json {
+        let json = serde_json::to_string(&Report {
+            ok,
+            checks: &checks,
+        })
+        .map_err(|error| CliError::Infrastructure(error.to_string()))?;
+        format!("{json}\n")
+    } else {
+        table(&checks, terminal::stdout_colour())
+    };
+    terminal::stdout(text.as_bytes())?;
+    Ok(if ok { 0 } else { BROKEN })
+}
+
+async fn backend(url: &str) -> Check {
+    let name = "backend";
+    let backend = match Backend::new(url) {
+        Ok(backend) => backend,
+        Err(error) => {
+            return Check::broken(
+                name,
+                error.to_string(),
+                "correct --backend or CLOUDE_BACKEND",
+            );
+        }
+    };
+    match backend.languages().await {
+        Ok(languages) => {
+            let ready = languages
+                .iter()
+                .filter(|language| language.image_ready)
+                .count();
+            Check::ok(
+                name,
+                format!(
+                    "{} runs {} languages, {ready} of them with an image",
+                    backend.shown(),
+                    languages.len()
+                ),
+            )
+        }
+        Err(error) => Check::broken(
+            name,
+            error.to_string(),
+            "run `clouded`, or name another backend with --backend (CLOUDE_BACKEND)",
+        ),
+    }
+}
+
+fn table(checks: &[Check], colour: bool) -> String {
+    let width = checks
+        .iter()
+        .map(|check| check.name.len())
+        .max()
+        .unwrap_or(0);
+    let mut text = String::new();
+    for check in checks {
+        let (mark, style) = match check.state {
+            State::Ok => ("✓", Style::Good),
+            State::Warning => ("!", Style::Warning),
+            State::Broken => ("✗", Style::Bad),
+        };
+        // Writing to a string cannot fail.
+        let _ = writeln!(
+            text,
+            "{} {:<width$}  {}",
+            paint(mark, style, colour),
+            check.name,
+            check.found
+        );
+        if let Some(fix) = &check.fix {
+            let _ = writeln!(
+                text,
+                "  {:<width$}  {} {fix}",
+                "",
+                paint("fix:", Style::Bold, colour)
+            );
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Check, table};
+
+    #[test]
+    fn each_check_is_a_line_and_each_fix_another() {
+        let checks = [
+            Check::ok("kvm", "boots kernels"),
+            Check::broken("kernel", "none", "run kernel/fetch"),
+        ];
+        assert_eq!(
+            table(&checks, false),
+            "✓ kvm     boots kernels\n✗ kernel  none\n          fix: run kernel/fetch\n"
+        );
+    }
+}

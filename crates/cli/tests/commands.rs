@@ -1,0 +1,201 @@
+//! The other commands.
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
+mod common;
+
+use common::{FakeBackend, cloude, exited};
+
+fn stdout_of(command: &mut assert_cmd::Command) -> String {
+    let output = command.output().unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn go_prints_the_id_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.py");
+    std::fs::write(&path, "print(3)").unwrap();
+    let backend = FakeBackend::ending(exited(0));
+    let text = stdout_of(
+        backend
+            .cloude()
+            .args(["go", "--language", "Py", "--file"])
+            .arg(&path),
+    );
+    assert_eq!(text, "job-1\n");
+    let runs = backend.shared.runs.lock().unwrap();
+    assert_eq!(
+        (runs[0].language.as_str(), runs[0].code.as_str()),
+        ("Py", "print(3)")
+    );
+}
+
+#[test]
+fn status_shows_the_fields_and_the_output() {
+    let backend = FakeBackend::ending(exited(0));
+    let text = stdout_of(backend.cloude().args(["status", "job-1"]));
+    assert_eq!(
+        text,
+        "id         job-1\nstatus     done\nlanguage   python\nexit code  3\nstdout\nout\nstderr\nerr\n"
+    );
+}
+
+#[test]
+fn status_as_json_is_what_the_backend_said() {
+    let backend = FakeBackend::ending(exited(0));
+    let text = stdout_of(backend.cloude().args(["status", "job-1", "--json"]));
+    let expected = r#"{"id":"job-1","status":"done","language":"python","exit_code":3,"stdout":"out\n","stderr":"err"}"#;
+    assert_eq!(text, format!("{expected}\n"));
+}
+
+#[test]
+fn languages_are_a_table() {
+    let backend = FakeBackend::ending(exited(0));
+    let text = stdout_of(backend.cloude().arg("languages"));
+    assert_eq!(
+        text,
+        "LANGUAGE  ALSO         FILES  IMAGE\n\
+         python    py, python3  .py    ready\n\
+         c                      .c     not built\n"
+    );
+}
+
+#[test]
+fn languages_as_json_are_what_the_backend_said() {
+    let backend = FakeBackend::ending(exited(0));
+    let text = stdout_of(backend.cloude().args(["languages", "--json"]));
+    let parsed: Vec<cloude_protocol::api::LanguageInfo> = serde_json::from_str(&text).unwrap();
+    assert_eq!(parsed, common::languages());
+}
+
+#[test]
+fn a_host_and_port_serve_as_a_url() {
+    let backend = FakeBackend::ending(exited(0));
+    stdout_of(cloude().args(["languages", "--backend", &backend.address.to_string()]));
+}
+
+#[test]
+fn every_shell_has_a_completion() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = stdout_of(cloude().args(["completion", shell]));
+        assert!(
+            script.contains("cloude") && script.contains("doctor"),
+            "{shell}: {script}"
+        );
+    }
+}
+
+#[test]
+fn image_becomes_cloude_initramfs_with_its_arguments_and_exit_code() {
+    let folder = tempfile::tempdir().unwrap();
+    let tool = folder.path().join("cloude-initramfs");
+    std::fs::write(&tool, "#!/bin/sh\necho \"$@\"\nexit 9\n").unwrap();
+    make_executable(&tool);
+    let output = copy_of_cloude(folder.path())
+        .args(["image", "build", "--language", "python"])
+        .output()
+        .unwrap();
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        "build --language python\n"
+    );
+    assert_eq!(output.status.code(), Some(9));
+}
+
+#[test]
+fn doctor_reports_each_lack_with_its_fix() {
+    let folder = tempfile::tempdir().unwrap();
+    let languages = folder.path().join("languages");
+    std::fs::create_dir(&languages).unwrap();
+    std::fs::write(languages.join("bad.toml"), "name = 3").unwrap();
+    let output = cloude()
+        .args(["doctor", "--json", "--backend", "127.0.0.1:1"])
+        .env("CLOUDE_CACHE_DIR", folder.path())
+        .env("LANGUAGES_CONFIG_PATH", &languages)
+        .env_remove("VM_KERNEL_PATH")
+        .env_remove("VM_INITRAMFS_DIR")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["ok"], false);
+    for name in ["kernel", "languages", "backend"] {
+        let check = report["checks"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|check| check["name"] == name);
+        let check = check.unwrap_or_else(|| panic!("no check called {name}: {report}"));
+        assert_eq!(check["state"], "broken", "{check}");
+        assert!(!check["fix"].as_str().unwrap().is_empty(), "{check}");
+    }
+}
+
+#[test]
+fn doctor_finds_what_is_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let kernel = folder.path().join("kernels/stock");
+    std::fs::create_dir_all(&kernel).unwrap();
+    std::fs::write(kernel.join("vmlinux"), "").unwrap();
+    std::fs::write(kernel.join("release"), "6.1.0-test\n").unwrap();
+    let images = folder.path().join("images");
+    std::fs::create_dir(&images).unwrap();
+    std::fs::write(images.join("python.cpio"), "x").unwrap();
+    let tool = folder.path().join("cloude-vmm");
+    std::fs::write(&tool, "#!/bin/sh\necho pvm\n").unwrap();
+    make_executable(&tool);
+    let backend = FakeBackend::ending(exited(0));
+    let output = copy_of_cloude(folder.path())
+        .arg("doctor")
+        .env("CLOUDE_BACKEND", backend.url())
+        .env("CLOUDE_CACHE_DIR", folder.path())
+        .env(
+            "LANGUAGES_CONFIG_PATH",
+            concat!(env!("CARGO_MANIFEST_DIR"), "/../../languages"),
+        )
+        .env_remove("VM_KERNEL_PATH")
+        .env_remove("VM_INITRAMFS_DIR")
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("6.1.0-test"), "{text}");
+    assert!(
+        text.lines().any(|line| line.starts_with("✓ image: python")),
+        "{text}"
+    );
+    assert!(
+        text.lines().any(|line| line.starts_with("! image: rust")),
+        "{text}"
+    );
+    assert!(
+        text.contains("cloude image build --language rust"),
+        "{text}"
+    );
+    assert!(
+        text.lines()
+            .any(|line| line.starts_with("✓ backend") && line.contains("2 languages")),
+        "{text}"
+    );
+    // Whatever the machine, a KVM that boots no kernel is broken, and so is none at all.
+    assert!(text.lines().any(|line| line.starts_with("✗ kvm")), "{text}");
+    assert_eq!(output.status.code(), Some(1));
+}
+
+/// `cloude` in a folder of its own, so that what lies beside it is the test's.
+fn copy_of_cloude(folder: &std::path::Path) -> assert_cmd::Command {
+    let copy = folder.join("cloude");
+    std::fs::copy(assert_cmd::cargo::cargo_bin!("cloude"), &copy).unwrap();
+    let mut command = assert_cmd::Command::new(copy);
+    command.write_stdin("");
+    command
+}
+
+fn make_executable(path: &std::path::Path) {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+}

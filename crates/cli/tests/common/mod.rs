@@ -1,0 +1,294 @@
+//! A backend that speaks the contract and plays a script, on a port of its own.
+#![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use assert_cmd::Command;
+use axum::Json;
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use cloude_protocol::Data;
+use cloude_protocol::agent::{Cause, ErrorBody, NDJSON, StageName, StageResult, Stream};
+use cloude_protocol::api::{
+    Execution, ExecutionEvent, ExecutionRequest, LanguageInfo, RunRequest, RunResponse, StartKind,
+    Status, StatusResponse, Timings,
+};
+
+/// What the backend does with `POST /v1/executions`.
+#[derive(Clone)]
+pub enum Script {
+    /// Sends these, then ends the answer.
+    Events(Vec<ExecutionEvent>),
+    /// Sends these, then neither sends nor ends.
+    Hang(Vec<ExecutionEvent>),
+    /// Answers with a status, a header and a body.
+    Answer(u16, Option<(&'static str, &'static str)>, String),
+}
+
+pub struct Shared {
+    script: Script,
+    pub executions: Mutex<Vec<ExecutionRequest>>,
+    pub runs: Mutex<Vec<RunRequest>>,
+    /// Set when a client closed the connection of an answer that had not ended.
+    pub abandoned: Mutex<bool>,
+}
+
+pub struct FakeBackend {
+    pub address: SocketAddr,
+    pub shared: Arc<Shared>,
+    // Dropping it stops the server.
+    _runtime: tokio::runtime::Runtime,
+}
+
+impl FakeBackend {
+    pub fn new(script: Script) -> Self {
+        let shared = Arc::new(Shared {
+            script,
+            executions: Mutex::default(),
+            runs: Mutex::default(),
+            abandoned: Mutex::new(false),
+        });
+        let app = Router::new()
+            .route("/v1/languages", get(|| async { Json(languages()) }))
+            .route("/v1/executions", post(executions))
+            .route("/run", post(run))
+            .route("/status/{id}", get(status))
+            .with_state(shared.clone());
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let listener = runtime
+            .block_on(tokio::net::TcpListener::bind("127.0.0.1:0"))
+            .unwrap();
+        let address = listener.local_addr().unwrap();
+        runtime.spawn(async move { axum::serve(listener, app).await });
+        FakeBackend {
+            address,
+            shared,
+            _runtime: runtime,
+        }
+    }
+
+    /// A backend whose programs print nothing and end so.
+    pub fn ending(execution: Execution) -> Self {
+        Self::new(Script::Events(vec![ExecutionEvent::Result(Box::new(
+            execution,
+        ))]))
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// `cloude` with this backend in its environment, and nothing on standard input.
+    pub fn cloude(&self) -> Command {
+        let mut command = cloude();
+        command.env("CLOUDE_BACKEND", self.url());
+        command
+    }
+
+    pub fn only_execution(&self) -> ExecutionRequest {
+        let executions = self.shared.executions.lock().unwrap();
+        assert_eq!(executions.len(), 1, "one request was expected");
+        executions[0].clone()
+    }
+}
+
+/// `cloude` without a backend, a terminal or anything on standard input.
+pub fn cloude() -> Command {
+    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("cloude"));
+    command
+        .env_remove("CLOUDE_BACKEND")
+        .write_stdin("")
+        .timeout(Duration::from_secs(30));
+    command
+}
+
+async fn executions(
+    State(shared): State<Arc<Shared>>,
+    headers: HeaderMap,
+    Json(request): Json<ExecutionRequest>,
+) -> Response {
+    shared.executions.lock().unwrap().push(request);
+    let (events, hang) = match shared.script.clone() {
+        Script::Answer(status, header, body) => {
+            let mut response = (StatusCode::from_u16(status).unwrap(), body).into_response();
+            if let Some((name, value)) = header {
+                response.headers_mut().insert(name, value.parse().unwrap());
+            }
+            return response;
+        }
+        Script::Events(events) => (events, false),
+        Script::Hang(events) => (events, true),
+    };
+    if headers["accept"] != NDJSON {
+        return Json(last(events)).into_response();
+    }
+    let guard = Abandoned {
+        shared,
+        armed: hang,
+    };
+    let lines: Vec<Result<Bytes, Infallible>> = events
+        .iter()
+        .map(|event| {
+            Ok(Bytes::from(format!(
+                "{}\n",
+                serde_json::to_string(event).unwrap()
+            )))
+        })
+        .collect();
+    let tail = futures_util::stream::once(async move {
+        if guard.armed {
+            std::future::pending::<()>().await;
+        }
+        Ok(Bytes::new())
+    });
+    let stream = futures_util::StreamExt::chain(futures_util::stream::iter(lines), tail);
+    ([("content-type", NDJSON)], Body::from_stream(stream)).into_response()
+}
+
+/// Dropped with the answer that it belongs to.
+struct Abandoned {
+    shared: Arc<Shared>,
+    armed: bool,
+}
+
+impl Drop for Abandoned {
+    fn drop(&mut self) {
+        if self.armed {
+            *self.shared.abandoned.lock().unwrap() = true;
+        }
+    }
+}
+
+fn last(events: Vec<ExecutionEvent>) -> Execution {
+    match events.into_iter().last() {
+        Some(ExecutionEvent::Result(execution)) => *execution,
+        other => panic!("the script ends with {other:?}, not with a result"),
+    }
+}
+
+async fn run(State(shared): State<Arc<Shared>>, Json(request): Json<RunRequest>) -> Response {
+    if request.code.is_empty() {
+        return (
+            StatusCode::BAD_REQUEST,
+            Json(ErrorBody {
+                error: "code is empty".to_owned(),
+            }),
+        )
+            .into_response();
+    }
+    shared.runs.lock().unwrap().push(request);
+    Json(RunResponse {
+        id: "job-1".to_owned(),
+    })
+    .into_response()
+}
+
+async fn status(Path(id): Path<String>) -> Response {
+    if id != "job-1" {
+        return (
+            StatusCode::NOT_FOUND,
+            Json(ErrorBody {
+                error: format!("no execution {id}"),
+            }),
+        )
+            .into_response();
+    }
+    Json(StatusResponse {
+        id,
+        status: Status::Done,
+        language: "python".to_owned(),
+        exit_code: Some(3),
+        stdout: "out\n".to_owned(),
+        stderr: "err".to_owned(),
+    })
+    .into_response()
+}
+
+pub fn languages() -> Vec<LanguageInfo> {
+    let language = |name: &str, aliases: &[&str], extensions: &[&str], image_ready| LanguageInfo {
+        name: name.to_owned(),
+        aliases: aliases.iter().map(|&alias| alias.to_owned()).collect(),
+        extensions: extensions
+            .iter()
+            .map(|&extension| extension.to_owned())
+            .collect(),
+        image_ready,
+    };
+    vec![
+        language("python", &["py", "python3"], &["py"], true),
+        language("c", &[], &["c"], false),
+    ]
+}
+
+pub fn output(stage: StageName, stream: Stream, bytes: &[u8]) -> ExecutionEvent {
+    ExecutionEvent::Output {
+        stage,
+        stream,
+        data: Data(bytes.to_vec()),
+    }
+}
+
+pub fn stdout(bytes: &[u8]) -> ExecutionEvent {
+    output(StageName::Run, Stream::Stdout, bytes)
+}
+
+pub fn stderr(bytes: &[u8]) -> ExecutionEvent {
+    output(StageName::Run, Stream::Stderr, bytes)
+}
+
+pub fn result(execution: Execution) -> ExecutionEvent {
+    ExecutionEvent::Result(Box::new(execution))
+}
+
+/// A program that ended by itself.
+pub fn exited(code: i32) -> Execution {
+    ended(Cause::Exit, Some(code), None)
+}
+
+/// A program that ended somehow.
+pub fn ended(cause: Cause, exit_code: Option<i32>, signal: Option<i32>) -> Execution {
+    Execution {
+        id: "job-1".to_owned(),
+        language: "python".to_owned(),
+        status: Status::Done,
+        cause,
+        exit_code,
+        signal,
+        stdout: Data::default(),
+        stderr: Data::default(),
+        compile: None,
+        run: Some(stage(cause, exit_code, signal)),
+        timings: Timings::default(),
+        start: StartKind::Cold,
+        ip: None,
+        error: None,
+    }
+}
+
+pub fn stage(cause: Cause, exit_code: Option<i32>, signal: Option<i32>) -> StageResult {
+    StageResult {
+        cause,
+        exit_code,
+        signal,
+        wall_time_us: 2_000_000,
+        cpu_time_us: 1000,
+        peak_memory_bytes: 4096,
+        stdout_bytes: 0,
+        stdout_dropped: 0,
+        stderr_bytes: 0,
+        stderr_dropped: 0,
+        message: None,
+    }
+}

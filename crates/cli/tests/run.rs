@@ -1,0 +1,344 @@
+//! `cloude run`: streams, exit codes, and what reaches the backend.
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
+mod common;
+
+use cloude_protocol::Data;
+use cloude_protocol::agent::{Cause, StageName, Stream};
+use cloude_protocol::api::{CompileReport, ExecutionEvent, Limits, Status};
+use common::{FakeBackend, Script, ended, exited, output, result, stage, stderr, stdout};
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn output_goes_to_the_streams_it_came_from_and_the_exit_code_is_the_programs() {
+    let started = ExecutionEvent::Started {
+        stage: StageName::Run,
+    };
+    let accepted = ExecutionEvent::Accepted {
+        id: "job-1".to_owned(),
+    };
+    let backend = FakeBackend::new(Script::Events(vec![
+        accepted,
+        started,
+        stdout(b"one\n"),
+        stderr(b"two\n"),
+        stdout(b"three"),
+        result(exited(7)),
+    ]));
+    let output = backend
+        .cloude()
+        .args(["run", "-l", "python", "-c", "x"])
+        .output()
+        .unwrap();
+    assert_eq!(text(&output.stdout), "one\nthree");
+    assert_eq!(text(&output.stderr), "two\n");
+    assert_eq!(output.status.code(), Some(7));
+}
+
+#[test]
+fn every_byte_survives() {
+    let bytes: Vec<u8> = (0..=255).cycle().take(100_000).collect();
+    let events = bytes
+        .chunks(777)
+        .map(stdout)
+        .chain([result(exited(0))])
+        .collect();
+    let backend = FakeBackend::new(Script::Events(events));
+    let output = backend
+        .cloude()
+        .args(["run", "-l", "python", "-c", "x"])
+        .output()
+        .unwrap();
+    assert_eq!(output.stdout, bytes);
+}
+
+#[test]
+fn exit_codes_follow_the_cause() {
+    let table = [
+        (exited(0), 0),
+        (exited(255), 255),
+        (ended(Cause::Signal, None, Some(9)), 137),
+        (ended(Cause::Signal, None, Some(11)), 139),
+        (ended(Cause::WallTime, None, Some(9)), 124),
+        (ended(Cause::CpuTime, None, Some(9)), 124),
+        (ended(Cause::Memory, None, Some(9)), 137),
+        (ended(Cause::GuestPanic, None, None), 125),
+        (ended(Cause::Infrastructure, None, None), 125),
+        (ended(Cause::Cancelled, None, None), 130),
+    ];
+    for (execution, code) in table {
+        let cause = execution.cause;
+        let backend = FakeBackend::ending(execution);
+        let output = backend
+            .cloude()
+            .args(["run", "-l", "python", "-c", "x"])
+            .output()
+            .unwrap();
+        assert_eq!(
+            output.status.code(),
+            Some(code),
+            "{cause:?}: {}",
+            text(&output.stderr)
+        );
+        assert_eq!(
+            output.stderr.is_empty(),
+            cause == Cause::Exit,
+            "{cause:?}: a reason on stderr, or none to give"
+        );
+        assert!(output.stdout.is_empty());
+    }
+}
+
+#[test]
+fn a_timeout_says_how_long_it_was_and_which_option_raises_it() {
+    let backend = FakeBackend::ending(ended(Cause::WallTime, None, Some(9)));
+    let output = backend
+        .cloude()
+        .args(["run", "-l", "python", "-c", "x"])
+        .output()
+        .unwrap();
+    assert_eq!(
+        text(&output.stderr),
+        "cloude: the program was stopped after 2.0 s, at the time limit: raise it with --timeout\n"
+    );
+}
+
+#[test]
+fn an_error_of_the_backend_is_told_with_its_reason() {
+    let mut execution = ended(Cause::Infrastructure, None, None);
+    execution.status = Status::Error;
+    execution.run = None;
+    execution.error = Some("the kernel is gone".to_owned());
+    let output = FakeBackend::ending(execution)
+        .cloude()
+        .args(["run", "-l", "python", "-c", "x"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(125));
+    assert_eq!(
+        text(&output.stderr),
+        "cloude: the program could not be run: the kernel is gone\n"
+    );
+}
+
+#[test]
+fn a_compile_error_is_on_stderr_with_the_compilers_exit_code() {
+    let mut execution = ended(Cause::Exit, Some(1), None);
+    execution.run = None;
+    execution.compile = Some(CompileReport {
+        result: stage(Cause::Exit, Some(1), None),
+        stdout: Data::default(),
+        stderr: Data::default(),
+    });
+    let backend = FakeBackend::new(Script::Events(vec![
+        ExecutionEvent::Started {
+            stage: StageName::Compile,
+        },
+        output(StageName::Compile, Stream::Stdout, b"on stdout\n"),
+        output(StageName::Compile, Stream::Stderr, b"main.c:1: error\n"),
+        result(execution),
+    ]));
+    let output = backend
+        .cloude()
+        .args(["run", "-l", "c", "-c", "x"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(output.stdout.is_empty());
+    assert_eq!(text(&output.stderr), "on stdout\nmain.c:1: error\n");
+}
+
+#[test]
+fn dropped_output_is_noticed_on_stderr() {
+    let dropped = ExecutionEvent::Dropped {
+        stage: StageName::Run,
+        stream: Stream::Stdout,
+        bytes: 12345,
+    };
+    let backend = FakeBackend::new(Script::Events(vec![
+        stdout(b"head"),
+        dropped,
+        stdout(b"tail"),
+        result(exited(0)),
+    ]));
+    let output = backend
+        .cloude()
+        .args(["run", "-l", "python", "-c", "x"])
+        .output()
+        .unwrap();
+    assert_eq!(text(&output.stdout), "headtail");
+    assert!(
+        text(&output.stderr).contains("12345 bytes of standard output were left out"),
+        "{}",
+        text(&output.stderr)
+    );
+    assert_eq!(output.status.code(), Some(0));
+}
+
+#[test]
+fn everything_that_was_asked_for_reaches_the_backend() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("hello.py");
+    let data = folder.path().join("data.bin");
+    std::fs::write(&program, "print(1)").unwrap();
+    std::fs::write(&data, [0xff, 0]).unwrap();
+    let backend = FakeBackend::ending(exited(0));
+    backend
+        .cloude()
+        .arg("run")
+        .arg(&program)
+        .args([
+            "--timeout",
+            "1.5s",
+            "--compile-timeout",
+            "2m",
+            "--memory",
+            "1G",
+            "--vcpus",
+            "2",
+            "--network",
+        ])
+        .args(["--output-limit", "1K", "--env", "A=b=c", "--file"])
+        .arg(format!("{}:sub/x.bin", data.display()))
+        .args(["--", "one", "--two", "three four"])
+        .write_stdin("in\nput")
+        .assert()
+        .success();
+    let request = backend.only_execution();
+    assert_eq!(
+        (request.language.as_str(), request.code.as_str()),
+        ("python", "print(1)")
+    );
+    assert_eq!(request.args, ["one", "--two", "three four"]);
+    assert_eq!(request.stdin, Data::from("in\nput"));
+    assert_eq!(request.env, [("A".to_owned(), "b=c".to_owned())].into());
+    assert_eq!(request.files.len(), 1);
+    assert_eq!(
+        (request.files[0].path.as_str(), &request.files[0].content),
+        ("sub/x.bin", &Data(vec![0xff, 0]))
+    );
+    assert!(request.network);
+    let limits = Limits {
+        wall_time_ms: Some(1500),
+        compile_time_ms: Some(120_000),
+        output_bytes: Some(1024),
+        memory_mib: Some(1024),
+        vcpus: Some(2),
+    };
+    assert_eq!(request.limits, limits);
+}
+
+#[test]
+fn a_dash_reads_the_program_from_standard_input() {
+    let backend = FakeBackend::ending(exited(0));
+    backend
+        .cloude()
+        .args(["run", "-l", "python", "-"])
+        .write_stdin("print(2)")
+        .assert()
+        .success();
+    let request = backend.only_execution();
+    assert_eq!(
+        (request.code.as_str(), request.stdin),
+        ("print(2)", Data::default())
+    );
+}
+
+#[test]
+fn json_is_the_whole_result_and_keeps_the_exit_code() {
+    let mut execution = exited(4);
+    execution.stdout = Data::from("hi\n");
+    let backend = FakeBackend::ending(execution.clone());
+    let output = backend
+        .cloude()
+        .args(["run", "--json", "-l", "python", "-c", "x"])
+        .output()
+        .unwrap();
+    assert_eq!(
+        serde_json::from_slice::<cloude_protocol::api::Execution>(&output.stdout).unwrap(),
+        execution
+    );
+    assert_eq!(output.status.code(), Some(4));
+}
+
+#[test]
+fn a_connection_that_ends_early_is_an_infrastructure_error() {
+    let backend = FakeBackend::new(Script::Events(vec![stdout(b"half")]));
+    let output = backend
+        .cloude()
+        .args(["run", "-l", "python", "-c", "x"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(125));
+    assert_eq!(text(&output.stdout), "half");
+    assert!(
+        text(&output.stderr).contains("before the result came"),
+        "{}",
+        text(&output.stderr)
+    );
+}
+
+#[test]
+fn a_busy_backend_says_when_to_come_back() {
+    let body = r#"{"error":"64 executions wait already"}"#.to_owned();
+    let backend = FakeBackend::new(Script::Answer(429, Some(("retry-after", "3")), body));
+    let output = backend
+        .cloude()
+        .args(["run", "-l", "python", "-c", "x"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(125));
+    assert_eq!(
+        text(&output.stderr),
+        "cloude: the backend is busy: 64 executions wait already (try again in 3 s)\n"
+    );
+}
+
+#[test]
+fn no_backend_is_told_with_the_way_out() {
+    // Bound and not listening: nobody else can be there.
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    drop(socket);
+    let output = common::cloude()
+        .args([
+            "run",
+            "-l",
+            "python",
+            "-c",
+            "x",
+            "--backend",
+            &format!("http://{address}"),
+        ])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(125));
+    let message = text(&output.stderr);
+    assert!(
+        message.starts_with(&format!("cloude: no backend at http://{address}")),
+        "{message}"
+    );
+    assert!(
+        message.contains("clouded") && message.contains("--backend"),
+        "{message}"
+    );
+}
+
+#[test]
+fn something_else_on_the_port_is_called_that() {
+    let backend = FakeBackend::new(Script::Answer(502, None, "<html>gateway</html>".to_owned()));
+    let output = backend
+        .cloude()
+        .args(["run", "-l", "python", "-c", "x"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(125));
+    assert!(
+        text(&output.stderr).contains("not as a Cloude backend does"),
+        "{}",
+        text(&output.stderr)
+    );
+}

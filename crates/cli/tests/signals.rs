@@ -1,0 +1,81 @@
+//! Ctrl-C, and readers that leave early.
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
+mod common;
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use common::{FakeBackend, Script, exited, result, stdout};
+
+fn spawn(backend: &FakeBackend) -> Child {
+    Command::new(assert_cmd::cargo::cargo_bin!("cloude"))
+        .args([
+            "run",
+            "-l",
+            "python",
+            "-c",
+            "x",
+            "--backend",
+            &backend.url(),
+        ])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+#[test]
+fn ctrl_c_ends_at_once_with_130_and_lets_the_backend_know() {
+    let backend = FakeBackend::new(Script::Hang(vec![stdout(b"running\n")]));
+    let mut child = spawn(&backend);
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    assert_eq!(line, "running\n");
+
+    // SAFETY: the child has not been waited for, so that its id is still its own.
+    unsafe { libc::kill(child.id() as i32, libc::SIGINT) };
+
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    let mut message = String::new();
+    child
+        .stderr
+        .take()
+        .unwrap()
+        .read_to_string(&mut message)
+        .unwrap();
+    assert_eq!(message, "cloude: cancelled\n");
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !*backend.shared.abandoned.lock().unwrap() {
+        assert!(
+            Instant::now() < deadline,
+            "the backend still holds the connection"
+        );
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn a_reader_that_leaves_is_not_worth_a_word() {
+    // More than a pipe holds, so that the writer meets the closed end.
+    let events = (0..64)
+        .map(|_| stdout(&[b'x'; 65536]))
+        .chain([result(exited(0))])
+        .collect();
+    let backend = FakeBackend::new(Script::Events(events));
+    let mut child = spawn(&backend);
+    drop(child.stdout.take());
+    assert_eq!(child.wait().unwrap().code(), Some(141));
+    let mut message = String::new();
+    child
+        .stderr
+        .take()
+        .unwrap()
+        .read_to_string(&mut message)
+        .unwrap();
+    assert_eq!(message, "");
+}
