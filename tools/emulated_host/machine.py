@@ -20,9 +20,24 @@ CONSOLE_TAIL = 16 * 1024
 # Everything that the emulator does for a Zen processor, nested virtualization included; what it does
 # not do is named, so that it does not warn.
 CPU = "EPYC,+svm,+npt,-fxsr-opt,-misalignsse,-osvw,-topoext,-nrip-save,-xsavec"
+# Self-tests, certificates and the like: a second under emulation, for nothing that a command here uses.
+SKIPPED_INITCALLS = (
+    "jent_mod_init",
+    "bpf_tcp_ca_kfunc_init",
+    "bpf_dummy_struct_ops_init",
+    "load_system_certificate_list",
+    "init_ima",
+    "init_evm",
+    "init_encrypted",
+    "crypto_kdf108_init",
+    "i8042_init",
+)
+# init_on_alloc must stay: the file server writes pages behind the emulator's back, which goes on executing
+# what it had translated from such a page before, unless the processor itself has written to it since.
 KERNEL_OPTIONS = (
-    "console=ttyS0 loglevel=7 panic=-1 mitigations=off nokaslr no_timer_check tsc=reliable "
-    "random.trust_cpu=on audit=0 cgroup_no_v1=all 8250.nr_uarts=1 rdinit=/init"
+    "console=ttyS0 quiet loglevel=4 panic=-1 init_on_alloc=1 mitigations=off nokaslr no_timer_check "
+    "tsc=reliable random.trust_cpu=on audit=0 cgroup_no_v1=all 8250.nr_uarts=1 cryptomgr.notests "
+    f"initcall_blacklist={','.join(SKIPPED_INITCALLS)} rdinit=/init"
 )
 
 

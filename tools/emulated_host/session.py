@@ -239,7 +239,7 @@ class Session:
 def fill_in(options: argparse.Namespace) -> None:
     """The machine's size where none was given, and checks."""
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20
-    options.memory = options.memory or min(8192, total // 2)
+    options.memory = options.memory or min(4096, total // 2)
     options.cpus = options.cpus or min(8, len(os.sched_getaffinity(0)))
     if len(options.port) > 65536 - FIRST_FORWARD_PORT:
         raise HostError("too many ports")
