@@ -37,6 +37,9 @@ pub struct Limits {
     pub max_symlink_bytes: u64,
     /// Bytes in one extension header (PAX record set, GNU long name). Default 1 MiB.
     pub max_header_bytes: u64,
+    /// Bytes of all names and link targets together, which stay in memory. Default 256 MiB, some 4
+    /// times what a million ordinary entries need.
+    pub max_metadata_bytes: u64,
     /// Segments in one sparse file. Default 65,536.
     pub max_sparse_segments: u64,
     /// Directory lookups that merging all layers may take. Default 100,000,000, some 20 times what
@@ -61,6 +64,7 @@ impl Default for Limits {
             max_name_bytes: 255,
             max_symlink_bytes: 4095,
             max_header_bytes: 1 << 20,
+            max_metadata_bytes: 256 << 20,
             max_sparse_segments: 65_536,
             max_lookups: 100_000_000,
         }
@@ -130,9 +134,7 @@ pub enum LimitExceeded {
         limit: u64,
     },
     /// A path, name or symlink target that is too long.
-    #[error(
-        "{what} has {length} bytes and the limit is {limit} ({field}): `{start}...`"
-    )]
+    #[error("{what} has {length} bytes and the limit is {limit} ({field}): `{start}...`")]
     NameBytes {
         /// What is too long: `a path`, `a file name` or `a symlink's target`.
         what: &'static str,
@@ -152,6 +154,14 @@ pub enum LimitExceeded {
     HeaderBytes {
         /// Its size.
         size: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// Too many bytes of names.
+    #[error(
+        "the image's names and link targets are larger than {limit} bytes; raise max_metadata_bytes to allow it"
+    )]
+    MetadataBytes {
         /// The limit.
         limit: u64,
     },
@@ -190,12 +200,16 @@ struct Used {
     entries: AtomicU64,
     compressed: AtomicU64,
     unpacked: AtomicU64,
+    metadata: AtomicU64,
 }
 
 impl Budget {
     /// A budget of which nothing is used.
     pub fn new(limits: Limits) -> Self {
-        Budget { limits: Arc::new(limits), used: Arc::default() }
+        Budget {
+            limits: Arc::new(limits),
+            used: Arc::default(),
+        }
     }
 
     /// The limits.
@@ -207,7 +221,11 @@ impl Budget {
     pub fn take_layer(&self) -> Result<(), LimitExceeded> {
         let limit = self.limits.max_layers;
         let count = take(&self.used.layers, 1);
-        if count > limit { Err(LimitExceeded::Layers { count, limit }) } else { Ok(()) }
+        if count > limit {
+            Err(LimitExceeded::Layers { count, limit })
+        } else {
+            Ok(())
+        }
     }
 
     /// Takes one tar header.
@@ -237,11 +255,24 @@ impl Budget {
         Ok(())
     }
 
+    /// Takes bytes of a name or a link's target.
+    pub fn take_metadata(&self, bytes: u64) -> Result<(), LimitExceeded> {
+        let limit = self.limits.max_metadata_bytes;
+        if take(&self.used.metadata, bytes) > limit {
+            return Err(LimitExceeded::MetadataBytes { limit });
+        }
+        Ok(())
+    }
+
     /// Checks what one layer's decompressor gave against what it took.
     pub fn check_ratio(&self, compressed: u64, unpacked: u64) -> Result<(), LimitExceeded> {
         let limit = self.limits.max_ratio;
         if unpacked > RATIO_GRACE_BYTES && unpacked > compressed.saturating_mul(limit) {
-            return Err(LimitExceeded::Ratio { compressed, unpacked, limit });
+            return Err(LimitExceeded::Ratio {
+                compressed,
+                unpacked,
+                limit,
+            });
         }
         Ok(())
     }

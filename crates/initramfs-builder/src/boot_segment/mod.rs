@@ -1,10 +1,32 @@
 //! The small second segment of an initramfs: the agent, the kernel's modules, one VM's configuration.
+//!
+//! The kernel takes any number of segments, one behind the other, each aligned to 4 bytes. Make one
+//! with the agent and the modules for each kernel, and for each VM a tiny one with its configuration:
+//!
+//! ```no_run
+//! # use cloude_initramfs_builder::boot_segment::{BootSegment, BootSegmentError};
+//! # fn make(config: &cloude_protocol::boot::BootConfig) -> Result<(), BootSegmentError> {
+//! let shared = BootSegment::new()
+//!     .agent_file("target/agent/cloude-agent".as_ref())?
+//!     .kernel("/var/cache/cloude/kernels/stock".as_ref())?
+//!     .to_memfd()?;
+//! let own = BootSegment::new().boot_config(config)?.to_memfd()?;
+//! # Ok(()) }
+//! ```
 
+use std::collections::BTreeMap;
 use std::fs::File;
-use std::io;
+use std::io::{self, Seek, Write};
 use std::path::{Path, PathBuf};
 
-use cloude_protocol::boot::BootConfig;
+use cloude_protocol::boot::{self, BootConfig};
+use rustix::fs::{MemfdFlags, SealFlags};
+
+use crate::cpio::{Header, Writer, file_type};
+
+/// Zeros before the archive. An LZ4 image in front has no end mark; the kernel takes a block size of
+/// 0 for one (lib/decompress_unlz4.c), and skips zeros between segments (init/initramfs.c).
+const LEADING_ZEROS: [u8; 4] = [0; 4];
 
 /// Why a boot segment could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -17,7 +39,7 @@ pub enum BootSegmentError {
         /// Why.
         source: io::Error,
     },
-    /// `modules.list` names a file with a slash or nothing in it.
+    /// `modules.list` names what is no plain file name. Fetch or build the kernel again.
     #[error("`{list}` names `{name}`, which is no file name; fetch or build the kernel again")]
     ModuleName {
         /// The list.
@@ -25,16 +47,24 @@ pub enum BootSegmentError {
         /// The line.
         name: String,
     },
-    /// The memory for it could not be had.
+    /// A file is larger than newc can say.
+    #[error("`{path}` has {size} bytes and an initramfs holds files of up to 4294967295")]
+    Size {
+        /// The file, in the segment.
+        path: String,
+        /// Its bytes.
+        size: usize,
+    },
+    /// The memory for the segment could not be had.
     #[error("making the boot segment: {0}")]
     Write(#[source] io::Error),
 }
 
-/// What goes into one segment. Make one with the agent and the modules per kernel, and a tiny one
-/// with the configuration per VM: the kernel takes any number of segments, one behind the other.
-#[derive(Debug, Default)]
+/// What goes into one segment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BootSegment {
-    agent: Option<Vec<u8>>,
+    /// By path in the guest, without the leading slash. Sorted, as the archive is.
+    files: BTreeMap<String, (u32, Vec<u8>)>,
 }
 
 impl BootSegment {
@@ -45,37 +75,131 @@ impl BootSegment {
 
     /// Adds the agent from a file.
     pub fn agent_file(self, path: &Path) -> Result<Self, BootSegmentError> {
-        let bytes = std::fs::read(path)
-            .map_err(|source| BootSegmentError::Read { path: path.to_owned(), source })?;
-        Ok(self.agent(bytes))
+        self.agent(read(path)?)
     }
 
     /// Adds the agent.
-    pub fn agent(mut self, bytes: Vec<u8>) -> Self {
-        self.agent = Some(bytes);
-        self
+    pub fn agent(self, bytes: Vec<u8>) -> Result<Self, BootSegmentError> {
+        self.file(boot::AGENT, 0o700, bytes)
     }
 
     /// Adds the modules of a kernel: a folder with `modules/modules.list`, or the path of a bare
     /// kernel, which has none.
-    pub fn kernel(self, path: &Path) -> Result<Self, BootSegmentError> {
-        let _ = path;
-        unimplemented!("in the next commit")
+    pub fn kernel(mut self, path: &Path) -> Result<Self, BootSegmentError> {
+        if !path.is_dir() {
+            // Whoever boots it finds out if there is no such kernel.
+            return Ok(self);
+        }
+        let modules = path.join("modules");
+        let list = modules.join("modules.list");
+        let lines = read(&list)?;
+        for name in String::from_utf8_lossy(&lines)
+            .lines()
+            .filter(|line| !line.is_empty())
+        {
+            if name.contains('/') || name.contains('\0') || matches!(name, "." | "..") {
+                return Err(BootSegmentError::ModuleName {
+                    list,
+                    name: name.to_owned(),
+                });
+            }
+            let bytes = read(&modules.join(name))?;
+            self = self.file(&format!("{}/{name}", boot::MODULES_DIR), 0o600, bytes)?;
+        }
+        self.file(boot::MODULES_LIST, 0o600, lines)
     }
 
-    /// Adds one VM's configuration.
-    pub fn boot_config(self, config: &BootConfig) -> Self {
-        let _ = config;
-        unimplemented!("in the next commit")
+    /// Adds one VM's configuration, which only root can read: it has the VM's token.
+    pub fn boot_config(self, config: &BootConfig) -> Result<Self, BootSegmentError> {
+        let json =
+            serde_json::to_vec(config).map_err(|error| BootSegmentError::Write(error.into()))?;
+        self.file(boot::BOOT_CONFIG, 0o600, json)
+    }
+
+    fn file(mut self, path: &str, mode: u32, bytes: Vec<u8>) -> Result<Self, BootSegmentError> {
+        if u32::try_from(bytes.len()).is_err() {
+            return Err(BootSegmentError::Size {
+                path: path.to_owned(),
+                size: bytes.len(),
+            });
+        }
+        self.files
+            .insert(path.trim_start_matches('/').to_owned(), (mode, bytes));
+        Ok(self)
     }
 
     /// The segment; its length is a multiple of 4.
     pub fn to_bytes(&self) -> Vec<u8> {
-        unimplemented!("in the next commit")
+        let mut bytes = Vec::new();
+        // A Vec takes all that is written to it.
+        if self.write(&mut bytes).is_err() {
+            bytes.clear();
+        }
+        bytes
     }
 
-    /// The segment in a sealed memfd, at offset 0.
+    /// The segment in a memfd, its position at the start, sealed against any change.
     pub fn to_memfd(&self) -> Result<File, BootSegmentError> {
-        unimplemented!("in the next commit")
+        let make = || -> io::Result<File> {
+            let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+            let mut file = File::from(rustix::fs::memfd_create("cloude-boot-segment", flags)?);
+            self.write(io::BufWriter::with_capacity(64 << 10, &mut file))?;
+            file.rewind()?;
+            let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
+            rustix::fs::fcntl_add_seals(&file, seals)?;
+            Ok(file)
+        };
+        make().map_err(BootSegmentError::Write)
+    }
+
+    fn write(&self, mut out: impl Write) -> io::Result<()> {
+        out.write_all(&LEADING_ZEROS)?;
+        let mut cpio = Writer::new(out);
+        let mut ino = 0;
+        let mut entry = |mode, nlink, size: usize| {
+            ino += 1;
+            Header {
+                ino,
+                mode,
+                nlink,
+                size: size as u32,
+                ..Header::default()
+            }
+        };
+        // Sorted paths put a directory's files behind each other, and the directory's name first.
+        let mut made = None;
+        for (path, (mode, bytes)) in &self.files {
+            for (slash, _) in path.match_indices('/') {
+                let directory = &path[..slash];
+                let is_made = made.is_some_and(|made: &str| {
+                    made == directory || made.starts_with(&path[..=slash])
+                });
+                if !is_made {
+                    cpio.header(
+                        &entry(file_type::DIRECTORY | 0o700, 2, 0),
+                        directory.as_bytes(),
+                    )?;
+                    made = Some(directory);
+                }
+            }
+            cpio.header(
+                &entry(file_type::REGULAR | mode, 1, bytes.len()),
+                path.as_bytes(),
+            )?;
+            cpio.data(bytes)?;
+            cpio.pad()?;
+        }
+        let (mut out, _) = cpio.finish()?;
+        out.flush()
     }
 }
+
+fn read(path: &Path) -> Result<Vec<u8>, BootSegmentError> {
+    std::fs::read(path).map_err(|source| BootSegmentError::Read {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+#[cfg(test)]
+mod tests;

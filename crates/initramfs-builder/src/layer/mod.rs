@@ -5,10 +5,24 @@
 //! the image. Layers do not depend on each other until [`crate::tree::Tree::apply`]: read them in
 //! parallel, each while it is still being downloaded.
 
+mod decompress;
+mod display;
+mod number;
+mod parse;
+mod pax;
+mod sparse;
+mod spool;
+
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
+use std::thread;
+
+use decompress::{CHUNKS, Chunks, decompress};
+pub(crate) use decompress::{MAX_WINDOW_LOG, detect};
+pub use display::display_path;
+use parse::Parser;
 
 use crate::limits::{Budget, LimitExceeded, Limits};
 
@@ -36,7 +50,10 @@ impl Context {
     /// `spool_dir` is where unlinked temporary files with the contents are made; it needs room for
     /// the image unpacked, and should not be a tmpfs.
     pub fn new(limits: Limits, spool_dir: impl Into<PathBuf>) -> Self {
-        Context { budget: Budget::new(limits), spool_dir: spool_dir.into() }
+        Context {
+            budget: Budget::new(limits),
+            spool_dir: spool_dir.into(),
+        }
     }
 
     /// What has been used of the limits.
@@ -101,6 +118,15 @@ pub struct Warnings {
     pub metadata_skipped: u64,
 }
 
+impl Warnings {
+    pub(crate) fn add(&mut self, other: &Warnings) {
+        self.capabilities_dropped += other.capabilities_dropped;
+        self.xattrs_dropped += other.xattrs_dropped;
+        self.mtimes_clamped += other.mtimes_clamped;
+        self.metadata_skipped += other.metadata_skipped;
+    }
+}
+
 /// One layer, read.
 #[derive(Debug)]
 pub struct Layer {
@@ -116,8 +142,20 @@ impl Layer {
         compression: Compression,
         context: &Context,
     ) -> Result<Layer, LayerError> {
-        let _ = (reader, compression, context);
-        unimplemented!("in the next commit")
+        context.budget.take_layer()?;
+        let (full_sender, full) = mpsc::sync_channel(CHUNKS);
+        let (empty_sender, empty) = mpsc::channel();
+        let (entries, warnings, diff_id) = thread::scope(|scope| {
+            scope.spawn(move || {
+                decompress(reader, compression, &context.budget, &full_sender, &empty);
+            });
+            Parser::new(Chunks::new(full, empty_sender), context)?.run()
+        })?;
+        Ok(Layer {
+            entries,
+            warnings,
+            diff_id,
+        })
     }
 
     /// The digest of the uncompressed layer: `sha256:` and 64 hexadecimal digits.
@@ -130,7 +168,10 @@ impl Layer {
         if self.diff_id == expected {
             return Ok(());
         }
-        Err(LayerError::DiffId { expected: expected.to_owned(), actual: self.diff_id.clone() })
+        Err(LayerError::DiffId {
+            expected: expected.to_owned(),
+            actual: self.diff_id.clone(),
+        })
     }
 }
 
@@ -170,7 +211,11 @@ pub struct Device {
 /// Where the bytes of a file are.
 #[derive(Clone, Debug)]
 pub(crate) enum Content {
-    Spooled { file: Arc<File>, offset: u64, len: u64 },
+    Spooled {
+        file: Arc<File>,
+        offset: u64,
+        len: u64,
+    },
     Bytes(Arc<[u8]>),
 }
 

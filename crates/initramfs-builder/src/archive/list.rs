@@ -1,0 +1,58 @@
+//! Listing an initramfs.
+
+use std::io::{self, BufRead, BufReader, Read};
+
+use super::lz4;
+use crate::cpio;
+use crate::layer::{Compression, MAX_WINDOW_LOG, detect};
+
+/// One entry of an initramfs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedEntry {
+    /// Without a leading slash; the root is `.`.
+    pub path: Vec<u8>,
+    /// Its header.
+    pub header: cpio::Header,
+    /// Of a symlink.
+    pub target: Option<Vec<u8>>,
+}
+
+/// Lists an initramfs: plain, gzip, zstd or LZ4, told by its first bytes. A compressed one is listed
+/// up to the end of its first segment.
+pub fn list<'a>(
+    reader: impl Read + 'a,
+) -> io::Result<impl Iterator<Item = io::Result<ListedEntry>> + 'a> {
+    let mut reader = cpio::Reader::new(decompress(reader)?);
+    let mut failed = false;
+    Ok(std::iter::from_fn(move || {
+        if failed {
+            return None;
+        }
+        let entry = reader.next_entry().transpose()?;
+        failed = entry.is_err();
+        Some(entry.map(|(header, path, target)| ListedEntry {
+            path,
+            header,
+            target,
+        }))
+    }))
+}
+
+/// The archive without its compression.
+pub(crate) fn decompress<'a>(reader: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
+    let mut input = BufReader::with_capacity(256 << 10, reader);
+    let start = input.fill_buf()?;
+    if start.starts_with(&lz4::MAGIC) {
+        input.consume(lz4::MAGIC.len());
+        return Ok(Box::new(lz4::Decoder::new(input)));
+    }
+    Ok(match detect(start) {
+        Compression::Gzip => Box::new(flate2::bufread::GzDecoder::new(input)),
+        Compression::Zstd => {
+            let mut decoder = zstd::Decoder::with_buffer(input)?.single_frame();
+            decoder.window_log_max(MAX_WINDOW_LOG)?;
+            Box::new(decoder)
+        }
+        _ => Box::new(input),
+    })
+}

@@ -1,0 +1,379 @@
+//! Applying one layer's entries.
+
+use cloude_protocol::boot;
+
+use super::store::NodeId;
+use super::{IMPLICIT, Meta, Object, Tree, TreeError};
+use crate::layer::{Entry, EntryKind, Layer, display_path};
+use crate::limits::LimitExceeded;
+
+/// Prefix of whiteouts (OCI image specification, layer.md).
+const WHITEOUT: &[u8] = b".wh.";
+/// The marker of an opaque directory.
+const OPAQUE: &[u8] = b".wh..wh..opq";
+/// Prefix of what AUFS keeps in layers for itself. Other tools pass over it too.
+const AUFS: &[u8] = b".wh..wh.";
+/// Symlinks in one path before it is taken for a loop, as in Linux (`MAXSYMLINKS`).
+const MAX_SYMLINKS: u32 = 40;
+/// The archive's end is an entry of this name, so a file cannot have it.
+const TRAILER: &[u8] = b"TRAILER!!!";
+
+/// A directory as far as it is known: what exists, and the names below it that do not.
+struct Place {
+    /// Components from the root, each with its inode if it exists.
+    steps: Vec<(Box<[u8]>, Option<NodeId>)>,
+}
+
+impl Place {
+    /// The directory's inode: the root without components, none if it does not exist.
+    fn node(&self) -> Option<NodeId> {
+        self.steps
+            .last()
+            .map_or(Some(NodeId::ROOT), |(_, node)| *node)
+    }
+}
+
+enum Problem {
+    Text(String),
+    Limit(LimitExceeded),
+}
+
+impl From<&str> for Problem {
+    fn from(text: &str) -> Self {
+        Problem::Text(text.to_owned())
+    }
+}
+
+impl From<LimitExceeded> for Problem {
+    fn from(limit: LimitExceeded) -> Self {
+        Problem::Limit(limit)
+    }
+}
+
+/// Splits a cleaned path into its directory and its last component, empty for the root.
+fn split(path: &[u8]) -> (&[u8], &[u8]) {
+    match path.iter().rposition(|byte| *byte == b'/') {
+        Some(slash) => (&path[..slash], &path[slash + 1..]),
+        None => (&[], path),
+    }
+}
+
+impl Tree {
+    /// Merges a layer, the bottom one first.
+    pub fn apply(&mut self, layer: Layer) -> Result<(), TreeError> {
+        self.layers += 1;
+        self.warnings.add(&layer.warnings);
+        for entry in layer.entries {
+            let path = entry.path.clone();
+            self.apply_entry(entry).map_err(|problem| match problem {
+                Problem::Limit(limit) => TreeError::Limit(limit),
+                Problem::Text(problem) => TreeError::Entry {
+                    layer: self.layers,
+                    path: display_path(&path),
+                    problem,
+                },
+            })?;
+        }
+        Ok(())
+    }
+
+    fn apply_entry(&mut self, entry: Entry) -> Result<(), Problem> {
+        let (directory, name) = split(&entry.path);
+        if directory
+            .split(|byte| *byte == b'/')
+            .any(|part| part.starts_with(AUFS))
+        {
+            self.warnings.metadata_skipped += 1;
+            return Ok(());
+        }
+        if directory
+            .split(|byte| *byte == b'/')
+            .any(|part| part.starts_with(WHITEOUT))
+        {
+            return Err("it is below a whiteout, which is no directory".into());
+        }
+        let place = self.resolve(directory)?;
+        if name.starts_with(WHITEOUT) {
+            return self.whiteout(&place, name);
+        }
+        self.check_place(&place, name)?;
+        if name.is_empty() {
+            return self.root(entry);
+        }
+        self.put(place, entry)
+    }
+
+    fn look_up(&mut self, count: u64) -> Result<(), LimitExceeded> {
+        self.lookups += count;
+        let limit = self.budget.limits().max_lookups;
+        if self.lookups > limit {
+            Err(LimitExceeded::Lookups { limit })
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Follows a directory's path through the tree, symlinks included, without leaving it. What does
+    /// not exist is taken as it is spelt.
+    fn resolve(&mut self, path: &[u8]) -> Result<Place, Problem> {
+        let mut place = Place { steps: Vec::new() };
+        let mut symlinks = 0;
+        // Components still to follow, the next one last.
+        let mut pending: Vec<Box<[u8]>> = Vec::new();
+        let push = |pending: &mut Vec<Box<[u8]>>, path: &[u8]| {
+            pending.extend(path.rsplit(|byte| *byte == b'/').map(Box::from));
+        };
+        push(&mut pending, path);
+        while let Some(part) = pending.pop() {
+            self.look_up(1)?;
+            match &*part {
+                b"" | b"." => continue,
+                b".." => {
+                    place.steps.pop();
+                    continue;
+                }
+                _ => {}
+            }
+            let node = place
+                .node()
+                .and_then(|directory| self.nodes.child(directory, &part));
+            match node.map(|node| self.nodes.object(node)) {
+                Some(Object::Symlink(target)) => {
+                    symlinks += 1;
+                    if symlinks > MAX_SYMLINKS {
+                        return Err(
+                            "more than 40 symlinks lead to its directory; they form a loop".into(),
+                        );
+                    }
+                    if target.starts_with(b"/") {
+                        place.steps.clear();
+                    }
+                    push(&mut pending, target);
+                }
+                _ => place.steps.push((part, node)),
+            }
+        }
+        Ok(place)
+    }
+
+    /// Checks where an entry ends up, once its directory is resolved.
+    fn check_place(&self, place: &Place, name: &[u8]) -> Result<(), Problem> {
+        let first = place.steps.first().map_or(name, |(first, _)| first);
+        if first == boot::DIR.trim_start_matches('/').as_bytes() {
+            return Err("/.cloude is reserved; remove it from the image".into());
+        }
+        if place.steps.is_empty() && name == TRAILER {
+            return Err("an initramfs cannot hold a file of this name, which marks its end".into());
+        }
+        // Symlinks can lead to names that no tar header could spell.
+        let limits = self.budget.limits();
+        let names = place.steps.iter().map(|(name, _)| name.len() as u64);
+        let length = names.map(|length| length + 1).sum::<u64>() + name.len() as u64;
+        let limit = limits.max_path_bytes.min(4095);
+        if length > limit {
+            let start = place.steps.first().map_or(name, |(first, _)| first);
+            return Err(LimitExceeded::NameBytes {
+                what: "a path with its symlinks followed",
+                length,
+                limit,
+                field: "max_path_bytes",
+                start: display_path(start),
+            }
+            .into());
+        }
+        let long = place
+            .steps
+            .iter()
+            .map(|(name, _)| &**name)
+            .find(|name| name.len() as u64 > limits.max_name_bytes.min(255));
+        if let Some(name) = long {
+            return Err(LimitExceeded::NameBytes {
+                what: "a file name in a symlink's target",
+                length: name.len() as u64,
+                limit: limits.max_name_bytes.min(255),
+                field: "max_name_bytes",
+                start: display_path(&name[..name.len().min(64)]),
+            }
+            .into());
+        }
+        Ok(())
+    }
+
+    /// An entry for the root itself.
+    fn root(&mut self, entry: Entry) -> Result<(), Problem> {
+        if !matches!(entry.kind, EntryKind::Directory) {
+            return Err("it would make the root something other than a directory".into());
+        }
+        self.nodes.set_meta(NodeId::ROOT, meta(&entry));
+        Ok(())
+    }
+
+    /// Makes the directories of a place that do not exist, and notes that this layer has something
+    /// there.
+    fn make(&mut self, place: Place) -> Result<NodeId, Problem> {
+        let mut directory = NodeId::ROOT;
+        for (name, _) in place.steps {
+            directory = match self.nodes.child(directory, &name) {
+                Some(node) if self.nodes.is_directory(node) => node,
+                Some(_) => {
+                    let name = display_path(&name);
+                    return Err(Problem::Text(format!(
+                        "its parent `{name}` is no directory"
+                    )));
+                }
+                None => {
+                    self.check_count()?;
+                    self.nodes
+                        .insert(directory, &name, IMPLICIT, Object::Directory, self.layers)
+                }
+            };
+        }
+        Ok(directory)
+    }
+
+    fn check_count(&self) -> Result<(), LimitExceeded> {
+        let limit = self.budget.limits().max_entries;
+        if self.nodes.count() >= limit {
+            Err(LimitExceeded::Entries { limit })
+        } else {
+            Ok(())
+        }
+    }
+
+    fn touch(&mut self, place: &[Box<[u8]>], name: &[u8]) {
+        let mut directory = NodeId::ROOT;
+        for part in place {
+            self.nodes.touch(directory, part, self.layers);
+            match self.nodes.child(directory, part) {
+                Some(node) => directory = node,
+                None => return,
+            }
+        }
+        self.nodes.touch(directory, name, self.layers);
+    }
+
+    /// Puts an entry in place of what is there.
+    fn put(&mut self, place: Place, entry: Entry) -> Result<(), Problem> {
+        let (_, name) = split(&entry.path);
+        let parents: Vec<Box<[u8]>> = place.steps.iter().map(|(name, _)| name.clone()).collect();
+        let directory = self.make(place)?;
+        let meta = meta(&entry);
+        let existing = self.nodes.child(directory, name);
+        let is_directory = matches!(entry.kind, EntryKind::Directory);
+        match existing {
+            Some(node) if is_directory && self.nodes.is_directory(node) => {
+                self.nodes.set_meta(node, meta);
+                self.touch(&parents, name);
+                return Ok(());
+            }
+            Some(_) => {
+                let removed = self.nodes.remove(directory, name);
+                self.look_up(removed)?;
+            }
+            None => {}
+        }
+        let object = match entry.kind {
+            EntryKind::Directory => Object::Directory,
+            EntryKind::File(content) => Object::File(content),
+            EntryKind::Symlink(target) => Object::Symlink(target.into()),
+            EntryKind::Device(device) => Object::Device(device),
+            EntryKind::Fifo => Object::Fifo,
+            EntryKind::Hardlink(target) => {
+                let node = self.hardlink_target(&target)?;
+                self.nodes.name(directory, name, node, self.layers);
+                self.touch(&parents, name);
+                return Ok(());
+            }
+        };
+        self.check_count()?;
+        self.nodes
+            .insert(directory, name, meta, object, self.layers);
+        self.touch(&parents, name);
+        Ok(())
+    }
+
+    /// The inode that a hard link names, in the tree as it is now. Its own metadata stays.
+    fn hardlink_target(&mut self, target: &[u8]) -> Result<NodeId, Problem> {
+        let (directory, name) = split(target);
+        let place = self.resolve(directory)?;
+        let node = place
+            .node()
+            .and_then(|directory| self.nodes.child(directory, name));
+        let shown = || display_path(target);
+        match node {
+            None => Err(Problem::Text(format!(
+                "it is a hard link to `{}`, which does not exist",
+                shown()
+            ))),
+            Some(node) if self.nodes.is_directory(node) => Err(Problem::Text(format!(
+                "it is a hard link to `{}`, which is a directory",
+                shown()
+            ))),
+            Some(node) => Ok(node),
+        }
+    }
+
+    /// Removes what lower layers put at a name, or below a directory.
+    fn whiteout(&mut self, place: &Place, marker: &[u8]) -> Result<(), Problem> {
+        let directory = place.node();
+        if marker == OPAQUE {
+            return match directory {
+                Some(directory) => self.clear(directory),
+                None => Ok(()),
+            };
+        }
+        if marker.starts_with(AUFS) {
+            self.warnings.metadata_skipped += 1;
+            return Ok(());
+        }
+        let name = &marker[WHITEOUT.len()..];
+        if matches!(name, b"" | b"." | b"..") {
+            return Err(
+                "it is a whiteout of nothing, of a directory by itself, or of its parent".into(),
+            );
+        }
+        let Some((directory, link)) =
+            directory.and_then(|directory| Some((directory, self.nodes.link(directory, name)?)))
+        else {
+            return Ok(());
+        };
+        if link.layer == self.layers {
+            return self.clear(link.node);
+        }
+        let removed = self.nodes.remove(directory, name);
+        self.look_up(removed)?;
+        Ok(())
+    }
+
+    /// Removes everything below a directory that lower layers put there.
+    fn clear(&mut self, directory: NodeId) -> Result<(), Problem> {
+        let mut pending = vec![directory];
+        while let Some(directory) = pending.pop() {
+            let mut stale: Vec<Box<[u8]>> = Vec::new();
+            let mut count = 0;
+            for (name, link) in self.nodes.children(directory) {
+                count += 1;
+                if link.layer == self.layers {
+                    pending.push(link.node);
+                } else {
+                    stale.push(name.into());
+                }
+            }
+            self.look_up(count)?;
+            for name in stale {
+                let removed = self.nodes.remove(directory, &name);
+                self.look_up(removed)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn meta(entry: &Entry) -> Meta {
+    Meta {
+        mode: entry.mode,
+        uid: entry.uid,
+        gid: entry.gid,
+        mtime: Some(entry.mtime),
+    }
+}
