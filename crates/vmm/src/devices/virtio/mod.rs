@@ -16,6 +16,7 @@
 pub mod mmio;
 pub mod net;
 pub mod rng;
+pub mod vsock;
 
 mod interrupt;
 mod io;

@@ -51,6 +51,14 @@ pub enum RingError {
         /// The chain's first descriptor.
         head: u16,
     },
+    /// A chain that is too short for what every packet of the device has.
+    #[error("queue {queue}: the chain at descriptor {head} is too short for a packet")]
+    Short {
+        /// The queue's index.
+        queue: usize,
+        /// The chain's first descriptor.
+        head: u16,
+    },
     /// A buffer that was in range cannot be accessed.
     #[error("guest memory cannot be accessed: {0}")]
     Memory(#[from] vm_memory::GuestMemoryError),
