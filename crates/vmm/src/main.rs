@@ -1,2 +1,50 @@
 //! `cloude-vmm`: one process, one micro-VM.
-fn main() {}
+
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::process::ExitCode;
+
+use clap::Parser;
+use cloude_vmm::control::{CONTROL_FD, Channel};
+use cloude_vmm::worker;
+
+mod cli;
+
+fn main() -> ExitCode {
+    // A worker has one way to be called, and no use for a command line parser's memory.
+    let mut args = std::env::args_os().skip(1);
+    if args.next().is_some_and(|arg| arg == "worker") && args.next().is_none() {
+        return run_worker();
+    }
+    match cli::Cli::parse().command {
+        cli::Command::Run(args) => cli::run::main(args),
+        cli::Command::Probe(args) => cli::probe::main(&args),
+        cli::Command::Worker => run_worker(),
+    }
+}
+
+fn run_worker() -> ExitCode {
+    // SAFETY: fcntl with F_GETFD only asks; whoever starts a worker gives it the descriptor, and
+    // nothing in this process has taken it yet.
+    let socket = unsafe {
+        if libc::fcntl(CONTROL_FD, libc::F_GETFD) < 0 {
+            None
+        } else {
+            libc::fcntl(CONTROL_FD, libc::F_SETFD, libc::FD_CLOEXEC);
+            Some(OwnedFd::from_raw_fd(CONTROL_FD))
+        }
+    };
+    let Some(socket) = socket else {
+        eprintln!(
+            "cloude-vmm: a worker is started by clouded with a control socket as descriptor \
+             {CONTROL_FD}; to boot a VM by hand use `cloude-vmm run`"
+        );
+        return ExitCode::from(2);
+    };
+    match worker::run(Channel::new(socket)) {
+        Ok(_) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("cloude-vmm: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

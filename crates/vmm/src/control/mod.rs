@@ -6,6 +6,13 @@
 //! It ends when its VM does, and at once when the other end of the socket closes, so that no VM
 //! outlives whoever asked for it.
 
+mod channel;
+mod report;
+mod spawn;
+
+pub use channel::{Channel, ChannelError, MAX_DESCRIPTORS, MAX_MESSAGE};
+pub use spawn::spawn;
+
 use serde::{Deserialize, Serialize};
 
 /// The descriptor that a worker finds its control socket at.
@@ -131,6 +138,12 @@ pub enum ExitReason {
         suberror: u32,
         /// The rest of its data, for a report.
         data: Vec<u64>,
+        /// Where the vCPU was.
+        #[serde(default)]
+        rip: u64,
+        /// The instruction's bytes and what follows them, as far as they can be read.
+        #[serde(default)]
+        instruction: Vec<u8>,
     },
     /// The vCPU could not be entered (KVM_EXIT_FAIL_ENTRY).
     FailEntry {

@@ -5,6 +5,11 @@
 //! event-loop thread through [`event_manager::MutEventSubscriber`] when a descriptor of the device is
 //! ready. A device stands behind one `Arc<Mutex<…>>` that both take; neither holds it while it waits.
 
+pub mod power;
+pub mod pvpanic;
+pub mod serial;
+pub mod virtio;
+
 /// What every device does, whoever it is attached to.
 ///
 /// Called by the VM's owner, never by a vCPU thread. The order is

@@ -21,6 +21,8 @@ pub mod vsock;
 mod interrupt;
 mod io;
 mod queue;
+#[cfg(test)]
+mod testing;
 
 use std::os::fd::RawFd;
 

@@ -3,6 +3,8 @@
 mod events;
 mod registers;
 mod state;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 

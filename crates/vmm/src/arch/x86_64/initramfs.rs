@@ -1,0 +1,167 @@
+//! Places the initramfs: its segments one behind the other, as high in low memory as they go.
+
+use std::fs::File;
+use std::io;
+
+use super::layout;
+use super::reader::Reader;
+use crate::memory::{self, GuestMemory, PAGE};
+
+/// Where the initramfs lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Initramfs {
+    /// Its first byte, at a page bound.
+    pub address: u64,
+    /// In bytes, padding between segments included.
+    pub size: u64,
+}
+
+/// An initramfs that cannot be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum InitramfsError {
+    /// Give the guest more memory, or it a smaller image.
+    #[error(
+        "the initramfs of {size_mib} MiB does not fit: the kernel occupies {kernel_mib} of the \
+         guest's {memory_mib} MiB; give it at least {need_mib} MiB"
+    )]
+    DoesNotFit {
+        /// The initramfs, rounded up.
+        size_mib: u64,
+        /// The end of the kernel, rounded up.
+        kernel_mib: u64,
+        /// What the guest has.
+        memory_mib: u64,
+        /// What kernel and initramfs take, without room for anything else.
+        need_mib: u64,
+    },
+    /// A segment cannot be read.
+    #[error("initramfs segment {index} cannot be read: {source}")]
+    Read {
+        /// Which, from zero.
+        index: usize,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// The kernel looks for the next archive at a multiple of this (Linux, init/initramfs.c).
+const SEGMENT_ALIGN: u64 = 4;
+
+/// Loads `segments` above `kernel_end` and below `limit`; `None` when there are none.
+pub fn load(
+    memory: &GuestMemory,
+    segments: &[File],
+    kernel_end: u64,
+    limit: u64,
+) -> Result<Option<Initramfs>, InitramfsError> {
+    if segments.is_empty() {
+        return Ok(None);
+    }
+    let mut readers = Vec::with_capacity(segments.len());
+    for (index, file) in segments.iter().enumerate() {
+        let reader = Reader::new(file).map_err(|source| InitramfsError::Read { index, source })?;
+        readers.push(reader);
+    }
+    let size = readers
+        .iter()
+        .map(|reader| reader.len().next_multiple_of(SEGMENT_ALIGN))
+        .sum();
+    let mut address = place(memory::size(memory), size, kernel_end, limit)?;
+    let initramfs = Initramfs { address, size };
+    for (index, reader) in readers.iter_mut().enumerate() {
+        let len = reader.len();
+        reader
+            .load(memory, address, 0, len)
+            .map_err(|source| InitramfsError::Read { index, source })?;
+        address += len.next_multiple_of(SEGMENT_ALIGN);
+    }
+    Ok(Some(initramfs))
+}
+
+fn place(
+    memory_size: u64,
+    size: u64,
+    kernel_end: u64,
+    limit: u64,
+) -> Result<u64, InitramfsError> {
+    let top = memory_size.min(layout::GAP_START).min(limit);
+    top.checked_sub(size)
+        .map(|address| address & !(PAGE as u64 - 1))
+        .filter(|address| *address >= kernel_end)
+        .ok_or(InitramfsError::DoesNotFit {
+            size_mib: size.div_ceil(1 << 20),
+            kernel_mib: kernel_end.div_ceil(1 << 20),
+            memory_mib: memory_size >> 20,
+            need_mib: (size + kernel_end + PAGE as u64).div_ceil(1 << 20),
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use vm_memory::{Bytes, GuestAddress};
+
+    fn segment(bytes: &[u8]) -> File {
+        let fd = rustix::fs::memfd_create("segment", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+        let mut file = File::from(fd);
+        file.write_all(bytes).unwrap();
+        file
+    }
+
+    #[test]
+    fn segments_lie_one_behind_the_other_each_padded_to_four_bytes() {
+        let memory = memory::allocate(32).unwrap();
+        let segments = [segment(b"first"), segment(b"second")];
+        let initramfs = load(&memory, &segments, 1 << 20, u64::MAX)
+            .unwrap()
+            .unwrap();
+        assert_eq!(initramfs.address, (32 << 20) - 4096);
+        assert_eq!(initramfs.size, 16);
+        let mut bytes = [0xee; 16];
+        memory
+            .read_slice(&mut bytes, GuestAddress(initramfs.address))
+            .unwrap();
+        assert_eq!(&bytes, b"first\0\0\0second\0\0");
+    }
+
+    #[test]
+    fn a_file_read_elsewhere_is_loaded_whole() {
+        let memory = memory::allocate(32).unwrap();
+        // The writes left the file's own position at its end.
+        let initramfs = load(&memory, &[segment(b"abcd")], 0, u64::MAX)
+            .unwrap()
+            .unwrap();
+        let mut bytes = [0; 4];
+        memory
+            .read_slice(&mut bytes, GuestAddress(initramfs.address))
+            .unwrap();
+        assert_eq!(&bytes, b"abcd");
+    }
+
+    #[test]
+    fn no_segments_are_no_initramfs() {
+        let memory = memory::allocate(32).unwrap();
+        assert_eq!(load(&memory, &[], 0, u64::MAX).unwrap(), None);
+    }
+
+    #[test]
+    fn a_limit_below_the_end_of_memory_is_kept() {
+        assert_eq!(place(1 << 30, 4096, 0, 1 << 28).unwrap(), (1 << 28) - 4096);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_with_the_numbers() {
+        let error = place(64 << 20, 50 << 20, 20 << 20, u64::MAX).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "the initramfs of 50 MiB does not fit: the kernel occupies 20 of the guest's 64 MiB; \
+             give it at least 71 MiB"
+        );
+    }
+
+    #[test]
+    fn an_initramfs_larger_than_memory_is_refused() {
+        assert!(place(64 << 20, 65 << 20, 0, u64::MAX).is_err());
+    }
+}

@@ -1,0 +1,44 @@
+//! Exit codes, one for each way to end.
+
+use cloude_vmm::control::ExitReason;
+
+/// What `run --help` says of them.
+pub const HELP: &str = "\
+Exit codes:
+    0  the guest powered off
+    1  the VM could not be made: the message says why
+    2  the command line is wrong
+   10  the guest asked for a reset
+   11  the guest's kernel panicked
+   12  every vCPU halted with interrupts off
+   13  a triple fault
+   14  a KVM internal error
+   15  a vCPU could not be entered
+   16  an exit that is not handled
+   66  a file cannot be opened
+   69  there is no usable KVM
+  130  ended by Ctrl-A x or a signal";
+
+/// The VM could not be made.
+pub const FAILED: u8 = 1;
+/// The command line is wrong; clap's own.
+pub const USAGE: u8 = 2;
+/// A file cannot be opened (`EX_NOINPUT` of sysexits.h).
+pub const NO_INPUT: u8 = 66;
+/// There is no usable KVM (`EX_UNAVAILABLE`).
+pub const UNAVAILABLE: u8 = 69;
+
+/// The exit code for a reason.
+pub fn of(reason: &ExitReason) -> u8 {
+    match reason {
+        ExitReason::PowerOff => 0,
+        ExitReason::Reset => 10,
+        ExitReason::Panic => 11,
+        ExitReason::Halt => 12,
+        ExitReason::TripleFault => 13,
+        ExitReason::InternalError { .. } => 14,
+        ExitReason::FailEntry { .. } => 15,
+        ExitReason::Unhandled { .. } => 16,
+        ExitReason::Stopped => 130,
+    }
+}

@@ -1,0 +1,162 @@
+//! This terminal as the guest's console.
+
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use cloude_vmm::control::ExitReason;
+use cloude_vmm::devices::serial::Serial;
+use cloude_vmm::exit::ExitSignal;
+use rustix::termios::{OptionalActions, Termios};
+use vmm_sys_util::eventfd::EventFd;
+
+/// How much output waits for a slow terminal, in bytes, before it is dropped.
+const OUTPUT_PIPE: usize = 1 << 20;
+const STACK: usize = 64 << 10;
+
+/// A terminal that passes every key on, until this is dropped.
+pub struct RawMode(Option<Termios>);
+
+impl RawMode {
+    /// Takes standard input, if it is a terminal.
+    pub fn enter() -> io::Result<Self> {
+        let stdin = io::stdin();
+        if !rustix::termios::isatty(&stdin) {
+            return Ok(Self(None));
+        }
+        let before = rustix::termios::tcgetattr(&stdin)?;
+        let mut raw = before.clone();
+        raw.make_raw();
+        rustix::termios::tcsetattr(&stdin, OptionalActions::Drain, &raw)?;
+        Ok(Self(Some(before)))
+    }
+}
+
+impl Drop for RawMode {
+    fn drop(&mut self) {
+        if let Some(before) = &self.0 {
+            // There is nothing to be done for a terminal that is gone.
+            let _ = rustix::termios::tcsetattr(io::stdin(), OptionalActions::Drain, before);
+        }
+    }
+}
+
+/// Carries output: the guest's end, which never waits, and the thread that writes it out.
+pub struct Output(JoinHandle<()>);
+
+impl Output {
+    /// Starts the thread; gives the end for the guest.
+    pub fn start() -> io::Result<(Self, OwnedFd)> {
+        let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+        // Without the privilege the pipe stays smaller, and a slow terminal loses bytes sooner.
+        let _ = rustix::pipe::fcntl_setpipe_size(&write, OUTPUT_PIPE);
+        let thread = std::thread::Builder::new()
+            .name("console-output".to_owned())
+            .stack_size(STACK)
+            .spawn(move || copy_out(&read))?;
+        Ok((Self(thread), write))
+    }
+
+    /// Waits until all is written. The guest's end has to be closed.
+    pub fn finish(self) {
+        // A panic of the thread was printed.
+        let _ = self.0.join();
+    }
+}
+
+fn copy_out(from: &OwnedFd) {
+    let mut stdout = io::stdout().lock();
+    let mut buffer = [0; 4096];
+    while let Ok(count @ 1..) = rustix::io::retry_on_intr(|| rustix::io::read(from, &mut buffer)) {
+        if stdout.write_all(&buffer[..count]).and_then(|()| stdout.flush()).is_err() {
+            return;
+        }
+    }
+}
+
+/// Types standard input at the console, on a thread of its own that ends with the process.
+pub fn start_input(serial: Arc<Mutex<Serial>>, exit: ExitSignal) -> io::Result<()> {
+    // Blocking: the thread waits on it while the guest does not read.
+    let room = EventFd::new(0)?;
+    lock(&serial).notify_input_room(room.try_clone()?);
+    std::thread::Builder::new()
+        .name("console-input".to_owned())
+        .stack_size(STACK)
+        .spawn(move || copy_in(&serial, &exit, &room))?;
+    Ok(())
+}
+
+fn copy_in(serial: &Mutex<Serial>, exit: &ExitSignal, room: &EventFd) {
+    let mut escape = Escape::default();
+    let mut buffer = [0; 1024];
+    let is_terminal = rustix::termios::isatty(io::stdin().as_fd());
+    while let Ok(count @ 1..) = io::stdin().read(&mut buffer) {
+        let typed = if is_terminal {
+            escape.filter(&buffer[..count])
+        } else {
+            Some(buffer[..count].to_vec())
+        };
+        let Some(typed) = typed else {
+            return exit.raise(ExitReason::Stopped);
+        };
+        let mut rest = &typed[..];
+        while !rest.is_empty() {
+            let taken = lock(serial).input(rest);
+            rest = &rest[taken..];
+            if !rest.is_empty() && room.read().is_err() {
+                return;
+            }
+        }
+    }
+}
+
+fn lock(serial: &Mutex<Serial>) -> std::sync::MutexGuard<'_, Serial> {
+    serial.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Looks for Ctrl-A and what follows it.
+#[derive(Default)]
+struct Escape {
+    pending: bool,
+}
+
+const CTRL_A: u8 = 1;
+
+impl Escape {
+    /// What to type of `bytes`; `None` is Ctrl-A x.
+    fn filter(&mut self, bytes: &[u8]) -> Option<Vec<u8>> {
+        let mut typed = Vec::with_capacity(bytes.len() + 1);
+        for byte in bytes {
+            match (std::mem::take(&mut self.pending), *byte) {
+                (false, CTRL_A) => self.pending = true,
+                (true, b'x' | b'X') => return None,
+                (true, b'a' | CTRL_A) => typed.push(CTRL_A),
+                (true, other) => typed.extend([CTRL_A, other]),
+                (false, other) => typed.push(other),
+            }
+        }
+        Some(typed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ctrl_a_x_ends_even_when_it_comes_in_two_reads() {
+        let mut escape = Escape::default();
+        assert_eq!(escape.filter(b"ab\x01"), Some(b"ab".to_vec()));
+        assert_eq!(escape.filter(b"x"), None);
+    }
+
+    #[test]
+    fn ctrl_a_can_be_typed_and_other_keys_pass() {
+        let mut escape = Escape::default();
+        assert_eq!(escape.filter(b"\x01a"), Some(vec![CTRL_A]));
+        assert_eq!(escape.filter(b"\x01\x01"), Some(vec![CTRL_A]));
+        assert_eq!(escape.filter(b"\x01q"), Some(vec![CTRL_A, b'q']));
+        assert_eq!(escape.filter(b"xa"), Some(b"xa".to_vec()));
+    }
+}

@@ -1,0 +1,58 @@
+//! Why a VM ended, in words.
+
+use std::fmt;
+
+use super::ExitReason;
+
+impl fmt::Display for ExitReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PowerOff => write!(f, "the guest powered off"),
+            Self::Reset => write!(f, "the guest asked for a reset"),
+            Self::Panic => write!(f, "the guest's kernel panicked"),
+            Self::Halt => write!(f, "every vCPU halted with interrupts off"),
+            Self::TripleFault => write!(f, "a triple fault"),
+            Self::InternalError {
+                suberror,
+                data,
+                rip,
+                instruction,
+            } => {
+                write!(f, "KVM internal error {suberror} at {rip:#x}")?;
+                if !instruction.is_empty() {
+                    write!(f, ", instruction {instruction:02x?}")?;
+                }
+                write!(f, ", data {data:#x?}")?;
+                if *suberror == EMULATION {
+                    write!(f, "; this KVM cannot emulate the instruction: run under a KVM with hardware support")?;
+                }
+                Ok(())
+            }
+            Self::FailEntry { reason } => {
+                write!(f, "the vCPU could not be entered (hardware reason {reason:#x})")
+            }
+            Self::Unhandled { exit } => write!(f, "an exit that is not handled: {exit}"),
+            Self::Stopped => write!(f, "it was stopped"),
+        }
+    }
+}
+
+/// KVM_INTERNAL_ERROR_EMULATION.
+const EMULATION: u32 = 1;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_emulation_failure_names_the_instruction_and_the_way_out() {
+        let reason = ExitReason::InternalError {
+            suberror: EMULATION,
+            data: vec![],
+            rip: 0x1000,
+            instruction: vec![0xf0, 0x48, 0x0f],
+        };
+        let text = reason.to_string();
+        assert!(text.contains("[f0, 48, 0f]") && text.contains("hardware"), "{text}");
+    }
+}

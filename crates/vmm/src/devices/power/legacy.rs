@@ -1,0 +1,128 @@
+//! Resets as a PC has them: the keyboard controller's pulse, and port 0xcf9.
+
+use vm_superio::{I8042Device, Trigger};
+
+use crate::control::ExitReason;
+use crate::devices::{BusDevice, Device, StateError};
+use crate::exit::ExitSignal;
+
+struct Reset(ExitSignal);
+
+impl Trigger for Reset {
+    type E = std::convert::Infallible;
+
+    fn trigger(&self) -> Result<(), Self::E> {
+        self.0.raise(ExitReason::Reset);
+        Ok(())
+    }
+}
+
+/// The part of an i8042 that resets the machine, at ports 0x60 to 0x64. Keeps no state.
+pub struct KeyboardController(I8042Device<Reset>);
+
+impl KeyboardController {
+    /// The first port.
+    pub const PORT: u16 = 0x60;
+    /// How many ports there are.
+    pub const SIZE: u64 = 5;
+
+    /// Ends the VM through `exit`.
+    pub fn new(exit: ExitSignal) -> Self {
+        Self(I8042Device::new(Reset(exit)))
+    }
+}
+
+impl BusDevice for KeyboardController {
+    fn read(&mut self, offset: u64, data: &mut [u8]) {
+        data.fill(self.0.read(offset as u8));
+    }
+
+    fn write(&mut self, offset: u64, data: &[u8]) {
+        if let [value] = data {
+            let Ok(()) = self.0.write(offset as u8, *value);
+        }
+    }
+}
+
+/// The reset control register of a PC's chipset, at port 0xcf9. Keeps no state.
+pub struct ResetControl(ExitSignal);
+
+impl ResetControl {
+    /// The port.
+    pub const PORT: u16 = 0xcf9;
+    /// How many ports there are.
+    pub const SIZE: u64 = 1;
+    /// RST_CPU: its rising edge resets.
+    const RESET_CPU: u8 = 1 << 2;
+
+    /// Ends the VM through `exit`.
+    pub fn new(exit: ExitSignal) -> Self {
+        Self(exit)
+    }
+}
+
+impl BusDevice for ResetControl {
+    fn read(&mut self, _: u64, data: &mut [u8]) {
+        data.fill(0);
+    }
+
+    fn write(&mut self, _: u64, data: &[u8]) {
+        if data.first().is_some_and(|value| value & Self::RESET_CPU != 0) {
+            self.0.raise(ExitReason::Reset);
+        }
+    }
+}
+
+macro_rules! stateless {
+    ($device:ty, $name:literal) => {
+        impl Device for $device {
+            fn name(&self) -> &'static str {
+                $name
+            }
+
+            fn reset(&mut self) {}
+
+            fn save(&self) -> Result<serde_json::Value, StateError> {
+                Ok(serde_json::Value::Null)
+            }
+
+            fn restore(&mut self, _: &serde_json::Value) -> Result<(), StateError> {
+                Ok(())
+            }
+
+            /// Kernels know the port.
+            fn acpi_node(&self) -> Vec<u8> {
+                Vec::new()
+            }
+        }
+    };
+}
+
+stateless!(KeyboardController, "keyboard-controller");
+stateless!(ResetControl, "reset-control");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_keyboard_controller_resets_on_its_pulse_alone() {
+        let exit = ExitSignal::new().unwrap();
+        let mut device = KeyboardController::new(exit.clone());
+        device.write(4, &[0xd1]);
+        device.write(0, &[0xfe]);
+        assert_eq!(exit.reason(), None);
+        device.write(4, &[0xfe]);
+        assert_eq!(exit.reason(), Some(ExitReason::Reset));
+    }
+
+    #[test]
+    fn the_reset_control_register_resets_on_the_reset_bit_alone() {
+        let exit = ExitSignal::new().unwrap();
+        let mut device = ResetControl::new(exit.clone());
+        device.write(0, &[2]);
+        assert_eq!(exit.reason(), None);
+        device.write(0, &[6]);
+        assert_eq!(exit.reason(), Some(ExitReason::Reset));
+    }
+}

@@ -1,0 +1,195 @@
+//! Guest memory: one sealed memfd, mapped once, in one or two regions around the MMIO gap.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+
+use rustix::fs::{MemfdFlags, SealFlags};
+use vm_memory::mmap::{MmapRegionBuilder, MmapRegionError};
+use vm_memory::{
+    FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryRegion, GuestRegionMmap, VolatileSlice,
+};
+
+use crate::arch::layout;
+
+/// The memory of a guest, as devices and loaders see it.
+pub type GuestMemory = vm_memory::GuestMemoryMmap<()>;
+
+/// The least memory that a guest may have, in MiB: a small kernel and its initramfs still start.
+pub const MIN_MIB: u64 = 32;
+
+/// Guest memory that could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum MemoryError {
+    /// Ask for at least [`MIN_MIB`].
+    #[error("{mib} MiB of memory are too few: a guest needs at least {MIN_MIB} MiB")]
+    TooSmall {
+        /// What was asked for.
+        mib: u64,
+    },
+    /// Ask for no more than the host has.
+    #[error("{mib} MiB of memory are more than the host has ({host_mib} MiB)")]
+    TooLarge {
+        /// What was asked for.
+        mib: u64,
+        /// What the host has.
+        host_mib: u64,
+    },
+    /// The host refused the file behind the memory; its limits on memory or descriptors say why.
+    #[error("cannot make a memfd of {mib} MiB for the guest: {source}")]
+    Memfd {
+        /// What was asked for.
+        mib: u64,
+        /// The host's error.
+        source: io::Error,
+    },
+    /// The host refused the mapping; its address space limits say why.
+    #[error("cannot map {mib} MiB of guest memory: {source}")]
+    Map {
+        /// What was asked for.
+        mib: u64,
+        /// The host's error.
+        source: MmapRegionError,
+    },
+}
+
+/// Makes `mib` MiB of guest memory, all zero and not yet backed by pages.
+pub fn allocate(mib: u64) -> Result<GuestMemory, MemoryError> {
+    if mib < MIN_MIB {
+        return Err(MemoryError::TooSmall { mib });
+    }
+    let host_mib = host_memory_mib();
+    if mib > host_mib {
+        return Err(MemoryError::TooLarge { mib, host_mib });
+    }
+    let size = mib << 20;
+    let file = sealed_memfd(size).map_err(|error| MemoryError::Memfd {
+        mib,
+        source: error.into(),
+    })?;
+    map(&file, size).map_err(|source| MemoryError::Map { mib, source })
+}
+
+/// A memfd whose size nobody can change any more: a mapping of it can never fault with SIGBUS.
+fn sealed_memfd(size: u64) -> Result<File, rustix::io::Errno> {
+    let fd = rustix::fs::memfd_create(
+        "guest-memory",
+        MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING,
+    )?;
+    rustix::fs::ftruncate(&fd, size)?;
+    rustix::fs::fcntl_add_seals(
+        fd.as_fd(),
+        SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL,
+    )?;
+    Ok(fd.into())
+}
+
+fn map(file: &File, size: u64) -> Result<GuestMemory, MmapRegionError> {
+    let file = std::sync::Arc::new(file.try_clone().map_err(MmapRegionError::Mmap)?);
+    let mut regions = Vec::with_capacity(2);
+    let mut offset = 0;
+    for (base, len) in layout::ram_ranges(size) {
+        let mapping = MmapRegionBuilder::new(len as usize)
+            .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
+            .with_mmap_flags(libc::MAP_SHARED | libc::MAP_NORESERVE)
+            .with_file_offset(FileOffset::from_arc(file.clone(), offset))
+            .build()?;
+        let region = GuestRegionMmap::new(mapping, GuestAddress(base))
+            .expect("a range of the layout ends below 2^64");
+        regions.push(region);
+        offset += len;
+    }
+    Ok(GuestMemory::from_regions(regions).expect("the layout's ranges are sorted and apart"))
+}
+
+/// The size of the guest's memory in bytes.
+pub fn size(memory: &GuestMemory) -> u64 {
+    memory.iter().map(|region| region.len()).sum()
+}
+
+/// Backs a range with pages in one call, so that a long read into it does not fault page by page.
+///
+/// Only a hint: where the host cannot, the pages come when they are touched.
+pub fn populate(memory: &GuestMemory, start: GuestAddress, len: u64) {
+    if len == 0 {
+        return;
+    }
+    for slice in memory.get_slices(start, len as usize).flatten() {
+        populate_slice(&slice);
+    }
+}
+
+fn populate_slice(slice: &VolatileSlice) {
+    let guard = slice.ptr_guard_mut();
+    let address = guard.as_ptr() as usize;
+    let start = address & !(PAGE - 1);
+    let end = (address + slice.len()).next_multiple_of(PAGE);
+    // SAFETY: the range lies in the mapping of a region, which starts and ends at page bounds and
+    // lives as long as the slice; populating changes no content.
+    unsafe {
+        libc::madvise(
+            start as *mut libc::c_void,
+            end - start,
+            libc::MADV_POPULATE_WRITE,
+        );
+    }
+}
+
+/// The page size of x86-64, in bytes.
+pub const PAGE: usize = 4096;
+
+fn host_memory_mib() -> u64 {
+    let info = rustix::system::sysinfo();
+    (info.totalram as u64).saturating_mul(u64::from(info.mem_unit)) >> 20
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vm_memory::Bytes;
+
+    #[test]
+    fn less_than_the_minimum_is_refused_with_the_number() {
+        let error = allocate(31).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "31 MiB of memory are too few: a guest needs at least 32 MiB"
+        );
+    }
+
+    #[test]
+    fn more_than_the_host_has_is_refused() {
+        assert!(matches!(
+            allocate(1 << 40),
+            Err(MemoryError::TooLarge { .. })
+        ));
+    }
+
+    #[test]
+    fn memory_is_zero_writable_and_of_the_size_asked_for() {
+        let memory = allocate(64).unwrap();
+        assert_eq!(size(&memory), 64 << 20);
+        assert_eq!(memory.read_obj::<u64>(GuestAddress(0x1234)).unwrap(), 0);
+        memory
+            .write_obj(7u64, GuestAddress((64 << 20) - 8))
+            .unwrap();
+        assert!(memory.write_obj(7u64, GuestAddress(64 << 20)).is_err());
+    }
+
+    #[test]
+    fn the_file_behind_the_memory_cannot_change_its_size() {
+        let memory = allocate(32).unwrap();
+        let file = memory.iter().next().unwrap().file_offset().unwrap().arc();
+        assert!(file.set_len(4096).is_err());
+        assert!(file.set_len(1 << 30).is_err());
+    }
+
+    #[test]
+    fn populated_pages_are_resident() {
+        let memory = allocate(32).unwrap();
+        populate(&memory, GuestAddress(0x10_0010), 3 * 4096);
+        let file = memory.iter().next().unwrap().file_offset().unwrap().arc();
+        let stat = rustix::fs::fstat(file.as_fd()).unwrap();
+        assert!(stat.st_blocks * 512 >= 4 * 4096, "{} blocks", stat.st_blocks);
+    }
+}

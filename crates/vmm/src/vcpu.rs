@@ -1,0 +1,268 @@
+//! vCPU threads: each enters the guest, answers what the guest asks of the machine, and can be paused.
+
+use std::io;
+use std::os::unix::thread::JoinHandleExt;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use kvm_bindings::{KVM_MP_STATE_HALTED, KVM_MP_STATE_RUNNABLE};
+use kvm_ioctls::VcpuFd;
+use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
+
+use crate::bus::Bus;
+use crate::exit::ExitSignal;
+use crate::memory::GuestMemory;
+
+mod run;
+
+/// What a vCPU thread reaches of the machine.
+#[derive(Clone)]
+pub struct Machine {
+    /// Devices at ports.
+    pub ports: Arc<Bus>,
+    /// Devices in memory.
+    pub mmio: Arc<Bus>,
+    /// Guest memory, to report an instruction from.
+    pub memory: GuestMemory,
+    /// Where the guest's end is told.
+    pub exit: ExitSignal,
+}
+
+/// All vCPUs of a VM, each with its thread.
+pub struct Vcpus(Vec<Thread>);
+
+struct Thread {
+    vcpu: Arc<Vcpu>,
+    handle: Option<JoinHandle<()>>,
+}
+
+struct Vcpu {
+    /// Held by the thread while it runs the guest, and free while it is paused.
+    fd: Mutex<VcpuFd>,
+    /// `immediate_exit` of the vCPU's `struct kvm_run`.
+    immediate_exit: ImmediateExit,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+struct State {
+    target: Target,
+    running: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Target {
+    Run,
+    Pause,
+    Stop,
+}
+
+/// Stacks of vCPU threads, in bytes: they call no deep code, and the worker's memory is counted.
+const STACK: usize = 256 << 10;
+
+impl Vcpus {
+    /// Starts a thread for each vCPU; none enters the guest before [`Vcpus::resume`].
+    pub fn spawn(vcpus: Vec<VcpuFd>, machine: &Machine) -> io::Result<Self> {
+        install_kick_handler()?;
+        let mut threads = Self(Vec::with_capacity(vcpus.len()));
+        for (index, fd) in vcpus.into_iter().enumerate() {
+            let vcpu = Arc::new(Vcpu::new(fd));
+            let (thread_vcpu, machine) = (vcpu.clone(), machine.clone());
+            let handle = std::thread::Builder::new()
+                .name(format!("vcpu{index}"))
+                .stack_size(STACK)
+                .spawn(move || thread_vcpu.work(&machine))?;
+            threads.0.push(Thread {
+                vcpu,
+                handle: Some(handle),
+            });
+        }
+        Ok(threads)
+    }
+
+    /// Lets all enter the guest.
+    pub fn resume(&self) {
+        for thread in &self.0 {
+            thread.vcpu.set_target(Target::Run);
+        }
+    }
+
+    /// Takes all out of the guest, with nothing half done, and returns when they are.
+    pub fn pause(&self) {
+        self.set_target_and_kick(Target::Pause);
+        for thread in &self.0 {
+            thread.vcpu.wait_until_out();
+        }
+    }
+
+    /// CPU time that each thread has had.
+    pub fn cpu_times(&self) -> Vec<Duration> {
+        self.0.iter().map(Thread::cpu_time).collect()
+    }
+
+    /// Whether nothing can wake the guest: every vCPU waits, halted with interrupts off or never
+    /// started. To be asked while paused.
+    pub fn all_dead(&self) -> bool {
+        self.0.iter().all(|thread| thread.vcpu.is_dead())
+    }
+
+    /// Calls `f` with each vCPU in order. To be used while paused: it waits for a vCPU that runs.
+    pub fn with_each<E>(&self, mut f: impl FnMut(usize, &VcpuFd) -> Result<(), E>) -> Result<(), E> {
+        for (index, thread) in self.0.iter().enumerate() {
+            f(index, &lock(&thread.vcpu.fd))?;
+        }
+        Ok(())
+    }
+
+    fn set_target_and_kick(&self, target: Target) {
+        for thread in &self.0 {
+            thread.vcpu.set_target(target);
+            thread.kick();
+        }
+    }
+}
+
+/// Stops all threads and waits for them.
+impl Drop for Vcpus {
+    fn drop(&mut self) {
+        self.set_target_and_kick(Target::Stop);
+        for thread in &mut self.0 {
+            if let Some(handle) = thread.handle.take() {
+                // A panic of the thread was printed, and the VM ends anyway.
+                let _ = handle.join();
+            }
+        }
+    }
+}
+
+impl Thread {
+    /// Makes the thread leave the guest, or not enter it, and look at its target.
+    fn kick(&self) {
+        self.vcpu.immediate_exit.set(1);
+        if let Some(handle) = &self.handle {
+            // Fails only for a thread that has ended.
+            let _ = handle.kill(SIGRTMIN());
+        }
+    }
+
+    fn cpu_time(&self) -> Duration {
+        let Some(handle) = &self.handle else {
+            return Duration::ZERO;
+        };
+        let mut clock = 0;
+        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: the thread was not joined, so that its id is valid; both calls write to what they
+        // are given alone.
+        let failed = unsafe {
+            libc::pthread_getcpuclockid(handle.as_pthread_t(), &mut clock) != 0
+                || libc::clock_gettime(clock, &mut time) != 0
+        };
+        if failed {
+            return Duration::ZERO;
+        }
+        Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+    }
+}
+
+impl Vcpu {
+    fn new(mut fd: VcpuFd) -> Self {
+        let immediate_exit = ImmediateExit(&raw mut fd.get_kvm_run().immediate_exit);
+        Self {
+            fd: Mutex::new(fd),
+            immediate_exit,
+            state: Mutex::new(State {
+                target: Target::Pause,
+                running: false,
+            }),
+            changed: Condvar::new(),
+        }
+    }
+
+    /// The thread's life.
+    fn work(&self, machine: &Machine) {
+        while self.wait_for_run() {
+            let mut fd = lock(&self.fd);
+            if let run::Left::Ended(reason) = run::run(&mut fd, &self.immediate_exit, machine) {
+                machine.exit.raise(reason);
+                break;
+            }
+        }
+        self.set_out();
+    }
+
+    /// Waits for the target [`Target::Run`]; false is [`Target::Stop`].
+    fn wait_for_run(&self) -> bool {
+        let mut state = lock(&self.state);
+        state.running = false;
+        self.changed.notify_all();
+        while state.target == Target::Pause {
+            state = self
+                .changed
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        state.running = state.target == Target::Run;
+        state.running
+    }
+
+    fn set_out(&self) {
+        lock(&self.state).running = false;
+        self.changed.notify_all();
+    }
+
+    fn set_target(&self, target: Target) {
+        lock(&self.state).target = target;
+        self.changed.notify_all();
+    }
+
+    fn wait_until_out(&self) {
+        let mut state = lock(&self.state);
+        while state.running {
+            state = self
+                .changed
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn is_dead(&self) -> bool {
+        const INTERRUPTS: u64 = 1 << 9;
+        let fd = lock(&self.fd);
+        match fd.get_mp_state().map(|state| state.mp_state) {
+            Ok(KVM_MP_STATE_RUNNABLE) | Err(_) => false,
+            Ok(KVM_MP_STATE_HALTED) => fd
+                .get_regs()
+                .is_ok_and(|regs| regs.rflags & INTERRUPTS == 0),
+            // Waits for another vCPU to start it, and there is none that could.
+            Ok(_) => true,
+        }
+    }
+}
+
+/// A byte in a mapping that KVM reads and that another thread may write.
+struct ImmediateExit(*mut u8);
+
+// SAFETY: the byte is accessed as an atomic alone, and lives as long as the `VcpuFd` beside which the
+// pointer is stored.
+unsafe impl Send for ImmediateExit {}
+// SAFETY: as above.
+unsafe impl Sync for ImmediateExit {}
+
+impl ImmediateExit {
+    fn set(&self, value: u8) {
+        // SAFETY: the pointer is valid (see above), and a byte is always aligned.
+        unsafe { AtomicU8::from_ptr(self.0) }.store(value, Ordering::SeqCst);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The signal has to interrupt KVM_RUN and do nothing else.
+fn install_kick_handler() -> io::Result<()> {
+    extern "C" fn nothing(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {}
+    register_signal_handler(SIGRTMIN(), nothing).map_err(io::Error::from)
+}

@@ -1,0 +1,69 @@
+//! What can go wrong when a VM is made.
+
+use std::io;
+
+use crate::arch::x86_64::boot::BootError;
+use crate::bus::Overlap;
+use crate::memory::MemoryError;
+
+/// A VM that cannot be made or run.
+#[derive(Debug, thiserror::Error)]
+pub enum VmError {
+    /// Ask for 1 to [`super::MAX_VCPUS`].
+    #[error("{vcpus} vCPUs are not possible; ask for 1 to {max}", max = super::MAX_VCPUS)]
+    Vcpus {
+        /// What was asked for.
+        vcpus: u8,
+    },
+    /// Ask for another amount of memory.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// Give another kernel, initramfs or command line.
+    #[error(transparent)]
+    Boot(#[from] BootError),
+    /// KVM refused. On a host without hardware virtualization some requests are not possible;
+    /// `cloude-vmm probe` says what kind of host it is.
+    #[error("KVM does not {what}: {source}")]
+    Kvm {
+        /// What it was asked to do.
+        what: &'static str,
+        /// Its error.
+        source: kvm_ioctls::Error,
+    },
+    /// KVM refused a register that every kernel needs.
+    #[error("KVM does not set the model-specific register {index:#x}")]
+    Msr {
+        /// Which.
+        index: u32,
+    },
+    /// The host refused: most often its limit on open files, threads or memory.
+    #[error("cannot {what}: {source}")]
+    Host {
+        /// What was tried.
+        what: &'static str,
+        /// The host's error.
+        source: io::Error,
+    },
+    /// The event loop failed.
+    #[error("the event loop failed: {0}")]
+    EventLoop(event_manager::Error),
+    /// Attach fewer devices: the I/O APIC has no more interrupts.
+    #[error("the machine has no interrupt left for another device")]
+    TooManyDevices,
+    /// Two devices want the same addresses.
+    #[error(transparent)]
+    Overlap(#[from] Overlap),
+    /// A VM is loaded and started once.
+    #[error("the VM was started already")]
+    Started,
+}
+
+impl VmError {
+    pub(super) fn kvm(what: &'static str) -> impl Fn(kvm_ioctls::Error) -> Self {
+        move |source| Self::Kvm { what, source }
+    }
+
+    pub(super) fn host(what: &'static str) -> impl Fn(io::Error) -> Self {
+        move |source| Self::Host { what, source }
+    }
+}

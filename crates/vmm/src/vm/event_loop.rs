@@ -1,0 +1,62 @@
+//! The one thread that serves the devices' descriptors.
+
+use std::os::fd::AsRawFd;
+use std::sync::{Arc, Mutex};
+
+use event_manager::{EventManager, EventOps, EventSet, Events, MutEventSubscriber, SubscriberOps};
+
+use super::halt_watch::HaltWatch;
+use super::{Subscriber, VmError};
+use crate::exit::ExitSignal;
+use crate::vcpu::Vcpus;
+
+/// How many ready descriptors one turn of the loop takes. A VM has some twenty at most.
+const READY_CAPACITY: usize = 32;
+
+/// Serves `subscribers` until `exit` is raised.
+pub(super) fn serve(
+    subscribers: Vec<Subscriber>,
+    vcpus: Option<Arc<Vcpus>>,
+    exit: &ExitSignal,
+) -> Result<(), VmError> {
+    let mut manager = EventManager::<Subscriber>::new_with_capacity(READY_CAPACITY)
+        .map_err(VmError::EventLoop)?;
+    manager.add_subscriber(Arc::new(Mutex::new(WakeOnExit(exit.clone()))));
+    if let Some(vcpus) = vcpus {
+        let watch = HaltWatch::new(vcpus, exit.clone()).map_err(VmError::host("make a timer"))?;
+        manager.add_subscriber(Arc::new(Mutex::new(watch)));
+    }
+    for subscriber in subscribers {
+        manager.add_subscriber(subscriber);
+    }
+    while !exit.is_raised() {
+        manager.run().map_err(VmError::EventLoop)?;
+    }
+    Ok(())
+}
+
+/// Wakes the loop, whose condition then ends it.
+struct WakeOnExit(ExitSignal);
+
+impl MutEventSubscriber for WakeOnExit {
+    fn init(&mut self, ops: &mut EventOps) {
+        watch_or_end(ops, Events::new(&self.0, EventSet::IN), &self.0);
+    }
+
+    fn process(&mut self, _: Events, _: &mut EventOps) {}
+}
+
+/// Adds a descriptor to the loop. That it cannot be added is the end of the VM: nobody would serve it.
+pub(crate) fn watch_or_end(ops: &mut EventOps, events: Events, exit: &ExitSignal) {
+    let fd = events.fd();
+    if let Err(error) = ops.add(events) {
+        exit.raise(crate::control::ExitReason::Unhandled {
+            exit: format!("descriptor {fd} cannot be watched: {error}"),
+        });
+    }
+}
+
+/// A descriptor by number, for [`Events`].
+pub(crate) fn raw(fd: &impl std::os::fd::AsFd) -> std::os::fd::RawFd {
+    fd.as_fd().as_raw_fd()
+}

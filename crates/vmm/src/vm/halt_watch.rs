@@ -1,0 +1,118 @@
+//! Notices that nothing can wake the guest: every vCPU halted with interrupts off.
+//!
+//! KVM keeps a halted vCPU to itself and tells nobody. The watch asks the host's clock of each vCPU
+//! thread's CPU time, which wakes no vCPU. Only when none has had any for a whole period does it take
+//! the vCPUs out of the guest, once, to look at them; not again before one has run.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
+use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
+
+use super::event_loop::{raw, watch_or_end};
+use crate::control::ExitReason;
+use crate::exit::ExitSignal;
+use crate::vcpu::Vcpus;
+
+/// The first period, and the longest: it doubles while the guest sleeps.
+const FIRST: Duration = Duration::from_secs(1);
+const LONGEST: Duration = Duration::from_secs(8);
+
+pub(super) struct HaltWatch {
+    vcpus: Arc<Vcpus>,
+    exit: ExitSignal,
+    timer: OwnedFd,
+    period: Duration,
+    seen: Vec<Duration>,
+    /// Alive, although idle, when last looked at.
+    checked: bool,
+    /// Looked at in the last period, which cost the vCPU threads a little time of our making.
+    settling: bool,
+}
+
+/// More than a look costs a vCPU thread, and less than a guest that does anything takes.
+const COST_OF_A_LOOK: Duration = Duration::from_millis(1);
+
+impl HaltWatch {
+    pub fn new(vcpus: Arc<Vcpus>, exit: ExitSignal) -> std::io::Result<Self> {
+        let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
+        let watch = Self {
+            vcpus,
+            exit,
+            timer: rustix::time::timerfd_create(TimerfdClockId::Monotonic, flags)?,
+            period: FIRST,
+            seen: Vec::new(),
+            checked: false,
+            settling: false,
+        };
+        watch.arm()?;
+        Ok(watch)
+    }
+
+    fn arm(&self) -> std::io::Result<()> {
+        let zero = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        let next = Itimerspec {
+            it_interval: zero,
+            it_value: Timespec {
+                tv_sec: self.period.as_secs() as i64,
+                tv_nsec: 0,
+            },
+        };
+        rustix::time::timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &next)?;
+        Ok(())
+    }
+
+    fn look(&mut self) {
+        let now = self.vcpus.cpu_times();
+        let ran = self.ran_since(&now);
+        self.seen = now;
+        self.settling = false;
+        if ran {
+            self.checked = false;
+            self.period = FIRST;
+            return;
+        }
+        self.period = (self.period * 2).min(LONGEST);
+        if self.checked {
+            return;
+        }
+        self.vcpus.pause();
+        if self.vcpus.all_dead() {
+            self.exit.raise(ExitReason::Halt);
+        }
+        self.vcpus.resume();
+        self.checked = true;
+        self.settling = true;
+    }
+
+    /// Whether the guest did anything since the last look.
+    fn ran_since(&self, now: &[Duration]) -> bool {
+        let slack = if self.settling { COST_OF_A_LOOK } else { Duration::ZERO };
+        now.len() != self.seen.len()
+            || now.iter().zip(&self.seen).any(|(now, seen)| *now > *seen + slack)
+    }
+}
+
+impl MutEventSubscriber for HaltWatch {
+    fn init(&mut self, ops: &mut EventOps) {
+        let events = Events::new_raw(raw(&self.timer), EventSet::IN);
+        watch_or_end(ops, events, &self.exit);
+    }
+
+    fn process(&mut self, _: Events, _: &mut EventOps) {
+        let mut count = [0; 8];
+        // Empty only if the timer was armed anew meanwhile.
+        let _ = rustix::io::read(&self.timer, &mut count);
+        self.look();
+        if let Err(error) = self.arm() {
+            self.exit.raise(ExitReason::Unhandled {
+                exit: format!("the halt timer cannot be armed: {error}"),
+            });
+        }
+    }
+}
