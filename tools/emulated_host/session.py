@@ -132,8 +132,10 @@ class Session:
                 write_everything(fd, data)
             except OSError:
                 # What came from there is still read, so that the other side never waits for us.
+                # Neither is its end: the other side's pump may be gone in the middle of a frame.
                 broken = True
                 self.tell(b"P", bytes([fd]))
+                self.events.put(("closed", fd))
         self.events.put(("closed", fd))
 
     def listen(self) -> None:
