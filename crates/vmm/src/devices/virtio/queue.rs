@@ -103,6 +103,8 @@ fn total(segments: &[Segment]) -> usize {
 /// The queues, the memory that they lie in, and the interrupt.
 pub struct Rings {
     pub(super) queues: Vec<Queue>,
+    /// Whether chains were given back since the last [`Rings::flush`].
+    pushed: Vec<bool>,
     notify: Vec<EventFd>,
     memory: Memory,
     interrupt: Interrupt,
@@ -114,6 +116,7 @@ impl Rings {
         let queues = sizes.iter().map(|size| Queue::new(*size)).collect::<Result<_, _>>();
         Ok(Self {
             queues: queues.map_err(io::Error::other)?,
+            pushed: vec![false; sizes.len()],
             notify: sizes
                 .iter()
                 .map(|_| EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC))
@@ -209,6 +212,7 @@ impl Rings {
     /// Gives a chain back, with `len` bytes written from its start.
     pub fn push_used(&mut self, queue: usize, head: u16, len: usize) -> Result<(), RingError> {
         let len = u32::try_from(len).unwrap_or(u32::MAX);
+        self.pushed[queue] = true;
         self.queues[queue]
             .add_used(&self.memory, head, len)
             .map_err(|source| RingError::Ring { queue, source })
@@ -216,7 +220,7 @@ impl Rings {
 
     /// Interrupts the driver if it wants to know of what was given back.
     pub fn flush(&mut self, queue: usize) -> Result<(), RingError> {
-        if self.wants_interrupt(queue)? {
+        if std::mem::take(&mut self.pushed[queue]) && self.wants_interrupt(queue)? {
             self.interrupt.signal_queue();
         }
         Ok(())

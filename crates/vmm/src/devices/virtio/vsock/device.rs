@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use event_manager::EventSet;
 use serde::Deserialize;
@@ -79,6 +79,8 @@ pub struct Vsock {
     /// that streams come and go on any thread.
     pub(super) epoll: Epoll,
     pub(super) timer: TimerFd,
+    /// How long the guest may take to answer.
+    pub(super) patience: Duration,
     /// What the timer is set to.
     pub(super) timer_set: Option<Instant>,
     /// By the host's port, which is unique.
@@ -110,6 +112,7 @@ impl Vsock {
             events: Box::new(events),
             epoll: Epoll::new()?,
             timer: TimerFd::new().map_err(io::Error::from)?,
+            patience: super::host::PATIENCE,
             timer_set: None,
             connections: BTreeMap::new(),
             draining: BTreeMap::new(),

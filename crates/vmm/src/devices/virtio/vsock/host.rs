@@ -14,7 +14,7 @@ use super::{Vsock, VsockEvent};
 /// Host ports start here, away from the well-known ones.
 pub const FIRST_PORT: u32 = 1 << 30;
 /// How long the guest may take to answer a connect, or the end of a connection.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub const PATIENCE: Duration = Duration::from_secs(5);
 /// Tokens of the device's own descriptors; a stream's token is its host port, of 32 bits.
 const REQUESTS: u64 = u64::MAX;
 const TIMER: u64 = u64::MAX - 1;
@@ -56,7 +56,7 @@ impl Vsock {
         }
         let mut connection = Connection::new(id, local_port, port, Phase::Connecting);
         connection.stream = Some(stream);
-        connection.deadline = Some(Instant::now() + PATIENCE);
+        connection.deadline = Some(Instant::now() + self.patience);
         self.connections.insert(local_port, connection);
         self.enqueue(local_port);
     }
@@ -167,11 +167,11 @@ impl Vsock {
     }
 
     /// The guest knows that the host does nothing more: only its answer is awaited.
-    pub(super) fn close_if_both_ends_told(connection: &mut Connection) {
+    pub(super) fn close_if_both_ends_told(connection: &mut Connection, patience: Duration) {
         if connection.told_shutdown == SHUTDOWN_BOTH {
             connection.phase = Phase::Closing;
             connection.stream = None;
-            connection.deadline = Some(Instant::now() + PATIENCE);
+            connection.deadline = Some(Instant::now() + patience);
         }
     }
 
@@ -186,8 +186,8 @@ impl Vsock {
             .collect();
         for (port, id, phase) in late {
             if phase == Phase::Connecting {
-                let seconds = PATIENCE.as_secs();
-                self.connect_failed(id, &format!("the guest did not answer in {seconds} s"));
+                let reason = format!("the guest did not answer in {:?}", self.patience);
+                self.connect_failed(id, &reason);
             }
             self.reset_connection(port);
         }

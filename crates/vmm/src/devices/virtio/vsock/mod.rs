@@ -21,6 +21,8 @@ mod host;
 mod metrics;
 mod rx;
 mod state;
+#[cfg(test)]
+mod tests;
 mod tx;
 
 pub use device::{AttachError, ConnectionInfo, Vsock, VsockConfig};

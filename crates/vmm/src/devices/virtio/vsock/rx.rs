@@ -1,6 +1,7 @@
 //! From the host to the guest: fills the guest's receive buffers.
 
 use std::io;
+use std::time::Duration;
 
 use vm_memory::Permissions;
 
@@ -76,7 +77,7 @@ impl Vsock {
         rings: &Rings,
         chain: &Chain,
     ) -> Result<Option<usize>, RingError> {
-        let base = self.header_base();
+        let (base, patience) = (self.header_base(), self.patience);
         let Some(connection) = self.connections.get_mut(&port) else {
             return Ok(None);
         };
@@ -92,7 +93,7 @@ impl Vsock {
                 }
             },
             next => {
-                let (op, flags) = control(connection, next);
+                let (op, flags) = control(connection, next, patience);
                 (op, flags, 0)
             }
         };
@@ -128,7 +129,7 @@ impl Vsock {
 }
 
 /// Notes that a packet without payload is being sent: its operation and flags.
-fn control(connection: &mut Connection, next: Next) -> (u16, u32) {
+fn control(connection: &mut Connection, next: Next, patience: Duration) -> (u16, u32) {
     match next {
         Next::Request => {
             connection.wants_request = false;
@@ -140,7 +141,7 @@ fn control(connection: &mut Connection, next: Next) -> (u16, u32) {
         }
         Next::Shutdown(flags) => {
             connection.told_shutdown = flags;
-            Vsock::close_if_both_ends_told(connection);
+            Vsock::close_if_both_ends_told(connection, patience);
             (op::SHUTDOWN, flags)
         }
         Next::CreditUpdate | Next::Data(_) | Next::Nothing => (op::CREDIT_UPDATE, 0),

@@ -1,0 +1,125 @@
+use std::io::{ErrorKind, Read, Write};
+use std::net::Shutdown;
+use std::time::Duration;
+
+use super::super::header::{SHUTDOWN_BOTH, SHUTDOWN_RCV, SHUTDOWN_SEND};
+use super::*;
+
+#[test]
+fn the_host_may_stop_sending_and_still_hear() {
+    let (mut guest, mut stream, port) = Guest::connected();
+    stream.write_all(b"all").unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(guest.next().1, b"all");
+    let (header, _) = guest.next();
+    assert_eq!((header.op, header.flags), (op::SHUTDOWN, SHUTDOWN_SEND));
+    guest.send_data(port, b"heard");
+    let mut heard = [0; 5];
+    stream.read_exact(&mut heard).unwrap();
+    assert_eq!(&heard, b"heard");
+}
+
+#[test]
+fn the_guest_may_stop_sending_and_still_hear() {
+    let (mut guest, mut stream, port) = Guest::connected();
+    guest.send_data(port, b"all");
+    guest.shut_down(port, SHUTDOWN_SEND);
+    let mut got = Vec::new();
+    stream.read_to_end(&mut got).unwrap();
+    assert_eq!(got, b"all");
+    stream.write_all(b"heard").unwrap();
+    assert_eq!(guest.next().1, b"heard");
+}
+
+#[test]
+fn the_guest_may_stop_hearing() {
+    let (mut guest, mut stream, port) = Guest::connected();
+    guest.shut_down(port, SHUTDOWN_RCV);
+    assert_eq!(stream.write(b"x").unwrap_err().kind(), ErrorKind::BrokenPipe);
+    guest.send_data(port, b"still");
+    let mut got = [0; 5];
+    stream.read_exact(&mut got).unwrap();
+}
+
+#[test]
+fn a_guest_that_closes_is_answered_with_a_reset_and_the_stream_ends() {
+    let (mut guest, mut stream, port) = Guest::connected();
+    guest.send_data(port, b"last words");
+    guest.shut_down(port, SHUTDOWN_BOTH);
+    assert_eq!(guest.next().0.op, op::RST);
+    let mut got = Vec::new();
+    stream.read_to_end(&mut got).unwrap();
+    assert_eq!(got, b"last words");
+    assert!(guest.driver.device().device().connections().is_empty());
+}
+
+#[test]
+fn what_was_kept_reaches_the_host_after_the_guest_has_gone() {
+    let (mut guest, mut stream, port) = Guest::connected();
+    let mut sent = 0;
+    // More than the socket takes: some is kept.
+    while guest.driver.device().device().connections[&port].buffer.len() < 100_000 {
+        guest.send_data(port, &pattern(sent + 8192)[sent..]);
+        guest.drain();
+        sent += 8192;
+    }
+    guest.answer(port, op::RST);
+    let mut got = Vec::new();
+    while let Err(error) = stream.read_to_end(&mut got) {
+        assert_eq!(error.kind(), ErrorKind::WouldBlock);
+        guest.driver.run();
+    }
+    assert_eq!(got, pattern(sent));
+    assert!(guest.driver.device().device().draining.is_empty());
+}
+
+#[test]
+fn a_host_that_closes_is_told_whole_and_the_guests_reset_ends_it() {
+    let (mut guest, mut stream, port) = Guest::connected();
+    stream.write_all(b"bye").unwrap();
+    drop(stream);
+    assert_eq!(guest.next().1, b"bye");
+    let (header, _) = guest.next();
+    assert_eq!((header.op, header.flags), (op::SHUTDOWN, SHUTDOWN_BOTH));
+    // Under way when the guest heard of it: taken, and nobody reads it.
+    guest.send_data(port, b"too late");
+    assert!(guest.try_next().is_none());
+    guest.answer(port, op::RST);
+    assert!(guest.driver.device().device().connections().is_empty());
+}
+
+#[test]
+fn a_guest_that_never_ends_a_closed_connection_is_reset() {
+    let (mut guest, stream, _port) = Guest::connected();
+    guest.driver.device().device_mut().patience = Duration::from_millis(20);
+    drop(stream);
+    assert_eq!(guest.next().0.op, op::SHUTDOWN);
+    while !guest.driver.device().device().connections().is_empty() {
+        guest.driver.wait(-1);
+    }
+    assert_eq!(guest.next().0.op, op::RST);
+}
+
+#[test]
+fn a_reset_from_the_guest_closes_the_stream() {
+    let (mut guest, mut stream, port) = Guest::connected();
+    guest.answer(port, op::RST);
+    assert_eq!(stream.read(&mut [0]).unwrap(), 0);
+    assert!(guest.try_next().is_none());
+}
+
+#[test]
+fn a_reset_of_the_device_closes_every_stream() {
+    let (mut guest, mut stream, _port) = Guest::connected();
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+    guest.handle.connect(2, GUEST_PORT, theirs.into());
+    stream.write_all(&pattern(20_000)).unwrap();
+    guest.driver.run();
+    guest.driver.write(0x70, 0);
+    assert!(matches!(guest.events.try_recv(), Ok(VsockEvent::ConnectFailed(2, _))));
+    guest.driver.run();
+    let error = stream.write(b"x").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::BrokenPipe);
+    drop(ours);
+    assert!(guest.driver.device().device().connections().is_empty());
+}

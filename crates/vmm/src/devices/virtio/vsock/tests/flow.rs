@@ -1,0 +1,196 @@
+use std::io::{ErrorKind, Read, Write};
+
+use super::super::BUFFER_SIZE;
+use super::super::header::SHUTDOWN_SEND;
+use super::*;
+
+const MUCH: usize = 50 << 20;
+
+#[test]
+fn bytes_go_both_ways() {
+    let (mut guest, mut stream, port) = Guest::connected();
+    stream.write_all(b"question").unwrap();
+    let (header, data) = guest.next();
+    assert_eq!((header.op, header.src_port), (op::RW, port));
+    assert_eq!(data, b"question");
+    guest.send_data(port, b"answer");
+    let mut answer = [0; 6];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"answer");
+}
+
+#[test]
+fn the_guests_credit_is_never_exceeded_and_more_of_it_goes_on() {
+    let mut guest = Guest::started();
+    guest.report_ready();
+    guest.buf_alloc = 1000;
+    let (mut stream, port) = guest.accept(1);
+    let sent = pattern(2500);
+    stream.write_all(&sent).unwrap();
+    let (mut got, ops) = guest.drain();
+    assert_eq!((got.len(), ops), (1000, vec![op::CREDIT_REQUEST]));
+    guest.forwarded = 600;
+    guest.answer(port, op::CREDIT_UPDATE);
+    let (more, ops) = guest.drain();
+    assert_eq!((more.len(), ops), (600, vec![op::CREDIT_REQUEST]));
+    got.extend(more);
+    guest.forwarded = 1600;
+    guest.answer(port, op::CREDIT_UPDATE);
+    got.extend(guest.drain().0);
+    assert_eq!(got, sent);
+    assert_eq!(guest.driver.device().device().metrics().credit_exhausted, 2);
+}
+
+#[test]
+fn a_count_that_the_guest_cannot_have_read_gives_no_credit() {
+    let mut guest = Guest::started();
+    guest.report_ready();
+    guest.buf_alloc = 1000;
+    let (mut stream, port) = guest.accept(1);
+    guest.forwarded = 1;
+    guest.answer(port, op::CREDIT_UPDATE);
+    stream.write_all(b"x").unwrap();
+    assert_eq!(guest.drain(), (vec![], vec![op::CREDIT_REQUEST]));
+}
+
+#[test]
+fn a_credit_request_is_answered() {
+    let (mut guest, _stream, port) = Guest::connected();
+    guest.answer(port, op::CREDIT_REQUEST);
+    let (header, _) = guest.next();
+    assert_eq!((header.op, header.buf_alloc), (op::CREDIT_UPDATE, BUFFER_SIZE));
+}
+
+/// Sends until the device has told no more credit. What was sent.
+fn fill(guest: &mut Guest, port: u32) -> usize {
+    let (mut sent, mut forwarded) = (0, 0);
+    loop {
+        while let Some((header, _)) = guest.try_next() {
+            forwarded = header.fwd_cnt as usize;
+        }
+        let credit = BUFFER_SIZE as usize - (sent - forwarded);
+        if credit == 0 {
+            return sent;
+        }
+        let chunk = credit.min(16 << 10);
+        let bytes = pattern(sent + chunk).split_off(sent);
+        guest.send_data(port, &bytes);
+        sent += chunk;
+    }
+}
+
+#[test]
+fn a_slow_reader_stops_the_guest_and_loses_nothing() {
+    let (mut guest, mut stream, port) = Guest::connected();
+    let sent = fill(&mut guest, port);
+    let mut got = Vec::new();
+    let mut told = 0;
+    while got.len() < sent {
+        match stream.read_to_end(&mut got) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => guest.driver.run(),
+            other => panic!("{other:?}"),
+        }
+        while let Some((header, _)) = guest.try_next() {
+            assert_eq!(header.op, op::CREDIT_UPDATE);
+            told = header.fwd_cnt as usize;
+        }
+    }
+    assert_eq!(got, pattern(sent));
+    assert!(sent - told < BUFFER_SIZE as usize / 4);
+}
+
+#[test]
+fn a_guest_that_sends_beyond_its_credit_is_reset() {
+    let (mut guest, _stream, port) = Guest::connected();
+    fill(&mut guest, port);
+    // What was passed on and not told yet is less than this.
+    guest.send_data(port, &pattern(64 << 10));
+    assert_eq!(guest.next().0.op, op::RST);
+    assert!(guest.driver.device().device().connections().is_empty());
+}
+
+#[test]
+fn a_length_beyond_the_payload_is_reset() {
+    let (mut guest, _stream, port) = Guest::connected();
+    for len in [4, u32::MAX] {
+        let (_stream, port) = if len == 4 { (None, port) } else {
+            let (stream, port) = guest.accept(2);
+            (Some(stream), port)
+        };
+        let header = Header { dst_port: port, op: op::RW, len, ..guest.base() };
+        guest.send_bytes(header, b"abc");
+        assert_eq!(guest.next().0.op, op::RST);
+    }
+}
+
+#[test]
+fn fifty_megabytes_to_the_host_arrive_whole() {
+    let (mut guest, mut stream, port) = Guest::connected();
+    let sent = pattern(MUCH);
+    let reader = std::thread::spawn(move || {
+        stream.set_nonblocking(false).unwrap();
+        let mut got = Vec::new();
+        stream.read_to_end(&mut got).unwrap();
+        got
+    });
+    let (mut at, mut forwarded) = (0, 0);
+    while at < MUCH {
+        while let Some((header, _)) = guest.try_next() {
+            forwarded = header.fwd_cnt as usize;
+        }
+        let credit = BUFFER_SIZE as usize - (at - forwarded);
+        let chunk = credit.min(64 << 10).min(MUCH - at);
+        if chunk == 0 {
+            guest.driver.wait(-1);
+            continue;
+        }
+        guest.send_data(port, &sent[at..at + chunk]);
+        at += chunk;
+    }
+    // What is kept for the stream still arrives after the guest has closed.
+    guest.shut_down(port, 3);
+    while !guest.driver.device().device().draining.is_empty() {
+        guest.driver.wait(-1);
+    }
+    assert!(reader.join().unwrap() == sent);
+}
+
+#[test]
+fn fifty_megabytes_to_the_guest_arrive_whole() {
+    let (mut guest, mut stream, port) = Guest::connected();
+    let sent = pattern(MUCH);
+    let bytes = sent.clone();
+    let writer = std::thread::spawn(move || {
+        stream.set_nonblocking(false).unwrap();
+        stream.write_all(&bytes).unwrap();
+    });
+    let mut got = Vec::with_capacity(MUCH);
+    let mut told = 0;
+    loop {
+        let Some((header, data)) = guest.try_next() else {
+            guest.driver.wait(-1);
+            continue;
+        };
+        got.extend(data);
+        guest.forwarded = got.len() as u32;
+        if header.op == op::SHUTDOWN && header.flags & SHUTDOWN_SEND != 0 {
+            break;
+        }
+        if got.len() - told >= GUEST_BUFFER as usize / 2 {
+            told = got.len();
+            guest.answer(port, op::CREDIT_UPDATE);
+        }
+    }
+    writer.join().unwrap();
+    assert!(got == sent);
+}
+
+#[test]
+fn two_connections_share_the_queue_fairly() {
+    let (mut guest, mut first, first_port) = Guest::connected();
+    let (mut second, second_port) = guest.accept(2);
+    first.write_all(&pattern(40_000)).unwrap();
+    second.write_all(&pattern(40_000)).unwrap();
+    let ports: Vec<_> = (0..4).map(|_| guest.next().0.src_port).collect();
+    assert!(ports.contains(&first_port) && ports.contains(&second_port));
+}
