@@ -44,7 +44,8 @@ impl Interrupt {
 
     /// Sets the status without raising the line: for reset and restore.
     pub(super) fn set_status(&self, status: u32) {
-        self.status.store(status & (INT_VRING | INT_CONFIG), Ordering::SeqCst);
+        self.status
+            .store(status & (INT_VRING | INT_CONFIG), Ordering::SeqCst);
     }
 
     /// Tells the driver of used buffers.

@@ -118,7 +118,10 @@ pub fn readv(fd: BorrowedFd, views: &[VolatileSlice]) -> io::Result<usize> {
 /// `writev` of `head`, which is ours, then guest memory: one frame to a TAP.
 pub fn writev(fd: BorrowedFd, head: &[u8], views: &[VolatileSlice]) -> io::Result<usize> {
     let mut iov = Vec::with_capacity(views.len() + 1);
-    iov.push(libc::iovec { iov_base: head.as_ptr().cast_mut().cast(), iov_len: head.len() });
+    iov.push(libc::iovec {
+        iov_base: head.as_ptr().cast_mut().cast(),
+        iov_len: head.len(),
+    });
     iov.extend(vectors(views));
     iov.truncate(MAX_VECTORS);
     // SAFETY: `head` and each VolatileSlice of mapped guest memory live through the call, which only

@@ -18,6 +18,8 @@ pub mod net;
 pub mod rng;
 pub mod vsock;
 
+#[cfg(test)]
+mod hostile;
 mod interrupt;
 mod io;
 mod queue;
@@ -131,7 +133,9 @@ pub trait VirtioDevice: Send {
 
 /// Copies the part of a configuration space that a read asks for.
 fn read_config_bytes(config: &[u8], offset: u64, data: &mut [u8]) {
-    let tail = usize::try_from(offset).ok().and_then(|offset| config.get(offset..));
+    let tail = usize::try_from(offset)
+        .ok()
+        .and_then(|offset| config.get(offset..));
     for (to, from) in data.iter_mut().zip(tail.unwrap_or_default()) {
         *to = *from;
     }

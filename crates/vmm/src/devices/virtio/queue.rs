@@ -32,7 +32,9 @@ pub enum RingError {
         head: u16,
     },
     /// A descriptor that points outside the guest's memory.
-    #[error("queue {queue}: the chain at descriptor {head} points outside memory, to {address:#x}+{len:#x}")]
+    #[error(
+        "queue {queue}: the chain at descriptor {head} points outside memory, to {address:#x}+{len:#x}"
+    )]
     OutOfRange {
         /// The queue's index.
         queue: usize,
@@ -44,7 +46,9 @@ pub enum RingError {
         len: u32,
     },
     /// A device-readable descriptor after a device-writable one (spec section 2.7.4.2).
-    #[error("queue {queue}: the chain at descriptor {head} has readable buffers behind writable ones")]
+    #[error(
+        "queue {queue}: the chain at descriptor {head} has readable buffers behind writable ones"
+    )]
     Order {
         /// The queue's index.
         queue: usize,
@@ -113,7 +117,10 @@ pub struct Rings {
 impl Rings {
     /// Queues of at most these sizes, not ready yet.
     pub(super) fn new(sizes: &[u16], memory: Memory) -> io::Result<Self> {
-        let queues = sizes.iter().map(|size| Queue::new(*size)).collect::<Result<_, _>>();
+        let queues = sizes
+            .iter()
+            .map(|size| Queue::new(*size))
+            .collect::<Result<_, _>>();
         Ok(Self {
             queues: queues.map_err(io::Error::other)?,
             pushed: vec![false; sizes.len()],
@@ -163,7 +170,11 @@ impl Rings {
             return Ok(None);
         };
         let head = descriptors.head_index();
-        let mut chain = Chain { head, readable: Vec::new(), writable: Vec::new() };
+        let mut chain = Chain {
+            head,
+            readable: Vec::new(),
+            writable: Vec::new(),
+        };
         let mut count = 0;
         let mut ended = false;
         for descriptor in descriptors {
@@ -173,7 +184,10 @@ impl Rings {
                 return Err(RingError::Endless { queue, head });
             }
             ended = !descriptor.has_next();
-            let segment = Segment { address: descriptor.addr(), len: descriptor.len() };
+            let segment = Segment {
+                address: descriptor.addr(),
+                len: descriptor.len(),
+            };
             if descriptor.is_write_only() {
                 self.check(queue, head, segment, Permissions::Write)?;
                 chain.writable.extend((segment.len > 0).then_some(segment));
@@ -184,7 +198,11 @@ impl Rings {
                 return Err(RingError::Order { queue, head });
             }
         }
-        if ended { Ok(Some(chain)) } else { Err(RingError::Endless { queue, head }) }
+        if ended {
+            Ok(Some(chain))
+        } else {
+            Err(RingError::Endless { queue, head })
+        }
     }
 
     fn check(
@@ -198,7 +216,12 @@ impl Rings {
         if len == 0 || self.memory.check_range(address, len as usize, access) {
             Ok(())
         } else {
-            Err(RingError::OutOfRange { queue, head, address: address.0, len })
+            Err(RingError::OutOfRange {
+                queue,
+                head,
+                address: address.0,
+                len,
+            })
         }
     }
 
@@ -233,7 +256,9 @@ impl Rings {
         }
         if !ring.event_idx_enabled() {
             // virtio-queue answers "always" here; the driver's flag is the older way to say no.
-            let flags: u16 = self.memory.load(GuestAddress(ring.avail_ring()), Ordering::SeqCst)?;
+            let flags: u16 = self
+                .memory
+                .load(GuestAddress(ring.avail_ring()), Ordering::SeqCst)?;
             return Ok(u16::from_le(flags) & AVAIL_F_NO_INTERRUPT == 0);
         }
         ring.needs_notification(&self.memory)

@@ -43,7 +43,11 @@ pub fn memory() -> Memory {
 }
 
 pub fn slot() -> MmioSlot {
-    MmioSlot { base: 0xd000_0000, gsi: 5, uid: 1 }
+    MmioSlot {
+        base: 0xd000_0000,
+        gsi: 5,
+        uid: 1,
+    }
 }
 
 impl<D: VirtioDevice> Driver<D> {
@@ -65,7 +69,12 @@ impl<D: VirtioDevice> Driver<D> {
             avail: 0,
             seen: 0,
         });
-        Self { transport, memory, manager, rings: rings.collect() }
+        Self {
+            transport,
+            memory,
+            manager,
+            rings: rings.collect(),
+        }
     }
 
     /// A device that works, with every feature that it offers.
@@ -151,10 +160,6 @@ impl<D: VirtioDevice> Driver<D> {
         self.rings[queue].base + 0x8000
     }
 
-    pub fn free_descriptors(&self, queue: usize) -> usize {
-        self.rings[queue].free.len()
-    }
-
     pub fn write_descriptor(&self, queue: usize, index: u16, raw: (u64, u32, u16, u16)) {
         self.write_descriptor_at(self.rings[queue].base, index, raw);
     }
@@ -173,11 +178,18 @@ impl<D: VirtioDevice> Driver<D> {
     /// Makes a chain available, without notifying. Its first descriptor.
     pub fn add(&mut self, queue: usize, buffers: &[Buffer]) -> u16 {
         let ring = &mut self.rings[queue];
-        let ids: Vec<u16> = buffers.iter().map(|_| ring.free.pop_front().unwrap()).collect();
+        let ids: Vec<u16> = buffers
+            .iter()
+            .map(|_| ring.free.pop_front().unwrap())
+            .collect();
         for (place, (address, len, writable)) in buffers.iter().enumerate() {
             let next = ids.get(place + 1).copied();
             let flags = next.map_or(0, |_| NEXT) | if *writable { WRITE } else { 0 };
-            self.write_descriptor(queue, ids[place], (*address, *len, flags, next.unwrap_or(0)));
+            self.write_descriptor(
+                queue,
+                ids[place],
+                (*address, *len, flags, next.unwrap_or(0)),
+            );
         }
         let head = ids[0];
         self.rings[queue].chains[usize::from(head)] = ids;
@@ -193,7 +205,9 @@ impl<D: VirtioDevice> Driver<D> {
         ring.avail = ring.avail.wrapping_add(1);
         let index = ring.avail;
         self.memory.write_obj(head, GuestAddress(entry)).unwrap();
-        self.memory.write_obj(index, GuestAddress(avail + 2)).unwrap();
+        self.memory
+            .write_obj(index, GuestAddress(avail + 2))
+            .unwrap();
     }
 
     pub fn notify(&self, queue: usize) {
@@ -215,7 +229,9 @@ impl<D: VirtioDevice> Driver<D> {
         let event = self.avail_ring(queue) + 4 + 2 * u64::from(RING_SIZE);
         let ring = &mut self.rings[queue];
         // Wants to hear of the next one: used_event of VIRTIO_F_EVENT_IDX.
-        self.memory.write_obj(ring.seen, GuestAddress(event)).unwrap();
+        self.memory
+            .write_obj(ring.seen, GuestAddress(event))
+            .unwrap();
         if index == ring.seen {
             return None;
         }

@@ -10,11 +10,17 @@ const WATCH_TOKEN: u32 = 0x100;
 impl<D: VirtioDevice> MutEventSubscriber for MmioTransport<D> {
     fn init(&mut self, ops: &mut EventOps) {
         let queues = self.rings.notify_eventfds().iter().zip(0..);
-        let queues: Vec<_> =
-            queues.map(|(event, token)| Events::with_data(event, token, EventSet::IN)).collect();
-        let watches = self.device.watches().into_iter().zip(WATCH_TOKEN..).map(|(watch, token)| {
-            Events::with_data_raw(watch.fd, token, watch.events | EventSet::EDGE_TRIGGERED)
-        });
+        let queues: Vec<_> = queues
+            .map(|(event, token)| Events::with_data(event, token, EventSet::IN))
+            .collect();
+        let watches = self
+            .device
+            .watches()
+            .into_iter()
+            .zip(WATCH_TOKEN..)
+            .map(|(watch, token)| {
+                Events::with_data_raw(watch.fd, token, watch.events | EventSet::EDGE_TRIGGERED)
+            });
         for events in queues.into_iter().chain(watches) {
             if let Err(error) = ops.add(events) {
                 self.needs_reset(format!("the event loop cannot watch the device: {error}"));
@@ -48,7 +54,9 @@ impl<D: VirtioDevice> MmioTransport<D> {
             return;
         }
         let rings = self.active().then_some(());
-        let result = self.device.fd_ready(rings.map(|()| &mut self.rings), watch, events);
+        let result = self
+            .device
+            .fd_ready(rings.map(|()| &mut self.rings), watch, events);
         self.settle(result);
     }
 }

@@ -12,7 +12,9 @@ use acpi_tables::{Aml, aml};
 use virtio_queue::QueueT;
 use vmm_sys_util::eventfd::EventFd;
 
-use super::{F_EVENT_IDX, F_INDIRECT_DESC, F_VERSION_1, Interrupt, Memory, RingError, Rings, VirtioDevice};
+use super::{
+    F_EVENT_IDX, F_INDIRECT_DESC, F_VERSION_1, Interrupt, Memory, RingError, Rings, VirtioDevice,
+};
 use crate::devices::{Device, StateError};
 
 pub use state::{QueueRecord, TransportState};

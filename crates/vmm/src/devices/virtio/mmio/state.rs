@@ -14,7 +14,7 @@ const VERSION: u32 = 1;
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct TransportState {
-    /// [`VERSION`] at the time of saving.
+    /// The version of this record.
     pub version: u32,
     /// The device status register.
     pub status: u32,
@@ -157,10 +157,16 @@ impl<D: VirtioDevice> MmioTransport<D> {
     }
 
     fn format_error(&self, source: serde_json::Error) -> StateError {
-        StateError::Format { device: self.device.name(), source }
+        StateError::Format {
+            device: self.device.name(),
+            source,
+        }
     }
 
     fn invalid(&self, what: String) -> StateError {
-        StateError::Invalid { device: self.device.name(), what }
+        StateError::Invalid {
+            device: self.device.name(),
+            what,
+        }
     }
 }

@@ -26,7 +26,10 @@ fn identity_registers_are_those_of_the_specification() {
     assert_eq!(driver.read(0x008), 4);
     assert_eq!(driver.read(0x034), 64);
     assert_eq!(driver.read(0x0b0), u32::MAX);
-    assert_eq!(driver.offered(), F_VERSION_1 | F_EVENT_IDX | F_INDIRECT_DESC);
+    assert_eq!(
+        driver.offered(),
+        F_VERSION_1 | F_EVENT_IDX | F_INDIRECT_DESC
+    );
 }
 
 #[test]
@@ -255,7 +258,10 @@ fn an_index_outside_the_table_needs_a_reset() {
 fn more_available_than_the_queue_holds_needs_a_reset() {
     let mut driver = rng();
     let avail = driver.avail_ring(0);
-    driver.memory.write_obj(RING_SIZE + 1, GuestAddress(avail + 2)).unwrap();
+    driver
+        .memory
+        .write_obj(RING_SIZE + 1, GuestAddress(avail + 2))
+        .unwrap();
     driver.notify(0);
     driver.run();
     assert!(driver.needs_reset());
@@ -294,17 +300,41 @@ fn a_state_that_does_not_fit_is_refused() {
     let refuse = |key: &str, value: serde_json::Value| {
         let mut state = saved.clone();
         state[key] = value;
-        Driver::new(Rng::new()).device().restore(&state).unwrap_err()
+        Driver::new(Rng::new())
+            .device()
+            .restore(&state)
+            .unwrap_err()
     };
-    assert!(matches!(refuse("version", json!(2)), StateError::Invalid { .. }));
-    assert!(matches!(refuse("queues", json!([])), StateError::Invalid { .. }));
-    assert!(matches!(refuse("driver_features", json!(1)), StateError::Invalid { .. }));
-    assert!(matches!(refuse("status", json!("?")), StateError::Format { .. }));
-    assert!(matches!(refuse("more", json!(1)), StateError::Format { .. }));
-    assert!(matches!(refuse("device", json!({"more": 1})), StateError::Format { .. }));
+    assert!(matches!(
+        refuse("version", json!(2)),
+        StateError::Invalid { .. }
+    ));
+    assert!(matches!(
+        refuse("queues", json!([])),
+        StateError::Invalid { .. }
+    ));
+    assert!(matches!(
+        refuse("driver_features", json!(1)),
+        StateError::Invalid { .. }
+    ));
+    assert!(matches!(
+        refuse("status", json!("?")),
+        StateError::Format { .. }
+    ));
+    assert!(matches!(
+        refuse("more", json!(1)),
+        StateError::Format { .. }
+    ));
+    assert!(matches!(
+        refuse("device", json!({"more": 1})),
+        StateError::Format { .. }
+    ));
     let mut state = saved.clone();
-    state["queues"][0]["desc_table"] = json!(u64::MAX & !15);
-    let error = Driver::new(Rng::new()).device().restore(&state).unwrap_err();
+    state["queues"][0]["desc_table"] = json!(!15u64);
+    let error = Driver::new(Rng::new())
+        .device()
+        .restore(&state)
+        .unwrap_err();
     assert!(matches!(error, StateError::Invalid { .. }));
 }
 
@@ -328,7 +358,9 @@ fn the_entropy_device_bounds_one_buffer_and_one_turn() {
     }
     driver.notify(0);
     driver.run();
-    let lens: Vec<_> = std::iter::from_fn(|| driver.used(0)).map(|(_, len)| len).collect();
+    let lens: Vec<_> = std::iter::from_fn(|| driver.used(0))
+        .map(|(_, len)| len)
+        .collect();
     assert_eq!(lens.len(), 40);
     assert!(lens.iter().all(|len| (1..=4096).contains(len)));
     let metrics = driver.device().device().metrics();
@@ -339,7 +371,14 @@ fn the_entropy_device_bounds_one_buffer_and_one_turn() {
 #[test]
 fn entropy_differs_from_buffer_to_buffer_and_spans_descriptors() {
     let mut driver = rng();
-    driver.submit(0, &[(DATA, 16, true), (DATA + 0x1000, 0, true), (DATA + 0x2000, 16, true)]);
+    driver.submit(
+        0,
+        &[
+            (DATA, 16, true),
+            (DATA + 0x1000, 0, true),
+            (DATA + 0x2000, 16, true),
+        ],
+    );
     assert_eq!(driver.used(0), Some((0, 32)));
     let first: [u8; 16] = driver.memory.read_obj(GuestAddress(DATA)).unwrap();
     let second: [u8; 16] = driver.memory.read_obj(GuestAddress(DATA + 0x2000)).unwrap();

@@ -77,7 +77,12 @@ impl Net {
         Self::on(tap, config, true)
     }
 
-    pub(super) fn on(tap: OwnedFd, config: NetConfig, offloads: bool) -> Result<Self, NetError> {
+    /// On any descriptor that carries one frame a call.
+    pub(in crate::devices::virtio) fn on(
+        tap: OwnedFd,
+        config: NetConfig,
+        offloads: bool,
+    ) -> Result<Self, NetError> {
         tap::set_nonblocking(tap.as_raw_fd()).map_err(NetError::NotATap)?;
         Ok(Self {
             tap,
@@ -122,7 +127,8 @@ impl VirtioDevice for Net {
     }
 
     fn features(&self) -> u64 {
-        let offloads = F_CSUM | F_GUEST_CSUM | F_GUEST_TSO4 | F_GUEST_TSO6 | F_HOST_TSO4 | F_HOST_TSO6;
+        let offloads =
+            F_CSUM | F_GUEST_CSUM | F_GUEST_TSO4 | F_GUEST_TSO6 | F_HOST_TSO4 | F_HOST_TSO6;
         F_MAC | F_MTU | F_MRG_RXBUF | if self.offloads { offloads } else { 0 }
     }
 
@@ -157,7 +163,10 @@ impl VirtioDevice for Net {
     }
 
     fn watches(&self) -> Vec<Watch> {
-        vec![Watch { fd: self.tap.as_raw_fd(), events: EventSet::IN | EventSet::OUT }]
+        vec![Watch {
+            fd: self.tap.as_raw_fd(),
+            events: EventSet::IN | EventSet::OUT,
+        }]
     }
 
     fn fd_ready(
@@ -193,13 +202,21 @@ impl VirtioDevice for Net {
     }
 
     fn save(&self) -> Result<Value, StateError> {
-        serde_json::to_value(NetState { mac: self.config.mac, mtu: self.config.mtu })
-            .map_err(|source| StateError::Format { device: NAME, source })
+        serde_json::to_value(NetState {
+            mac: self.config.mac,
+            mtu: self.config.mtu,
+        })
+        .map_err(|source| StateError::Format {
+            device: NAME,
+            source,
+        })
     }
 
     fn restore(&mut self, state: &Value) -> Result<(), StateError> {
-        let state = NetState::deserialize(state)
-            .map_err(|source| StateError::Format { device: NAME, source })?;
+        let state = NetState::deserialize(state).map_err(|source| StateError::Format {
+            device: NAME,
+            source,
+        })?;
         if state.mac != self.config.mac || state.mtu != self.config.mtu {
             let what = format!("it was saved as {state:?}, not {:?}", self.config);
             return Err(StateError::Invalid { device: NAME, what });

@@ -5,6 +5,8 @@ mod metrics;
 mod rx;
 mod state;
 mod tap;
+#[cfg(test)]
+mod tests;
 mod tx;
 
 pub use device::{Net, NetConfig, NetError};

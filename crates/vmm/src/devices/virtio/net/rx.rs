@@ -71,12 +71,15 @@ impl Net {
     }
 
     fn read_frame(&mut self, rings: &mut Rings) -> Result<io::Result<()>, RingError> {
-        let segments: Vec<Segment> =
-            self.rx_ready.iter().flat_map(|chain| &chain.writable).copied().collect();
+        let segments: Vec<Segment> = self
+            .rx_ready
+            .iter()
+            .flat_map(|chain| &chain.writable)
+            .copied()
+            .collect();
         let room: usize = self.rx_ready.iter().map(|chain| chain.writable_len()).sum();
         let read = if room >= self.largest_frame() {
-            let views =
-                guest_io::slices(rings.memory(), &segments, 0, room, Permissions::Write)?;
+            let views = guest_io::slices(rings.memory(), &segments, 0, room, Permissions::Write)?;
             guest_io::readv(self.tap.as_fd(), &views)
         } else {
             self.read_through_bounce(rings, &segments, room)?
@@ -123,7 +126,9 @@ impl Net {
         let mut used = Vec::new();
         while left > 0 {
             // Never short: the frame fits the buffers.
-            let Some(chain) = self.rx_ready.pop_front() else { break };
+            let Some(chain) = self.rx_ready.pop_front() else {
+                break;
+            };
             let part = left.min(chain.writable_len());
             left -= part;
             used.push((chain.head, part));

@@ -7,7 +7,9 @@ use serde_json::Value;
 
 use super::{RngMetrics, RngState};
 use crate::devices::StateError;
-use crate::devices::virtio::{ActivateError, Chain, RingError, Rings, VirtioDevice, io as guest_io};
+use crate::devices::virtio::{
+    ActivateError, Chain, RingError, Rings, VirtioDevice, io as guest_io,
+};
 
 const NAME: &str = "rng";
 /// Spec section 5.4.1.
@@ -102,14 +104,19 @@ impl VirtioDevice for Rng {
     fn reset(&mut self) {}
 
     fn save(&self) -> Result<Value, StateError> {
-        serde_json::to_value(RngState {})
-            .map_err(|source| StateError::Format { device: NAME, source })
+        serde_json::to_value(RngState {}).map_err(|source| StateError::Format {
+            device: NAME,
+            source,
+        })
     }
 
     fn restore(&mut self, state: &Value) -> Result<(), StateError> {
         RngState::deserialize(state)
             .map(drop)
-            .map_err(|source| StateError::Format { device: NAME, source })
+            .map_err(|source| StateError::Format {
+                device: NAME,
+                source,
+            })
     }
 }
 

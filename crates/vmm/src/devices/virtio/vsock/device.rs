@@ -130,7 +130,9 @@ impl Vsock {
 
     /// What to ask for connections with.
     pub fn handle(&self) -> VsockHandle {
-        VsockHandle { shared: Arc::clone(&self.shared) }
+        VsockHandle {
+            shared: Arc::clone(&self.shared),
+        }
     }
 
     /// What it has done so far.
@@ -152,13 +154,18 @@ impl Vsock {
     /// Gives a restored connection its stream, a connected stream socket. What the guest sent in the
     /// meantime goes to it first.
     pub fn attach(&mut self, local_port: u32, stream: OwnedFd) -> Result<(), AttachError> {
-        let connection =
-            self.connections.get(&local_port).ok_or(AttachError::NoConnection(local_port))?;
+        let connection = self
+            .connections
+            .get(&local_port)
+            .ok_or(AttachError::NoConnection(local_port))?;
         if connection.stream.is_some() || connection.phase != Phase::Established {
             return Err(AttachError::Attached(local_port));
         }
         self.watch_stream(local_port, &stream)
-            .map_err(|source| AttachError::Watch { port: local_port, source })?;
+            .map_err(|source| AttachError::Watch {
+                port: local_port,
+                source,
+            })?;
         if let Some(connection) = self.connections.get_mut(&local_port) {
             connection.stream = Some(stream);
             connection.readable = true;
@@ -206,7 +213,11 @@ impl VirtioDevice for Vsock {
     }
 
     fn read_config(&self, offset: u64, data: &mut [u8]) {
-        read_config_bytes(&u64::from(self.config.guest_cid).to_le_bytes(), offset, data);
+        read_config_bytes(
+            &u64::from(self.config.guest_cid).to_le_bytes(),
+            offset,
+            data,
+        );
     }
 
     fn activate(&mut self, _features: u64) -> Result<(), ActivateError> {
@@ -218,7 +229,10 @@ impl VirtioDevice for Vsock {
     }
 
     fn watches(&self) -> Vec<Watch> {
-        vec![Watch { fd: self.epoll.as_raw_fd(), events: EventSet::IN }]
+        vec![Watch {
+            fd: self.epoll.as_raw_fd(),
+            events: EventSet::IN,
+        }]
     }
 
     fn fd_ready(
@@ -245,8 +259,10 @@ impl VirtioDevice for Vsock {
     }
 
     fn save(&self) -> Result<Value, StateError> {
-        let (connecting, connections): (Vec<_>, Vec<_>) =
-            self.connections.values().partition(|c| c.phase == Phase::Connecting);
+        let (connecting, connections): (Vec<_>, Vec<_>) = self
+            .connections
+            .values()
+            .partition(|c| c.phase == Phase::Connecting);
         let aborted = connecting.iter().map(|c| (c.local_port, c.guest_port));
         let state = VsockState {
             guest_cid: self.config.guest_cid,
@@ -256,16 +272,24 @@ impl VirtioDevice for Vsock {
             connections: connections.into_iter().map(ConnectionState::of).collect(),
             resets: self.resets.iter().copied().chain(aborted).collect(),
         };
-        serde_json::to_value(state).map_err(|source| StateError::Format { device: NAME, source })
+        serde_json::to_value(state).map_err(|source| StateError::Format {
+            device: NAME,
+            source,
+        })
     }
 
     fn restore(&mut self, state: &Value) -> Result<(), StateError> {
         let invalid = |what| StateError::Invalid { device: NAME, what };
-        let state = VsockState::deserialize(state)
-            .map_err(|source| StateError::Format { device: NAME, source })?;
+        let state = VsockState::deserialize(state).map_err(|source| StateError::Format {
+            device: NAME,
+            source,
+        })?;
         if state.guest_cid != self.config.guest_cid {
             let ours = self.config.guest_cid;
-            return Err(invalid(format!("guest CID {}, not {ours}", state.guest_cid)));
+            return Err(invalid(format!(
+                "guest CID {}, not {ours}",
+                state.guest_cid
+            )));
         }
         let mut connections = BTreeMap::new();
         for record in &state.connections {

@@ -23,7 +23,8 @@ impl Vsock {
     pub(super) fn watch_own_descriptors(&self) -> io::Result<()> {
         let add = |fd: RawFd, token| {
             let events = EventSet::IN | EventSet::EDGE_TRIGGERED;
-            self.epoll.ctl(ControlOperation::Add, fd, EpollEvent::new(events, token))
+            self.epoll
+                .ctl(ControlOperation::Add, fd, EpollEvent::new(events, token))
         };
         add(self.shared.event.as_raw_fd(), REQUESTS)?;
         add(self.timer.as_raw_fd(), TIMER)
@@ -31,7 +32,8 @@ impl Vsock {
 
     pub(super) fn watch_stream(&self, port: u32, stream: &OwnedFd) -> io::Result<()> {
         let event = EpollEvent::new(stream_events(false), u64::from(port));
-        self.epoll.ctl(ControlOperation::Add, stream.as_raw_fd(), event)
+        self.epoll
+            .ctl(ControlOperation::Add, stream.as_raw_fd(), event)
     }
 
     /// Takes what [`super::VsockHandle::connect`] was asked for.
@@ -43,7 +45,9 @@ impl Vsock {
     /// Starts the connects that waited, once the guest is ready.
     pub(super) fn start_waiting(&mut self) {
         while self.ready {
-            let Some(request) = self.waiting.pop_front() else { break };
+            let Some(request) = self.waiting.pop_front() else {
+                break;
+            };
             self.start_connect(request);
         }
     }
@@ -97,8 +101,10 @@ impl Vsock {
 
     fn stream_ready(&mut self, port: u32, events: EventSet) {
         let gone = events.intersects(EventSet::HANG_UP | EventSet::ERROR);
-        let Some(connection) =
-            self.connections.get_mut(&port).or_else(|| self.draining.get_mut(&port))
+        let Some(connection) = self
+            .connections
+            .get_mut(&port)
+            .or_else(|| self.draining.get_mut(&port))
         else {
             return;
         };
@@ -126,10 +132,17 @@ impl Vsock {
 
     /// Watches for room while there is something to give to the stream; ends what only drained.
     pub(super) fn after_flush(&mut self, port: u32) {
-        if self.draining.get(&port).is_some_and(|connection| connection.buffer.is_empty()) {
+        if self
+            .draining
+            .get(&port)
+            .is_some_and(|connection| connection.buffer.is_empty())
+        {
             self.draining.remove(&port);
         }
-        let connection = self.connections.get_mut(&port).or_else(|| self.draining.get_mut(&port));
+        let connection = self
+            .connections
+            .get_mut(&port)
+            .or_else(|| self.draining.get_mut(&port));
         let Some(connection) = connection else {
             return;
         };
@@ -139,7 +152,11 @@ impl Vsock {
         {
             let event = EpollEvent::new(stream_events(wanted), u64::from(port));
             // The descriptor is in the set since the connect, so a change cannot fail.
-            if self.epoll.ctl(ControlOperation::Modify, stream.as_raw_fd(), event).is_ok() {
+            if self
+                .epoll
+                .ctl(ControlOperation::Modify, stream.as_raw_fd(), event)
+                .is_ok()
+            {
                 connection.watches_room = wanted;
             }
         }
@@ -195,7 +212,11 @@ impl Vsock {
 
     /// Sets the timer to the next deadline, or off.
     pub(super) fn arm_timer(&mut self) {
-        let next = self.connections.values().filter_map(|connection| connection.deadline).min();
+        let next = self
+            .connections
+            .values()
+            .filter_map(|connection| connection.deadline)
+            .min();
         if next == self.timer_set {
             return;
         }

@@ -32,7 +32,10 @@ impl Vsock {
             };
             // No payload at all would look like the end of a stream.
             if chain.writable_len() <= HEADER_SIZE {
-                return Err(RingError::Short { queue: RXQ, head: chain.head });
+                return Err(RingError::Short {
+                    queue: RXQ,
+                    head: chain.head,
+                });
             }
             let Some(len) = self.fill(rings, &chain)? else {
                 rings.unpop(RXQ, 1);
@@ -154,8 +157,15 @@ fn read_stream(
     chain: &Chain,
     credit: usize,
 ) -> Result<io::Result<Option<usize>>, RingError> {
-    let room = (chain.writable_len() - HEADER_SIZE).min(credit).min(MAX_PAYLOAD);
-    let views =
-        guest_io::slices(rings.memory(), &chain.writable, HEADER_SIZE, room, Permissions::Write)?;
+    let room = (chain.writable_len() - HEADER_SIZE)
+        .min(credit)
+        .min(MAX_PAYLOAD);
+    let views = guest_io::slices(
+        rings.memory(),
+        &chain.writable,
+        HEADER_SIZE,
+        room,
+        Permissions::Write,
+    )?;
     Ok(connection.receive(&views))
 }

@@ -60,7 +60,11 @@ pub struct ConnectionState {
 impl ConnectionState {
     pub(super) fn of(connection: &Connection) -> Self {
         let hex = |bytes: &std::collections::VecDeque<u8>| {
-            bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(hex_digit).collect()
+            bytes
+                .iter()
+                .flat_map(|byte| [byte >> 4, byte & 15])
+                .map(hex_digit)
+                .collect()
         };
         Self {
             id: connection.id,
@@ -85,9 +89,16 @@ impl ConnectionState {
             .ok_or_else(|| format!("the buffer of port {}", self.local_port))?;
         let flags = self.guest_shutdown | self.host_shutdown | self.told_shutdown;
         if flags & !SHUTDOWN_BOTH != 0 {
-            return Err(format!("shutdown flags {flags:#x} of port {}", self.local_port));
+            return Err(format!(
+                "shutdown flags {flags:#x} of port {}",
+                self.local_port
+            ));
         }
-        let phase = if self.closing { Phase::Closing } else { Phase::Established };
+        let phase = if self.closing {
+            Phase::Closing
+        } else {
+            Phase::Established
+        };
         let mut connection = Connection::new(self.id, self.local_port, self.guest_port, phase);
         connection.forwarded = Wrapping(self.forwarded);
         connection.sent = Wrapping(self.sent);
@@ -108,11 +119,15 @@ fn hex_digit(value: u8) -> char {
 }
 
 fn unhex(text: &str) -> Option<Vec<u8>> {
-    let digits: Option<Vec<u8>> =
-        text.chars().map(|c| c.to_digit(16).map(|digit| digit as u8)).collect();
+    let digits: Option<Vec<u8>> = text
+        .chars()
+        .map(|c| c.to_digit(16).map(|digit| digit as u8))
+        .collect();
     let digits = digits?;
-    digits
-        .len()
-        .is_multiple_of(2)
-        .then(|| digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect())
+    digits.len().is_multiple_of(2).then(|| {
+        digits
+            .chunks_exact(2)
+            .map(|pair| pair[0] << 4 | pair[1])
+            .collect()
+    })
 }

@@ -50,7 +50,10 @@ impl Vsock {
     fn take_packet(&mut self, rings: &Rings, chain: &Chain) -> Result<(), RingError> {
         let mut bytes = [0; HEADER_SIZE];
         if guest_io::copy_out(rings.memory(), &chain.readable, 0, &mut bytes)? < HEADER_SIZE {
-            return Err(RingError::Short { queue: TXQ, head: chain.head });
+            return Err(RingError::Short {
+                queue: TXQ,
+                head: chain.head,
+            });
         }
         let header = Header::from_bytes(&bytes);
         if header.src_cid != u64::from(self.config.guest_cid) || header.dst_cid != HOST_CID {
@@ -58,7 +61,10 @@ impl Vsock {
             return Ok(());
         }
         let port = header.dst_port;
-        let ours = self.connections.get_mut(&port).filter(|c| c.guest_port == header.src_port);
+        let ours = self
+            .connections
+            .get_mut(&port)
+            .filter(|c| c.guest_port == header.src_port);
         let Some(connection) = ours else {
             self.answer_stranger(&header);
             return Ok(());
@@ -147,7 +153,11 @@ fn judge(
         (_, op::SHUTDOWN) => {
             connection.guest_shut_down(header.flags);
             // The guest waits for a reset to forget the port; what is kept drains without it.
-            if connection.guest_shutdown == SHUTDOWN_BOTH { Verdict::Reset } else { Verdict::Keep }
+            if connection.guest_shutdown == SHUTDOWN_BOTH {
+                Verdict::Reset
+            } else {
+                Verdict::Keep
+            }
         }
         (_, op::CREDIT_UPDATE) => Verdict::Keep,
         (_, op::CREDIT_REQUEST) => {
@@ -172,12 +182,22 @@ fn data(
     if len == 0 {
         return Ok(Verdict::Keep);
     }
-    let views =
-        guest_io::slices(rings.memory(), &chain.readable, HEADER_SIZE, len, Permissions::Read)?;
+    let views = guest_io::slices(
+        rings.memory(),
+        &chain.readable,
+        HEADER_SIZE,
+        len,
+        Permissions::Read,
+    )?;
     let taken = connection.deliver(&views);
     if taken < len {
         let mut rest = vec![0; len - taken];
-        guest_io::copy_out(rings.memory(), &chain.readable, HEADER_SIZE + taken, &mut rest)?;
+        guest_io::copy_out(
+            rings.memory(),
+            &chain.readable,
+            HEADER_SIZE + taken,
+            &mut rest,
+        )?;
         connection.keep(&rest);
     }
     Ok(Verdict::Keep)

@@ -35,7 +35,10 @@ fn the_guest_may_stop_sending_and_still_hear() {
 fn the_guest_may_stop_hearing() {
     let (mut guest, mut stream, port) = Guest::connected();
     guest.shut_down(port, SHUTDOWN_RCV);
-    assert_eq!(stream.write(b"x").unwrap_err().kind(), ErrorKind::BrokenPipe);
+    assert_eq!(
+        stream.write(b"x").unwrap_err().kind(),
+        ErrorKind::BrokenPipe
+    );
     guest.send_data(port, b"still");
     let mut got = [0; 5];
     stream.read_exact(&mut got).unwrap();
@@ -58,7 +61,11 @@ fn what_was_kept_reaches_the_host_after_the_guest_has_gone() {
     let (mut guest, mut stream, port) = Guest::connected();
     let mut sent = 0;
     // More than the socket takes: some is kept.
-    while guest.driver.device().device().connections[&port].buffer.len() < 100_000 {
+    while guest.driver.device().device().connections[&port]
+        .buffer
+        .len()
+        < 100_000
+    {
         guest.send_data(port, &pattern(sent + 8192)[sent..]);
         guest.drain();
         sent += 8192;
@@ -116,7 +123,10 @@ fn a_reset_of_the_device_closes_every_stream() {
     stream.write_all(&pattern(20_000)).unwrap();
     guest.driver.run();
     guest.driver.write(0x70, 0);
-    assert!(matches!(guest.events.try_recv(), Ok(VsockEvent::ConnectFailed(2, _))));
+    assert!(matches!(
+        guest.events.try_recv(),
+        Ok(VsockEvent::ConnectFailed(2, _))
+    ));
     guest.driver.run();
     let error = stream.write(b"x").unwrap_err();
     assert_eq!(error.kind(), ErrorKind::BrokenPipe);

@@ -8,7 +8,12 @@ use super::*;
 fn ready_is_said_once_and_every_attempt_is_reset() {
     let mut guest = Guest::started();
     guest.report_ready();
-    guest.send(Header { dst_port: READY_PORT, src_port: 5001, op: op::REQUEST, ..guest.base() });
+    guest.send(Header {
+        dst_port: READY_PORT,
+        src_port: 5001,
+        op: op::REQUEST,
+        ..guest.base()
+    });
     assert_eq!(guest.next().0.op, op::RST);
     assert!(guest.events.try_recv().is_err());
 }
@@ -24,9 +29,17 @@ fn the_guest_reads_its_context_id() {
 #[test]
 fn another_port_is_refused_and_means_nothing() {
     let mut guest = Guest::started();
-    guest.send(Header { dst_port: 22, src_port: 5000, op: op::REQUEST, ..guest.base() });
+    guest.send(Header {
+        dst_port: 22,
+        src_port: 5000,
+        op: op::REQUEST,
+        ..guest.base()
+    });
     let (answer, _) = guest.next();
-    assert_eq!((answer.op, answer.src_port, answer.dst_port), (op::RST, 22, 5000));
+    assert_eq!(
+        (answer.op, answer.src_port, answer.dst_port),
+        (op::RST, 22, 5000)
+    );
     assert!(guest.events.try_recv().is_err());
 }
 
@@ -36,7 +49,12 @@ fn a_connect_waits_for_the_guest_to_be_ready() {
     let (_ours, theirs) = UnixStream::pair().unwrap();
     guest.handle.connect(7, GUEST_PORT, theirs.into());
     assert!(guest.try_next().is_none());
-    guest.send(Header { dst_port: READY_PORT, src_port: 5000, op: op::REQUEST, ..guest.base() });
+    guest.send(Header {
+        dst_port: READY_PORT,
+        src_port: 5000,
+        op: op::REQUEST,
+        ..guest.base()
+    });
     assert_eq!(guest.next().0.op, op::RST);
     let (request, _) = guest.next();
     assert_eq!((request.op, request.dst_port), (op::REQUEST, GUEST_PORT));
@@ -61,7 +79,10 @@ fn a_refused_connect_fails_and_closes_its_stream() {
     guest.handle.connect(7, GUEST_PORT, theirs.into());
     let (request, _) = guest.next();
     guest.answer(request.src_port, op::RST);
-    assert!(matches!(guest.events.try_recv(), Ok(VsockEvent::ConnectFailed(7, _))));
+    assert!(matches!(
+        guest.events.try_recv(),
+        Ok(VsockEvent::ConnectFailed(7, _))
+    ));
     assert_eq!(ours.read(&mut [0]).unwrap(), 0);
     assert!(guest.try_next().is_none());
 }
@@ -77,7 +98,10 @@ fn a_connect_that_is_not_answered_fails_in_time() {
     while !guest.driver.device().device().connections().is_empty() {
         guest.driver.wait(-1);
     }
-    assert!(matches!(guest.events.try_recv(), Ok(VsockEvent::ConnectFailed(7, _))));
+    assert!(matches!(
+        guest.events.try_recv(),
+        Ok(VsockEvent::ConnectFailed(7, _))
+    ));
     assert_eq!(guest.next().0.op, op::RST);
 }
 
@@ -89,7 +113,10 @@ fn an_answer_that_is_none_fails_the_connect() {
     guest.handle.connect(7, GUEST_PORT, theirs.into());
     let (request, _) = guest.next();
     guest.send_data(request.src_port, b"too early");
-    assert!(matches!(guest.events.try_recv(), Ok(VsockEvent::ConnectFailed(7, _))));
+    assert!(matches!(
+        guest.events.try_recv(),
+        Ok(VsockEvent::ConnectFailed(7, _))
+    ));
     assert_eq!(guest.next().0.op, op::RST);
 }
 
@@ -101,16 +128,32 @@ fn a_stream_that_cannot_be_watched_fails_the_connect() {
     let file = std::fs::File::open("/proc/self/exe").unwrap();
     guest.handle.connect(7, GUEST_PORT, file.into());
     guest.poll();
-    assert!(matches!(guest.events.try_recv(), Ok(VsockEvent::ConnectFailed(7, _))));
+    assert!(matches!(
+        guest.events.try_recv(),
+        Ok(VsockEvent::ConnectFailed(7, _))
+    ));
 }
 
 #[test]
 fn packets_from_or_for_somebody_else_are_dropped() {
     let (mut guest, _stream, port) = Guest::connected();
-    let header = Header { dst_port: port, op: op::RST, ..guest.base() };
-    guest.send(Header { src_cid: 43, ..header });
-    guest.send(Header { dst_cid: 3, ..header });
-    guest.send(Header { dst_cid: 2 | 1 << 32, ..header });
+    let header = Header {
+        dst_port: port,
+        op: op::RST,
+        ..guest.base()
+    };
+    guest.send(Header {
+        src_cid: 43,
+        ..header
+    });
+    guest.send(Header {
+        dst_cid: 3,
+        ..header
+    });
+    guest.send(Header {
+        dst_cid: 2 | 1 << 32,
+        ..header
+    });
     assert!(guest.try_next().is_none());
     assert_eq!(guest.driver.device().device().connections().len(), 1);
     assert_eq!(guest.driver.device().device().metrics().misaddressed, 3);
@@ -119,7 +162,12 @@ fn packets_from_or_for_somebody_else_are_dropped() {
 #[test]
 fn another_guest_port_cannot_speak_on_a_connection() {
     let (mut guest, _stream, port) = Guest::connected();
-    guest.send(Header { dst_port: port, src_port: 81, op: op::RW, ..guest.base() });
+    guest.send(Header {
+        dst_port: port,
+        src_port: 81,
+        op: op::RW,
+        ..guest.base()
+    });
     let (answer, _) = guest.next();
     assert_eq!((answer.op, answer.dst_port), (op::RST, 81));
     assert_eq!(guest.driver.device().device().connections().len(), 1);
@@ -128,7 +176,12 @@ fn another_guest_port_cannot_speak_on_a_connection() {
 #[test]
 fn a_packet_that_is_not_of_a_stream_is_reset() {
     let (mut guest, mut stream, port) = Guest::connected();
-    guest.send(Header { dst_port: port, kind: 2, op: op::RW, ..guest.base() });
+    guest.send(Header {
+        dst_port: port,
+        kind: 2,
+        op: op::RW,
+        ..guest.base()
+    });
     assert_eq!(guest.next().0.op, op::RST);
     assert_eq!(stream.read(&mut [0]).unwrap(), 0);
 }
@@ -152,15 +205,27 @@ fn a_packet_shorter_than_its_header_needs_a_reset() {
 fn a_receive_buffer_without_room_for_payload_needs_a_reset() {
     let mut guest = Guest::without_buffers();
     guest.driver.add(RXQ, &[(RX_AREA, 44, true)]);
-    guest.send(Header { dst_port: 1, op: op::REQUEST, ..guest.base() });
+    guest.send(Header {
+        dst_port: 1,
+        op: op::REQUEST,
+        ..guest.base()
+    });
     assert!(guest.driver.needs_reset());
 }
 
 #[test]
 fn a_guest_that_takes_no_resets_waits_for_itself() {
     let mut guest = Guest::without_buffers();
-    let header = Header { dst_port: 1, op: op::REQUEST, ..guest.base() };
-    guest.driver.memory.write_slice(&header.to_bytes(), GuestAddress(TX_AREA)).unwrap();
+    let header = Header {
+        dst_port: 1,
+        op: op::REQUEST,
+        ..guest.base()
+    };
+    guest
+        .driver
+        .memory
+        .write_slice(&header.to_bytes(), GuestAddress(TX_AREA))
+        .unwrap();
     let mut taken = 0;
     for _ in 0..300 {
         guest.driver.submit(TXQ, &[(TX_AREA, 44, false)]);

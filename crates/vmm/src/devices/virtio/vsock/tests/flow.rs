@@ -58,7 +58,10 @@ fn a_credit_request_is_answered() {
     let (mut guest, _stream, port) = Guest::connected();
     guest.answer(port, op::CREDIT_REQUEST);
     let (header, _) = guest.next();
-    assert_eq!((header.op, header.buf_alloc), (op::CREDIT_UPDATE, BUFFER_SIZE));
+    assert_eq!(
+        (header.op, header.buf_alloc),
+        (op::CREDIT_UPDATE, BUFFER_SIZE)
+    );
 }
 
 /// Sends until the device has told no more credit. What was sent.
@@ -113,11 +116,18 @@ fn a_guest_that_sends_beyond_its_credit_is_reset() {
 fn a_length_beyond_the_payload_is_reset() {
     let (mut guest, _stream, port) = Guest::connected();
     for len in [4, u32::MAX] {
-        let (_stream, port) = if len == 4 { (None, port) } else {
+        let (_stream, port) = if len == 4 {
+            (None, port)
+        } else {
             let (stream, port) = guest.accept(2);
             (Some(stream), port)
         };
-        let header = Header { dst_port: port, op: op::RW, len, ..guest.base() };
+        let header = Header {
+            dst_port: port,
+            op: op::RW,
+            len,
+            ..guest.base()
+        };
         guest.send_bytes(header, b"abc");
         assert_eq!(guest.next().0.op, op::RST);
     }

@@ -21,7 +21,10 @@ const GUEST_PORT: u32 = 80;
 /// What the guest takes for one connection, unless a test says less.
 const GUEST_BUFFER: u32 = 256 * 1024;
 
-const CONFIG: VsockConfig = VsockConfig { guest_cid: CID, ready_port: READY_PORT };
+const CONFIG: VsockConfig = VsockConfig {
+    guest_cid: CID,
+    ready_port: READY_PORT,
+};
 const RX_AREA: u64 = 0x100_0000;
 const TX_AREA: u64 = 0x200_0000;
 /// As Linux's driver gives them.
@@ -41,7 +44,10 @@ struct Guest {
 
 fn vsock() -> (Vsock, Receiver<VsockEvent>) {
     let (sender, events) = mpsc::channel();
-    (Vsock::new(CONFIG, move |event| drop(sender.send(event))).unwrap(), events)
+    (
+        Vsock::new(CONFIG, move |event| drop(sender.send(event))).unwrap(),
+        events,
+    )
 }
 
 impl Guest {
@@ -78,12 +84,20 @@ impl Guest {
 
     fn give_buffer(&mut self, at: u64) {
         let header = HEADER_SIZE as u32;
-        let head = self.driver.add(RXQ, &[(at, header, true), (at + 44, RX_BUFFER - header, true)]);
+        let head = self.driver.add(
+            RXQ,
+            &[(at, header, true), (at + 44, RX_BUFFER - header, true)],
+        );
         self.rx_at.insert(head, at);
     }
 
     fn report_ready(&mut self) {
-        self.send(Header { dst_port: READY_PORT, src_port: 5000, op: op::REQUEST, ..self.base() });
+        self.send(Header {
+            dst_port: READY_PORT,
+            src_port: 5000,
+            op: op::REQUEST,
+            ..self.base()
+        });
         assert_eq!(self.next().0.op, op::RST);
         assert_eq!(self.events.try_recv(), Ok(VsockEvent::Ready));
     }
@@ -114,11 +128,20 @@ impl Guest {
 
     /// Sends a packet without payload on a connection.
     fn answer(&mut self, port: u32, op: u16) {
-        self.send(Header { dst_port: port, op, ..self.base() });
+        self.send(Header {
+            dst_port: port,
+            op,
+            ..self.base()
+        });
     }
 
     fn shut_down(&mut self, port: u32, flags: u32) {
-        self.send(Header { dst_port: port, op: op::SHUTDOWN, flags, ..self.base() });
+        self.send(Header {
+            dst_port: port,
+            op: op::SHUTDOWN,
+            flags,
+            ..self.base()
+        });
     }
 
     fn send(&mut self, header: Header) {
@@ -126,7 +149,12 @@ impl Guest {
     }
 
     fn send_data(&mut self, port: u32, data: &[u8]) {
-        let header = Header { dst_port: port, op: op::RW, len: data.len() as u32, ..self.base() };
+        let header = Header {
+            dst_port: port,
+            op: op::RW,
+            len: data.len() as u32,
+            ..self.base()
+        };
         self.send_bytes(header, data);
     }
 
@@ -134,12 +162,20 @@ impl Guest {
     fn send_bytes(&mut self, header: Header, data: &[u8]) {
         let half = data.len() / 2;
         let memory = &self.driver.memory;
-        memory.write_slice(&header.to_bytes(), GuestAddress(TX_AREA)).unwrap();
-        memory.write_slice(data, GuestAddress(TX_AREA + 0x1000)).unwrap();
+        memory
+            .write_slice(&header.to_bytes(), GuestAddress(TX_AREA))
+            .unwrap();
+        memory
+            .write_slice(data, GuestAddress(TX_AREA + 0x1000))
+            .unwrap();
         let mut buffers = vec![(TX_AREA, HEADER_SIZE as u32, false)];
         if !data.is_empty() {
             buffers.push((TX_AREA + 0x1000, half as u32, false));
-            buffers.push((TX_AREA + 0x1000 + half as u64, (data.len() - half) as u32, false));
+            buffers.push((
+                TX_AREA + 0x1000 + half as u64,
+                (data.len() - half) as u32,
+                false,
+            ));
         }
         self.driver.submit(TXQ, &buffers);
         assert!(self.driver.used(TXQ).is_some());
@@ -151,11 +187,15 @@ impl Guest {
         while let Some((head, len)) = self.driver.used(RXQ) {
             let at = self.rx_at.remove(&head).unwrap();
             let mut bytes = vec![0; len as usize];
-            self.driver.memory.read_slice(&mut bytes, GuestAddress(at)).unwrap();
+            self.driver
+                .memory
+                .read_slice(&mut bytes, GuestAddress(at))
+                .unwrap();
             let header = Header::from_bytes(bytes[..HEADER_SIZE].try_into().unwrap());
             assert_eq!((header.src_cid, header.dst_cid), (2, CID.into()));
             assert_eq!(header.len as usize, bytes.len() - HEADER_SIZE);
-            self.packets.push_back((header, bytes.split_off(HEADER_SIZE)));
+            self.packets
+                .push_back((header, bytes.split_off(HEADER_SIZE)));
             self.give_buffer(at);
             self.driver.notify(RXQ);
         }
@@ -167,7 +207,8 @@ impl Guest {
     }
 
     fn next(&mut self) -> (Header, Vec<u8>) {
-        self.try_next().expect("the device has something for the guest")
+        self.try_next()
+            .expect("the device has something for the guest")
     }
 
     /// All payload that there is now, and the operations that were not payload.
@@ -187,11 +228,18 @@ impl Guest {
     fn moved(self) -> Self {
         let (device, events) = vsock();
         let handle = device.handle();
-        Self { driver: self.driver.move_to(device), events, handle, ..self }
+        Self {
+            driver: self.driver.move_to(device),
+            events,
+            handle,
+            ..self
+        }
     }
 }
 
 /// Bytes that say where they are.
 fn pattern(len: usize) -> Vec<u8> {
-    (0..len as u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect()
+    (0..len as u32)
+        .map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8)
+        .collect()
 }

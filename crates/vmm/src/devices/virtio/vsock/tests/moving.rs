@@ -15,21 +15,35 @@ fn a_connection_survives_a_move_with_bytes_under_way() {
     assert_eq!(guest.next().1, b"before");
     // Kept for the old stream, which takes no more: the new one gets it.
     let mut sent = 0;
-    while guest.driver.device().device().connections[&port].buffer.len() < 50_000 {
+    while guest.driver.device().device().connections[&port]
+        .buffer
+        .len()
+        < 50_000
+    {
         guest.send_data(port, &pattern(sent + 8192)[sent..]);
         guest.drain();
         sent += 8192;
     }
-    let kept = guest.driver.device().device().connections[&port].buffer.len();
+    let kept = guest.driver.device().device().connections[&port]
+        .buffer
+        .len();
 
     let mut guest = guest.moved();
     let info = guest.driver.device().device().connections();
     assert_eq!(info.len(), 1);
-    assert_eq!((info[0].id, info[0].local_port, info[0].attached), (1, port, false));
+    assert_eq!(
+        (info[0].id, info[0].local_port, info[0].attached),
+        (1, port, false)
+    );
     // The guest goes on before anybody has attached.
     guest.send_data(port, b"unattached");
     let (ours, theirs) = UnixStream::pair().unwrap();
-    guest.driver.device().device_mut().attach(port, theirs.into()).unwrap();
+    guest
+        .driver
+        .device()
+        .device_mut()
+        .attach(port, theirs.into())
+        .unwrap();
     guest.driver.run();
 
     let mut stream = ours;
@@ -78,7 +92,12 @@ fn a_guest_that_closed_unattached_leaves_its_bytes_and_an_end() {
     guest.send_data(port, b"result");
     guest.shut_down(port, 2);
     let (mut ours, theirs) = UnixStream::pair().unwrap();
-    guest.driver.device().device_mut().attach(port, theirs.into()).unwrap();
+    guest
+        .driver
+        .device()
+        .device_mut()
+        .attach(port, theirs.into())
+        .unwrap();
     let mut got = Vec::new();
     ours.read_to_end(&mut got).unwrap();
     assert_eq!(got, b"result");
@@ -89,7 +108,11 @@ fn attach_needs_a_connection_without_a_stream() {
     let (guest, _stream, port) = Guest::connected();
     let attach = |port| {
         let (_ours, theirs) = UnixStream::pair().unwrap();
-        guest.driver.device().device_mut().attach(port, theirs.into())
+        guest
+            .driver
+            .device()
+            .device_mut()
+            .attach(port, theirs.into())
     };
     assert!(matches!(attach(port), Err(AttachError::Attached(_))));
     assert!(matches!(attach(1), Err(AttachError::NoConnection(1))));
@@ -108,13 +131,24 @@ fn a_state_that_does_not_fit_is_refused() {
     let invalid = |error| matches!(error, StateError::Invalid { .. });
     assert!(vsock().0.restore(&saved).is_ok());
     assert!(invalid(refuse(&|s| s["guest_cid"] = json!(4))));
-    assert!(invalid(refuse(&|s| s["connections"][0]["buffer"] = json!("abc"))));
-    assert!(invalid(refuse(&|s| s["connections"][0]["buffer"] = json!("zz"))));
-    assert!(invalid(refuse(&|s| s["connections"][0]["buffer"] = json!("00".repeat(262_145)))));
-    assert!(invalid(refuse(&|s| s["connections"][0]["host_shutdown"] = json!(4))));
+    assert!(invalid(refuse(
+        &|s| s["connections"][0]["buffer"] = json!("abc")
+    )));
+    assert!(invalid(refuse(
+        &|s| s["connections"][0]["buffer"] = json!("zz")
+    )));
+    assert!(invalid(refuse(
+        &|s| s["connections"][0]["buffer"] = json!("00".repeat(262_145))
+    )));
+    assert!(invalid(refuse(
+        &|s| s["connections"][0]["host_shutdown"] = json!(4)
+    )));
     assert!(invalid(refuse(&|s| {
         let twice = s["connections"][0].clone();
         s["connections"].as_array_mut().unwrap().push(twice);
     })));
-    assert!(matches!(refuse(&|s| s["ready"] = json!(3)), StateError::Format { .. }));
+    assert!(matches!(
+        refuse(&|s| s["ready"] = json!(3)),
+        StateError::Format { .. }
+    ));
 }

@@ -1,0 +1,171 @@
+//! The device, with one end of a datagram socketpair in the place of the TAP: both carry one frame a
+//! call. And once with a TAP.
+
+mod receive;
+mod tap;
+mod transmit;
+
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixDatagram;
+
+use serde_json::json;
+use vm_memory::{Bytes, GuestAddress};
+
+use super::{Net, NetConfig, NetError, RXQ, TXQ};
+use crate::devices::StateError;
+use crate::devices::virtio::VirtioDevice;
+use crate::devices::virtio::testing::Driver;
+
+const MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 7];
+const CONFIG: NetConfig = NetConfig {
+    mac: MAC,
+    mtu: 1500,
+};
+const RX_AREA: u64 = 0x100_0000;
+const TX_AREA: u64 = 0x200_0000;
+const HEADER: usize = 12;
+
+struct Guest {
+    driver: Driver<Net>,
+    wire: UnixDatagram,
+}
+
+fn net() -> (Net, UnixDatagram) {
+    let (ours, theirs) = UnixDatagram::pair().unwrap();
+    ours.set_nonblocking(true).unwrap();
+    (Net::on(OwnedFd::from(theirs), CONFIG, false).unwrap(), ours)
+}
+
+impl Guest {
+    fn started() -> Self {
+        Self::started_with(u64::MAX)
+    }
+
+    fn started_with(features: u64) -> Self {
+        let (device, wire) = net();
+        Self {
+            driver: Driver::started_with(device, features),
+            wire,
+        }
+    }
+
+    /// Gives one receive buffer of `len` bytes.
+    fn give(&mut self, slot: u64, len: u32) -> u16 {
+        self.driver
+            .submit(RXQ, &[(RX_AREA + slot * 0x20000, len, true)])
+    }
+
+    fn received(&self, slot: u64, len: usize) -> Vec<u8> {
+        let mut bytes = vec![0; len];
+        self.driver
+            .memory
+            .read_slice(&mut bytes, GuestAddress(RX_AREA + slot * 0x20000))
+            .unwrap();
+        bytes
+    }
+
+    /// Sends a frame behind an empty virtio header, in one descriptor.
+    fn send(&mut self, frame: &[u8]) {
+        let memory = &self.driver.memory;
+        memory
+            .write_slice(&[0; HEADER], GuestAddress(TX_AREA))
+            .unwrap();
+        memory
+            .write_slice(frame, GuestAddress(TX_AREA + HEADER as u64))
+            .unwrap();
+        self.driver
+            .submit(TXQ, &[(TX_AREA, (HEADER + frame.len()) as u32, false)]);
+    }
+
+    fn on_wire(&self) -> Option<Vec<u8>> {
+        let mut bytes = vec![0; 1 << 17];
+        let len = self.wire.recv(&mut bytes).ok()?;
+        bytes.truncate(len);
+        Some(bytes)
+    }
+
+    fn metrics(&self) -> super::NetMetrics {
+        self.driver.device().device().metrics()
+    }
+}
+
+/// An Ethernet frame from `source` with `len` bytes of payload.
+fn frame(source: [u8; 6], len: usize) -> Vec<u8> {
+    let mut frame = vec![0xff; 6];
+    frame.extend(source);
+    frame.extend([0x88, 0xb5]);
+    frame.extend((0..len).map(|i| i as u8));
+    frame
+}
+
+/// As the TAP gives it: with a virtio header.
+fn wired(frame: &[u8]) -> Vec<u8> {
+    [&[0; HEADER][..], frame].concat()
+}
+
+#[test]
+fn the_configuration_has_the_address_and_the_mtu() {
+    let guest = Guest::started();
+    assert_eq!(guest.driver.read(0x100).to_le_bytes(), MAC[..4]);
+    assert_eq!(guest.driver.read(0x104).to_le_bytes()[..2], MAC[4..]);
+    assert_eq!(guest.driver.read(0x108) >> 16, 1500);
+    assert_eq!(guest.driver.read(0x10c), 0);
+}
+
+#[test]
+fn a_descriptor_that_is_no_tap_is_refused() {
+    let (_, theirs) = UnixDatagram::pair().unwrap();
+    assert!(matches!(
+        Net::new(theirs.into(), CONFIG),
+        Err(NetError::NotATap(_))
+    ));
+}
+
+#[test]
+fn an_mtu_that_is_too_small_is_refused() {
+    let (_, theirs) = UnixDatagram::pair().unwrap();
+    let config = NetConfig { mtu: 67, ..CONFIG };
+    assert!(matches!(
+        Net::new(theirs.into(), config),
+        Err(NetError::Mtu(67))
+    ));
+}
+
+#[test]
+fn a_moved_device_has_its_buffers_and_goes_on() {
+    let mut guest = Guest::started();
+    for slot in 0..4 {
+        guest.give(slot, 2048);
+    }
+    guest.wire.send(&wired(&frame([3; 6], 100))).unwrap();
+    guest.driver.run();
+    assert!(guest.driver.used(RXQ).is_some());
+    let (device, wire) = net();
+    let mut guest = Guest {
+        driver: guest.driver.move_to(device),
+        wire,
+    };
+    guest.wire.send(&wired(&frame([3; 6], 200))).unwrap();
+    guest.driver.run();
+    assert_eq!(guest.driver.used(RXQ), Some((1, 12 + 14 + 200)));
+    guest.send(&frame(MAC, 10));
+    assert_eq!(guest.on_wire().unwrap(), wired(&frame(MAC, 10)));
+}
+
+#[test]
+fn the_state_of_another_interface_is_refused() {
+    let state = net().0.save().unwrap();
+    assert!(net().0.restore(&state).is_ok());
+    let mut other = state.clone();
+    other["mac"][5] = json!(9);
+    assert!(matches!(
+        net().0.restore(&other),
+        Err(StateError::Invalid { .. })
+    ));
+    let mut other = state;
+    other["speed"] = json!(9);
+    assert!(matches!(
+        net().0.restore(&other),
+        Err(StateError::Format { .. })
+    ));
+}

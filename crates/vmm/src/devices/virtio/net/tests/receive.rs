@@ -1,0 +1,111 @@
+use super::super::device::F_MRG_RXBUF;
+use super::*;
+
+fn num_buffers(bytes: &[u8]) -> u16 {
+    u16::from_le_bytes([bytes[10], bytes[11]])
+}
+
+#[test]
+fn a_frame_comes_in_with_its_header() {
+    let mut guest = Guest::started();
+    let head = guest.give(0, 4096);
+    guest.wire.send(&wired(&frame([3; 6], 1000))).unwrap();
+    guest.driver.run();
+    assert_eq!(guest.driver.used(RXQ), Some((head, 1026)));
+    let bytes = guest.received(0, 1026);
+    assert_eq!(num_buffers(&bytes), 1);
+    assert_eq!(bytes[HEADER..], frame([3; 6], 1000));
+    assert_ne!(guest.driver.interrupts(), 0);
+}
+
+#[test]
+fn a_frame_is_spread_over_mergeable_buffers() {
+    let mut guest = Guest::started();
+    for slot in 0..20 {
+        guest.give(slot, 100);
+    }
+    guest.wire.send(&wired(&frame([3; 6], 224))).unwrap();
+    guest.driver.run();
+    let used: Vec<_> = std::iter::from_fn(|| guest.driver.used(RXQ)).collect();
+    assert_eq!(used, [(0, 100), (1, 100), (2, 50)]);
+    assert_eq!(num_buffers(&guest.received(0, 100)), 3);
+    let bytes = [
+        guest.received(0, 100),
+        guest.received(1, 100),
+        guest.received(2, 50),
+    ]
+    .concat();
+    assert_eq!(bytes[HEADER..], frame([3; 6], 224));
+}
+
+#[test]
+fn frames_wait_for_buffers() {
+    let mut guest = Guest::started();
+    for len in 1..=3 {
+        guest.wire.send(&wired(&frame([3; 6], len))).unwrap();
+    }
+    guest.driver.run();
+    assert_eq!(guest.driver.used(RXQ), None);
+    for slot in 0..3 {
+        guest.give(slot, 2048);
+    }
+    let lens: Vec<_> = std::iter::from_fn(|| guest.driver.used(RXQ))
+        .map(|(_, len)| len)
+        .collect();
+    assert_eq!(lens, [27, 28, 29]);
+}
+
+#[test]
+fn a_frame_that_fits_no_single_buffer_is_dropped_whole() {
+    let mut guest = Guest::started_with(!F_MRG_RXBUF);
+    guest.give(0, 500);
+    guest.give(1, 500);
+    guest.wire.send(&wired(&frame([3; 6], 1000))).unwrap();
+    guest.wire.send(&wired(&frame([3; 6], 100))).unwrap();
+    guest.driver.run();
+    // The frame behind it takes the buffer.
+    assert_eq!(guest.driver.used(RXQ), Some((0, 126)));
+    assert_eq!(num_buffers(&guest.received(0, 126)), 1);
+    assert_eq!(guest.metrics().rx_dropped, 1);
+}
+
+#[test]
+fn a_datagram_shorter_than_a_header_is_dropped() {
+    let mut guest = Guest::started();
+    guest.give(0, 4096);
+    guest.wire.send(&[1, 2, 3]).unwrap();
+    guest.wire.send(&wired(&frame([3; 6], 1))).unwrap();
+    guest.driver.run();
+    assert_eq!(guest.driver.used(RXQ), Some((0, 27)));
+    assert_eq!(guest.metrics().rx_dropped, 1);
+}
+
+#[test]
+fn many_frames_pass_in_order() {
+    let mut guest = Guest::started();
+    for slot in 0..32 {
+        guest.give(slot, 2048);
+    }
+    for number in 0..2000u32 {
+        let mut bytes = wired(&frame([3; 6], 100));
+        bytes[30..34].copy_from_slice(&number.to_le_bytes());
+        guest.wire.send(&bytes).unwrap();
+        guest.driver.run();
+        assert_eq!(guest.driver.used(RXQ).unwrap().1, 126);
+        let at = u64::from(number % 32);
+        assert_eq!(guest.received(at, 34)[30..], number.to_le_bytes());
+        guest.give(at, 2048);
+    }
+    assert_eq!(guest.metrics().rx_frames, 2000);
+}
+
+#[test]
+fn a_reset_with_frames_waiting_starts_anew() {
+    let mut guest = Guest::started();
+    guest.give(0, 100);
+    guest.driver.write(0x70, 0);
+    guest.wire.send(&wired(&frame([3; 6], 10))).unwrap();
+    guest.driver.run();
+    assert_eq!(guest.driver.used(RXQ), None);
+    assert_eq!(guest.driver.read(0x60), 0);
+}
