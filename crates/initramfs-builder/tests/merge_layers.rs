@@ -16,7 +16,9 @@ fn a_later_layer_replaces_a_file() {
 #[test]
 fn owners_beyond_16_bits_and_every_mode_bit_are_kept() {
     let layer = tar([
-        Entry::file("setuid", "").mode(0o4755).owner(100_000, 4_294_967_294),
+        Entry::file("setuid", "")
+            .mode(0o4755)
+            .owner(100_000, 4_294_967_294),
         Entry::file("setgid", "").mode(0o2755),
         Entry::dir("tmp").mode(0o1777),
     ]);
@@ -45,7 +47,11 @@ fn the_root_takes_its_metadata_from_the_image() {
 
 #[test]
 fn a_whiteout_removes_what_is_below_too() {
-    let lower = tar([Entry::file("d/a", "1"), Entry::file("d/e/b", "2"), Entry::file("x", "3")]);
+    let lower = tar([
+        Entry::file("d/a", "1"),
+        Entry::file("d/e/b", "2"),
+        Entry::file("x", "3"),
+    ]);
     let upper = tar([Entry::file(".wh.d", "")]);
     assert_eq!(paths(&[lower, upper]), ["x"]);
 }
@@ -68,15 +74,25 @@ fn a_whiteout_spares_its_own_layer_wherever_it_stands() {
 #[test]
 fn an_opaque_directory_hides_what_lower_layers_have() {
     let lower = tar([Entry::file("d/old", "1"), Entry::file("d/sub/old", "1")]);
-    let upper =
-        tar([Entry::dir("d").mode(0o711), Entry::file("d/sub/new", "2"), Entry::file("d/.wh..wh..opq", "")]);
-    assert_eq!(paths(&[lower.clone(), upper.clone()]), ["d", "d/sub", "d/sub/new"]);
+    let upper = tar([
+        Entry::dir("d").mode(0o711),
+        Entry::file("d/sub/new", "2"),
+        Entry::file("d/.wh..wh..opq", ""),
+    ]);
+    assert_eq!(
+        paths(&[lower.clone(), upper.clone()]),
+        ["d", "d/sub", "d/sub/new"]
+    );
     assert!(lines(&[lower, upper]).contains(&"40711 0:0 0 d".to_owned()));
 }
 
 #[test]
 fn a_whiteout_of_nothing_is_nothing() {
-    let layer = tar([Entry::file("no/such/.wh.x", ""), Entry::file(".wh.y", ""), Entry::file("z/.wh..wh..opq", "")]);
+    let layer = tar([
+        Entry::file("no/such/.wh.x", ""),
+        Entry::file(".wh.y", ""),
+        Entry::file("z/.wh..wh..opq", ""),
+    ]);
     assert_eq!(paths(&[layer]), Vec::<String>::new());
 }
 
@@ -90,7 +106,11 @@ fn what_a_whiteout_removed_can_come_back() {
 
 #[test]
 fn aufs_metadata_is_passed_over_and_counted() {
-    let layer = tar([Entry::dir(".wh..wh.plnk"), Entry::file(".wh..wh.plnk/1.2", "x"), Entry::file(".wh..wh.aufs", "")]);
+    let layer = tar([
+        Entry::dir(".wh..wh.plnk"),
+        Entry::file(".wh..wh.plnk/1.2", "x"),
+        Entry::file(".wh..wh.aufs", ""),
+    ]);
     let tree = merge(&[layer], Limits::default()).unwrap();
     assert_eq!(tree.warnings().metadata_skipped, 3);
 }
@@ -101,7 +121,11 @@ fn files_and_directories_replace_each_other() {
     let upper = tar([Entry::file("d", "2"), Entry::file("f/x", "2").mode(0o600)]);
     // A parent that is a file is not replaced for its child's sake.
     assert!(refused(&[lower.clone(), upper]).contains("is no directory"));
-    let upper = tar([Entry::file("d", "2"), Entry::dir("f"), Entry::file("f/x", "2")]);
+    let upper = tar([
+        Entry::file("d", "2"),
+        Entry::dir("f"),
+        Entry::file("f/x", "2"),
+    ]);
     assert_eq!(paths(&[lower, upper]), ["d", "f", "f/x"]);
 }
 
@@ -121,7 +145,10 @@ fn hard_links_share_an_inode_and_the_first_has_the_data() {
     let upper = tar([Entry::hardlink("a", "b"), Entry::hardlink("c/d", "/a")]);
     let entries = entries(&[lower, upper]);
     let find = |path: &str| {
-        let entry = entries.iter().find(|entry| entry.path == path.as_bytes()).unwrap();
+        let entry = entries
+            .iter()
+            .find(|entry| entry.path == path.as_bytes())
+            .unwrap();
         entry.header.clone()
     };
     let (a, b, d) = (find("a"), find("b"), find("c/d"));
@@ -133,10 +160,19 @@ fn hard_links_share_an_inode_and_the_first_has_the_data() {
 
 #[test]
 fn replacing_one_name_of_an_inode_leaves_the_others() {
-    let lower = tar([Entry::file("a", "old"), Entry::hardlink("b", "a"), Entry::hardlink("c", "a")]);
+    let lower = tar([
+        Entry::file("a", "old"),
+        Entry::hardlink("b", "a"),
+        Entry::hardlink("c", "a"),
+    ]);
     let upper = tar([Entry::file("a", "newer"), Entry::file(".wh.c", "")]);
     let entries = entries(&[lower, upper]);
-    let find = |path: &str| entries.iter().find(|entry| entry.path == path.as_bytes()).unwrap();
+    let find = |path: &str| {
+        entries
+            .iter()
+            .find(|entry| entry.path == path.as_bytes())
+            .unwrap()
+    };
     assert_eq!((find("a").header.size, find("a").header.nlink), (5, 1));
     assert_eq!((find("b").header.size, find("b").header.nlink), (3, 1));
 }
@@ -154,7 +190,18 @@ fn symlinks_among_the_parents_are_followed_in_the_tree() {
     ]);
     assert_eq!(
         paths(&[layer]),
-        ["a", "a/b", "a/b/z", "dangling", "lib", "usr", "usr/lib", "usr/lib/x", "usr/lib/y", "usr/up"]
+        [
+            "a",
+            "a/b",
+            "a/b/z",
+            "dangling",
+            "lib",
+            "usr",
+            "usr/lib",
+            "usr/lib/x",
+            "usr/lib/y",
+            "usr/up"
+        ]
     );
 }
 
@@ -171,7 +218,11 @@ fn paths_are_sorted_by_their_bytes() {
         Entry::file("Z", ""),
     ]);
     let entries = entries(&[layer]);
-    let paths: Vec<_> = entries.iter().skip(1).map(|entry| entry.path.clone()).collect();
+    let paths: Vec<_> = entries
+        .iter()
+        .skip(1)
+        .map(|entry| entry.path.clone())
+        .collect();
     let mut sorted = paths.clone();
     sorted.sort();
     assert_eq!(paths, sorted);
@@ -189,19 +240,33 @@ fn long_names_come_from_gnu_headers_and_from_pax_records() {
         .pax(&[("linkpath", target.as_bytes())])
         .add(Entry::symlink("s", "cut"))
         .end();
-    assert_eq!(lines(std::slice::from_ref(&gnu)), lines(std::slice::from_ref(&pax)));
+    assert_eq!(
+        lines(std::slice::from_ref(&gnu)),
+        lines(std::slice::from_ref(&pax))
+    );
     assert_eq!(paths(&[gnu]), ["d".repeat(200), long, "s".to_owned()]);
 }
 
 #[test]
 fn pax_owners_and_times_override_the_headers() {
     let layer = Tar::new()
-        .pax(&[("uid", b"3000000000"), ("gid", b"70000"), ("mtime", b"1234567890.987654321")])
+        .pax(&[
+            ("uid", b"3000000000"),
+            ("gid", b"70000"),
+            ("mtime", b"1234567890.987654321"),
+        ])
         .add(Entry::file("a", "").owner(1, 1))
         .end();
     let entries = entries(&[layer]);
-    let header = &entries.iter().find(|entry| entry.path == b"a").unwrap().header;
-    assert_eq!((header.uid, header.gid, header.mtime), (3_000_000_000, 70_000, 1_234_567_890));
+    let header = &entries
+        .iter()
+        .find(|entry| entry.path == b"a")
+        .unwrap()
+        .header;
+    assert_eq!(
+        (header.uid, header.gid, header.mtime),
+        (3_000_000_000, 70_000, 1_234_567_890)
+    );
 }
 
 #[test]
@@ -210,12 +275,24 @@ fn names_in_the_ustar_prefix_field_are_joined() {
     block[257..265].copy_from_slice(b"ustar\x0000");
     block[345..351].copy_from_slice(b"prefix");
     checksum(&mut block);
-    assert_eq!(paths(&[Tar::new().raw(&block).end()]), ["prefix", "prefix/name"]);
+    assert_eq!(
+        paths(&[Tar::new().raw(&block).end()]),
+        ["prefix", "prefix/name"]
+    );
 }
 
 #[test]
 fn a_file_of_the_oldest_format_whose_name_ends_in_a_slash_is_a_directory() {
-    let layer = tar([Entry { flag: 0, ..Entry::file("d/", "") }, Entry { flag: 0, ..Entry::file("f", "1") }]);
+    let layer = tar([
+        Entry {
+            flag: 0,
+            ..Entry::file("d/", "")
+        },
+        Entry {
+            flag: 0,
+            ..Entry::file("f", "1")
+        },
+    ]);
     let lines = lines(&[layer]);
     assert!(lines.contains(&"40644 0:0 0 d".to_owned()), "{lines:#?}");
     assert!(lines.contains(&"100644 0:0 1 f".to_owned()), "{lines:#?}");
@@ -224,22 +301,37 @@ fn a_file_of_the_oldest_format_whose_name_ends_in_a_slash_is_a_directory() {
 #[test]
 fn attributes_that_newc_cannot_hold_are_counted() {
     let layer = Tar::new()
-        .pax(&[("SCHILY.xattr.security.capability", b"\x01\0\0\x02"), ("SCHILY.xattr.user.a", b"b")])
+        .pax(&[
+            ("SCHILY.xattr.security.capability", b"\x01\0\0\x02"),
+            ("SCHILY.xattr.user.a", b"b"),
+        ])
         .add(Entry::file("ping", ""))
         .end();
     let warnings = merge(&[layer], Limits::default()).unwrap().warnings();
-    assert_eq!((warnings.capabilities_dropped, warnings.xattrs_dropped), (1, 1));
+    assert_eq!(
+        (warnings.capabilities_dropped, warnings.xattrs_dropped),
+        (1, 1)
+    );
 }
 
 #[test]
 fn times_after_source_date_epoch_are_clamped_and_earlier_ones_kept() {
-    let layer = tar([Entry::file("new", "").mtime(2_000), Entry::file("old", "").mtime(500)]);
+    let layer = tar([
+        Entry::file("new", "").mtime(2_000),
+        Entry::file("old", "").mtime(500),
+    ]);
     let tree = merge(&[layer], Limits::default()).unwrap();
-    let options = ImageOptions { source_date_epoch: Some(1_000), ..ImageOptions::default() };
+    let options = ImageOptions {
+        source_date_epoch: Some(1_000),
+        ..ImageOptions::default()
+    };
     let bytes = cpio_with(tree, &options);
-    let listed = cloude_initramfs_builder::archive::list(&bytes[..]).unwrap().map(Result::unwrap);
-    let times: Vec<_> =
-        listed.map(|entry| (String::from_utf8(entry.path).unwrap(), entry.header.mtime)).collect();
+    let listed = cloude_initramfs_builder::archive::list(&bytes[..])
+        .unwrap()
+        .map(Result::unwrap);
+    let times: Vec<_> = listed
+        .map(|entry| (String::from_utf8(entry.path).unwrap(), entry.header.mtime))
+        .collect();
     for (path, time) in times {
         assert_eq!(time, if path == "old" { 500 } else { 1_000 }, "{path}");
     }
@@ -248,11 +340,20 @@ fn times_after_source_date_epoch_are_clamped_and_earlier_ones_kept() {
 #[test]
 fn a_console_is_added_only_where_there_is_none() {
     let has = |layers: &[Vec<u8>]| {
-        lines(layers).into_iter().filter(|line| line.contains("dev/console")).collect::<Vec<_>>()
+        lines(layers)
+            .into_iter()
+            .filter(|line| line.contains("dev/console"))
+            .collect::<Vec<_>>()
     };
     assert_eq!(has(&[tar([])]), ["20600 0:0 0 dev/console"]);
-    assert_eq!(has(&[tar([Entry::file("dev/console", "xx")])]), ["100644 0:0 2 dev/console"]);
-    assert_eq!(has(&[tar([Entry::symlink("dev", "etc")])]), Vec::<String>::new());
+    assert_eq!(
+        has(&[tar([Entry::file("dev/console", "xx")])]),
+        ["100644 0:0 2 dev/console"]
+    );
+    assert_eq!(
+        has(&[tar([Entry::symlink("dev", "etc")])]),
+        Vec::<String>::new()
+    );
 }
 
 #[test]
@@ -266,10 +367,18 @@ fn layers_in_gzip_zstd_and_of_several_members_read_the_same() {
     };
     let (start, rest) = plain.split_at(1000);
     let members = [gzip(start), gzip(rest)].concat();
-    let frames =
-        [zstd::encode_all(start, 1).unwrap(), zstd::encode_all(rest, 1).unwrap()].concat();
+    let frames = [
+        zstd::encode_all(start, 1).unwrap(),
+        zstd::encode_all(rest, 1).unwrap(),
+    ]
+    .concat();
     let expected = lines(std::slice::from_ref(&plain));
-    for layer in [gzip(&plain), members, zstd::encode_all(&plain[..], 3).unwrap(), frames] {
+    for layer in [
+        gzip(&plain),
+        members,
+        zstd::encode_all(&plain[..], 3).unwrap(),
+        frames,
+    ] {
         assert_eq!(lines(&[layer]), expected);
     }
 }
@@ -279,10 +388,21 @@ fn the_diff_id_is_the_digest_of_the_uncompressed_layer() {
     use cloude_initramfs_builder::layer::{Compression, Context, Layer};
     let plain = Tar::new().add(Entry::file("a", "x")).end();
     let context = Context::new(Limits::default(), std::env::temp_dir());
-    let layer = Layer::read(&zstd::encode_all(&plain[..], 1).unwrap()[..], Compression::Zstd, &context).unwrap();
+    let layer = Layer::read(
+        &zstd::encode_all(&plain[..], 1).unwrap()[..],
+        Compression::Zstd,
+        &context,
+    )
+    .unwrap();
     let again = Layer::read(&plain[..], Compression::Plain, &context).unwrap();
     assert_eq!(layer.diff_id(), again.diff_id());
     assert_eq!(layer.diff_id().len(), "sha256:".len() + 64);
     assert!(layer.verify_diff_id(again.diff_id()).is_ok());
-    assert!(layer.verify_diff_id("sha256:0").unwrap_err().to_string().contains("sha256:0"));
+    assert!(
+        layer
+            .verify_diff_id("sha256:0")
+            .unwrap_err()
+            .to_string()
+            .contains("sha256:0")
+    );
 }

@@ -18,6 +18,9 @@ const MAX_SYMLINKS: u32 = 40;
 /// The archive's end is an entry of this name, so a file cannot have it.
 const TRAILER: &[u8] = b"TRAILER!!!";
 
+/// `S_ISGID` of stat(2).
+const SET_GROUP_ID: u16 = 0o2000;
+
 /// A directory as far as it is known: what exists, and the names below it that do not.
 struct Place {
     /// Components from the root, each with its inode if it exists.
@@ -223,8 +226,9 @@ impl Tree {
                 }
                 None => {
                     self.check_count()?;
+                    let meta = implicit(self.nodes.meta(directory));
                     self.nodes
-                        .insert(directory, &name, IMPLICIT, Object::Directory, self.layers)
+                        .insert(directory, &name, meta, Object::Directory, self.layers)
                 }
             };
         }
@@ -366,6 +370,19 @@ impl Tree {
             }
         }
         Ok(())
+    }
+}
+
+/// A directory that no entry names. As mkdir(2) has it, the set-group-ID bit hands itself and the
+/// group on; tools that unpack to a disk leave it at that.
+fn implicit(parent: Meta) -> Meta {
+    match parent.mode & SET_GROUP_ID {
+        0 => IMPLICIT,
+        bit => Meta {
+            mode: IMPLICIT.mode | bit,
+            gid: parent.gid,
+            ..IMPLICIT
+        },
     }
 }
 

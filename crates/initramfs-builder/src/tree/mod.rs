@@ -6,7 +6,8 @@
 //! - A path is cleaned as if it stood in the root, so absolute names and `..` stay inside.
 //! - Symlinks among a path's parents are followed within the tree, as the kernel would after a
 //!   chroot; the last component is not.
-//! - Parents that no entry names are made, mode 0755, owned by root.
+//! - Parents that no entry names are made, mode 0755, owned by root, or by the group of a directory
+//!   above with the set-group-ID bit.
 //! - A directory over a directory keeps what is in it. Anything else over anything replaces it.
 //! - A whiteout removes what lower layers put there and leaves what its own layer did, wherever in
 //!   the layer it stands (OCI image specification, layer.md, "Whiteouts").

@@ -92,7 +92,12 @@ pub fn snapshot(root: &Path, ignore: Ignore) -> BTreeMap<String, String> {
             continue;
         }
         let shown = path.escape_ascii().to_string();
-        let line = describe(&root.join(OsStr::from_bytes(&path)), &shown, ignore, &mut inodes);
+        let line = describe(
+            &root.join(OsStr::from_bytes(&path)),
+            &shown,
+            ignore,
+            &mut inodes,
+        );
         lines.insert(shown, line);
     }
     lines
@@ -106,21 +111,35 @@ fn describe(
 ) -> String {
     let metadata = std::fs::symlink_metadata(path).unwrap();
     let file_type = metadata.file_type();
-    let mut line = format!("{:o} {}:{}", metadata.mode(), metadata.uid(), metadata.gid());
+    let mut line = format!(
+        "{:o} {}:{}",
+        metadata.mode(),
+        metadata.uid(),
+        metadata.gid()
+    );
     if !ignore.mtimes {
         line.push_str(&format!(" at {}", metadata.mtime()));
     }
     if file_type.is_symlink() {
         let target = std::fs::read_link(path).unwrap();
-        line.push_str(&format!(" -> {}", target.as_os_str().as_bytes().escape_ascii()));
+        line.push_str(&format!(
+            " -> {}",
+            target.as_os_str().as_bytes().escape_ascii()
+        ));
     } else if file_type.is_block_device() || file_type.is_char_device() {
         line.push_str(&format!(" device {}", metadata.rdev()));
     } else if file_type.is_file() {
         let content = std::fs::read(path).unwrap();
-        line.push_str(&format!(" {} bytes {:x}", content.len(), fingerprint(&content)));
+        line.push_str(&format!(
+            " {} bytes {:x}",
+            content.len(),
+            fingerprint(&content)
+        ));
     }
     if !file_type.is_dir() && !file_type.is_symlink() && metadata.nlink() > 1 {
-        let first = inodes.entry(metadata.ino()).or_insert_with(|| shown.to_owned());
+        let first = inodes
+            .entry(metadata.ino())
+            .or_insert_with(|| shown.to_owned());
         line.push_str(&format!(" link {} of {}", metadata.nlink(), first));
     }
     line
@@ -134,12 +153,23 @@ fn fingerprint(bytes: &[u8]) -> u64 {
 }
 
 /// Fails with only what differs.
-pub fn assert_same(left: &BTreeMap<String, String>, right: &BTreeMap<String, String>, names: [&str; 2]) {
+pub fn assert_same(
+    left: &BTreeMap<String, String>,
+    right: &BTreeMap<String, String>,
+    names: [&str; 2],
+) {
     let mut differences = String::new();
-    for path in left.keys().chain(right.keys()).collect::<std::collections::BTreeSet<_>>() {
+    for path in left
+        .keys()
+        .chain(right.keys())
+        .collect::<std::collections::BTreeSet<_>>()
+    {
         let (left, right) = (left.get(path), right.get(path));
         if left != right {
-            differences.push_str(&format!("\n`{path}`\n  {}: {left:?}\n  {}: {right:?}", names[0], names[1]));
+            differences.push_str(&format!(
+                "\n`{path}`\n  {}: {left:?}\n  {}: {right:?}",
+                names[0], names[1]
+            ));
         }
     }
     assert!(differences.is_empty(), "the trees differ:{differences}");

@@ -45,23 +45,40 @@ impl Entry {
     }
 
     pub fn file(name: impl AsRef<[u8]>, data: impl AsRef<[u8]>) -> Self {
-        Entry { data: data.as_ref().to_vec(), ..Entry::new(b'0', name) }
+        Entry {
+            data: data.as_ref().to_vec(),
+            ..Entry::new(b'0', name)
+        }
     }
 
     pub fn dir(name: impl AsRef<[u8]>) -> Self {
-        Entry { mode: 0o755, ..Entry::new(b'5', name) }
+        Entry {
+            mode: 0o755,
+            ..Entry::new(b'5', name)
+        }
     }
 
     pub fn symlink(name: impl AsRef<[u8]>, target: impl AsRef<[u8]>) -> Self {
-        Entry { link: target.as_ref().to_vec(), mode: 0o777, ..Entry::new(b'2', name) }
+        Entry {
+            link: target.as_ref().to_vec(),
+            mode: 0o777,
+            ..Entry::new(b'2', name)
+        }
     }
 
     pub fn hardlink(name: impl AsRef<[u8]>, target: impl AsRef<[u8]>) -> Self {
-        Entry { link: target.as_ref().to_vec(), ..Entry::new(b'1', name) }
+        Entry {
+            link: target.as_ref().to_vec(),
+            ..Entry::new(b'1', name)
+        }
     }
 
     pub fn device(flag: u8, name: impl AsRef<[u8]>, major: u32, minor: u32) -> Self {
-        Entry { device: (major, minor), mode: 0o600, ..Entry::new(flag, name) }
+        Entry {
+            device: (major, minor),
+            mode: 0o600,
+            ..Entry::new(flag, name)
+        }
     }
 
     pub fn mode(self, mode: u32) -> Self {
@@ -114,7 +131,10 @@ impl Tar {
         octal(&mut block[100..108], u64::from(entry.mode));
         octal(&mut block[108..116], u64::from(entry.uid));
         octal(&mut block[116..124], u64::from(entry.gid));
-        octal(&mut block[124..136], entry.size.unwrap_or(entry.data.len() as u64));
+        octal(
+            &mut block[124..136],
+            entry.size.unwrap_or(entry.data.len() as u64),
+        );
         octal(&mut block[136..148], entry.mtime);
         block[156] = entry.flag;
         let link = &entry.link[..entry.link.len().min(100)];
@@ -142,7 +162,10 @@ impl Tar {
     pub fn add(mut self, entry: Entry) -> Self {
         for (flag, long) in [(b'L', &entry.name), (b'K', &entry.link)] {
             if long.len() > 100 {
-                let header = Entry { data: long.clone(), ..Entry::new(flag, "././@LongLink") };
+                let header = Entry {
+                    data: long.clone(),
+                    ..Entry::new(flag, "././@LongLink")
+                };
                 self = self.raw(&Tar::header(&header)).data(&header.data);
             }
         }
@@ -166,7 +189,10 @@ impl Tar {
             body.extend_from_slice(value);
             body.push(b'\n');
         }
-        self.add(Entry { data: body, ..Entry::new(flag, "PaxHeaders/x") })
+        self.add(Entry {
+            data: body,
+            ..Entry::new(flag, "PaxHeaders/x")
+        })
     }
 
     /// The archive, with its end.
@@ -192,7 +218,13 @@ pub fn merge(layers: &[Vec<u8>], limits: Limits) -> Result<Tree, TreeError> {
 
 /// The plain initramfs of a tree.
 pub fn cpio(tree: Tree) -> Vec<u8> {
-    cpio_with(tree, &ImageOptions { output: Output::Plain, source_date_epoch: None })
+    cpio_with(
+        tree,
+        &ImageOptions {
+            output: Output::Plain,
+            source_date_epoch: None,
+        },
+    )
 }
 
 pub fn cpio_with(tree: Tree, options: &ImageOptions) -> Vec<u8> {
@@ -210,7 +242,9 @@ pub fn entries(layers: &[Vec<u8>]) -> Vec<ListedEntry> {
 /// The paths of an image, without the root and what every image gets.
 pub fn paths(layers: &[Vec<u8>]) -> Vec<String> {
     let own = [".", ".cloude", ".cloude/image.json", "dev", "dev/console"];
-    let paths = entries(layers).into_iter().map(|entry| String::from_utf8(entry.path).unwrap());
+    let paths = entries(layers)
+        .into_iter()
+        .map(|entry| String::from_utf8(entry.path).unwrap());
     paths.filter(|path| !own.contains(&path.as_str())).collect()
 }
 
@@ -219,7 +253,10 @@ pub fn lines(layers: &[Vec<u8>]) -> Vec<String> {
     let mut lines = Vec::new();
     for entry in entries(layers) {
         let header = &entry.header;
-        let mut line = format!("{:o} {}:{} {} ", header.mode, header.uid, header.gid, header.size);
+        let mut line = format!(
+            "{:o} {}:{} {} ",
+            header.mode, header.uid, header.gid, header.size
+        );
         write!(line, "{}", entry.path.escape_ascii()).unwrap();
         if let Some(target) = entry.target {
             write!(line, " -> {}", target.escape_ascii()).unwrap();
@@ -235,5 +272,7 @@ pub fn refused(layers: &[Vec<u8>]) -> String {
 }
 
 pub fn refused_with(layers: &[Vec<u8>], limits: Limits) -> String {
-    merge(layers, limits).expect_err("the image is refused").to_string()
+    merge(layers, limits)
+        .expect_err("the image is refused")
+        .to_string()
 }
