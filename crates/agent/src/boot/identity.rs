@@ -1,0 +1,56 @@
+//! Who the VM is: host name, machine id, and the files that say so.
+
+use std::fs;
+use std::path::Path;
+
+use cloude_protocol::boot::BootConfig;
+
+/// Set the host name and what belongs to it. An image whose /etc cannot be written goes without.
+pub fn apply(boot: &BootConfig) {
+    if let Err(errno) = nix::unistd::sethostname(&boot.hostname) {
+        println!("cloude-agent: host name {:?}: {errno}", boot.hostname);
+    }
+    // Programs without the right to raw sockets may still ping.
+    let _ = fs::write("/proc/sys/net/ipv4/ping_group_range", "0 2147483647");
+    let _ = fs::create_dir_all("/etc");
+    write_if_empty("/etc/hostname", &format!("{}\n", boot.hostname));
+    write_if_empty("/etc/hosts", &hosts(boot));
+    // A fresh one each boot, by the kernel's own generator: an image's would be every VM's.
+    if let Ok(id) = fs::read_to_string("/proc/sys/kernel/random/boot_id") {
+        replace("/etc/machine-id", &id.replace('-', ""));
+    }
+    let servers = boot.network.iter().flat_map(|network| &network.dns);
+    let resolv: String = servers
+        .map(|server| format!("nameserver {server}\n"))
+        .collect();
+    if !resolv.is_empty() {
+        replace("/etc/resolv.conf", &resolv);
+    }
+}
+
+fn hosts(boot: &BootConfig) -> String {
+    let address = match &boot.network {
+        Some(network) => network.address.to_string(),
+        None => "127.0.1.1".to_owned(),
+    };
+    format!(
+        "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n{address}\t{}\n",
+        boot.hostname
+    )
+}
+
+fn write_if_empty(path: &str, content: &str) {
+    if fs::metadata(path).map_or(true, |found| found.len() == 0) {
+        replace(path, content);
+    }
+}
+
+/// Not through a symbolic link, which may lead to a service's file that does not exist here.
+fn replace(path: &str, content: &str) {
+    if fs::symlink_metadata(Path::new(path)).is_ok() {
+        let _ = fs::remove_file(path);
+    }
+    if let Err(error) = fs::write(path, content) {
+        println!("cloude-agent: {path}: {error}");
+    }
+}

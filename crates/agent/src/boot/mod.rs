@@ -1,0 +1,117 @@
+//! From the kernel's first process to a server: what PID 1 of a VM does.
+
+pub mod config;
+pub mod identity;
+pub mod modules;
+pub mod mounts;
+pub mod power;
+pub mod shell;
+
+use std::fs::{File, OpenOptions};
+use std::net::{SocketAddrV4, TcpListener};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use cloude_protocol::agent::{AGENT_PORT, READY_PORT};
+use cloude_protocol::boot::{BOOT_CONFIG, BootConfig, DIR, IMAGE_CONFIG, ImageConfig};
+
+use crate::execute::Environment;
+use crate::http::{self, api::Api};
+use crate::{net, vsock};
+
+/// Where a program's files are, and where it starts.
+pub const WORK_DIR: &str = "/work";
+
+/// Set the guest up and serve. When that cannot be done, say why and power off: returning would
+/// panic the kernel.
+pub fn run() -> i32 {
+    power::set_panic_hook();
+    let error = match start() {
+        Ok(never) => match never {},
+        Err(error) => error,
+    };
+    power::fatal(&error)
+}
+
+fn start() -> Result<std::convert::Infallible, String> {
+    mounts::mount_all()?;
+    mounts::open_console();
+    http::ignore_broken_pipes();
+    let boot: BootConfig = match config::read_once(Path::new(BOOT_CONFIG))? {
+        Some(boot) => boot,
+        None => {
+            config::from_cmdline(&std::fs::read_to_string("/proc/cmdline").unwrap_or_default())?
+        }
+    };
+    let image: ImageConfig = config::read(Path::new(IMAGE_CONFIG))?.unwrap_or_default();
+    modules::load_all();
+    net::loopback().map_err(|error| error.to_string())?;
+    identity::apply(&boot);
+    if let Some(network) = &boot.network {
+        net::configure(network).map_err(|error| error.to_string())?;
+    }
+    if boot.shell {
+        return shell::run(&image);
+    }
+    let environment = environment(image, &boot)?;
+    let listeners = listen(&boot)?;
+    let token = Some(boot.token).filter(|token| !token.is_empty());
+    let api = Arc::new(Api::new(token, environment));
+    println!("cloude-agent: ready");
+    if let Err(error) = vsock::signal_host(READY_PORT) {
+        // Not fatal: a VM started by hand may have no vsock device, and others see the line above.
+        println!("cloude-agent: the host could not be told over vsock: {error}");
+    }
+    http::serve(&listeners, &api)
+}
+
+fn environment(image: ImageConfig, boot: &BootConfig) -> Result<Environment, String> {
+    let environment = Environment {
+        work_dir: PathBuf::from(WORK_DIR),
+        image,
+        hidden: Some(PathBuf::from(DIR)),
+        cgroup_root: Some(PathBuf::from(mounts::CGROUP))
+            .filter(|root| root.join("cgroup.procs").exists()),
+        console: if boot.copy_output_to_console {
+            console()
+        } else {
+            None
+        },
+    };
+    // A user that the image does not have is said to whoever executes, who can be told.
+    let user = environment.user().ok();
+    mounts::work_dir(WORK_DIR, user.map_or((0, 0), |user| (user.uid, user.gid)))?;
+    Ok(environment)
+}
+
+/// The console for copies of output, which what it does not take at once is lost to.
+fn console() -> Option<File> {
+    let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+    OpenOptions::new()
+        .write(true)
+        .custom_flags(flags)
+        .open("/dev/console")
+        .ok()
+}
+
+fn listen(boot: &BootConfig) -> Result<Vec<OwnedFd>, String> {
+    let mut listeners = Vec::new();
+    match vsock::listener(AGENT_PORT) {
+        Ok(listener) => listeners.push(listener),
+        Err(error) => {
+            println!("cloude-agent: no vsock: {error}; is the kernel's vsock driver missing?")
+        }
+    }
+    if let Some(network) = &boot.network {
+        let address = SocketAddrV4::new(network.address, AGENT_PORT as u16);
+        let listener = TcpListener::bind(address)
+            .map_err(|error| format!("could not listen on {address}: {error}"))?;
+        listeners.push(listener.into());
+    }
+    if listeners.is_empty() {
+        return Err("neither vsock nor a network to listen on: give the VM a vsock device".into());
+    }
+    Ok(listeners)
+}

@@ -1,0 +1,126 @@
+//! A control group (version 2) for each stage: what its process tree used, and whether the
+//! out-of-memory killer took it. Where the kernel has none, a stage goes without.
+
+use std::fs::{self, File};
+use std::os::fd::{AsRawFd as _, RawFd};
+use std::path::{Path, PathBuf};
+
+/// A stage's group. Removed when dropped.
+#[derive(Debug)]
+pub struct Cgroup {
+    path: PathBuf,
+    directory: File,
+}
+
+impl Cgroup {
+    /// Make `name` below `root`, a mounted cgroup2 file system.
+    ///
+    /// The whole group dies when memory runs out in it, at `memory_max` bytes: less than the guest
+    /// has, so that the agent still finds memory to say so.
+    pub fn create(root: &Path, name: &str, memory_max: Option<u64>) -> std::io::Result<Cgroup> {
+        // One at a time: a kernel that lacks one refuses the whole line. Without either the group
+        // still counts CPU time and confines what `cgroup.kill` reaches.
+        for controller in ["+memory", "+cpu"] {
+            let _ = fs::write(root.join("cgroup.subtree_control"), controller);
+        }
+        let path = root.join(name);
+        fs::create_dir(&path)?;
+        let directory = File::open(&path).inspect_err(|_| {
+            let _ = fs::remove_dir(&path);
+        })?;
+        let cgroup = Cgroup { path, directory };
+        let _ = cgroup.write("memory.oom.group", "1");
+        if let Some(bytes) = memory_max {
+            let _ = cgroup.write("memory.max", &bytes.to_string());
+        }
+        Ok(cgroup)
+    }
+
+    /// For CLONE_INTO_CGROUP.
+    pub fn as_raw_fd(&self) -> RawFd {
+        self.directory.as_raw_fd()
+    }
+
+    /// The most memory that the group held at once, in bytes (since Linux 5.19).
+    pub fn peak_memory_bytes(&self) -> Option<u64> {
+        self.read("memory.peak")?.trim().parse().ok()
+    }
+
+    /// User and system time of everything that ran in the group, in microseconds.
+    pub fn cpu_time_us(&self) -> Option<u64> {
+        field(&self.read("cpu.stat")?, "usage_usec")
+    }
+
+    /// How many of its processes the out-of-memory killer took, for the group's limit or the guest's.
+    pub fn oom_kills(&self) -> Option<u64> {
+        field(&self.read("memory.events")?, "oom_kill")
+    }
+
+    fn read(&self, file: &str) -> Option<String> {
+        fs::read_to_string(self.path.join(file)).ok()
+    }
+
+    fn write(&self, file: &str, value: &str) -> std::io::Result<()> {
+        fs::write(self.path.join(file), value)
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        let _ = self.write("cgroup.kill", "1");
+        // Nothing runs in it once its init was waited for, but a program may have made groups below.
+        let _ = fs::remove_dir(&self.path);
+    }
+}
+
+/// The value of `name` in lines of `name value`.
+pub fn field(text: &str, name: &str) -> Option<u64> {
+    text.lines().find_map(|line| {
+        let (key, value) = line.split_once(' ')?;
+        (key == name).then(|| value.trim().parse().ok())?
+    })
+}
+
+/// Memory that could be given out now, in bytes (MemAvailable of /proc/meminfo).
+pub fn available_memory() -> Option<u64> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kib: u64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
+    Some(kib * 1024)
+}
+
+/// How many processes the kernel's out-of-memory killer took since boot (since Linux 4.13).
+pub fn kernel_oom_kills() -> Option<u64> {
+    field(&fs::read_to_string("/proc/vmstat").ok()?, "oom_kill")
+}
+
+/// Where cgroup2 is mounted.
+pub fn find_root() -> Option<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mounts").ok()?;
+    mounts.lines().find_map(|line| {
+        let mut fields = line.split(' ').skip(1);
+        let path = fields.next()?;
+        (fields.next()? == "cgroup2").then(|| PathBuf::from(path))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_field_is_found_by_its_whole_name() {
+        let text = "low 1\noom 2\noom_kill 3\noom_group_kill 4\n";
+        assert_eq!(field(text, "oom_kill"), Some(3));
+        assert_eq!(field(text, "oom"), Some(2));
+        assert_eq!(field(text, "max"), None);
+    }
+
+    #[test]
+    fn available_memory_is_less_than_the_address_space() {
+        let bytes = available_memory().unwrap();
+        assert!(bytes > 1 << 20 && bytes < 1 << 47, "{bytes}");
+    }
+}

@@ -1,0 +1,163 @@
+//! What is executed: the command's file, its environment, its working directory.
+
+use std::collections::BTreeMap;
+use std::ffi::{CString, OsStr};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use cloude_protocol::boot::ImageConfig;
+
+use crate::user::User;
+
+/// Where commands are looked up when neither image nor request says.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The environment: HOME and PATH, over them the image's, over that the request's.
+pub fn environment(
+    image: &ImageConfig,
+    user: &User,
+    request: &BTreeMap<String, String>,
+) -> BTreeMap<String, String> {
+    let mut all = BTreeMap::new();
+    all.insert("PATH".to_owned(), DEFAULT_PATH.to_owned());
+    all.insert("HOME".to_owned(), user.home.clone());
+    for assignment in &image.env {
+        if let Some((name, value)) = assignment.split_once('=') {
+            all.insert(name.to_owned(), value.to_owned());
+        }
+    }
+    all.extend(
+        request
+            .iter()
+            .map(|(name, value)| (name.clone(), value.clone())),
+    );
+    all
+}
+
+/// As `execve` takes it. Values with a NUL were refused before.
+pub fn to_c_strings(environment: &BTreeMap<String, String>) -> Vec<CString> {
+    environment
+        .iter()
+        .filter_map(|(name, value)| CString::new(format!("{name}={value}")).ok())
+        .collect()
+}
+
+/// The working directory, from `requested`, relative to `work_dir` unless absolute.
+pub fn working_dir(work_dir: &Path, requested: Option<&str>) -> PathBuf {
+    work_dir.join(requested.unwrap_or_default())
+}
+
+/// Find `name` as `execvp` would: a name with a slash is itself, another is looked up in `path`.
+/// The message says what is missing.
+pub fn look_up(name: &str, path: &str, working_dir: &Path) -> Result<PathBuf, String> {
+    if name.contains('/') {
+        return Ok(PathBuf::from(name));
+    }
+    let mut unusable = None;
+    for directory in path.split(':') {
+        let candidate = working_dir.join(directory).join(name);
+        match std::fs::metadata(&candidate) {
+            Ok(found) if found.is_file() && found.permissions().mode() & 0o111 != 0 => {
+                return Ok(candidate);
+            }
+            Ok(_) => unusable = unusable.or(Some(candidate)),
+            Err(_) => {}
+        }
+    }
+    Err(match unusable {
+        Some(candidate) => format!("{name}: {} is not an executable file", candidate.display()),
+        None => format!("{name}: not found in the image's PATH ({path})"),
+    })
+}
+
+/// Why `execve` of `program` failed with `errno`.
+pub fn exec_error(program: &OsStr, working_dir: &Path, errno: i32) -> String {
+    let name = program.display();
+    match errno {
+        libc::ENOENT if working_dir.join(program).exists() => {
+            format!(
+                "{name}: its interpreter (the #! line's, or the dynamic loader) is not in the image"
+            )
+        }
+        libc::ENOENT => format!("{name}: not found"),
+        libc::EACCES => format!("{name}: not executable for the image's user"),
+        libc::ENOEXEC => {
+            format!("{name}: neither a program for this machine nor a script with a #! line")
+        }
+        libc::E2BIG => format!("{name}: its arguments and environment are too large"),
+        errno => format!("{name}: {}", std::io::Error::from_raw_os_error(errno)),
+    }
+}
+
+/// A path for the kernel. Paths with a NUL were refused before.
+pub fn c_path(path: &Path) -> CString {
+    CString::new(path.as_os_str().as_bytes()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_request_overrides_the_image_which_overrides_the_default() {
+        let image = ImageConfig {
+            env: vec!["A=image".into(), "B=image=x".into(), "broken".into()],
+            ..Default::default()
+        };
+        let user = User {
+            uid: 0,
+            gid: 0,
+            groups: vec![],
+            home: "/home/u".into(),
+        };
+        let all = environment(
+            &image,
+            &user,
+            &BTreeMap::from([("A".to_owned(), "request".to_owned())]),
+        );
+        let expected = [
+            ("A", "request"),
+            ("B", "image=x"),
+            ("HOME", "/home/u"),
+            ("PATH", DEFAULT_PATH),
+        ];
+        assert_eq!(
+            all.iter()
+                .map(|(k, v)| (k.as_str(), v.as_str()))
+                .collect::<Vec<_>>(),
+            expected
+        );
+    }
+
+    #[test]
+    fn a_missing_command_names_the_path_searched() {
+        let error = look_up("no-such-command", "/bin:/usr/bin", Path::new("/")).unwrap_err();
+        assert_eq!(
+            error,
+            "no-such-command: not found in the image's PATH (/bin:/usr/bin)"
+        );
+    }
+
+    #[test]
+    fn a_file_that_is_not_executable_is_named() {
+        let error = look_up("passwd", "/etc", Path::new("/")).unwrap_err();
+        assert_eq!(error, "passwd: /etc/passwd is not an executable file");
+    }
+
+    #[test]
+    fn an_empty_path_entry_is_the_working_directory() {
+        assert_eq!(
+            look_up("sh", "", Path::new("/bin")).unwrap(),
+            Path::new("/bin/sh")
+        );
+    }
+
+    #[test]
+    fn the_working_directory_is_relative_to_the_work_directory() {
+        let work = Path::new("/work");
+        assert_eq!(working_dir(work, None), Path::new("/work/"));
+        assert_eq!(working_dir(work, Some("a/b")), Path::new("/work/a/b"));
+        assert_eq!(working_dir(work, Some("/tmp")), Path::new("/tmp"));
+    }
+}

@@ -1,0 +1,113 @@
+//! From what was seen of a stage to what is said of it.
+
+use std::path::Path;
+
+use cloude_protocol::agent::{Cause, StageResult};
+
+use super::cgroup::Cgroup;
+use super::child::Step;
+use super::command;
+use super::stage::Observed;
+
+/// A compile stage after which the program is run.
+pub fn succeeded(result: &StageResult) -> bool {
+    result.cause == Cause::Exit && result.exit_code == Some(0)
+}
+
+/// The result of a stage in which nothing ran.
+pub fn infrastructure(message: String) -> StageResult {
+    StageResult {
+        cause: Cause::Infrastructure,
+        exit_code: None,
+        signal: None,
+        wall_time_us: 0,
+        cpu_time_us: 0,
+        peak_memory_bytes: 0,
+        stdout_bytes: 0,
+        stdout_dropped: 0,
+        stderr_bytes: 0,
+        stderr_dropped: 0,
+        message: Some(message),
+    }
+}
+
+/// The result of a stage whose program ran.
+pub fn from_observed(
+    observed: &Observed,
+    cgroup: Option<&Cgroup>,
+    oom_killed: bool,
+) -> StageResult {
+    let exit_code = observed
+        .status
+        .filter(|status| libc::WIFEXITED(*status))
+        .map(|status| libc::WEXITSTATUS(status));
+    let signal = observed
+        .status
+        .filter(|status| libc::WIFSIGNALED(*status))
+        .map(|status| libc::WTERMSIG(status));
+    let (cause, message) = cause(observed, exit_code, signal, oom_killed);
+    let [
+        (stdout_bytes, stdout_dropped),
+        (stderr_bytes, stderr_dropped),
+    ] = observed.streams;
+    StageResult {
+        cause,
+        exit_code,
+        signal,
+        wall_time_us: observed.wall_time.as_micros() as u64,
+        cpu_time_us: cgroup
+            .and_then(Cgroup::cpu_time_us)
+            .unwrap_or(observed.cpu_time_us),
+        peak_memory_bytes: cgroup
+            .and_then(Cgroup::peak_memory_bytes)
+            .unwrap_or(observed.max_rss_bytes),
+        stdout_bytes,
+        stdout_dropped,
+        stderr_bytes,
+        stderr_dropped,
+        message,
+    }
+}
+
+fn cause(
+    observed: &Observed,
+    exit_code: Option<i32>,
+    signal: Option<i32>,
+    oom_killed: bool,
+) -> (Cause, Option<String>) {
+    if observed.timed_out {
+        return (Cause::WallTime, None);
+    }
+    if exit_code.is_some() {
+        return (Cause::Exit, None);
+    }
+    // The out-of-memory killer only ever sends SIGKILL.
+    if oom_killed && signal.is_none_or(|signal| signal == libc::SIGKILL) {
+        return (Cause::Memory, None);
+    }
+    match signal {
+        Some(_) => (Cause::Signal, None),
+        None => (Cause::Cancelled, Some("the client went away".into())),
+    }
+}
+
+/// What to say when `step` failed before the program ran.
+pub fn failed_step(step: Option<Step>, errno: i32, program: &Path, working_dir: &Path) -> String {
+    match step {
+        Some(Step::Exec) => command::exec_error(program.as_os_str(), working_dir, errno),
+        Some(Step::WorkingDir) => {
+            format!(
+                "could not enter the working directory {}: {}",
+                working_dir.display(),
+                system(errno)
+            )
+        }
+        Some(step) => format!("could not {}: {}", step.describe(), system(errno)),
+        None => format!("could not start the program: {}", system(errno)),
+    }
+}
+
+/// The system's own words for `errno`.
+pub fn system(errno: i32) -> std::io::Error {
+    std::io::Error::from_raw_os_error(errno)
+}

@@ -1,0 +1,235 @@
+//! One request: its head parsed with bounds, then its body.
+
+use std::io::ErrorKind;
+use std::time::{Duration, Instant};
+
+use super::connection::Connection;
+
+/// The request line and headers, in bytes.
+pub const MAX_HEAD_BYTES: usize = 16 * 1024;
+
+/// Header fields.
+const MAX_HEADERS: usize = 64;
+
+/// From a request's first byte to the end of its head.
+const HEAD_TIME: Duration = Duration::from_secs(10);
+
+/// A connection may stay without a request for so long.
+const IDLE_TIME: Duration = Duration::from_secs(300);
+
+/// From a body's first byte to its last.
+const BODY_TIME: Duration = Duration::from_secs(120);
+
+/// A request's head.
+#[derive(Debug, Default)]
+pub struct Request {
+    /// The method, as sent.
+    pub method: String,
+    /// The path, without the query.
+    pub path: String,
+    /// The value of `Authorization`.
+    pub authorization: Option<Vec<u8>>,
+    /// Whether `Accept` names a stream of events.
+    pub wants_events: bool,
+    /// Whether the connection goes on after the answer.
+    pub keep_alive: bool,
+    /// `Content-Length`, where there is one.
+    pub content_length: Option<u64>,
+    /// `Transfer-Encoding` was sent.
+    pub transfer_encoding: bool,
+    /// `Expect: 100-continue` was sent.
+    pub expects_continue: bool,
+}
+
+/// Why there is no request.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum RequestError {
+    /// The client closed, fell silent, or the connection broke. There is nobody to answer.
+    #[error("the connection ended")]
+    Closed,
+    /// Not HTTP/1.1.
+    #[error("{0}; send an HTTP/1.1 request")]
+    Malformed(String),
+    /// Past [`MAX_HEAD_BYTES`] or 64 header fields.
+    #[error("the request's head is larger than {MAX_HEAD_BYTES} bytes or {MAX_HEADERS} fields")]
+    HeadTooLarge,
+    /// The head did not come in time.
+    #[error("the request did not arrive within {} s", HEAD_TIME.as_secs())]
+    Timeout,
+}
+
+impl Request {
+    /// Read a request's head; what follows it stays in the connection's buffer.
+    pub fn read(connection: &mut Connection) -> Result<Request, RequestError> {
+        let mut buffer = std::mem::take(&mut connection.buffer);
+        let mut deadline = None;
+        if !buffer.is_empty() {
+            deadline = Some(Instant::now() + HEAD_TIME);
+        }
+        loop {
+            if let Some((request, length)) = parse(&buffer)? {
+                buffer.drain(..length);
+                connection.buffer = buffer;
+                return Ok(request);
+            }
+            if buffer.len() >= MAX_HEAD_BYTES {
+                return Err(RequestError::HeadTooLarge);
+            }
+            let until = deadline.unwrap_or_else(|| Instant::now() + IDLE_TIME);
+            let max = (MAX_HEAD_BYTES - buffer.len()).min(4096);
+            match connection.read(&mut buffer, max, until) {
+                Ok(0) => return Err(RequestError::Closed),
+                Ok(_) => {
+                    deadline.get_or_insert_with(|| Instant::now() + HEAD_TIME);
+                }
+                Err(error) if error.kind() == ErrorKind::TimedOut && deadline.is_some() => {
+                    return Err(RequestError::Timeout);
+                }
+                Err(_) => return Err(RequestError::Closed),
+            }
+        }
+    }
+}
+
+/// The request and the length of its head, once the head is whole.
+fn parse(bytes: &[u8]) -> Result<Option<(Request, usize)>, RequestError> {
+    let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+    let mut parsed = httparse::Request::new(&mut headers);
+    let length = match parsed.parse(bytes) {
+        Ok(httparse::Status::Complete(length)) => length,
+        Ok(httparse::Status::Partial) => return Ok(None),
+        Err(httparse::Error::TooManyHeaders) => return Err(RequestError::HeadTooLarge),
+        Err(error) => return Err(RequestError::Malformed(error.to_string())),
+    };
+    if parsed.version != Some(1) {
+        return Err(RequestError::Malformed("not HTTP/1.1".into()));
+    }
+    let target = parsed.path.unwrap_or_default();
+    let mut request = Request {
+        method: parsed.method.unwrap_or_default().to_owned(),
+        path: target.split('?').next().unwrap_or_default().to_owned(),
+        keep_alive: true,
+        ..Request::default()
+    };
+    for header in parsed.headers.iter() {
+        take_header(&mut request, header.name, header.value)?;
+    }
+    Ok(Some((request, length)))
+}
+
+fn take_header(request: &mut Request, name: &str, value: &[u8]) -> Result<(), RequestError> {
+    let is = |wanted: &str| name.eq_ignore_ascii_case(wanted);
+    let value_lower = String::from_utf8_lossy(value).trim().to_ascii_lowercase();
+    if is("authorization") {
+        request.authorization = Some(value.to_vec());
+    } else if is("accept") {
+        request.wants_events |= has_item(&value_lower, cloude_protocol::agent::NDJSON);
+    } else if is("connection") {
+        request.keep_alive &= !has_item(&value_lower, "close");
+    } else if is("transfer-encoding") {
+        request.transfer_encoding = true;
+    } else if is("expect") {
+        request.expects_continue = value_lower == "100-continue";
+    } else if is("content-length") {
+        let digits =
+            !value_lower.is_empty() && value_lower.bytes().all(|byte| byte.is_ascii_digit());
+        let length = digits.then(|| value_lower.parse().ok()).flatten();
+        // Two lengths that disagree are how requests are smuggled.
+        if length.is_none()
+            || request
+                .content_length
+                .is_some_and(|earlier| Some(earlier) != length)
+        {
+            return Err(RequestError::Malformed(format!(
+                "Content-Length {value_lower:?}"
+            )));
+        }
+        request.content_length = length;
+    }
+    Ok(())
+}
+
+/// Whether a comma-separated list has `wanted`, parameters aside.
+fn has_item(list: &str, wanted: &str) -> bool {
+    list.split(',').any(|item| {
+        item.split(';')
+            .next()
+            .is_some_and(|name| name.trim() == wanted)
+    })
+}
+
+/// Read a body of `length` bytes, which the caller found acceptable.
+pub fn read_body(connection: &mut Connection, length: usize) -> Result<Vec<u8>, RequestError> {
+    let deadline = Instant::now() + BODY_TIME;
+    let mut body = std::mem::take(&mut connection.buffer);
+    if body.len() > length {
+        connection.buffer = body.split_off(length);
+    }
+    while body.len() < length {
+        let max = (length - body.len()).min(256 * 1024);
+        match connection.read(&mut body, max, deadline) {
+            Ok(0) | Err(_) => return Err(RequestError::Closed),
+            Ok(_) => {}
+        }
+    }
+    Ok(body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(text: &str) -> Result<Option<(Request, usize)>, RequestError> {
+        parse(text.as_bytes())
+    }
+
+    #[test]
+    fn a_head_is_parsed_once_whole() {
+        let text = "POST /execute?x=1 HTTP/1.1\r\nAuthorization: Bearer t\r\ncontent-length: 5\r\n\
+                    Accept: text/html, application/x-ndjson; q=1\r\nConnection: Keep-Alive, Close\r\n\r\nhello";
+        assert!(head(&text[..text.len() - 7]).unwrap().is_none());
+        let (request, length) = head(text).unwrap().unwrap();
+        assert_eq!(&text[length..], "hello");
+        assert_eq!(
+            (request.method.as_str(), request.path.as_str()),
+            ("POST", "/execute")
+        );
+        assert_eq!(request.authorization.as_deref(), Some(&b"Bearer t"[..]));
+        assert_eq!(request.content_length, Some(5));
+        assert!(request.wants_events);
+        assert!(!request.keep_alive);
+    }
+
+    #[test]
+    fn lengths_that_are_none_or_disagree_are_refused() {
+        for lengths in ["x", "-1", "+1", "1, 1", "", "99999999999999999999"] {
+            let text = format!("GET / HTTP/1.1\r\nContent-Length: {lengths}\r\n\r\n");
+            assert!(
+                matches!(head(&text), Err(RequestError::Malformed(_))),
+                "{lengths}"
+            );
+        }
+        let two = "GET / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n";
+        assert!(matches!(head(two), Err(RequestError::Malformed(_))));
+    }
+
+    #[test]
+    fn other_protocols_are_refused() {
+        for text in [
+            "GET / HTTP/1.0\r\n\r\n",
+            "\x16\x03\x01\x02",
+            "GET / HTTP/1.1\r\nbad header\r\n\r\n",
+        ] {
+            assert!(
+                matches!(head(text), Err(RequestError::Malformed(_))),
+                "{text:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn too_many_fields_are_refused() {
+        let text = format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(65));
+        assert_eq!(head(&text).unwrap_err(), RequestError::HeadTooLarge);
+    }
+}

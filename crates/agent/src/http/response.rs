@@ -1,0 +1,239 @@
+//! Answers: one JSON value, or a chunked stream of events.
+
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::time::{Duration, Instant};
+
+use cloude_protocol::agent::{ErrorBody, Event, NDJSON};
+
+use super::connection::Connection;
+use crate::execute::sink::{Collector, Sink};
+
+/// A client takes a whole answer in this time, or is dropped.
+const ANSWER_TIME: Duration = Duration::from_secs(60);
+
+/// More than this waiting for the client: no more is read from the program.
+const HIGH_WATER: usize = 256 * 1024;
+
+/// An answer that is one JSON value.
+#[derive(Debug)]
+pub struct Answer {
+    /// The status code.
+    pub status: u16,
+    /// The body.
+    pub json: Vec<u8>,
+    /// Methods for `Allow`, with 405.
+    pub allow: Option<&'static str>,
+}
+
+impl Answer {
+    /// 200 with `value`.
+    pub fn ok(value: &impl serde::Serialize) -> Answer {
+        match serde_json::to_vec(value) {
+            Ok(json) => Answer {
+                status: 200,
+                json,
+                allow: None,
+            },
+            Err(error) => Answer::error(500, format!("the answer could not be written: {error}")),
+        }
+    }
+
+    /// An [`ErrorBody`].
+    pub fn error(status: u16, error: impl Into<String>) -> Answer {
+        let json = serde_json::to_vec(&ErrorBody {
+            error: error.into(),
+        })
+        .unwrap_or_default();
+        Answer {
+            status,
+            json,
+            allow: None,
+        }
+    }
+
+    /// Send it, and say whether the connection goes on.
+    pub fn send(&self, connection: &Connection, keep_alive: bool) -> io::Result<()> {
+        let mut bytes = format!(
+            "HTTP/1.1 {} {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n",
+            self.status,
+            reason(self.status),
+            self.json.len(),
+        )
+        .into_bytes();
+        if self.status == 401 {
+            bytes.extend_from_slice(b"WWW-Authenticate: Bearer\r\n");
+        }
+        if let Some(methods) = self.allow {
+            bytes.extend_from_slice(format!("Allow: {methods}\r\n").as_bytes());
+        }
+        if !keep_alive {
+            bytes.extend_from_slice(b"Connection: close\r\n");
+        }
+        bytes.extend_from_slice(b"\r\n");
+        bytes.extend_from_slice(&self.json);
+        connection.write_all(&bytes, Instant::now() + ANSWER_TIME)
+    }
+}
+
+/// RFC 9110, section 15.
+fn reason(status: u16) -> &'static str {
+    match status {
+        200 => "OK",
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        408 => "Request Timeout",
+        409 => "Conflict",
+        411 => "Length Required",
+        413 => "Content Too Large",
+        431 => "Request Header Fields Too Large",
+        _ => "Internal Server Error",
+    }
+}
+
+/// Events to a client, one a chunk, as fast as it takes them.
+#[derive(Debug)]
+pub struct EventStream<'a> {
+    connection: &'a Connection,
+    /// Encoded and not yet taken, from `sent` on.
+    pending: Vec<u8>,
+    sent: usize,
+    gone: bool,
+}
+
+impl<'a> EventStream<'a> {
+    /// Begin the answer.
+    pub fn start(connection: &'a Connection) -> Self {
+        let head = format!(
+            "HTTP/1.1 200 OK\r\nContent-Type: {NDJSON}\r\nTransfer-Encoding: chunked\r\n\
+             Cache-Control: no-store\r\nConnection: close\r\n\r\n"
+        );
+        EventStream {
+            connection,
+            pending: head.into_bytes(),
+            sent: 0,
+            gone: false,
+        }
+    }
+
+    /// End the answer, waiting for the client to take it.
+    pub fn finish(mut self) -> io::Result<()> {
+        self.pending.extend_from_slice(b"0\r\n\r\n");
+        self.connection
+            .write_all(&self.pending[self.sent..], Instant::now() + ANSWER_TIME)
+    }
+
+    /// One event as a line, as a chunk (RFC 9112, section 7.1). The size goes in front once known,
+    /// in as many digits as any size has, so that nothing moves.
+    fn encode(&mut self, event: &Event) {
+        const SIZE: usize = 8;
+        let at = self.pending.len();
+        self.pending.extend_from_slice(b"00000000\r\n");
+        let body = self.pending.len();
+        if serde_json::to_writer(&mut self.pending, event).is_err() {
+            self.pending.truncate(at);
+            return;
+        }
+        self.pending.push(b'\n');
+        let size = format!("{:0SIZE$x}", self.pending.len() - body);
+        self.pending[at..at + SIZE].copy_from_slice(size.as_bytes());
+        self.pending.extend_from_slice(b"\r\n");
+    }
+}
+
+impl Sink for EventStream<'_> {
+    fn event(&mut self, event: Event) -> Option<Vec<u8>> {
+        if !self.gone {
+            self.encode(&event);
+            self.flush_some();
+        }
+        match event {
+            Event::Output { data, .. } => Some(data.0),
+            _ => None,
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        self.gone || self.pending.len() - self.sent < HIGH_WATER
+    }
+
+    fn wants_write(&self) -> bool {
+        !self.gone && self.sent < self.pending.len()
+    }
+
+    fn flush_some(&mut self) {
+        while self.wants_write() {
+            match self.connection.write_some(&self.pending[self.sent..]) {
+                Ok(0) => return,
+                Ok(written) => self.sent += written,
+                Err(_) => self.set_gone(),
+            }
+        }
+        self.pending.clear();
+        self.sent = 0;
+    }
+
+    fn is_gone(&self) -> bool {
+        self.gone
+    }
+
+    fn set_gone(&mut self) {
+        self.gone = true;
+        self.pending = Vec::new();
+        self.sent = 0;
+    }
+
+    fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.connection.as_fd())
+    }
+}
+
+/// Collects the events of one answer, while the client waits.
+#[derive(Debug)]
+pub struct OneShot<'a> {
+    connection: &'a Connection,
+    /// What was collected.
+    pub collector: Collector,
+    gone: bool,
+}
+
+impl<'a> OneShot<'a> {
+    /// For a client that waits on `connection`.
+    pub fn new(connection: &'a Connection) -> Self {
+        OneShot {
+            connection,
+            collector: Collector::default(),
+            gone: false,
+        }
+    }
+}
+
+impl Sink for OneShot<'_> {
+    fn event(&mut self, event: Event) -> Option<Vec<u8>> {
+        self.collector.event(event)
+    }
+
+    fn has_room(&self) -> bool {
+        true
+    }
+
+    fn wants_write(&self) -> bool {
+        false
+    }
+
+    fn flush_some(&mut self) {}
+
+    fn is_gone(&self) -> bool {
+        self.gone
+    }
+
+    fn set_gone(&mut self) {
+        self.gone = true;
+    }
+
+    fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.connection.as_fd())
+    }
+}

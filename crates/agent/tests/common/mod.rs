@@ -1,0 +1,242 @@
+//! An agent as an ordinary process, and a client that reads its answers byte by byte.
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use cloude_protocol::agent::{Event, ExecuteRequest, ExecuteResponse, Stage, StageName, Stream};
+use cloude_protocol::boot::ImageConfig;
+
+pub const TOKEN: &str = "0123456789abcdef";
+
+/// Long enough for a machine under load; nothing waits for it but a failing test.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+pub struct Agent {
+    process: Child,
+    pub directory: tempfile::TempDir,
+}
+
+pub fn agent() -> Agent {
+    agent_with(&ImageConfig::default())
+}
+
+pub fn agent_for(user: &str) -> Agent {
+    agent_with(&ImageConfig {
+        user: user.into(),
+        ..ImageConfig::default()
+    })
+}
+
+pub fn agent_with(image: &ImageConfig) -> Agent {
+    // SAFETY: reads a number.
+    assert_eq!(
+        unsafe { libc::geteuid() },
+        0,
+        "these tests make namespaces: run them as root"
+    );
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    std::fs::write(path("token"), TOKEN).unwrap();
+    std::fs::write(path("image.json"), serde_json::to_vec(image).unwrap()).unwrap();
+    std::fs::create_dir(path("work")).unwrap();
+    std::fs::create_dir(path("hidden")).unwrap();
+    std::fs::write(path("hidden/boot.json"), TOKEN).unwrap();
+    // The program's user must reach the work directory.
+    std::fs::set_permissions(
+        directory.path(),
+        std::os::unix::fs::PermissionsExt::from_mode(0o755),
+    )
+    .unwrap();
+    let process = Command::new(env!("CARGO_BIN_EXE_cloude-agent"))
+        .args(["--serve-unix", path("socket").to_str().unwrap()])
+        .args(["--token-file", path("token").to_str().unwrap()])
+        .args(["--image-config", path("image.json").to_str().unwrap()])
+        .args(["--work-dir", path("work").to_str().unwrap()])
+        .args(["--hide", path("hidden").to_str().unwrap()])
+        .stdin(Stdio::null())
+        .spawn()
+        .unwrap();
+    let agent = Agent { process, directory };
+    let deadline = Instant::now() + PATIENCE;
+    while UnixStream::connect(agent.directory.path().join("socket")).is_err() {
+        assert!(Instant::now() < deadline, "the agent does not listen");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    agent
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// An answer's status, head and body, the latter without its chunks.
+pub struct Answer {
+    pub status: u16,
+    pub head: String,
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    pub fn error(&self) -> String {
+        serde_json::from_slice::<cloude_protocol::agent::ErrorBody>(&self.body)
+            .unwrap()
+            .error
+    }
+
+    pub fn events(&self) -> Vec<Event> {
+        let lines = self
+            .body
+            .split(|byte| *byte == b'\n')
+            .filter(|line| !line.is_empty());
+        lines
+            .map(|line| serde_json::from_slice(line).unwrap())
+            .collect()
+    }
+}
+
+impl Agent {
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    pub fn connect(&self) -> UnixStream {
+        let stream = UnixStream::connect(self.directory.path().join("socket")).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream
+    }
+
+    /// Send `bytes` and read until the agent closes.
+    pub fn raw(&self, bytes: &[u8]) -> Answer {
+        let mut stream = self.connect();
+        stream.write_all(bytes).unwrap();
+        read_answer(&mut stream)
+    }
+
+    pub fn get(&self, path: &str) -> Answer {
+        let head = format!(
+            "GET {path} HTTP/1.1\r\nAuthorization: Bearer {TOKEN}\r\nConnection: close\r\n\r\n"
+        );
+        self.raw(head.as_bytes())
+    }
+
+    pub fn post(&self, body: &[u8], accept: &str) -> Answer {
+        self.raw(&execute_bytes(body, accept))
+    }
+
+    /// One-shot.
+    pub fn execute(&self, request: &ExecuteRequest) -> ExecuteResponse {
+        let answer = self.post(&serde_json::to_vec(request).unwrap(), "application/json");
+        assert_eq!(
+            answer.status,
+            200,
+            "{}",
+            String::from_utf8_lossy(&answer.body)
+        );
+        serde_json::from_slice(&answer.body).unwrap()
+    }
+
+    /// Streamed.
+    pub fn events(&self, request: &ExecuteRequest) -> Vec<Event> {
+        let answer = self.post(
+            &serde_json::to_vec(request).unwrap(),
+            "application/x-ndjson",
+        );
+        assert_eq!(
+            answer.status,
+            200,
+            "{}",
+            String::from_utf8_lossy(&answer.body)
+        );
+        answer.events()
+    }
+}
+
+pub fn execute_bytes(body: &[u8], accept: &str) -> Vec<u8> {
+    let head = format!(
+        "POST /execute HTTP/1.1\r\nAuthorization: Bearer {TOKEN}\r\nAccept: {accept}\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    [head.as_bytes(), body].concat()
+}
+
+pub fn read_answer(stream: &mut UnixStream) -> Answer {
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).unwrap();
+    let split = bytes
+        .windows(4)
+        .position(|window| window == b"\r\n\r\n")
+        .expect("a whole head");
+    let head = String::from_utf8(bytes[..split].to_vec()).unwrap();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    let rest = &bytes[split + 4..];
+    let body = if head.contains("Transfer-Encoding: chunked") {
+        unchunk(rest)
+    } else {
+        rest.to_vec()
+    };
+    Answer { status, head, body }
+}
+
+fn unchunk(mut bytes: &[u8]) -> Vec<u8> {
+    let mut body = Vec::new();
+    loop {
+        let end = bytes
+            .windows(2)
+            .position(|window| window == b"\r\n")
+            .expect("a chunk's size");
+        let size = usize::from_str_radix(std::str::from_utf8(&bytes[..end]).unwrap(), 16).unwrap();
+        bytes = &bytes[end + 2..];
+        if size == 0 {
+            return body;
+        }
+        body.extend_from_slice(&bytes[..size]);
+        bytes = &bytes[size + 2..];
+    }
+}
+
+pub fn request(argv: &[&str]) -> ExecuteRequest {
+    ExecuteRequest {
+        id: "test".into(),
+        files: vec![],
+        compile: None,
+        run: stage(argv),
+        stdin: Default::default(),
+        env: Default::default(),
+        working_dir: None,
+    }
+}
+
+pub fn stage(argv: &[&str]) -> Stage {
+    Stage {
+        argv: argv.iter().map(|text| text.to_string()).collect(),
+        wall_time_ms: PATIENCE.as_millis() as u64,
+        output_bytes: 1 << 20,
+    }
+}
+
+pub fn sh(script: &str) -> ExecuteRequest {
+    request(&["sh", "-c", script])
+}
+
+/// What was streamed of one stream of a stage, joined.
+pub fn streamed(events: &[Event], of_stage: StageName, of_stream: Stream) -> Vec<u8> {
+    let mut all = Vec::new();
+    for event in events {
+        if let Event::Output {
+            stage,
+            stream,
+            data,
+        } = event
+            && (*stage, *stream) == (of_stage, of_stream)
+        {
+            all.extend_from_slice(&data.0);
+        }
+    }
+    all
+}

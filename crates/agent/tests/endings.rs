@@ -1,0 +1,245 @@
+//! How a stage ends, and that everything in it ends with it.
+
+mod common;
+
+use std::io::Write as _;
+use std::time::{Duration, Instant};
+
+use cloude_protocol::agent::{Cause, StageResult};
+use common::*;
+
+fn run(agent: &Agent, request: &cloude_protocol::agent::ExecuteRequest) -> (StageResult, String) {
+    let response = agent.execute(request);
+    (response.result.run.unwrap(), response.run.stdout.to_text())
+}
+
+/// Processes of the whole machine whose command line holds `marker`.
+fn alive(marker: &str) -> usize {
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let lines = processes.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
+    lines
+        .filter(|line| String::from_utf8_lossy(line).contains(marker))
+        .count()
+}
+
+fn wait_until_dead(marker: &str) {
+    let deadline = Instant::now() + PATIENCE;
+    while alive(marker) > 0 {
+        assert!(Instant::now() < deadline, "{marker} still runs");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn exit_codes_are_the_programs_own() {
+    for code in [0, 1, 2, 42, 126, 127, 128, 137, 255] {
+        let (result, _) = run(&agent(), &sh(&format!("exit {code}")));
+        assert_eq!(
+            (result.cause, result.exit_code, result.signal),
+            (Cause::Exit, Some(code), None)
+        );
+    }
+}
+
+#[test]
+fn signals_are_told_by_number() {
+    for signal in [
+        libc::SIGTERM,
+        libc::SIGKILL,
+        libc::SIGSEGV,
+        libc::SIGPIPE,
+        libc::SIGHUP,
+    ] {
+        let (result, _) = run(&agent(), &sh(&format!("kill -{signal} $$; sleep 60")));
+        assert_eq!(
+            (result.cause, result.exit_code, result.signal),
+            (Cause::Signal, None, Some(signal))
+        );
+    }
+}
+
+#[test]
+fn the_wall_clock_limit_kills_the_whole_tree() {
+    let agent = agent();
+    let marker = format!("60.{}", agent.pid());
+    let mut request = sh(&format!(
+        "trap '' TERM INT HUP; sleep {marker} & setsid sleep {marker} & (setsid sh -c 'sleep {marker} & sleep {marker}' &) ; echo on; sleep {marker}"
+    ));
+    request.run.wall_time_ms = 700;
+    let (result, stdout) = run(&agent, &request);
+    assert_eq!(
+        (result.cause, result.exit_code, result.signal),
+        (Cause::WallTime, None, None)
+    );
+    assert_eq!(stdout, "on\n");
+    assert!(result.wall_time_us >= 700_000, "{}", result.wall_time_us);
+    assert_eq!(alive(&marker), 0);
+}
+
+#[test]
+fn what_the_program_leaves_behind_neither_holds_the_stage_nor_lives() {
+    let agent = agent();
+    let marker = format!("61.{}", agent.pid());
+    // Both keep the program's standard output open.
+    let request = sh(&format!(
+        "sleep {marker} & (setsid sleep {marker} &); echo done; exit 3"
+    ));
+    let (result, stdout) = run(&agent, &request);
+    assert_eq!((result.cause, result.exit_code), (Cause::Exit, Some(3)));
+    assert_eq!(stdout, "done\n");
+    assert_eq!(alive(&marker), 0);
+}
+
+#[test]
+fn orphans_are_reaped_while_the_program_runs() {
+    let script = "for i in 1 2 3; do (sh -c 'exit 1' &) ; done; sleep 0.3; grep -l '^State:.Z' /proc/[0-9]*/status; echo none";
+    let (_, stdout) = run(&agent(), &sh(script));
+    assert_eq!(stdout, "none\n");
+}
+
+#[test]
+fn a_client_that_goes_away_ends_the_program() {
+    for accept in ["application/json", "application/x-ndjson"] {
+        let agent = agent();
+        let marker = format!("62.{}", agent.pid());
+        let body = serde_json::to_vec(&sh(&format!("sleep {marker} & sleep {marker}"))).unwrap();
+        let mut stream = agent.connect();
+        stream.write_all(&execute_bytes(&body, accept)).unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        while alive(&marker) < 3 {
+            assert!(Instant::now() < deadline, "the program does not start");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        drop(stream);
+        wait_until_dead(&marker);
+    }
+}
+
+#[test]
+fn the_death_of_the_agent_ends_the_program() {
+    let agent = agent();
+    let marker = format!("63.{}", agent.pid());
+    let body = serde_json::to_vec(&sh(&format!("sleep {marker} & sleep {marker}"))).unwrap();
+    let mut stream = agent.connect();
+    stream
+        .write_all(&execute_bytes(&body, "application/json"))
+        .unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while alive(&marker) < 3 {
+        assert!(Instant::now() < deadline, "the program does not start");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    drop(agent);
+    wait_until_dead(&marker);
+}
+
+#[test]
+fn a_missing_command_is_named_with_the_path_searched() {
+    let mut request = request(&["python9"]);
+    request.env.insert("PATH".into(), "/bin:/nowhere".into());
+    let (result, _) = run(&agent(), &request);
+    assert_eq!(result.cause, Cause::Infrastructure);
+    assert_eq!(
+        result.message.unwrap(),
+        "python9: not found in the image's PATH (/bin:/nowhere)"
+    );
+}
+
+#[test]
+fn commands_that_cannot_be_executed_say_why() {
+    let cases = [
+        ("./nothing", "", None, "./nothing: not found"),
+        (
+            "./plain",
+            "x",
+            None,
+            "./plain: not executable for the image's user",
+        ),
+        (
+            "./text",
+            "x",
+            Some(0o755),
+            "./text: neither a program for this machine nor a script with a #! line",
+        ),
+        (
+            "./lost",
+            "#!/no/shell\n",
+            Some(0o755),
+            "./lost: its interpreter (the #! line's, or the dynamic loader) is not in the image",
+        ),
+    ];
+    for (command, content, mode, expected) in cases {
+        let mut request = request(&[command]);
+        if !content.is_empty() {
+            let path = command.trim_start_matches("./").to_owned();
+            request.files.push(cloude_protocol::agent::File {
+                path,
+                content: content.into(),
+                mode,
+            });
+        }
+        let (result, _) = run(&agent(), &request);
+        assert_eq!(
+            (result.cause, result.message.as_deref()),
+            (Cause::Infrastructure, Some(expected))
+        );
+    }
+}
+
+#[test]
+fn a_working_directory_that_is_not_there_is_named() {
+    let agent = agent();
+    let mut request = sh("true");
+    request.working_dir = Some("deep/down".into());
+    let (result, _) = run(&agent, &request);
+    let message = result.message.unwrap();
+    assert!(
+        message.contains("/work/deep/down: No such file"),
+        "{message}"
+    );
+}
+
+#[test]
+fn cpu_time_and_memory_are_of_the_whole_tree() {
+    let script = "sh -c 'i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done'; x=$(head -c 20000000 /dev/zero | tr '\\0' a); true";
+    let (result, _) = run(&agent(), &sh(script));
+    assert!(result.cpu_time_us > 10_000, "{}", result.cpu_time_us);
+    assert!(
+        result.cpu_time_us <= 8 * result.wall_time_us,
+        "{} of {}",
+        result.cpu_time_us,
+        result.wall_time_us
+    );
+    assert!(
+        result.peak_memory_bytes > 20_000_000,
+        "{}",
+        result.peak_memory_bytes
+    );
+}
+
+#[test]
+fn a_failed_compile_stage_ends_the_execution() {
+    let mut request = sh("echo never");
+    request.compile = Some(stage(&["sh", "-c", "echo broken >&2; exit 4"]));
+    let response = agent().execute(&request);
+    assert_eq!(response.compile.stderr.to_text(), "broken\n");
+    assert_eq!(response.result.compile.unwrap().exit_code, Some(4));
+    assert_eq!(
+        (response.result.run, response.run.stdout.to_text()),
+        (None, String::new())
+    );
+}
+
+#[test]
+fn the_run_stage_finds_what_the_compile_stage_made() {
+    let mut request = sh("cat made; cat");
+    request.compile = Some(stage(&["sh", "-c", "echo stage one > made; cat"]));
+    request.stdin = "stdin".into();
+    let response = agent().execute(&request);
+    assert_eq!(
+        response.compile.stdout.to_text(),
+        "",
+        "the compile stage reads nothing"
+    );
+    assert_eq!(response.run.stdout.to_text(), "stage one\nstdin");
+}
