@@ -1,0 +1,46 @@
+//! HTTP as everybody has it: curl(1).
+
+use std::process::Command;
+
+use serde_json::Value;
+
+/// An answer.
+#[derive(Debug)]
+pub struct Answer {
+    /// The HTTP status code.
+    pub status: u16,
+    /// The headers, as they came.
+    pub headers: String,
+    /// The body as JSON, or null where it is none.
+    pub body: Value,
+}
+
+/// GET; none if nobody answers.
+pub fn get(url: &str) -> Option<Answer> {
+    curl(&[url])
+}
+
+/// POST of JSON.
+pub fn post(url: &str, body: &str) -> Answer {
+    let answer = curl(&["--header", "content-type: application/json", "--data-binary", body, url]);
+    answer.unwrap_or_else(|| panic!("{url} did not answer"))
+}
+
+/// Any curl command line; none if nobody answers.
+pub fn curl(arguments: &[&str]) -> Option<Answer> {
+    let output = Command::new("curl")
+        .args(["--silent", "--show-error", "--noproxy", "*", "--max-time", "300", "--dump-header", "/dev/stderr", "--write-out", "\n%{http_code}"])
+        .args(arguments)
+        .output()
+        .unwrap_or_else(|error| panic!("curl: {error}: run tools/setup"));
+    if !output.status.success() {
+        return None;
+    }
+    let text = String::from_utf8_lossy(&output.stdout);
+    let (body, status) = text.rsplit_once('\n')?;
+    Some(Answer {
+        status: status.parse().ok()?,
+        headers: String::from_utf8_lossy(&output.stderr).to_lowercase(),
+        body: serde_json::from_str(body).unwrap_or(Value::Null),
+    })
+}

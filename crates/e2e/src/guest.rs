@@ -1,0 +1,65 @@
+//! Guests booted by hand with `cloude-vmm run`.
+
+use std::io::{Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use cloude_initramfs_builder::boot_segment::BootSegment;
+use cloude_protocol::boot::BootConfig;
+
+use crate::binaries;
+
+/// A boot segment with the agent, a kernel's modules and a configuration, as a file.
+pub fn boot_segment(folder: &Path, kernel: &Path, shell: bool) -> PathBuf {
+    let config = BootConfig {
+        token: "0".repeat(64),
+        hostname: "cloude".to_owned(),
+        network: None,
+        copy_output_to_console: false,
+        shell,
+    };
+    let segment = BootSegment::new().agent_file(&binaries::agent()).unwrap().kernel(kernel).unwrap().boot_config(&config).unwrap();
+    let path = folder.join(if shell { "shell.cpio" } else { "boot.cpio" });
+    std::io::copy(&mut segment.to_memfd().unwrap(), &mut std::fs::File::create(&path).unwrap()).unwrap();
+    path
+}
+
+/// Boots a language's image to the agent's shell on the console, types when the prompt is there, and
+/// waits for the VM's end. A guest that does not end within two minutes is an error.
+pub fn type_at_shell(kernel: &Path, language: &str, options: &[&str], input: &str) -> Output {
+    binaries::require_kvm();
+    let folder = tempfile::tempdir().unwrap();
+    let segment = boot_segment(folder.path(), kernel, true);
+    let image = binaries::image(language);
+    let mut command = vmm(kernel, &[&image, &segment]);
+    command.args(["--memory", "256", "--console"]).args(options);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // Held to the end: the end of the input is not the end of the guest.
+    let mut stdin = child.stdin.take().unwrap();
+    let mut stdout = child.stdout.take().unwrap();
+    let mut console = Vec::new();
+    let mut buffer = [0; 4096];
+    let mut typed = false;
+    while let Ok(count @ 1..) = stdout.read(&mut buffer) {
+        console.extend_from_slice(&buffer[..count]);
+        // What is typed before the terminal is open is lost.
+        if !typed && console.windows(2).any(|two| two == b"# " || two == b"$ ") {
+            stdin.write_all(input.as_bytes()).unwrap();
+            typed = true;
+        }
+    }
+    let mut output = child.wait_with_output().unwrap();
+    output.stdout = console;
+    output
+}
+
+/// `timeout 120 cloude-vmm run` with a kernel and segments.
+pub fn vmm(kernel: &Path, segments: &[&Path]) -> Command {
+    let mut command = Command::new("timeout");
+    command.args(["--kill-after=5", "120"]).arg(binaries::binary("cloude-vmm")).args(["run", "--kernel"]).arg(kernel);
+    for segment in segments {
+        command.arg("--initramfs").arg(segment);
+    }
+    command.stdin(Stdio::null());
+    command
+}

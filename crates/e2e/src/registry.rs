@@ -1,0 +1,84 @@
+//! A real registry on loopback, with a password.
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use crate::host;
+
+/// The only user.
+pub const USER: &str = "cloude";
+/// The user's password.
+pub const PASSWORD: &str = "secret";
+/// The line of `htpasswd -Bbn cloude secret`: bcrypt is all that the registry takes.
+const HTPASSWD: &str = "cloude:$2y$05$CVI01AxC08Mxs03aZe2EMOlWm9JzGd0IO7UeGA/IR3Na0KPjclLyu\n";
+
+/// `docker-registry`, ended with the value.
+pub struct Registry {
+    child: Child,
+    address: String,
+    folder: TempDir,
+}
+
+impl Registry {
+    /// Starts one and waits until it answers.
+    pub fn start() -> Self {
+        let folder = tempfile::Builder::new().prefix("cloude-registry-").tempdir().unwrap();
+        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+        let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+        std::fs::write(path("htpasswd"), HTPASSWD).unwrap();
+        std::fs::create_dir(path("docker")).unwrap();
+        // base64 of USER:PASSWORD, as `docker login` writes it.
+        let login = format!(r#"{{"auths":{{"{address}":{{"auth":"Y2xvdWRlOnNlY3JldA=="}}}}}}"#);
+        std::fs::write(folder.path().join("docker/config.json"), login).unwrap();
+        let config = format!(
+            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: \"{}\"}}}}\n\
+             http: {{addr: \"{address}\"}}\nauth: {{htpasswd: {{realm: test, path: \"{}\"}}}}\n",
+            path("data"),
+            path("htpasswd")
+        );
+        std::fs::write(path("config.yml"), config).unwrap();
+        let log = std::fs::File::create(path("log")).unwrap();
+        let child = Command::new("docker-registry")
+            .args(["serve", &path("config.yml")])
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap_or_else(|error| panic!("docker-registry: {error}: run tools/setup"));
+        let registry = Registry { child, address, folder };
+        host::wait_for("the registry answers", Duration::from_secs(60), || std::net::TcpStream::connect(&registry.address).ok());
+        registry
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// A `DOCKER_CONFIG` folder with the credentials.
+    pub fn docker_config(&self) -> std::path::PathBuf {
+        self.folder.path().join("docker")
+    }
+
+    /// Pushes a layout's tag under a name, and gives the reference to pull.
+    pub fn push(&self, layout: &Path, tag: &str, name: &str) -> String {
+        let reference = format!("{}/{name}:{tag}", self.address);
+        let credentials = format!("{USER}:{PASSWORD}");
+        let source = format!("oci:{}:{tag}", layout.display());
+        let target = format!("docker://{reference}");
+        let arguments = ["copy", "--quiet", "--insecure-policy", "--dest-tls-verify=false", "--dest-creds", &credentials, &source, &target];
+        host::run("skopeo", &arguments);
+        reference
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
