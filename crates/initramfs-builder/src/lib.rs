@@ -12,3 +12,11 @@ pub mod cpio;
 pub mod layer;
 pub mod limits;
 pub mod tree;
+
+// Sources of layers, and what is made of them.
+pub mod cache;
+pub mod debian;
+pub mod pipeline;
+pub mod registry;
+pub mod source;
+pub mod store;

@@ -1,0 +1,241 @@
+//! What the command line takes.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use cloude_initramfs_builder::archive::Output;
+use cloude_initramfs_builder::limits::Limits;
+use cloude_initramfs_builder::pipeline::Platform;
+
+/// Build the images that micro-VMs boot from, and look after them.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100)]
+pub struct Cli {
+    /// Where blobs, packages and images are kept [default: ~/.cache/cloude]
+    #[arg(long, global = true, env = "CLOUDE_CACHE_DIR", value_name = "DIR", hide_env_values = true)]
+    pub cache_dir: Option<PathBuf>,
+    /// Where images are kept [default: images in the cache]
+    #[arg(long, global = true, env = "VM_INITRAMFS_DIR", value_name = "DIR", hide_env_values = true)]
+    pub images_dir: Option<PathBuf>,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Build images from a registry, a local archive or Debian packages
+    Build(Box<BuildArgs>),
+    /// Show what an image, or any initramfs, holds
+    Inspect(InspectArgs),
+    /// List the images
+    Ls(LsArgs),
+    /// Delete images
+    Rm(RmArgs),
+    /// Delete what no image needs: blobs, packages, broken transfers
+    Prune(PruneArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct BuildArgs {
+    /// registry/name:tag, registry/name@sha256:…, oci:PATH[:TAG], docker-archive:PATH,
+    /// debian:SUITE[,PACKAGE…], or the path of a local image
+    #[arg(value_name = "SOURCE", required_unless_present_any = ["language", "all_languages"])]
+    pub sources: Vec<String>,
+    /// A language, from languages/NAME.toml; may be given several times
+    #[arg(short, long, value_name = "NAME")]
+    pub language: Vec<String>,
+    /// Every language there is
+    #[arg(long)]
+    pub all_languages: bool,
+    /// Where the language files are
+    #[arg(long, env = "LANGUAGES_CONFIG_PATH", value_name = "DIR", hide_env_values = true)]
+    pub languages_dir: Option<PathBuf>,
+    /// Of a language: its image, its Debian packages, or packages only where no registry is reached
+    #[arg(long, value_enum, default_value = "auto")]
+    pub source: SourceChoice,
+    /// Another package for a debian: source; may be given several times
+    #[arg(long, value_name = "PACKAGE")]
+    pub package: Vec<String>,
+    /// The image's name, rather than one made of its source
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Write to a file instead of the images
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Compression of the initramfs; plain boots fastest
+    #[arg(long, value_enum, default_value = "plain")]
+    pub format: Format,
+    /// Level for zstd, 1 to 19
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(i32).range(1..=19))]
+    pub level: i32,
+    /// Of an image for several platforms
+    #[arg(long, default_value_t = Platform::default())]
+    pub platform: Platform,
+    /// Refuse an image that a VM with this much memory cannot boot, such as 512M or 2G
+    #[arg(long, value_name = "SIZE", value_parser = super::text::parse_size)]
+    pub memory: Option<u64>,
+    /// Times later than this become this, in seconds since 1970
+    #[arg(long, env = "SOURCE_DATE_EPOCH", value_name = "SECONDS", hide_env_values = true)]
+    pub source_date_epoch: Option<u32>,
+    /// Build even if the image is up to date
+    #[arg(short, long)]
+    pub force: bool,
+    /// Ask again what the tag or the suite is now
+    #[arg(long)]
+    pub pull: bool,
+    /// Append the modules of this kernel (a folder of `kernel/fetch`), to boot by hand; with --agent
+    #[arg(long, value_name = "DIR", requires = "output", requires = "agent")]
+    pub kernel: Option<PathBuf>,
+    /// Append this agent and run a shell on the console, to boot by hand
+    #[arg(long, value_name = "FILE", requires = "output")]
+    pub agent: Option<PathBuf>,
+    #[command(flatten)]
+    pub network: NetworkArgs,
+    #[command(flatten)]
+    pub limits: LimitArgs,
+    /// One JSON object a line: events, and what was built
+    #[arg(long)]
+    pub json: bool,
+    /// Say nothing but errors
+    #[arg(short, long, conflicts_with = "json")]
+    pub quiet: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Network")]
+pub struct NetworkArgs {
+    /// Ask this mirror first, such as docker.io=https://mirror.example; for Debian, debian=URL
+    #[arg(long, value_name = "REGISTRY=URL", env = "CLOUDE_MIRRORS", value_delimiter = ',', hide_env_values = true)]
+    pub mirror: Vec<String>,
+    /// Allow plain http for this host; loopback needs no allowing
+    #[arg(long, value_name = "HOST", env = "CLOUDE_ALLOW_HTTP", value_delimiter = ',', hide_env_values = true)]
+    pub allow_http: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Limits on an image")]
+pub struct LimitArgs {
+    /// Layers
+    #[arg(long, value_name = "N", default_value_t = Limits::default().max_layers)]
+    pub max_layers: u64,
+    /// Files, directories and links
+    #[arg(long, value_name = "N", default_value_t = Limits::default().max_entries)]
+    pub max_entries: u64,
+    /// All layers, compressed [default: 8G]
+    #[arg(long, value_name = "SIZE", value_parser = super::text::parse_size)]
+    pub max_compressed_bytes: Option<u64>,
+    /// All layers, unpacked [default: 16G]
+    #[arg(long, value_name = "SIZE", value_parser = super::text::parse_size)]
+    pub max_unpacked_bytes: Option<u64>,
+    /// Bytes out of a decompressor for each byte into it
+    #[arg(long, value_name = "N", default_value_t = Limits::default().max_ratio)]
+    pub max_ratio: u64,
+    /// One file [default: 4G - 1, the format's own limit]
+    #[arg(long, value_name = "SIZE", value_parser = super::text::parse_size)]
+    pub max_file_bytes: Option<u64>,
+    /// A whole path
+    #[arg(long, value_name = "N", default_value_t = Limits::default().max_path_bytes)]
+    pub max_path_bytes: u64,
+    /// One file name
+    #[arg(long, value_name = "N", default_value_t = Limits::default().max_name_bytes)]
+    pub max_name_bytes: u64,
+    /// A symlink's target
+    #[arg(long, value_name = "N", default_value_t = Limits::default().max_symlink_bytes)]
+    pub max_symlink_bytes: u64,
+    /// One extension header of a tar
+    #[arg(long, value_name = "N", default_value_t = Limits::default().max_header_bytes)]
+    pub max_header_bytes: u64,
+    /// All names and link targets together [default: 256M]
+    #[arg(long, value_name = "SIZE", value_parser = super::text::parse_size)]
+    pub max_metadata_bytes: Option<u64>,
+    /// Pieces of a sparse file
+    #[arg(long, value_name = "N", default_value_t = Limits::default().max_sparse_segments)]
+    pub max_sparse_segments: u64,
+    /// Directory lookups to merge the layers
+    #[arg(long, value_name = "N", default_value_t = Limits::default().max_lookups)]
+    pub max_lookups: u64,
+}
+
+impl LimitArgs {
+    pub fn limits(&self) -> Limits {
+        let default = Limits::default();
+        Limits {
+            max_layers: self.max_layers,
+            max_entries: self.max_entries,
+            max_compressed_bytes: self.max_compressed_bytes.unwrap_or(default.max_compressed_bytes),
+            max_unpacked_bytes: self.max_unpacked_bytes.unwrap_or(default.max_unpacked_bytes),
+            max_ratio: self.max_ratio,
+            max_file_bytes: self.max_file_bytes.unwrap_or(default.max_file_bytes),
+            max_path_bytes: self.max_path_bytes,
+            max_name_bytes: self.max_name_bytes,
+            max_symlink_bytes: self.max_symlink_bytes,
+            max_header_bytes: self.max_header_bytes,
+            max_metadata_bytes: self.max_metadata_bytes.unwrap_or(default.max_metadata_bytes),
+            max_sparse_segments: self.max_sparse_segments,
+            max_lookups: self.max_lookups,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SourceChoice {
+    /// The image, or the packages where the registry is not reached
+    Auto,
+    /// The image
+    Image,
+    /// The packages
+    Debian,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Format {
+    Plain,
+    Zstd,
+    Lz4,
+}
+
+impl Format {
+    pub fn output(self, level: i32) -> Output {
+        match self {
+            Format::Plain => Output::Plain,
+            Format::Zstd => Output::Zstd { level },
+            Format::Lz4 => Output::Lz4,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct InspectArgs {
+    /// The name of an image, or the path of an initramfs
+    pub image: String,
+    /// List every entry
+    #[arg(short, long)]
+    pub files: bool,
+    /// As JSON; with --files one object a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct LsArgs {
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct RmArgs {
+    /// Names of images
+    #[arg(required = true)]
+    pub names: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct PruneArgs {
+    /// Say what would be deleted, and delete nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+}

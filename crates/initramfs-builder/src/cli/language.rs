@@ -1,0 +1,83 @@
+//! Languages as sources of images.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use cloude_initramfs_builder::source::{Packages, Source};
+use cloude_protocol::language::Language;
+
+use super::Failure;
+use super::args::SourceChoice;
+
+/// The folder of language files: as told, or the checkout's, or the one beside the program's folder.
+pub fn dir(told: Option<&Path>) -> Result<PathBuf, Failure> {
+    if let Some(dir) = told {
+        return Ok(dir.to_owned());
+    }
+    let mut tried = vec![PathBuf::from("languages")];
+    if let Ok(program) = std::env::current_exe() {
+        // PREFIX/bin, or target/debug of the checkout.
+        tried.extend(program.ancestors().skip(2).take(3).map(|dir| dir.join("languages")));
+    }
+    tried.iter().find(|dir| dir.is_dir()).cloned().ok_or_else(|| {
+        Failure::new("there is no languages/ here; name it with --languages-dir or LANGUAGES_CONFIG_PATH")
+    })
+}
+
+/// The names of all languages.
+pub fn all(dir: &Path) -> Result<Vec<String>, Failure> {
+    let at = |error| Failure::new(format!("reading `{}`: {error}", dir.display()));
+    let mut names = Vec::new();
+    for entry in fs::read_dir(dir).map_err(at)? {
+        let path = entry.map_err(at)?.path();
+        if path.extension().is_some_and(|extension| extension == "toml")
+            && let Some(name) = path.file_stem().and_then(|stem| stem.to_str())
+        {
+            names.push(name.to_owned());
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// Reads a language by its name or one of its aliases.
+pub fn load(dir: &Path, name: &str) -> Result<Language, Failure> {
+    let names = all(dir)?;
+    let wanted = name.to_lowercase();
+    if names.contains(&wanted) {
+        return read(dir, &wanted);
+    }
+    for candidate in &names {
+        let language = read(dir, candidate)?;
+        if language.aliases.contains(&wanted) {
+            return Ok(language);
+        }
+    }
+    Err(Failure::new(format!("there is no language `{name}`; there are {}", names.join(", "))))
+}
+
+fn read(dir: &Path, name: &str) -> Result<Language, Failure> {
+    let path = dir.join(format!("{name}.toml"));
+    let text = fs::read_to_string(&path)
+        .map_err(|error| Failure::new(format!("reading `{}`: {error}", path.display())))?;
+    toml::from_str(&text).map_err(|error| Failure::new(format!("`{}`: {error}", path.display())))
+}
+
+/// Where a language's image comes from, and where if that is not reached.
+pub fn sources(
+    language: &Language,
+    choice: SourceChoice,
+) -> Result<(Source, Option<Source>), Failure> {
+    let debian = &language.image.debian;
+    let packages = Packages::new(&debian.suite, &debian.packages, debian.env.clone());
+    let debian = packages.map(Source::Debian).map_err(Failure::new)?;
+    let image = || -> Result<Source, Failure> {
+        let reference = language.image.reference.parse().map_err(Failure::new)?;
+        Ok(Source::Registry(reference))
+    };
+    Ok(match choice {
+        SourceChoice::Auto => (image()?, Some(debian)),
+        SourceChoice::Image => (image()?, None),
+        SourceChoice::Debian => (debian, None),
+    })
+}

@@ -1,0 +1,93 @@
+//! `cloude-initramfs ls`, `rm` and `prune`.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use cloude_initramfs_builder::pipeline::prune as prune_cache;
+use cloude_initramfs_builder::store::{Metadata, StoredImage};
+use serde::Serialize;
+
+use super::args::{LsArgs, PruneArgs, RmArgs};
+use super::inspect::print_json;
+use super::paths::Paths;
+use super::{Failure, text};
+
+#[derive(Serialize)]
+struct Listed<'a> {
+    name: &'a str,
+    path: &'a PathBuf,
+    #[serde(flatten)]
+    metadata: &'a Metadata,
+}
+
+pub fn ls(args: &LsArgs, paths: &Paths) -> Result<(), Failure> {
+    let images = paths.store().list()?;
+    if args.json {
+        let listed: Vec<Listed<'_>> = images.iter().map(listed).collect();
+        return print_json(&listed);
+    }
+    if images.is_empty() {
+        eprintln!("no images in {}; `cloude-initramfs build --language python` makes one", paths.images.display());
+        return Ok(());
+    }
+    let width = images.iter().map(|image| image.name.len()).max().unwrap_or(0).max(4);
+    println!("{:width$}  {:>10}  {:>10}  {:>15}  SOURCE", "NAME", "SIZE", "MEMORY", "BUILT");
+    for image in &images {
+        let metadata = &image.metadata;
+        println!(
+            "{:width$}  {:>10}  {:>10}  {:>15}  {}",
+            image.name,
+            text::size(metadata.summary.archive_bytes),
+            text::size(metadata.required_memory),
+            age_of(metadata.built_at),
+            metadata.source,
+        );
+    }
+    Ok(())
+}
+
+fn listed(image: &StoredImage) -> Listed<'_> {
+    Listed { name: &image.name, path: &image.path, metadata: &image.metadata }
+}
+
+pub fn rm(args: &RmArgs, paths: &Paths) -> Result<(), Failure> {
+    let store = paths.store();
+    for name in &args.names {
+        let freed = store.remove(name)?;
+        println!("{name}: removed, {} freed", text::size(freed));
+    }
+    Ok(())
+}
+
+#[derive(Serialize)]
+struct PruneReport {
+    dry_run: bool,
+    freed_bytes: u64,
+    files: Vec<PathBuf>,
+}
+
+pub fn prune(args: &PruneArgs, paths: &Paths) -> Result<(), Failure> {
+    let images = paths.store().list()?;
+    let needed: HashSet<&str> =
+        images.iter().flat_map(|image| image.metadata.needs()).collect();
+    let pruned = prune_cache(&paths.cache, args.dry_run, |item| needed.contains(item))?;
+    let freed_bytes = pruned.iter().map(|file| file.bytes).sum();
+    if args.json {
+        let files = pruned.into_iter().map(|file| file.path).collect();
+        return print_json(&PruneReport { dry_run: args.dry_run, freed_bytes, files });
+    }
+    let verb = if args.dry_run { "would delete" } else { "deleted" };
+    for file in &pruned {
+        println!("{verb} {} ({})", file.path.display(), text::size(file.bytes));
+    }
+    let verb = if args.dry_run { "would free" } else { "freed" };
+    println!("{verb} {} in {} files", text::size(freed_bytes), pruned.len());
+    Ok(())
+}
+
+/// How long ago a time was, in words.
+pub fn age_of(built_at: u64) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    text::age(now.saturating_sub(built_at))
+}

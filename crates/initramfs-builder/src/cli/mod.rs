@@ -1,0 +1,93 @@
+//! The command line.
+
+mod args;
+mod build;
+mod inspect;
+mod jsonl;
+mod language;
+mod manage;
+mod paths;
+mod progress;
+mod text;
+
+use std::fmt;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use clap::Parser;
+use cloude_initramfs_builder::pipeline::{BuildError, Cancel};
+use cloude_initramfs_builder::store::StoreError;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+use args::{Cli, Command};
+
+/// Why a command failed, in one line.
+#[derive(Debug)]
+pub struct Failure {
+    message: String,
+    code: u8,
+}
+
+impl Failure {
+    /// An ordinary failure: exit code 1.
+    pub fn new(message: impl fmt::Display) -> Self {
+        Failure { message: message.to_string(), code: 1 }
+    }
+
+    /// The command line makes no sense: exit code 2.
+    pub fn usage(message: impl fmt::Display) -> Self {
+        Failure { message: message.to_string(), code: 2 }
+    }
+}
+
+impl From<BuildError> for Failure {
+    fn from(error: BuildError) -> Self {
+        // 128 and the number of SIGINT, as a shell says it.
+        let code = if matches!(error, BuildError::Cancelled) { 130 } else { 1 };
+        Failure { message: error.to_string(), code }
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Failure::new(error)
+    }
+}
+
+/// Runs the command.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cancel_on_signals() {
+        Ok(cancel) => run(cli, &cancel),
+        Err(error) => Err(Failure::new(format!("handling signals: {error}"))),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("cloude-initramfs: {}", failure.message);
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+fn run(cli: Cli, cancel: &Cancel) -> Result<(), Failure> {
+    let paths = paths::Paths::new(cli.cache_dir, cli.images_dir);
+    match cli.command {
+        Command::Build(args) => build::run(*args, &paths, cancel),
+        Command::Inspect(args) => inspect::run(&args, &paths),
+        Command::Ls(args) => manage::ls(&args, &paths),
+        Command::Rm(args) => manage::rm(&args, &paths),
+        Command::Prune(args) => manage::prune(&args, &paths),
+    }
+}
+
+/// The first signal ends the work in good order; the second ends the process.
+fn cancel_on_signals() -> std::io::Result<Cancel> {
+    let flag = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        signal_hook::flag::register_conditional_shutdown(signal, 130, flag.clone())?;
+        signal_hook::flag::register(signal, flag.clone())?;
+    }
+    Ok(Cancel::from_flag(flag))
+}

@@ -1,0 +1,83 @@
+//! Debian packages as a source: mmdebstrap unpacks them, and its tar is the image's one layer.
+//!
+//! Packages are unpacked and not configured (`--variant=extract`), which needs no root, no chroot and
+//! a tenth of the time. What programs need of what the maintainer scripts would have done is made by
+//! our own hooks: links of the merged /usr, accounts, the certificate bundle, the usual alternatives.
+
+mod process;
+mod sources;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use cloude_protocol::boot::ImageConfig;
+
+pub(crate) use process::Mmdebstrap;
+
+use crate::source::Packages;
+
+/// In every image: accounts, the file system's directories, `/bin/sh`, and the C.UTF-8 locale.
+pub const BASE_PACKAGES: [&str; 4] = ["base-files", "base-passwd", "dash", "libc-bin"];
+
+/// Debian's own default, /etc/profile.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// How to reach Debian.
+#[derive(Clone, Debug, Default)]
+pub struct DebianOptions {
+    /// The mirror's URL. Without one: the host's own apt sources for the suite, else deb.debian.org.
+    pub mirror: Option<String>,
+}
+
+/// Why packages did not become an image.
+#[derive(Debug, thiserror::Error)]
+pub enum DebianError {
+    /// mmdebstrap is not installed.
+    #[error("building from Debian packages needs mmdebstrap; run `apt-get install mmdebstrap`")]
+    NotInstalled,
+    /// It could not be started.
+    #[error("starting mmdebstrap: {0}")]
+    Start(#[source] io::Error),
+    /// It failed; the message has its last words.
+    #[error("mmdebstrap failed ({status}):\n{output}")]
+    Failed {
+        /// How it ended.
+        status: String,
+        /// The last lines that it printed.
+        output: String,
+    },
+    /// A folder for it could not be made.
+    #[error("preparing `{path}` for mmdebstrap: {source}")]
+    Prepare {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// What programs are told: Debian's path, and what the language adds.
+pub(crate) fn image_config(packages: &Packages) -> ImageConfig {
+    let mut env = BTreeMap::from([("PATH".to_owned(), DEFAULT_PATH.to_owned())]);
+    env.extend(packages.env.clone());
+    ImageConfig {
+        env: env.iter().map(|(name, value)| format!("{name}={value}")).collect(),
+        cmd: vec!["/bin/sh".to_owned()],
+        ..ImageConfig::default()
+    }
+}
+
+/// All packages to ask for, sorted, each once.
+fn package_names(packages: &Packages) -> Vec<&str> {
+    let asked = packages.packages.iter().map(String::as_str);
+    let mut all: Vec<&str> = asked.chain(BASE_PACKAGES).collect();
+    all.sort_unstable();
+    all.dedup();
+    all
+}
+
+/// A word of a shell command.
+fn quote(path: &Path) -> String {
+    format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
+}

@@ -1,0 +1,245 @@
+//! From a source to an initramfs: resolve, read layers in parallel, merge them in order, write.
+
+mod error;
+mod image;
+mod layers;
+mod progress;
+mod prune;
+mod request;
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use tempfile::NamedTempFile;
+
+pub use error::BuildError;
+pub(crate) use image::{BlobRead, Descriptor, Image, OpenLayer};
+pub use prune::prune;
+pub use progress::{Cancel, Event, NoProgress, Progress};
+pub use request::{BuildRequest, Destination, Platform, PlatformError};
+
+use crate::archive::{ImageOptions, write_image};
+use crate::cache::BlobCache;
+use crate::debian::{self, Mmdebstrap};
+use crate::layer::{Compression, Context, Layer};
+use crate::registry::RegistryImages;
+use crate::source::{Packages, Source, archive};
+use crate::store::{self, METADATA_VERSION, Metadata, Pending, Store, StoreError};
+use crate::tree::Tree;
+
+/// An image, built now or found to be up to date.
+#[derive(Clone, Debug)]
+pub struct BuiltImage {
+    /// The initramfs.
+    pub path: PathBuf,
+    /// What is known of it.
+    pub metadata: Metadata,
+    /// It was there already.
+    pub up_to_date: bool,
+}
+
+/// Builds an image, unless it is there and up to date. Blocks; call it from a thread on which no
+/// asynchronous runtime runs.
+pub fn build(request: &BuildRequest, progress: &dyn Progress) -> Result<BuiltImage, BuildError> {
+    match &request.destination {
+        Destination::Store { dir, name } => {
+            let store = Store::open(dir);
+            let pending = store.begin(name, &request.cancel)?;
+            let stored = store.get(name).filter(|_| !request.force);
+            let stored = stored.filter(|image| request.matches(&image.metadata));
+            let known = stored.as_ref().map(|image| &image.metadata);
+            if let (Some(image), false) = (&stored, request.pull) {
+                return Ok(BuiltImage {
+                    path: image.path.clone(),
+                    metadata: image.metadata.clone(),
+                    up_to_date: true,
+                });
+            }
+            Builder { request, progress }.into_store(pending, known, stored.as_ref())
+        }
+        Destination::File(path) => Builder { request, progress }.into_file(path),
+    }
+}
+
+struct Builder<'a> {
+    request: &'a BuildRequest,
+    progress: &'a dyn Progress,
+}
+
+/// What the merge gave.
+struct Merged {
+    tree: Tree,
+    metadata: Metadata,
+}
+
+impl Builder<'_> {
+    fn into_store(
+        &self,
+        pending: Pending,
+        known: Option<&Metadata>,
+        stored: Option<&store::StoredImage>,
+    ) -> Result<BuiltImage, BuildError> {
+        let Some(merged) = self.merge(known)? else {
+            if let Some(image) = stored {
+                return Ok(BuiltImage {
+                    path: image.path.clone(),
+                    metadata: image.metadata.clone(),
+                    up_to_date: true,
+                });
+            }
+            return Err(BuildError::Cancelled);
+        };
+        let file = pending.file()?;
+        let metadata = self.write(merged, &file)?;
+        let image = pending.commit(file, metadata)?;
+        Ok(BuiltImage { path: image.path, metadata: image.metadata, up_to_date: false })
+    }
+
+    fn into_file(&self, path: &Path) -> Result<BuiltImage, BuildError> {
+        let Some(merged) = self.merge(None)? else { return Err(BuildError::Cancelled) };
+        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+        let file = store::temp_file(dir.unwrap_or(Path::new(".")))?;
+        let metadata = self.write(merged, &file)?;
+        if let Some(append) = &self.request.append {
+            let at = |source| StoreError::Io { path: path.to_owned(), source };
+            file.as_file().write_all(append).map_err(at)?;
+        }
+        store::persist(file, path)?;
+        Ok(BuiltImage { path: path.to_owned(), metadata, up_to_date: false })
+    }
+
+    /// Reads and merges the source, or the fallback where the registry is not reached. None if the
+    /// source is still the one that is known.
+    fn merge(&self, known: Option<&Metadata>) -> Result<Option<Merged>, BuildError> {
+        let request = self.request;
+        let temp = request.cache_dir.join("tmp");
+        fs::create_dir_all(&temp)
+            .map_err(|source| StoreError::Io { path: temp.clone(), source })?;
+        match self.merge_source(&request.source, &temp, known) {
+            Err(error) if error.registry_unreachable() => {
+                let Some(fallback) = &request.fallback else { return Err(error) };
+                let message = format!("{error}; building from Debian packages instead ({fallback})");
+                self.progress.event(&Event::Notice { message });
+                self.merge_source(fallback, &temp, known)
+            }
+            result => result,
+        }
+    }
+
+    fn merge_source(
+        &self,
+        source: &Source,
+        temp: &Path,
+        known: Option<&Metadata>,
+    ) -> Result<Option<Merged>, BuildError> {
+        let request = self.request;
+        let context = Context::new(request.limits.clone(), temp);
+        let images;
+        let image = match source {
+            Source::Debian(packages) => return self.debian(source, packages, &context, temp).map(Some),
+            Source::Registry(reference) => {
+                let cache = BlobCache::open(&request.cache_dir)?;
+                images = RegistryImages::new(&request.registry, cache, request.cancel.clone())?;
+                self.progress.event(&Event::Step { message: format!("asking {}", reference.registry) });
+                images.resolve(reference, &request.platform, self.progress)?
+            }
+            Source::Oci { path, tag } => archive::open_oci(path, tag.as_deref(), &request.platform)?,
+            Source::DockerArchive { path, tag } => {
+                archive::open_docker(path, tag.as_deref(), &request.platform)?
+            }
+        };
+        let unchanged = known.is_some_and(|known| {
+            known.digest == image.digest && known.source == source.to_string()
+        });
+        if unchanged {
+            return Ok(None);
+        }
+        let tree = layers::merge(&image, &context, &request.cancel, self.progress)?;
+        let mut metadata = self.metadata(source);
+        metadata.digest = image.digest;
+        metadata.config_digest = image.config_digest;
+        metadata.layers = image.layers.iter().map(Descriptor::record).collect();
+        metadata.config = image.config;
+        Ok(Some(Merged { tree, metadata }))
+    }
+
+    fn debian(
+        &self,
+        source: &Source,
+        packages: &Packages,
+        context: &Context,
+        temp: &Path,
+    ) -> Result<Merged, BuildError> {
+        let request = self.request;
+        let debs = request.cache_dir.join("debs");
+        let process = Mmdebstrap::start(packages, &request.debian, &debs, temp)?;
+        let result = process.run(&request.cancel, self.progress, |stdout| {
+            Layer::read(stdout, Compression::Plain, context)
+                .map_err(|source| BuildError::Packages { source })
+        });
+        request.cancel.check()?;
+        let (layer, installed) = result?;
+        let mut tree = Tree::new(context);
+        tree.apply(layer)?;
+        let mut metadata = self.metadata(source);
+        metadata.config = debian::image_config(packages);
+        metadata.packages = installed;
+        Ok(Merged { tree, metadata })
+    }
+
+    fn metadata(&self, source: &Source) -> Metadata {
+        Metadata {
+            version: METADATA_VERSION,
+            builder: request::BUILDER.to_owned(),
+            source: source.to_string(),
+            platform: self.request.platform.to_string(),
+            digest: None,
+            config_digest: None,
+            layers: Vec::new(),
+            packages: Vec::new(),
+            built_at: store::now(),
+            output: self.request.output,
+            source_date_epoch: self.request.source_date_epoch,
+            config: Default::default(),
+            required_memory: 0,
+            summary: Default::default(),
+        }
+    }
+
+    fn write(&self, merged: Merged, file: &NamedTempFile) -> Result<Metadata, BuildError> {
+        let Merged { tree, mut metadata } = merged;
+        self.progress.event(&Event::Step { message: "writing the initramfs".to_owned() });
+        let request = self.request;
+        let options =
+            ImageOptions { output: request.output, source_date_epoch: request.source_date_epoch };
+        let out = Cancellable { out: file.as_file(), cancel: &request.cancel };
+        let written = write_image(tree, &metadata.config, &options, out);
+        request.cancel.check()?;
+        metadata.summary = written?;
+        metadata.required_memory = metadata.summary.required_memory();
+        if let Some(memory) = request.memory {
+            metadata.summary.check_memory(memory)?;
+        }
+        Ok(metadata)
+    }
+}
+
+/// Ends a long write when cancelled.
+struct Cancellable<'a, W> {
+    out: W,
+    cancel: &'a Cancel,
+}
+
+impl<W: Write> Write for Cancellable<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.cancel.is_set() {
+            return Err(io::Error::other("cancelled"));
+        }
+        self.out.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}

@@ -1,0 +1,135 @@
+//! Images on the local disk: OCI layouts, as a directory or a tar, and archives of `docker save`.
+
+mod docker;
+mod files;
+mod oci;
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+pub(crate) use docker::open as open_docker;
+pub(crate) use oci::open as open_oci;
+use files::{Files, Part};
+
+use sha2::{Digest, Sha256};
+
+use super::manifest::{MAX_DOCUMENT_BYTES, ManifestError};
+use crate::cache::digest_of;
+use crate::pipeline::{BlobRead, BuildError};
+
+/// Why a local image could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ArchiveError {
+    /// A file could not be read.
+    #[error("reading `{path}`: {source}")]
+    Io {
+        /// The archive or a file of it.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// What an image of this kind must have is not there.
+    #[error("`{path}` has no `{missing}`, so that it is no {kind}")]
+    Missing {
+        /// The image.
+        path: PathBuf,
+        /// The file.
+        missing: String,
+        /// What it was taken for.
+        kind: &'static str,
+    },
+    /// Compressed as a whole.
+    #[error("`{0}` is compressed as a whole; decompress it first, as with `gunzip`")]
+    Compressed(PathBuf),
+    /// A blob that is not the one of its digest.
+    #[error("`{name}` in `{path}` is {actual}; the archive is damaged")]
+    Mismatch {
+        /// The image.
+        path: PathBuf,
+        /// The blob's name, or digest.
+        name: String,
+        /// What it is.
+        actual: String,
+    },
+    /// A manifest or configuration.
+    #[error("`{path}`: {source}")]
+    Manifest {
+        /// The image.
+        path: PathBuf,
+        /// Why.
+        source: ManifestError,
+    },
+}
+
+/// What a path holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Oci,
+    Docker,
+}
+
+/// Looks at a path. Archives of newer versions of Docker are both; as layouts they have digests for
+/// everything, so that counts.
+pub(super) fn detect(path: &Path) -> Option<Kind> {
+    let files = Files::open(path).ok()?;
+    if files.has("index.json") {
+        return Some(Kind::Oci);
+    }
+    (files.is_tar() && files.has("manifest.json")).then_some(Kind::Docker)
+}
+
+/// Reads a small document whole.
+fn document(files: &Files, name: &str, kind: &'static str) -> Result<Vec<u8>, ArchiveError> {
+    let mut part = files.part(name, kind)?;
+    if part.size > MAX_DOCUMENT_BYTES {
+        let source = ManifestError::TooLarge(part.size);
+        return Err(ArchiveError::Manifest { path: files.path.clone(), source });
+    }
+    let mut bytes = Vec::new();
+    part.read_to_end(&mut bytes).map_err(|source| files.io(source))?;
+    Ok(bytes)
+}
+
+/// A blob of an archive, checked against its digest where it has one.
+struct ArchiveBlob {
+    part: Part,
+    path: PathBuf,
+    hasher: Sha256,
+    /// None where the layer's `diff_id` is all there is, which is checked elsewhere.
+    digest: Option<String>,
+}
+
+impl BlobRead for ArchiveBlob {
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, BuildError> {
+        let read = self
+            .part
+            .read(buffer)
+            .map_err(|source| ArchiveError::Io { path: self.path.clone(), source })?;
+        let Some(digest) = &self.digest else { return Ok(read) };
+        self.hasher.update(&buffer[..read]);
+        if read == 0 && !buffer.is_empty() {
+            let actual = digest_of(&self.hasher);
+            if actual != *digest {
+                let (path, name) = (self.path.clone(), digest.clone());
+                return Err(ArchiveError::Mismatch { path, name, actual }.into());
+            }
+        }
+        Ok(read)
+    }
+}
+
+/// Checks a document against its digest.
+fn check_digest(files: &Files, bytes: &[u8], digest: &str) -> Result<(), ArchiveError> {
+    let actual = digest_of(&Sha256::new_with_prefix(bytes));
+    if actual == digest {
+        return Ok(());
+    }
+    let (path, name) = (files.path.clone(), digest.to_owned());
+    Err(ArchiveError::Mismatch { path, name, actual })
+}
+
+/// Opens a file, and says which where that fails.
+fn open_file(path: &Path) -> Result<File, ArchiveError> {
+    File::open(path).map_err(|source| ArchiveError::Io { path: path.to_owned(), source })
+}

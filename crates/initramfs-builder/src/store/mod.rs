@@ -1,0 +1,268 @@
+//! Built images: `NAME.cpio`, and `NAME.json` with what is known of it.
+
+mod metadata;
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tempfile::NamedTempFile;
+
+pub use metadata::{LayerRecord, METADATA_VERSION, Metadata};
+
+use crate::cache::{CacheError, Lock, lock};
+use crate::pipeline::Cancel;
+
+/// Why the store failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// A file could not be read or written.
+    #[error("`{path}`: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A name that would be no file name.
+    #[error("`{0}` is no image name; use up to 128 letters, digits, `.`, `_` and `-`, not `.` first")]
+    Name(String),
+    /// No image of that name.
+    #[error("there is no image `{name}` in `{dir}`; `cloude-initramfs ls` lists those there are")]
+    Missing {
+        /// The name.
+        name: String,
+        /// The store.
+        dir: PathBuf,
+    },
+    /// The lock on an image.
+    #[error(transparent)]
+    Lock(#[from] CacheError),
+}
+
+/// A folder of images. Any number of processes may use it.
+#[derive(Clone, Debug)]
+pub struct Store {
+    dir: PathBuf,
+}
+
+/// An image that was built.
+#[derive(Clone, Debug)]
+pub struct StoredImage {
+    /// Its name.
+    pub name: String,
+    /// The initramfs.
+    pub path: PathBuf,
+    /// What is known of it.
+    pub metadata: Metadata,
+}
+
+impl Store {
+    /// The store in a folder, which need not be there yet.
+    pub fn open(dir: impl Into<PathBuf>) -> Self {
+        Store { dir: dir.into() }
+    }
+
+    /// The folder.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// An image, if it is there and whole.
+    pub fn get(&self, name: &str) -> Option<StoredImage> {
+        check_name(name).ok()?;
+        let path = self.dir.join(format!("{name}.cpio"));
+        let text = fs::read(self.dir.join(format!("{name}.json"))).ok()?;
+        let metadata: Metadata = serde_json::from_slice(&text).ok()?;
+        // Two files cannot be replaced at once: between the two they do not agree.
+        let bytes = fs::metadata(&path).ok()?.len();
+        let whole = bytes == metadata.summary.archive_bytes && metadata.version == METADATA_VERSION;
+        whole.then(|| StoredImage { name: name.to_owned(), path, metadata })
+    }
+
+    /// All images, by name.
+    pub fn list(&self) -> Result<Vec<StoredImage>, StoreError> {
+        let entries = match fs::read_dir(&self.dir) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(at(&self.dir)(error)),
+        };
+        let mut images = Vec::new();
+        for entry in entries {
+            let path = entry.map_err(at(&self.dir))?.path();
+            if path.extension().is_some_and(|extension| extension == "json")
+                && let Some(name) = path.file_stem().and_then(|stem| stem.to_str())
+            {
+                images.extend(self.get(name));
+            }
+        }
+        images.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(images)
+    }
+
+    /// Deletes an image, and returns how many bytes that freed.
+    pub fn remove(&self, name: &str) -> Result<u64, StoreError> {
+        check_name(name)?;
+        let missing = || StoreError::Missing { name: name.to_owned(), dir: self.dir.clone() };
+        if !self.dir.exists() {
+            return Err(missing());
+        }
+        let held = lock(&self.lock_path(name), &Cancel::new())?;
+        let mut freed = None;
+        for extension in ["json", "cpio"] {
+            let path = self.dir.join(format!("{name}.{extension}"));
+            let Ok(metadata) = fs::metadata(&path) else { continue };
+            fs::remove_file(&path).map_err(at(&path))?;
+            freed = Some(freed.unwrap_or(0) + metadata.len());
+        }
+        held.remove(false);
+        freed.ok_or_else(missing)
+    }
+
+    /// Starts to replace an image; waits for another process that is at it.
+    pub(crate) fn begin(&self, name: &str, cancel: &Cancel) -> Result<Pending, StoreError> {
+        check_name(name)?;
+        fs::create_dir_all(&self.dir).map_err(at(&self.dir))?;
+        let lock = lock(&self.lock_path(name), cancel)?;
+        Ok(Pending { store: self.clone(), name: name.to_owned(), _lock: lock })
+    }
+
+    fn lock_path(&self, name: &str) -> PathBuf {
+        self.dir.join(format!(".{name}.lock"))
+    }
+}
+
+/// An image that is being built. Dropped before [`Pending::commit`], it leaves the old one.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    store: Store,
+    name: String,
+    _lock: Lock,
+}
+
+impl Pending {
+    /// A file to write the initramfs to.
+    pub fn file(&self) -> Result<NamedTempFile, StoreError> {
+        temp_file(&self.store.dir)
+    }
+
+    /// Makes the new image the one of its name.
+    pub fn commit(self, file: NamedTempFile, metadata: Metadata) -> Result<StoredImage, StoreError> {
+        let path = self.store.dir.join(format!("{}.cpio", self.name));
+        let json_path = path.with_file_name(format!("{}.json", self.name));
+        let json = temp_file(&self.store.dir)?;
+        serde_json::to_writer_pretty(json.as_file(), &metadata)
+            .map_err(|error| at(&json_path)(error.into()))?;
+        persist(file, &path)?;
+        persist(json, &json_path)?;
+        Ok(StoredImage { name: self.name, path, metadata })
+    }
+}
+
+/// A file in the folder of the one it will replace, readable by all as other files are.
+pub(crate) fn temp_file(dir: &Path) -> Result<NamedTempFile, StoreError> {
+    tempfile::Builder::new()
+        .prefix(".building-")
+        .permissions(fs::Permissions::from_mode(0o644))
+        .tempfile_in(dir)
+        .map_err(at(dir))
+}
+
+/// Renames a temporary file to what it replaces.
+pub(crate) fn persist(file: NamedTempFile, path: &Path) -> Result<File, StoreError> {
+    file.persist(path).map_err(|error| at(path)(error.error))
+}
+
+/// Now, in seconds since 1970.
+pub(crate) fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+fn check_name(name: &str) -> Result<(), StoreError> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    if (1..=128).contains(&name.len()) && !name.starts_with('.') && name.bytes().all(allowed) {
+        return Ok(());
+    }
+    Err(StoreError::Name(name.to_owned()))
+}
+
+fn at(path: &Path) -> impl FnOnce(io::Error) -> StoreError + use<> {
+    let path = path.to_owned();
+    move |source| StoreError::Io { path, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    fn build(store: &Store, name: &str, bytes: &[u8]) -> StoredImage {
+        let pending = store.begin(name, &Cancel::new()).unwrap();
+        let mut file = pending.file().unwrap();
+        file.write_all(bytes).unwrap();
+        let mut metadata = Metadata::for_test(name);
+        metadata.summary.archive_bytes = bytes.len() as u64;
+        pending.commit(file, metadata).unwrap()
+    }
+
+    #[test]
+    fn a_committed_image_is_listed() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path().join("images"));
+        assert!(store.list().unwrap().is_empty());
+        build(&store, "b", b"2");
+        build(&store, "a", b"1");
+        let names: Vec<String> = store.list().unwrap().into_iter().map(|image| image.name).collect();
+        assert_eq!(names, ["a", "b"]);
+        assert_eq!(fs::read(store.get("a").unwrap().path).unwrap(), b"1");
+    }
+
+    #[test]
+    fn an_abandoned_build_leaves_the_old_image_and_no_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path());
+        build(&store, "a", b"old");
+        let pending = store.begin("a", &Cancel::new()).unwrap();
+        let mut file = pending.file().unwrap();
+        file.write_all(b"half").unwrap();
+        drop((pending, file));
+        assert_eq!(fs::read(store.get("a").unwrap().path).unwrap(), b"old");
+        let left: Vec<_> = fs::read_dir(dir.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .filter(|name| name.starts_with(".building"))
+            .collect();
+        assert!(left.is_empty(), "{left:?}");
+    }
+
+    #[test]
+    fn an_image_that_does_not_match_its_metadata_is_not_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path());
+        let image = build(&store, "a", b"whole");
+        fs::write(image.path, b"torn").unwrap();
+        assert!(store.get("a").is_none());
+    }
+
+    #[test]
+    fn removing_frees_both_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path());
+        build(&store, "a", b"whole");
+        assert!(store.remove("a").unwrap() > 5);
+        assert!(matches!(store.remove("a"), Err(StoreError::Missing { .. })));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_name_that_leaves_the_folder_is_refused() {
+        let store = Store::open("/nonexistent");
+        for name in ["../a", "", ".hidden", "a/b", "a b"] {
+            assert!(matches!(store.remove(name), Err(StoreError::Name(_))), "{name}");
+            assert!(store.get(name).is_none());
+        }
+    }
+}
