@@ -1,0 +1,23 @@
+# Each target is a line that calls a script, which says what it does.
+.PHONY: help build demo test bench lint ci
+
+help: ## what there is
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
+
+build: ## everything, into target/cloude/bin
+	@tools/setup --for demo && tools/build
+
+demo: ## from a fresh clone to a program's output
+	@tools/demo
+
+test: ## all tests; those that boot VMs run on an emulated host where they must
+	@tools/test
+
+bench: ## the numbers
+	@tools/bench
+
+lint: ## format, clippy, documentation
+	@tools/lint
+
+ci: ## what has to pass
+	@tools/setup && tools/lint && tools/test
