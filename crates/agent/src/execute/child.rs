@@ -394,17 +394,30 @@ fn become_user(plan: &Plan) {
     }
 }
 
+/// The kernel's own calls: the C library keeps two signals to itself and resets neither.
 fn reset_signals() {
-    // SAFETY: an all-zero sigaction is SIG_DFL with an empty mask; failures (SIGKILL, the C
-    // library's own) leave signals that cannot be otherwise.
+    /// `struct sigaction` of the kernel (arch/x86/include/uapi/asm/signal.h); all-zero is SIG_DFL.
+    const DEFAULT: [u64; 4] = [0; 4];
+    const NONE: [u64; 1] = [0];
+    // SAFETY: the structure and the set are as large as the kernel takes them, 8 bytes for a set.
     unsafe {
-        let default: libc::sigaction = std::mem::zeroed();
         for signal in 1..=64 {
-            libc::sigaction(signal, &default, null_mut());
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                DEFAULT.as_ptr(),
+                null_mut::<c_void>(),
+                8,
+            );
         }
-        let mut none: libc::sigset_t = std::mem::zeroed();
-        libc::sigemptyset(&mut none);
-        libc::sigprocmask(libc::SIG_SETMASK, &none, null_mut());
+        let set = libc::SIG_SETMASK;
+        libc::syscall(
+            libc::SYS_rt_sigprocmask,
+            set,
+            NONE.as_ptr(),
+            null_mut::<c_void>(),
+            8,
+        );
     }
 }
 

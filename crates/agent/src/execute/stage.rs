@@ -133,6 +133,7 @@ pub fn run(
         .map(|(pipe, stream)| Some(OutputPipe::new(pipe, stream, spec))),
         report: Some(pipes.report),
         deadline: started.checked_add(spec.wall_time),
+        announced: false,
         killed: false,
         timed_out: false,
         status: None,
@@ -167,6 +168,7 @@ struct Stage<'a> {
     outputs: [Option<OutputPipe>; 2],
     report: Option<File>,
     deadline: Option<Instant>,
+    announced: bool,
     killed: bool,
     timed_out: bool,
     status: Option<i32>,
@@ -367,16 +369,21 @@ impl Stage<'_> {
     fn take_report(&mut self, report: Report) {
         match report.kind {
             child::FAILED => self.failed = Some((Step::from_report(report.step), report.value)),
-            child::STARTED if self.failed.is_none() => {
-                self.sink.event(Event::Started {
-                    stage: self.spec.name,
-                });
-            }
+            child::STARTED if self.failed.is_none() => self.announce(),
             child::EXITED => {
                 self.status = Some(report.value);
                 self.ended_ns = Some(report.at_ns);
             }
             _ => {}
+        }
+    }
+
+    /// Say once that the program runs. Its first output may be seen before init's report.
+    fn announce(&mut self) {
+        if !std::mem::replace(&mut self.announced, true) {
+            self.sink.event(Event::Started {
+                stage: self.spec.name,
+            });
         }
     }
 
@@ -392,12 +399,13 @@ impl Stage<'_> {
                 }
             }
             Ok(_) => {
+                let stream = output.stream;
                 if let Some(mut console) = self.spec.console {
                     // What the console does not take at once is not waited for.
                     let _ = console.write(&self.buffer);
                 }
                 output.kept.push(&mut self.buffer);
-                let stream = output.stream;
+                self.announce();
                 self.send(stream);
             }
             Err(error)
