@@ -29,12 +29,26 @@ impl Backend {
     pub fn start(overrides: &str) -> Self {
         binaries::require_kvm();
         host::isolate();
-        let folder = tempfile::Builder::new().prefix("cloude-e2e-").tempdir().unwrap();
+        let folder = tempfile::Builder::new()
+            .prefix("cloude-e2e-")
+            .tempdir()
+            .unwrap();
         std::fs::create_dir(folder.path().join("tmp")).unwrap();
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        std::fs::write(folder.path().join("clouded.toml"), configuration(address, folder.path(), overrides)).unwrap();
+        let address = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap();
+        std::fs::write(
+            folder.path().join("clouded.toml"),
+            configuration(address, folder.path(), overrides),
+        )
+        .unwrap();
         let child = spawn(folder.path());
-        let mut backend = Backend { address, child, folder };
+        let mut backend = Backend {
+            address,
+            child,
+            folder,
+        };
         backend.wait_until_healthy();
         backend
     }
@@ -70,18 +84,31 @@ impl Backend {
     pub fn stop(mut self) {
         // SAFETY: the child has not been waited for, so that its id is still its own.
         unsafe { libc::kill(self.child.id() as i32, libc::SIGTERM) };
-        let status = host::wait_for("clouded ends after SIGTERM", Duration::from_secs(60), || self.child.try_wait().unwrap());
-        assert!(status.success(), "clouded ended with {status}:\n{}", self.log());
+        let status = host::wait_for(
+            "clouded ends after SIGTERM",
+            Duration::from_secs(60),
+            || self.child.try_wait().unwrap(),
+        );
+        assert!(
+            status.success(),
+            "clouded ended with {status}:\n{}",
+            self.log()
+        );
         host::assert_nothing_left(&self.folder.path().join("tmp"));
     }
 
     fn wait_until_healthy(&mut self) {
-        host::wait_for("clouded answers GET /health", Duration::from_secs(60), || {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                panic!("clouded ended with {status}:\n{}", self.log());
-            }
-            crate::curl::get(&format!("{}/health", self.url())).filter(|answer| answer.status == 200)
-        });
+        host::wait_for(
+            "clouded answers GET /health",
+            Duration::from_secs(60),
+            || {
+                if let Some(status) = self.child.try_wait().unwrap() {
+                    panic!("clouded ended with {status}:\n{}", self.log());
+                }
+                crate::curl::get(&format!("{}/health", self.url()))
+                    .filter(|answer| answer.status == 200)
+            },
+        );
     }
 }
 
@@ -98,13 +125,33 @@ impl Drop for Backend {
 }
 
 fn spawn(folder: &Path) -> Child {
-    let log = std::fs::File::options().create(true).append(true).open(folder.join("log")).unwrap();
+    let log = std::fs::File::options()
+        .create(true)
+        .append(true)
+        .open(folder.join("log"))
+        .unwrap();
     let mut command = Command::new(binaries::binary("clouded"));
-    command.arg("--config").arg(folder.join("clouded.toml")).env("TMPDIR", folder.join("tmp"));
-    for name in ["BACKEND_SERVER_ADDR", "BRIDGE_NAME", "IP_RANGE", "IP_MASK", "VM_KERNEL_PATH", "VM_INITRAMFS_DIR", "CLOUDE_STATE_DIR"] {
+    command
+        .arg("--config")
+        .arg(folder.join("clouded.toml"))
+        .env("TMPDIR", folder.join("tmp"));
+    for name in [
+        "BACKEND_SERVER_ADDR",
+        "BRIDGE_NAME",
+        "IP_RANGE",
+        "IP_MASK",
+        "VM_KERNEL_PATH",
+        "VM_INITRAMFS_DIR",
+        "CLOUDE_STATE_DIR",
+    ] {
         command.env_remove(name);
     }
-    command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap()
+    command
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().unwrap())
+        .stderr(log)
+        .spawn()
+        .unwrap()
 }
 
 fn configuration(address: SocketAddr, folder: &Path, overrides: &str) -> String {
@@ -112,22 +159,41 @@ fn configuration(address: SocketAddr, folder: &Path, overrides: &str) -> String 
     // Dotted keys, so that an override may name any of them; the test's come last and win.
     let mut keys = vec![
         ("listen".to_owned(), format!("\"{address}\"")),
-        ("state_dir".to_owned(), path(folder.join("state")).to_string()),
-        ("languages".to_owned(), path(binaries::repository().join("languages")).to_string()),
+        (
+            "state_dir".to_owned(),
+            path(folder.join("state")).to_string(),
+        ),
+        (
+            "languages".to_owned(),
+            path(binaries::repository().join("languages")).to_string(),
+        ),
         ("kernel".to_owned(), path(binaries::kernel()).to_string()),
-        ("images.dir".to_owned(), path(binaries::images()).to_string()),
+        (
+            "images.dir".to_owned(),
+            path(binaries::images()).to_string(),
+        ),
         ("images.auto_build".to_owned(), "false".to_owned()),
-        ("agent.binary".to_owned(), path(binaries::agent()).to_string()),
+        (
+            "agent.binary".to_owned(),
+            path(binaries::agent()).to_string(),
+        ),
         // Emulated hosts are slow.
         ("agent.boot_timeout_ms".to_owned(), "120000".to_owned()),
-        ("vm.worker".to_owned(), path(binaries::binary("cloude-vmm")).to_string()),
+        (
+            "vm.worker".to_owned(),
+            path(binaries::binary("cloude-vmm")).to_string(),
+        ),
         ("network.bridge".to_owned(), format!("\"{BRIDGE}\"")),
         ("network.range".to_owned(), format!("\"{RANGE}\"")),
     ];
     for line in overrides.lines().filter(|line| !line.trim().is_empty()) {
-        let (key, value) = line.split_once('=').unwrap_or_else(|| panic!("{line:?} is not KEY = VALUE"));
+        let (key, value) = line
+            .split_once('=')
+            .unwrap_or_else(|| panic!("{line:?} is not KEY = VALUE"));
         keys.retain(|(known, _)| known != key.trim());
         keys.push((key.trim().to_owned(), value.trim().to_owned()));
     }
-    keys.iter().map(|(key, value)| format!("{key} = {value}\n")).collect()
+    keys.iter()
+        .map(|(key, value)| format!("{key} = {value}\n"))
+        .collect()
 }

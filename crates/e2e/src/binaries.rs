@@ -8,13 +8,20 @@ use cloude_protocol::language::Language;
 
 /// The checkout.
 pub fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../..")
+        .canonicalize()
+        .unwrap()
 }
 
 /// A binary of ours: in `CLOUDE_BIN_DIR`, else in the folder that cargo built this test into.
 pub fn binary(name: &str) -> PathBuf {
     let path = folder().join(name);
-    assert!(path.exists(), "{} is not there: run `make build`, or name another folder with CLOUDE_BIN_DIR", path.display());
+    assert!(
+        path.exists(),
+        "{} is not there: run `make build`, or name another folder with CLOUDE_BIN_DIR",
+        path.display()
+    );
     path
 }
 
@@ -25,7 +32,10 @@ pub fn agent() -> PathBuf {
         return path.into();
     }
     let target = folder().parent().unwrap().to_owned();
-    let candidates = [target.join("x86_64-unknown-linux-gnu/agent/cloude-agent"), folder().join("cloude-agent")];
+    let candidates = [
+        target.join("x86_64-unknown-linux-gnu/agent/cloude-agent"),
+        folder().join("cloude-agent"),
+    ];
     let found = candidates.iter().find(|path| path.exists());
     found.unwrap_or_else(|| panic!("none of {candidates:?} is there: run `make build`, or name it with CLOUDE_AGENT_BINARY")).clone()
 }
@@ -37,7 +47,11 @@ fn folder() -> PathBuf {
     // target/PROFILE/deps/TEST or target/PROFILE/BINARY.
     let program = std::env::current_exe().unwrap();
     let folder = program.parent().unwrap();
-    if folder.ends_with("deps") { folder.parent().unwrap().to_owned() } else { folder.to_owned() }
+    if folder.ends_with("deps") {
+        folder.parent().unwrap().to_owned()
+    } else {
+        folder.to_owned()
+    }
 }
 
 /// The cache of docs/architecture.md.
@@ -46,7 +60,10 @@ pub fn cache() -> PathBuf {
         return path.into();
     }
     let base = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-    base.unwrap_or_else(|| PathBuf::from(std::env::var_os("HOME").unwrap_or_else(|| "/root".into())).join(".cache")).join("cloude")
+    base.unwrap_or_else(|| {
+        PathBuf::from(std::env::var_os("HOME").unwrap_or_else(|| "/root".into())).join(".cache")
+    })
+    .join("cloude")
 }
 
 /// The kernel to test with: `CLOUDE_KERNEL`, else the tuned one if it is there, else the stock one.
@@ -56,7 +73,12 @@ pub fn kernel() -> PathBuf {
     }
     match named_kernel("tuned") {
         Some(path) => path,
-        None => named_kernel("stock").unwrap_or_else(|| panic!("no kernel in {}: run kernel/fetch", cache().join("kernels").display())),
+        None => named_kernel("stock").unwrap_or_else(|| {
+            panic!(
+                "no kernel in {}: run kernel/fetch",
+                cache().join("kernels").display()
+            )
+        }),
     }
 }
 
@@ -74,14 +96,19 @@ pub fn images() -> PathBuf {
 /// A language's image.
 pub fn image(language: &str) -> PathBuf {
     let path = images().join(format!("{language}.cpio"));
-    assert!(path.exists(), "{} is not there: run `cloude-initramfs build --language {language}`", path.display());
+    assert!(
+        path.exists(),
+        "{} is not there: run `cloude-initramfs build --language {language}`",
+        path.display()
+    );
     path
 }
 
 /// A language's file.
 pub fn language(name: &str) -> Language {
     let path = repository().join("languages").join(format!("{name}.toml"));
-    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let text = std::fs::read_to_string(&path)
+        .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     toml::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
@@ -90,7 +117,9 @@ pub fn require_kvm() {
     static KIND: OnceLock<String> = OnceLock::new();
     let kind = KIND.get_or_init(|| {
         let probe = repository().join("tools/kvm-probe");
-        let output = Command::new(&probe).output().unwrap_or_else(|error| panic!("{}: {error}", probe.display()));
+        let output = Command::new(&probe)
+            .output()
+            .unwrap_or_else(|error| panic!("{}: {error}", probe.display()));
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     });
     assert!(

@@ -11,7 +11,10 @@ use crate::binaries;
 /// `cloude` for a backend.
 pub fn command(backend: &Backend, arguments: &[&str]) -> Command {
     let mut command = Command::new(binaries::binary("cloude"));
-    command.args(arguments).env("CLOUDE_BACKEND", backend.url()).stdin(Stdio::null());
+    command
+        .args(arguments)
+        .env("CLOUDE_BACKEND", backend.url())
+        .stdin(Stdio::null());
     command
 }
 
@@ -22,19 +25,37 @@ pub fn run(backend: &Backend, arguments: &[&str]) -> Output {
 
 /// Runs it to its end with something on standard input.
 pub fn run_with_input(backend: &Backend, arguments: &[&str], input: &str) -> Output {
-    let mut child = command(backend, arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let mut child = command(backend, arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(input.as_bytes())
+        .unwrap();
     child.wait_with_output().unwrap()
 }
 
 /// Runs a Bash program and gives the whole result.
 pub fn bash(backend: &Backend, options: &[&str], code: &str) -> Execution {
-    execution(&command(backend, &bash_arguments(options, code)).output().unwrap())
+    execution(
+        &command(backend, &bash_arguments(options, code))
+            .output()
+            .unwrap(),
+    )
 }
 
 /// Starts a Bash program whose result [`execution`] reads from its output.
 pub fn start_bash(backend: &Backend, options: &[&str], code: &str) -> Child {
-    command(backend, &bash_arguments(options, code)).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    command(backend, &bash_arguments(options, code))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
 }
 
 fn bash_arguments<'a>(options: &[&'a str], code: &'a str) -> Vec<&'a str> {
@@ -43,11 +64,17 @@ fn bash_arguments<'a>(options: &[&'a str], code: &'a str) -> Vec<&'a str> {
 
 /// The result that `cloude run --json` printed.
 pub fn execution(output: &Output) -> Execution {
-    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}", describe(output)))
+    serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|error| panic!("{error}: {}", describe(output)))
 }
 
 /// An output in words, for messages.
 pub fn describe(output: &Output) -> String {
     let text = |bytes: &[u8]| String::from_utf8_lossy(&bytes[..bytes.len().min(4000)]).into_owned();
-    format!("{}, stdout {:?}, stderr {:?}", output.status, text(&output.stdout), text(&output.stderr))
+    format!(
+        "{}, stdout {:?}, stderr {:?}",
+        output.status,
+        text(&output.stdout),
+        text(&output.stderr)
+    )
 }

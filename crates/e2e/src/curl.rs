@@ -22,14 +22,31 @@ pub fn get(url: &str) -> Option<Answer> {
 
 /// POST of JSON.
 pub fn post(url: &str, body: &str) -> Answer {
-    let answer = curl(&["--header", "content-type: application/json", "--data-binary", body, url]);
+    let answer = curl(&[
+        "--header",
+        "content-type: application/json",
+        "--data-binary",
+        body,
+        url,
+    ]);
     answer.unwrap_or_else(|| panic!("{url} did not answer"))
 }
 
 /// Any curl command line; none if nobody answers.
 pub fn curl(arguments: &[&str]) -> Option<Answer> {
     let output = Command::new("curl")
-        .args(["--silent", "--show-error", "--noproxy", "*", "--max-time", "300", "--dump-header", "/dev/stderr", "--write-out", "\n%{http_code}"])
+        .args([
+            "--silent",
+            "--show-error",
+            "--noproxy",
+            "*",
+            "--max-time",
+            "300",
+            "--dump-header",
+            "/dev/stderr",
+            "--write-out",
+            "\n%{http_code}",
+        ])
         .args(arguments)
         .output()
         .unwrap_or_else(|error| panic!("curl: {error}: run tools/setup"));

@@ -1,26 +1,56 @@
 //! Guests booted by hand with `cloude-vmm run`.
 
 use std::io::{Read as _, Write as _};
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use cloude_initramfs_builder::boot_segment::BootSegment;
-use cloude_protocol::boot::BootConfig;
+use cloude_protocol::boot::{self, BootConfig, NetworkConfig};
 
 use crate::binaries;
 
+/// What a guest booted by hand does once its agent is up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The image's shell on the console, and power-off when it ends.
+    Shell,
+    /// The agent listens on [`ADDRESS`].
+    Serve,
+}
+
+/// The address of a guest that serves.
+pub const ADDRESS: Ipv4Addr = Ipv4Addr::new(172, 31, 8, 2);
+
 /// A boot segment with the agent, a kernel's modules and a configuration, as a file.
-pub fn boot_segment(folder: &Path, kernel: &Path, shell: bool) -> PathBuf {
+pub fn boot_segment(folder: &Path, kernel: &Path, role: Role) -> PathBuf {
+    let network = NetworkConfig {
+        address: ADDRESS,
+        prefix_len: 24,
+        gateway: None,
+        dns: Vec::new(),
+        mtu: None,
+    };
     let config = BootConfig {
         token: "0".repeat(64),
         hostname: "cloude".to_owned(),
-        network: None,
+        network: (role == Role::Serve).then_some(network),
         copy_output_to_console: false,
-        shell,
+        shell: role == Role::Shell,
     };
-    let segment = BootSegment::new().agent_file(&binaries::agent()).unwrap().kernel(kernel).unwrap().boot_config(&config).unwrap();
-    let path = folder.join(if shell { "shell.cpio" } else { "boot.cpio" });
-    std::io::copy(&mut segment.to_memfd().unwrap(), &mut std::fs::File::create(&path).unwrap()).unwrap();
+    let segment = BootSegment::new()
+        .agent_file(&binaries::agent())
+        .unwrap()
+        .kernel(kernel)
+        .unwrap()
+        .boot_config(&config)
+        .unwrap();
+    let name = kernel
+        .file_name()
+        .and_then(|name| name.to_str())
+        .unwrap_or("kernel");
+    let path = folder.join(format!("boot-{name}.cpio"));
+    std::fs::write(&path, segment.to_bytes()).unwrap();
     path
 }
 
@@ -29,11 +59,18 @@ pub fn boot_segment(folder: &Path, kernel: &Path, shell: bool) -> PathBuf {
 pub fn type_at_shell(kernel: &Path, language: &str, options: &[&str], input: &str) -> Output {
     binaries::require_kvm();
     let folder = tempfile::tempdir().unwrap();
-    let segment = boot_segment(folder.path(), kernel, true);
+    let segment = boot_segment(folder.path(), kernel, Role::Shell);
     let image = binaries::image(language);
     let mut command = vmm(kernel, &[&image, &segment]);
-    command.args(["--memory", "256", "--console"]).args(options);
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    command
+        .args(["--memory", "256", "--console", "--init", boot::AGENT])
+        .args(options);
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     // Held to the end: the end of the input is not the end of the guest.
     let mut stdin = child.stdin.take().unwrap();
     let mut stdout = child.stdout.take().unwrap();
@@ -56,7 +93,11 @@ pub fn type_at_shell(kernel: &Path, language: &str, options: &[&str], input: &st
 /// `timeout 120 cloude-vmm run` with a kernel and segments.
 pub fn vmm(kernel: &Path, segments: &[&Path]) -> Command {
     let mut command = Command::new("timeout");
-    command.args(["--kill-after=5", "120"]).arg(binaries::binary("cloude-vmm")).args(["run", "--kernel"]).arg(kernel);
+    command
+        .args(["--kill-after=5", "120"])
+        .arg(binaries::binary("cloude-vmm"))
+        .args(["run", "--kernel"])
+        .arg(kernel);
     for segment in segments {
         command.arg("--initramfs").arg(segment);
     }

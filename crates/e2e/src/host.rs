@@ -11,10 +11,18 @@ use std::time::{Duration, Instant};
 pub fn isolate() {
     // SAFETY: takes no pointers; nothing of this process depends on its old namespace.
     let result = unsafe { libc::unshare(libc::CLONE_NEWNET) };
-    assert!(result == 0, "a network namespace of one's own: {}: run the tests as root", std::io::Error::last_os_error());
+    assert!(
+        result == 0,
+        "a network namespace of one's own: {}: run the tests as root",
+        std::io::Error::last_os_error()
+    );
     // SAFETY: takes no pointers.
     let result = unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) };
-    assert!(result == 0, "PR_SET_CHILD_SUBREAPER: {}", std::io::Error::last_os_error());
+    assert!(
+        result == 0,
+        "PR_SET_CHILD_SUBREAPER: {}",
+        std::io::Error::last_os_error()
+    );
     run("ip", &["link", "set", "lo", "up"]);
 }
 
@@ -22,7 +30,13 @@ pub fn isolate() {
 pub fn run(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program)
         .args(arguments)
-        .env("PATH", format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default()))
+        .env(
+            "PATH",
+            format!(
+                "{}:/usr/sbin:/sbin",
+                std::env::var("PATH").unwrap_or_default()
+            ),
+        )
         .output()
         .unwrap_or_else(|error| panic!("{program}: {error}: run tools/setup"));
     assert!(
@@ -37,7 +51,9 @@ pub fn run(program: &str, arguments: &[&str]) -> String {
 /// The names of all network devices of this test's namespace.
 pub fn links() -> Vec<String> {
     let text = run("ip", &["-o", "link"]);
-    text.lines().filter_map(|line| Some(line.split(": ").nth(1)?.split('@').next()?.to_owned())).collect()
+    text.lines()
+        .filter_map(|line| Some(line.split(": ").nth(1)?.split('@').next()?.to_owned()))
+        .collect()
 }
 
 /// All rules of the packet filter.
@@ -50,12 +66,30 @@ pub fn descendants() -> Vec<(i32, String)> {
     reap_orphans();
     let mut all = Vec::new();
     for entry in std::fs::read_dir("/proc").unwrap().flatten() {
-        let Some(id) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
-        let Ok(stat) = std::fs::read_to_string(entry.path().join("stat")) else { continue };
+        let Some(id) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse::<i32>().ok())
+        else {
+            continue;
+        };
+        let Ok(stat) = std::fs::read_to_string(entry.path().join("stat")) else {
+            continue;
+        };
         // proc(5): `pid (comm) state ppid …`, and comm may hold anything.
-        let Some(parent) = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1)?.parse::<i32>().ok()) else { continue };
+        let Some(parent) = stat
+            .rsplit(')')
+            .next()
+            .and_then(|rest| rest.split_whitespace().nth(1)?.parse::<i32>().ok())
+        else {
+            continue;
+        };
         let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        all.push((id, parent, String::from_utf8_lossy(&command).replace('\0', " ")));
+        all.push((
+            id,
+            parent,
+            String::from_utf8_lossy(&command).replace('\0', " "),
+        ));
     }
     let mut below = vec![std::process::id() as i32];
     let mut found = Vec::new();
@@ -95,7 +129,11 @@ pub fn assert_nothing_left(temporary: &Path) {
         let processes = descendants();
         let links: Vec<String> = links().into_iter().filter(|name| name != "lo").collect();
         let rules = rules();
-        let files: Vec<_> = std::fs::read_dir(temporary).unwrap().flatten().map(|entry| entry.path()).collect();
+        let files: Vec<_> = std::fs::read_dir(temporary)
+            .unwrap()
+            .flatten()
+            .map(|entry| entry.path())
+            .collect();
         if processes.is_empty() && links.is_empty() && rules.trim().is_empty() && files.is_empty() {
             return;
         }

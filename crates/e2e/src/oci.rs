@@ -20,14 +20,24 @@ pub struct Layer {
 
 impl Default for Layer {
     fn default() -> Self {
-        Layer { builder: Builder::new(Vec::new()), time: TIME }
+        Layer {
+            builder: Builder::new(Vec::new()),
+            time: TIME,
+        }
     }
 }
 
 impl Layer {
     /// A directory.
     pub fn directory(self, path: &str, mode: u32, owner: (u64, u64)) -> Self {
-        self.entry(EntryType::Directory, &format!("{path}/"), mode, owner, &[], None)
+        self.entry(
+            EntryType::Directory,
+            &format!("{path}/"),
+            mode,
+            owner,
+            &[],
+            None,
+        )
     }
 
     /// A file.
@@ -60,7 +70,15 @@ impl Layer {
         self.file(&format!("{folder}/.wh..wh..opq"), 0o644, (0, 0), &[])
     }
 
-    fn entry(mut self, kind: EntryType, path: &str, mode: u32, owner: (u64, u64), content: &[u8], link: Option<&str>) -> Self {
+    fn entry(
+        mut self,
+        kind: EntryType,
+        path: &str,
+        mode: u32,
+        owner: (u64, u64),
+        content: &[u8],
+        link: Option<&str>,
+    ) -> Self {
         let mut header = Header::new_gnu();
         header.set_entry_type(kind);
         header.set_mode(mode);
@@ -72,7 +90,10 @@ impl Layer {
         header.set_mtime(self.time);
         match link {
             Some(target) => self.builder.append_link(&mut header, path, target).unwrap(),
-            None => self.builder.append_data(&mut header, path, content).unwrap(),
+            None => self
+                .builder
+                .append_data(&mut header, path, content)
+                .unwrap(),
         }
         self
     }
@@ -85,7 +106,11 @@ impl Layer {
 /// Writes an image of these layers, gzip, as an OCI layout with one tag.
 pub fn write_layout(folder: &Path, tag: &str, layers: Vec<Layer>) {
     std::fs::create_dir_all(folder.join("blobs/sha256")).unwrap();
-    std::fs::write(folder.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
+    std::fs::write(
+        folder.join("oci-layout"),
+        r#"{"imageLayoutVersion":"1.0.0"}"#,
+    )
+    .unwrap();
     let mut descriptors = Vec::new();
     let mut identifiers = Vec::new();
     for layer in layers {
@@ -93,7 +118,11 @@ pub fn write_layout(folder: &Path, tag: &str, layers: Vec<Layer>) {
         identifiers.push(digest(&plain));
         let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
         encoder.write_all(&plain).unwrap();
-        descriptors.push(blob(folder, "application/vnd.oci.image.layer.v1.tar+gzip", &encoder.finish().unwrap()));
+        descriptors.push(blob(
+            folder,
+            "application/vnd.oci.image.layer.v1.tar+gzip",
+            &encoder.finish().unwrap(),
+        ));
     }
     let config = json!({
         "architecture": "amd64",
@@ -101,12 +130,20 @@ pub fn write_layout(folder: &Path, tag: &str, layers: Vec<Layer>) {
         "config": {"Env": ["PATH=/bin", "GREETING=hello"], "WorkingDir": "/srv", "User": "1234:99", "Cmd": ["/lister", "/"]},
         "rootfs": {"type": "layers", "diff_ids": identifiers},
     });
-    let config = blob(folder, "application/vnd.oci.image.config.v1+json", config.to_string().as_bytes());
+    let config = blob(
+        folder,
+        "application/vnd.oci.image.config.v1+json",
+        config.to_string().as_bytes(),
+    );
     let media_type = "application/vnd.oci.image.manifest.v1+json";
     let manifest = json!({"schemaVersion": 2, "mediaType": media_type, "config": config, "layers": descriptors});
     let mut manifest = blob(folder, media_type, manifest.to_string().as_bytes());
     manifest["annotations"] = json!({"org.opencontainers.image.ref.name": tag});
-    std::fs::write(folder.join("index.json"), json!({"schemaVersion": 2, "manifests": [manifest]}).to_string()).unwrap();
+    std::fs::write(
+        folder.join("index.json"),
+        json!({"schemaVersion": 2, "manifests": [manifest]}).to_string(),
+    )
+    .unwrap();
 }
 
 fn blob(folder: &Path, media_type: &str, bytes: &[u8]) -> Value {

@@ -26,8 +26,15 @@ pub struct Registry {
 impl Registry {
     /// Starts one and waits until it answers.
     pub fn start() -> Self {
-        let folder = tempfile::Builder::new().prefix("cloude-registry-").tempdir().unwrap();
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+        let folder = tempfile::Builder::new()
+            .prefix("cloude-registry-")
+            .tempdir()
+            .unwrap();
+        let address = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .to_string();
         let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
         std::fs::write(path("htpasswd"), HTPASSWD).unwrap();
         std::fs::create_dir(path("docker")).unwrap();
@@ -49,8 +56,14 @@ impl Registry {
             .stderr(log)
             .spawn()
             .unwrap_or_else(|error| panic!("docker-registry: {error}: run tools/setup"));
-        let registry = Registry { child, address, folder };
-        host::wait_for("the registry answers", Duration::from_secs(60), || std::net::TcpStream::connect(&registry.address).ok());
+        let registry = Registry {
+            child,
+            address,
+            folder,
+        };
+        host::wait_for("the registry answers", Duration::from_secs(60), || {
+            std::net::TcpStream::connect(&registry.address).ok()
+        });
         registry
     }
 
@@ -70,7 +83,16 @@ impl Registry {
         let credentials = format!("{USER}:{PASSWORD}");
         let source = format!("oci:{}:{tag}", layout.display());
         let target = format!("docker://{reference}");
-        let arguments = ["copy", "--quiet", "--insecure-policy", "--dest-tls-verify=false", "--dest-creds", &credentials, &source, &target];
+        let arguments = [
+            "copy",
+            "--quiet",
+            "--insecure-policy",
+            "--dest-tls-verify=false",
+            "--dest-creds",
+            &credentials,
+            &source,
+            &target,
+        ];
         host::run("skopeo", &arguments);
         reference
     }

@@ -19,19 +19,30 @@ done < /proc/net/fib_trie
 exit 1
 "#;
 
-const SIXTEEN: &str = "agent.transport = \"ip\"\nvm.max_concurrent = 16\nvm.memory_budget_mib = 4096";
+const SIXTEEN: &str =
+    "agent.transport = \"ip\"\nvm.max_concurrent = 16\nvm.memory_budget_mib = 4096";
 const SMALL: [&str; 4] = ["--memory", "192", "--timeout", "60"];
 
 #[test]
 fn sixteen_at_once_have_sixteen_addresses_and_leave_nothing() {
     let backend = Backend::start(SIXTEEN);
-    let children: Vec<_> = (0..16).map(|_| cloude::start_bash(&backend, &SMALL, PRINT_ADDRESS)).collect();
+    let children: Vec<_> = (0..16)
+        .map(|_| cloude::start_bash(&backend, &SMALL, PRINT_ADDRESS))
+        .collect();
     let mut addresses = BTreeSet::new();
     for child in children {
         let execution = cloude::execution(&child.wait_with_output().unwrap());
-        assert_eq!((execution.cause, execution.exit_code), (Cause::Exit, Some(0)), "{execution:?}");
+        assert_eq!(
+            (execution.cause, execution.exit_code),
+            (Cause::Exit, Some(0)),
+            "{execution:?}"
+        );
         let seen = execution.stdout.to_text().trim().to_owned();
-        assert_eq!(Some(seen.clone()), execution.ip.map(|ip| ip.to_string()), "the guest and the backend disagree");
+        assert_eq!(
+            Some(seen.clone()),
+            execution.ip.map(|ip| ip.to_string()),
+            "the guest and the backend disagree"
+        );
         addresses.insert(seen);
     }
     println!("addresses seen from inside: {addresses:?}");
@@ -45,28 +56,44 @@ fn after_a_kill_in_the_middle_nothing_is_stale_and_what_was_accepted_finishes() 
     let run = format!("{}/run", backend.url());
     let ids: Vec<String> = (0..16)
         .map(|number| {
-            let body = serde_json::json!({"language": "bash", "code": format!("sleep 1; echo {number}")}).to_string();
+            let body =
+                serde_json::json!({"language": "bash", "code": format!("sleep 1; echo {number}")})
+                    .to_string();
             let answer = curl::post(&run, &body);
             assert_eq!(answer.status, 200, "{answer:?}");
             answer.body["id"].as_str().unwrap().to_owned()
         })
         .collect();
-    host::wait_for("VMs are up", Duration::from_secs(60), || (host::links().len() > 4).then_some(()));
+    host::wait_for("VMs are up", Duration::from_secs(60), || {
+        (host::links().len() > 4).then_some(())
+    });
 
     backend.kill();
     // Without their backend the VMs end by themselves.
-    host::wait_for("no VM outlives its backend", Duration::from_secs(20), || host::descendants().is_empty().then_some(()));
+    host::wait_for(
+        "no VM outlives its backend",
+        Duration::from_secs(20),
+        || host::descendants().is_empty().then_some(()),
+    );
     backend.restart();
-    let stale: Vec<String> = host::links().into_iter().filter(|name| name != "lo" && name != BRIDGE).collect();
+    let stale: Vec<String> = host::links()
+        .into_iter()
+        .filter(|name| name != "lo" && name != BRIDGE)
+        .collect();
     println!("links right after the restart, those of new VMs included: {stale:?}");
 
     for (number, id) in ids.iter().enumerate() {
         let url = format!("{}/status/{id}", backend.url());
-        let status = host::wait_for("an accepted execution ends", Duration::from_secs(180), || {
-            let answer = curl::get(&url).expect("the backend answers");
-            assert_eq!(answer.status, 200, "forgotten: {answer:?}");
-            matches!(answer.body["status"].as_str(), Some("done" | "error")).then_some(answer.body)
-        });
+        let status = host::wait_for(
+            "an accepted execution ends",
+            Duration::from_secs(180),
+            || {
+                let answer = curl::get(&url).expect("the backend answers");
+                assert_eq!(answer.status, 200, "forgotten: {answer:?}");
+                matches!(answer.body["status"].as_str(), Some("done" | "error"))
+                    .then_some(answer.body)
+            },
+        );
         assert_eq!(status["status"], "done", "{status}");
         assert_eq!(status["stdout"], format!("{number}\n"), "{status}");
     }
@@ -76,19 +103,36 @@ fn after_a_kill_in_the_middle_nothing_is_stale_and_what_was_accepted_finishes() 
 #[test]
 fn a_client_that_leaves_takes_its_vm_with_it() {
     let backend = Backend::start("");
-    let mut child = cloude::command(&backend, &["run", "-l", "bash", "-c", "echo up; sleep 1000", "--timeout", "500"])
-        .stdout(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child = cloude::command(
+        &backend,
+        &[
+            "run",
+            "-l",
+            "bash",
+            "-c",
+            "echo up; sleep 1000",
+            "--timeout",
+            "500",
+        ],
+    )
+    .stdout(std::process::Stdio::piped())
+    .spawn()
+    .unwrap();
     let mut line = String::new();
-    std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.take().unwrap()), &mut line).unwrap();
+    std::io::BufRead::read_line(
+        &mut std::io::BufReader::new(child.stdout.take().unwrap()),
+        &mut line,
+    )
+    .unwrap();
     assert_eq!(line, "up\n");
     let vms = || host_vms();
     assert_eq!(vms(), 1);
     // SAFETY: the child has not been waited for, so that its id is still its own.
     unsafe { libc::kill(child.id() as i32, libc::SIGINT) };
     assert_eq!(child.wait().unwrap().code(), Some(130));
-    host::wait_for("the VM ends", Duration::from_secs(20), || (vms() == 0).then_some(()));
+    host::wait_for("the VM ends", Duration::from_secs(20), || {
+        (vms() == 0).then_some(())
+    });
     backend.stop();
 }
 
@@ -98,10 +142,18 @@ fn host_vms() -> usize {
     let parent = std::process::id().to_string();
     processes
         .filter(|entry| {
-            let read = |name: &str| std::fs::read_to_string(entry.path().join(name)).unwrap_or_default();
-            let parent_of = |stat: &str| stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1).map(str::to_owned));
-            let Some(clouded) = parent_of(&read("stat")) else { return false };
-            let above = std::fs::read_to_string(format!("/proc/{clouded}/stat")).unwrap_or_default();
+            let read =
+                |name: &str| std::fs::read_to_string(entry.path().join(name)).unwrap_or_default();
+            let parent_of = |stat: &str| {
+                stat.rsplit(')')
+                    .next()
+                    .and_then(|rest| rest.split_whitespace().nth(1).map(str::to_owned))
+            };
+            let Some(clouded) = parent_of(&read("stat")) else {
+                return false;
+            };
+            let above =
+                std::fs::read_to_string(format!("/proc/{clouded}/stat")).unwrap_or_default();
             read("comm").starts_with("cloude-vmm") && parent_of(&above) == Some(parent.clone())
         })
         .count()

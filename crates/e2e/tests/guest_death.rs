@@ -6,7 +6,12 @@ use cloude_e2e::{binaries, cloude, guest};
 /// Types at a shell in the guest, and expects an exit code of `cloude-vmm run --help`.
 fn ends(language: &str, options: &[&str], input: &str, code: i32) {
     let output = guest::type_at_shell(&binaries::kernel(), language, options, input);
-    assert_eq!(output.status.code(), Some(code), "{}", cloude::describe(&output));
+    assert_eq!(
+        output.status.code(),
+        Some(code),
+        "{}",
+        cloude::describe(&output)
+    );
 }
 
 #[test]
@@ -26,11 +31,21 @@ fn a_reboot_is_told() {
 
 #[test]
 fn a_triple_fault_is_told() {
-    ends("bash", &["--cmdline", "reboot=triple"], "echo b > /proc/sysrq-trigger\n", 13);
+    ends(
+        "bash",
+        &["--cmdline", "reboot=triple"],
+        "echo b > /proc/sysrq-trigger\n",
+        13,
+    );
 }
 
 #[test]
 fn a_halt_is_told() {
     // linux/reboot.h: LINUX_REBOOT_CMD_HALT.
-    ends("python", &[], "python3 -c 'import ctypes; ctypes.CDLL(None).reboot(0xcdef0123)'\n", 12);
+    ends(
+        "python",
+        &[],
+        "python3 -c 'import ctypes; ctypes.CDLL(None).reboot(0xcdef0123)'\n",
+        12,
+    );
 }

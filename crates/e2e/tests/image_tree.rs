@@ -21,7 +21,12 @@ fn layers(lister: &[u8]) -> Vec<Layer> {
         .directory("srv/hidden", 0o755, root)
         .file("srv/hidden/below", 0o644, root, b"not to be seen")
         .directory("srv/hidden/deep", 0o755, root)
-        .file("srv/hidden/deep/below", 0o644, root, b"not to be seen either")
+        .file(
+            "srv/hidden/deep/below",
+            0o644,
+            root,
+            b"not to be seen either",
+        )
         .file("srv/removed", 0o644, root, b"removed above")
         .directory("srv/gone", 0o755, root)
         .file("srv/gone/with-it", 0o644, root, b"gone")
@@ -44,7 +49,12 @@ fn layers(lister: &[u8]) -> Vec<Layer> {
         .file("srv/becomes-directory/inside", 0o644, root, b"new")
         .whiteout("srv", "becomes-file")
         .file("srv/becomes-file", 0o644, root, b"a file at last")
-        .file("srv/replaced", 0o4711, (4_000_000_000, 3_999_999_999), b"new, setuid, odd owners");
+        .file(
+            "srv/replaced",
+            0o4711,
+            (4_000_000_000, 3_999_999_999),
+            b"new, setuid, odd owners",
+        );
     let top = Layer::default()
         .directory("srv", 0o755, root)
         .directory("srv/sticky", 0o1777, root)
@@ -61,24 +71,46 @@ fn layers(lister: &[u8]) -> Vec<Layer> {
 fn lister(folder: &Path) -> PathBuf {
     let path = folder.join("lister");
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lister.c");
-    host::run("gcc", &["-static", "-O2", "-o", path.to_str().unwrap(), source.to_str().unwrap()]);
+    host::run(
+        "gcc",
+        &[
+            "-static",
+            "-O2",
+            "-o",
+            path.to_str().unwrap(),
+            source.to_str().unwrap(),
+        ],
+    );
     path
 }
 
 /// Lines by path. Inode numbers become the first of the names that share one. What is the kernel's own
 /// or ours, and no part of the image, is left out.
 fn entries(text: &str) -> BTreeMap<String, String> {
-    assert!(text.contains("\nEND") || text.contains("\rEND"), "the listing is cut off: {text}");
+    assert!(
+        text.contains("\nEND") || text.contains("\rEND"),
+        "the listing is cut off: {text}"
+    );
     let mut entries = BTreeMap::new();
     for line in text.lines() {
-        let Some(entry) = line.trim_end().strip_prefix("ENTRY /") else { continue };
+        let Some(entry) = line.trim_end().strip_prefix("ENTRY /") else {
+            continue;
+        };
         let (path, rest) = entry.split_once(" mode=").unwrap();
-        let theirs = ["dev", "root", ".cloude"].iter().any(|name| path == *name || path.starts_with(&format!("{name}/")));
+        let theirs = ["dev", "root", ".cloude"]
+            .iter()
+            .any(|name| path == *name || path.starts_with(&format!("{name}/")));
         if !theirs {
             entries.insert(path.to_owned(), rest.to_owned());
         }
     }
-    let inode = |rest: &str| rest.split(" inode=").nth(1).and_then(|rest| rest.split(' ').next()).unwrap().to_owned();
+    let inode = |rest: &str| {
+        rest.split(" inode=")
+            .nth(1)
+            .and_then(|rest| rest.split(' ').next())
+            .unwrap()
+            .to_owned()
+    };
     let mut first: BTreeMap<String, String> = BTreeMap::new();
     for (path, rest) in &entries {
         first.entry(inode(rest)).or_insert(path.clone());
@@ -86,7 +118,10 @@ fn entries(text: &str) -> BTreeMap<String, String> {
     for rest in entries.values_mut() {
         let number = inode(rest);
         if number != "0" {
-            *rest = rest.replace(&format!("inode={number} "), &format!("inode=of {} ", first[&number]));
+            *rest = rest.replace(
+                &format!("inode={number} "),
+                &format!("inode=of {} ", first[&number]),
+            );
         }
     }
     entries
@@ -113,28 +148,59 @@ fn the_booted_tree_is_what_umoci_unpacks_and_two_builds_are_the_same_bytes() {
     let folder = folder.path();
     let program = lister(folder);
     let layout = folder.join("layout");
-    write_layout(&layout, "awkward", layers(&std::fs::read(&program).unwrap()));
+    write_layout(
+        &layout,
+        "awkward",
+        layers(&std::fs::read(&program).unwrap()),
+    );
     let registry = Registry::start();
     let reference = registry.push(&layout, "awkward", "test/awkward");
 
     let first = build(&registry, &reference, folder, 1);
     let second = build(&registry, &reference, folder, 2);
-    assert!(first == second, "two builds differ: {} and {} bytes", first.len(), second.len());
+    assert!(
+        first == second,
+        "two builds differ: {} and {} bytes",
+        first.len(),
+        second.len()
+    );
 
     let bundle = folder.join("bundle");
-    host::run("umoci", &["unpack", "--image", &format!("{}:awkward", layout.display()), bundle.to_str().unwrap()]);
-    let expected = entries(&host::run(program.to_str().unwrap(), &[bundle.join("rootfs").to_str().unwrap()]));
+    host::run(
+        "umoci",
+        &[
+            "unpack",
+            "--image",
+            &format!("{}:awkward", layout.display()),
+            bundle.to_str().unwrap(),
+        ],
+    );
+    let expected = entries(&host::run(
+        program.to_str().unwrap(),
+        &[bundle.join("rootfs").to_str().unwrap()],
+    ));
     assert!(expected.len() > 20, "umoci unpacked only {expected:#?}");
 
     let image = folder.join("image-1.cpio");
-    let output = guest::vmm(&binaries::kernel(), &[&image]).args(["--memory", "256", "--init", "/lister"]).output().unwrap();
-    assert_eq!(output.status.code(), Some(0), "{}", cloude::describe(&output));
+    let output = guest::vmm(&binaries::kernel(), &[&image])
+        .args(["--memory", "256", "--init", "/lister"])
+        .output()
+        .unwrap();
+    assert_eq!(
+        output.status.code(),
+        Some(0),
+        "{}",
+        cloude::describe(&output)
+    );
     let booted = entries(&String::from_utf8_lossy(&output.stdout));
 
     for (path, entry) in &expected {
         assert_eq!(booted.get(path), Some(entry), "{path}");
     }
-    let more: Vec<&String> = booted.keys().filter(|path| !expected.contains_key(*path)).collect();
+    let more: Vec<&String> = booted
+        .keys()
+        .filter(|path| !expected.contains_key(*path))
+        .collect();
     assert!(more.is_empty(), "not in the image: {more:?}");
     println!("{} entries are the same", expected.len());
 }
@@ -143,7 +209,11 @@ fn the_booted_tree_is_what_umoci_unpacks_and_two_builds_are_the_same_bytes() {
 fn a_wrong_password_is_told_as_such() {
     let folder = tempfile::tempdir().unwrap();
     let layout = folder.path().join("layout");
-    write_layout(&layout, "small", vec![Layer::default().file("x", 0o644, (0, 0), b"x")]);
+    write_layout(
+        &layout,
+        "small",
+        vec![Layer::default().file("x", 0o644, (0, 0), b"x")],
+    );
     let registry = Registry::start();
     let reference = registry.push(&layout, "small", "test/small");
     let output = Command::new(binaries::binary("cloude-initramfs"))
@@ -155,5 +225,8 @@ fn a_wrong_password_is_told_as_such() {
         .unwrap();
     assert!(!output.status.success(), "{}", cloude::describe(&output));
     let message = String::from_utf8_lossy(&output.stderr).to_lowercase();
-    assert!(message.contains("auth") || message.contains("401") || message.contains("credential"), "{message}");
+    assert!(
+        message.contains("auth") || message.contains("401") || message.contains("credential"),
+        "{message}"
+    );
 }

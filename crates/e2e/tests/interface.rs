@@ -23,10 +23,17 @@ fn run_and_status_answer_as_the_original_did() {
     let url = backend.url();
     assert_eq!(curl::get(&format!("{url}/")).unwrap().status, 200);
 
-    let started = curl::post(&format!("{url}/run"), r#"{"language":"SH","code":"echo out; echo err >&2; exit 3"}"#);
+    let started = curl::post(
+        &format!("{url}/run"),
+        r#"{"language":"SH","code":"echo out; echo err >&2; exit 3"}"#,
+    );
     assert_eq!(started.status, 200, "{started:?}");
     let id = started.body["id"].as_str().unwrap().to_owned();
-    assert_eq!(started.body.as_object().unwrap().len(), 1, "more than an id: {started:?}");
+    assert_eq!(
+        started.body.as_object().unwrap().len(),
+        1,
+        "more than an id: {started:?}"
+    );
 
     let status = ended(&backend, &id).body;
     let expected = serde_json::json!({
@@ -42,7 +49,10 @@ fn go_prints_an_id_and_status_knows_it() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("x.sh");
     std::fs::write(&path, "echo hello").unwrap();
-    let output = cloude::run(&backend, &["go", "--language", "bash", "--file", path.to_str().unwrap()]);
+    let output = cloude::run(
+        &backend,
+        &["go", "--language", "bash", "--file", path.to_str().unwrap()],
+    );
     assert!(output.status.success(), "{}", cloude::describe(&output));
     let id = String::from_utf8(output.stdout).unwrap();
     let id = id.trim();
@@ -50,7 +60,10 @@ fn go_prints_an_id_and_status_knows_it() {
     let output = cloude::run(&backend, &["status", id]);
     assert!(output.status.success(), "{}", cloude::describe(&output));
     let text = String::from_utf8(output.stdout).unwrap();
-    assert!(text.contains("done") && text.contains("hello") && text.contains(id), "{text}");
+    assert!(
+        text.contains("done") && text.contains("hello") && text.contains(id),
+        "{text}"
+    );
     backend.stop();
 }
 
@@ -58,26 +71,110 @@ fn go_prints_an_id_and_status_knows_it() {
 fn bad_requests_are_told_what_was_wrong_and_run_nothing() {
     // Method, path, body, status, and what the error says.
     const TABLE: &[(&str, &str, &str, u16, &str)] = &[
-        ("POST", "/run", r#"{"language":"python","code":""}"#, 400, "code"),
-        ("POST", "/run", r#"{"language":"cobol","code":"x"}"#, 400, "python"),
-        ("POST", "/run", r#"{"language":"","code":"x"}"#, 400, "python"),
+        (
+            "POST",
+            "/run",
+            r#"{"language":"python","code":""}"#,
+            400,
+            "code",
+        ),
+        (
+            "POST",
+            "/run",
+            r#"{"language":"cobol","code":"x"}"#,
+            400,
+            "python",
+        ),
+        (
+            "POST",
+            "/run",
+            r#"{"language":"","code":"x"}"#,
+            400,
+            "python",
+        ),
         ("POST", "/run", r#"{"language":"python"}"#, 400, "code"),
         ("POST", "/run", r#"{"code":"x"}"#, 400, "language"),
         ("POST", "/run", r#"{"language":3,"code":"x"}"#, 400, ""),
-        ("POST", "/run", r#"{"language":"python","code":"x""#, 400, ""),
+        (
+            "POST",
+            "/run",
+            r#"{"language":"python","code":"x""#,
+            400,
+            "",
+        ),
         ("POST", "/run", "", 400, ""),
         ("POST", "/run", "[]", 400, ""),
-        ("POST", "/v1/executions", r#"{"language":"bash","code":"x","no_such_field":1}"#, 400, "no_such_field"),
-        ("POST", "/v1/executions", r#"{"language":"bash","code":"x","limits":{"vcpus":0}}"#, 400, "vcpus"),
-        ("POST", "/v1/executions", r#"{"language":"bash","code":"x","limits":{"vcpus":99}}"#, 400, "vcpus"),
-        ("POST", "/v1/executions", r#"{"language":"bash","code":"x","limits":{"memory_mib":1}}"#, 400, "memory"),
-        ("POST", "/v1/executions", r#"{"language":"bash","code":"x","limits":{"wall_time_ms":0}}"#, 400, "wall_time"),
-        ("POST", "/v1/executions", r#"{"language":"bash","code":"x","files":[{"path":"../x","content":""}]}"#, 400, "../x"),
-        ("POST", "/v1/executions", r#"{"language":"bash","code":"x","files":[{"path":"/x","content":""}]}"#, 400, "/x"),
-        ("POST", "/v1/executions", r#"{"language":"bash","code":"x","env":{"A=B":"c"}}"#, 400, ""),
-        ("POST", "/v1/executions", r#"{"language":"bash","code":"x","stdin":{"base64":"*"}}"#, 400, "base64"),
+        (
+            "POST",
+            "/v1/executions",
+            r#"{"language":"bash","code":"x","no_such_field":1}"#,
+            400,
+            "no_such_field",
+        ),
+        (
+            "POST",
+            "/v1/executions",
+            r#"{"language":"bash","code":"x","limits":{"vcpus":0}}"#,
+            400,
+            "vcpus",
+        ),
+        (
+            "POST",
+            "/v1/executions",
+            r#"{"language":"bash","code":"x","limits":{"vcpus":99}}"#,
+            400,
+            "vcpus",
+        ),
+        (
+            "POST",
+            "/v1/executions",
+            r#"{"language":"bash","code":"x","limits":{"memory_mib":1}}"#,
+            400,
+            "memory",
+        ),
+        (
+            "POST",
+            "/v1/executions",
+            r#"{"language":"bash","code":"x","limits":{"wall_time_ms":0}}"#,
+            400,
+            "wall_time",
+        ),
+        (
+            "POST",
+            "/v1/executions",
+            r#"{"language":"bash","code":"x","files":[{"path":"../x","content":""}]}"#,
+            400,
+            "../x",
+        ),
+        (
+            "POST",
+            "/v1/executions",
+            r#"{"language":"bash","code":"x","files":[{"path":"/x","content":""}]}"#,
+            400,
+            "/x",
+        ),
+        (
+            "POST",
+            "/v1/executions",
+            r#"{"language":"bash","code":"x","env":{"A=B":"c"}}"#,
+            400,
+            "",
+        ),
+        (
+            "POST",
+            "/v1/executions",
+            r#"{"language":"bash","code":"x","stdin":{"base64":"*"}}"#,
+            400,
+            "base64",
+        ),
         ("GET", "/status/no-such-id", "", 404, "no-such-id"),
-        ("GET", "/status/00000000-0000-4000-8000-000000000000", "", 404, ""),
+        (
+            "GET",
+            "/status/00000000-0000-4000-8000-000000000000",
+            "",
+            404,
+            "",
+        ),
         ("GET", "/no/such/path", "", 404, ""),
         ("GET", "/run", "", 405, ""),
         ("DELETE", "/health", "", 405, ""),
@@ -85,18 +182,36 @@ fn bad_requests_are_told_what_was_wrong_and_run_nothing() {
     let backend = Backend::start("");
     for (method, path, body, status, says) in TABLE {
         let url = format!("{}{path}", backend.url());
-        let mut arguments = vec!["--request", method, "--header", "content-type: application/json"];
+        let mut arguments = vec![
+            "--request",
+            method,
+            "--header",
+            "content-type: application/json",
+        ];
         if *method == "POST" {
             arguments.extend(["--data-binary", body]);
         }
         arguments.push(&url);
         let answer = curl::curl(&arguments).unwrap();
-        println!("{method} {path} {body} -> {} {}", answer.status, answer.body);
+        println!(
+            "{method} {path} {body} -> {} {}",
+            answer.status, answer.body
+        );
         assert_eq!(answer.status, *status, "{method} {path} {body}: {answer:?}");
-        let error = answer.body["error"].as_str().unwrap_or_else(|| panic!("{method} {path} {body}: no error in {answer:?}"));
-        assert!(error.to_lowercase().contains(says), "{method} {path} {body}: {says:?} is not in {error:?}");
+        let error = answer.body["error"]
+            .as_str()
+            .unwrap_or_else(|| panic!("{method} {path} {body}: no error in {answer:?}"));
+        assert!(
+            error.to_lowercase().contains(says),
+            "{method} {path} {body}: {says:?} is not in {error:?}"
+        );
     }
-    assert!(host::descendants().iter().all(|(_, command)| !command.contains("cloude-vmm")), "something ran");
+    assert!(
+        host::descendants()
+            .iter()
+            .all(|(_, command)| !command.contains("cloude-vmm")),
+        "something ran"
+    );
     backend.stop();
 }
 
@@ -106,9 +221,20 @@ fn past_the_queue_requests_are_turned_away_and_told_when_to_come_back() {
     let url = format!("{}/run", backend.url());
     let body = r#"{"language":"bash","code":"sleep 2"}"#;
     let answers: Vec<Answer> = (0..6).map(|_| curl::post(&url, body)).collect();
-    let refused: Vec<&Answer> = answers.iter().filter(|answer| answer.status == 429).collect();
-    assert!(!refused.is_empty(), "six were taken where one runs and one waits: {answers:?}");
-    assert!(refused.iter().all(|answer| answer.headers.contains("retry-after:")), "{refused:?}");
+    let refused: Vec<&Answer> = answers
+        .iter()
+        .filter(|answer| answer.status == 429)
+        .collect();
+    assert!(
+        !refused.is_empty(),
+        "six were taken where one runs and one waits: {answers:?}"
+    );
+    assert!(
+        refused
+            .iter()
+            .all(|answer| answer.headers.contains("retry-after:")),
+        "{refused:?}"
+    );
     for answer in answers.iter().filter(|answer| answer.status == 200) {
         let status = ended(&backend, answer.body["id"].as_str().unwrap());
         assert_eq!(status.body["exit_code"], 0, "{status:?}");

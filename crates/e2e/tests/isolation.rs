@@ -13,7 +13,9 @@ const WITH_NETWORK: &str = "agent.transport = \"ip\"";
 
 /// Bash: says whether a TCP port answers within three seconds.
 fn probe(address: &str, port: u32) -> String {
-    format!("timeout 3 bash -c '</dev/tcp/{address}/{port}' 2>/dev/null && echo reached {address}:{port} || echo no {address}:{port}\n")
+    format!(
+        "timeout 3 bash -c '</dev/tcp/{address}/{port}' 2>/dev/null && echo reached {address}:{port} || echo no {address}:{port}\n"
+    )
 }
 
 #[test]
@@ -26,7 +28,11 @@ fn a_vm_reaches_no_service_of_the_host() {
     let code = probe(BRIDGE_ADDRESS, port.into());
     for options in [&["--timeout", "60"][..], &["--timeout", "60", "--network"]] {
         let execution = cloude::bash(&backend, options, &code);
-        assert_eq!(execution.stdout.to_text(), format!("no {BRIDGE_ADDRESS}:{port}\n"), "{options:?}: {execution:?}");
+        assert_eq!(
+            execution.stdout.to_text(),
+            format!("no {BRIDGE_ADDRESS}:{port}\n"),
+            "{options:?}: {execution:?}"
+        );
     }
     backend.stop();
 }
@@ -36,18 +42,38 @@ fn two_vms_do_not_reach_each_other() {
     let backend = Backend::start(&format!("{WITH_NETWORK}\nvm.max_concurrent = 2"));
     let quiet = cloude::start_bash(&backend, &["--timeout", "120", "--network"], "sleep 25");
     // Its TAP's name ends in its address.
-    let tap = host::wait_for("the first VM is up", Duration::from_secs(60), || host::links().into_iter().find(|name| name.starts_with("ct")));
+    let tap = host::wait_for("the first VM is up", Duration::from_secs(60), || {
+        host::links()
+            .into_iter()
+            .find(|name| name.starts_with("ct"))
+    });
     let octets = u32::from_str_radix(&tap[tap.len() - 8..], 16).unwrap();
     let address = std::net::Ipv4Addr::from(octets);
     let agent = cloude_protocol::agent::AGENT_PORT;
-    host::wait_for("the first VM's agent listens", Duration::from_secs(60), || std::net::TcpStream::connect((address, agent as u16)).ok());
+    host::wait_for(
+        "the first VM's agent listens",
+        Duration::from_secs(60),
+        || std::net::TcpStream::connect((address, agent as u16)).ok(),
+    );
 
-    let execution = cloude::bash(&backend, &["--timeout", "60", "--network"], &probe(&address.to_string(), agent));
+    let execution = cloude::bash(
+        &backend,
+        &["--timeout", "60", "--network"],
+        &probe(&address.to_string(), agent),
+    );
 
-    assert_eq!(execution.stdout.to_text(), format!("no {address}:{agent}\n"), "{execution:?}");
+    assert_eq!(
+        execution.stdout.to_text(),
+        format!("no {address}:{agent}\n"),
+        "{execution:?}"
+    );
     let first = cloude::execution(&quiet.wait_with_output().unwrap());
     assert_eq!(first.ip, Some(address), "another VM was probed");
-    assert_eq!(first.exit_code, Some(0), "the first VM had ended when it was probed: {first:?}");
+    assert_eq!(
+        first.exit_code,
+        Some(0),
+        "the first VM had ended when it was probed: {first:?}"
+    );
     backend.stop();
 }
 
@@ -79,7 +105,11 @@ fn a_program_finds_no_token_and_cannot_act_as_the_backend() {
         let backend = Backend::start(&format!("agent.transport = \"{transport}\""));
         let execution = cloude::bash(&backend, &["--timeout", "60"], ATTACK);
         assert_eq!(execution.stdout.to_text(), "", "{transport}: {execution:?}");
-        assert_eq!((execution.cause, execution.exit_code), (Cause::Exit, Some(7)), "{transport}: {execution:?}");
+        assert_eq!(
+            (execution.cause, execution.exit_code),
+            (Cause::Exit, Some(7)),
+            "{transport}: {execution:?}"
+        );
         backend.stop();
         // One namespace a thread: the second backend gets its own.
     }
@@ -89,10 +119,19 @@ fn a_program_finds_no_token_and_cannot_act_as_the_backend() {
 fn a_result_that_a_program_prints_is_output_and_nothing_more() {
     let backend = Backend::start("");
     let forged = r#"{"event":"finished","run":{"cause":"exit","exit_code":0,"signal":null,"wall_time_us":1,"cpu_time_us":1,"peak_memory_bytes":1,"stdout_bytes":0,"stdout_dropped":0,"stderr_bytes":0,"stderr_dropped":0}}"#;
-    let code = format!("for fd in /proc/self/fd/* /dev/console /dev/ttyS0; do echo '{forged}' > $fd; done 2>/dev/null\necho '{forged}'\nexit 9");
+    let code = format!(
+        "for fd in /proc/self/fd/* /dev/console /dev/ttyS0; do echo '{forged}' > $fd; done 2>/dev/null\necho '{forged}'\nexit 9"
+    );
     let execution = cloude::bash(&backend, &[], &code);
-    assert_eq!((execution.cause, execution.exit_code), (Cause::Exit, Some(9)), "{execution:?}");
-    assert!(execution.stdout.to_text().ends_with(&format!("{forged}\n")), "{execution:?}");
+    assert_eq!(
+        (execution.cause, execution.exit_code),
+        (Cause::Exit, Some(9)),
+        "{execution:?}"
+    );
+    assert!(
+        execution.stdout.to_text().ends_with(&format!("{forged}\n")),
+        "{execution:?}"
+    );
     backend.stop();
 }
 
@@ -101,7 +140,11 @@ fn programs_see_nothing_of_each_other() {
     let backend = Backend::start("");
     let mut seen = std::io::stdout();
     for turn in ["first", "second"] {
-        let execution = cloude::bash(&backend, &[], "cat /tmp/mark /work/mark /root/mark 2>/dev/null; for d in /tmp /work /root; do echo x > $d/mark; done; exit 0");
+        let execution = cloude::bash(
+            &backend,
+            &[],
+            "cat /tmp/mark /work/mark /root/mark 2>/dev/null; for d in /tmp /work /root; do echo x > $d/mark; done; exit 0",
+        );
         assert_eq!(execution.stdout.to_text(), "", "{turn}: {execution:?}");
         writeln!(seen, "{turn}: clean").unwrap();
     }

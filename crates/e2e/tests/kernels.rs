@@ -6,12 +6,27 @@ use cloude_e2e::{binaries, cloude};
 use cloude_protocol::agent::Cause;
 
 fn boots(name: &str, build: &str) {
-    let kernel = binaries::named_kernel(name).unwrap_or_else(|| panic!("there is no {name} kernel: run {build}"));
+    let kernel = binaries::named_kernel(name)
+        .unwrap_or_else(|| panic!("there is no {name} kernel: run {build}"));
     let release = std::fs::read_to_string(kernel.join("release")).unwrap();
-    let backend = Backend::start(&format!("kernel = \"{}\"\nagent.transport = \"ip\"", kernel.display()));
-    let execution = cloude::bash(&backend, &["--vcpus", "2"], "uname -r; nproc; head -c 8 /dev/urandom | wc -c");
-    assert_eq!((execution.cause, execution.exit_code), (Cause::Exit, Some(0)), "{execution:?}");
-    assert_eq!(execution.stdout.to_text(), format!("{}\n2\n8\n", release.trim()));
+    let backend = Backend::start(&format!(
+        "kernel = \"{}\"\nagent.transport = \"ip\"",
+        kernel.display()
+    ));
+    let execution = cloude::bash(
+        &backend,
+        &["--vcpus", "2"],
+        "uname -r; nproc; head -c 8 /dev/urandom | wc -c",
+    );
+    assert_eq!(
+        (execution.cause, execution.exit_code),
+        (Cause::Exit, Some(0)),
+        "{execution:?}"
+    );
+    assert_eq!(
+        execution.stdout.to_text(),
+        format!("{}\n2\n8\n", release.trim())
+    );
     backend.stop();
 }
 

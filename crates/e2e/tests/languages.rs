@@ -14,14 +14,18 @@ fn the_language_files_are_well_formed_and_do_not_collide() {
     let mut names: Vec<String> = Vec::new();
     for entry in folder.read_dir().unwrap() {
         let path = entry.unwrap().path();
-        if path.extension().is_some_and(|extension| extension == "toml") {
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "toml")
+        {
             names.push(path.file_stem().unwrap().to_str().unwrap().to_owned());
         }
     }
     names.sort();
     assert_eq!(names, LANGUAGES);
 
-    let (mut known_as, mut extensions, mut exit_codes) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+    let (mut known_as, mut extensions, mut exit_codes) =
+        (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     for name in names {
         let language = binaries::language(&name);
         assert_eq!(language.name, name);
@@ -30,18 +34,35 @@ fn the_language_files_are_well_formed_and_do_not_collide() {
             assert!(known_as.insert(alias.clone()), "{alias} is two languages");
         }
         for extension in &language.extensions {
-            assert!(extensions.insert(extension.clone()), ".{extension} is two languages");
+            assert!(
+                extensions.insert(extension.clone()),
+                ".{extension} is two languages"
+            );
         }
         let image = &language.image;
         let tag = image.reference.rsplit_once(':').map(|(_, tag)| tag);
-        assert!(tag.is_some_and(|tag| tag != "latest" && !tag.contains('/')), "{name}: {} has no tag", image.reference);
-        assert!(image.reference.starts_with("docker.io/library/"), "{name}: {} is no official image", image.reference);
+        assert!(
+            tag.is_some_and(|tag| tag != "latest" && !tag.contains('/')),
+            "{name}: {} has no tag",
+            image.reference
+        );
+        assert!(
+            image.reference.starts_with("docker.io/library/"),
+            "{name}: {} is no official image",
+            image.reference
+        );
         assert!(!image.debian.packages.is_empty(), "{name}: no packages");
         for command in language.compile.iter().chain([&language.run]) {
             assert!(!command.command.is_empty(), "{name}: an empty command");
         }
-        assert!(exit_codes.insert(language.self_test.exit_code), "{name}: an exit code that another self-test has");
-        assert!((1..124).contains(&language.self_test.exit_code), "{name}: an exit code that means something else");
+        assert!(
+            exit_codes.insert(language.self_test.exit_code),
+            "{name}: an exit code that another self-test has"
+        );
+        assert!(
+            (1..124).contains(&language.self_test.exit_code),
+            "{name}: an exit code that means something else"
+        );
     }
     for alias in ["py", "js", "javascript", "rs", "golang", "c++"] {
         assert!(known_as.contains(alias), "{alias} is no language");
@@ -54,16 +75,27 @@ fn self_test(name: &str) {
     let test = &language.self_test;
     let backend = Backend::start("");
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("program").with_extension(&language.extensions[0]);
+    let path = folder
+        .path()
+        .join("program")
+        .with_extension(&language.extensions[0]);
     std::fs::write(&path, &test.code).unwrap();
     let mut arguments = vec!["run", path.to_str().unwrap(), "--"];
     arguments.extend(test.args.iter().map(String::as_str));
 
     let output = cloude::run_with_input(&backend, &arguments, &test.stdin);
 
-    assert_eq!(String::from_utf8_lossy(&output.stdout), test.stdout, "{}", cloude::describe(&output));
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        test.stdout,
+        "{}",
+        cloude::describe(&output)
+    );
     assert_eq!(output.status.code(), Some(test.exit_code));
-    assert_eq!(String::from_utf8_lossy(&output.stderr), "this line is not part of it\n");
+    assert_eq!(
+        String::from_utf8_lossy(&output.stderr),
+        "this line is not part of it\n"
+    );
     backend.stop();
 }
 

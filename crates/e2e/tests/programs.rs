@@ -16,7 +16,10 @@ fn text(bytes: &[u8]) -> String {
 }
 
 fn run(backend: &Backend, options: &[&str], code: &str) -> Output {
-    cloude::run(backend, &[&["run", "-l", "bash", "-c", code], options].concat())
+    cloude::run(
+        backend,
+        &[&["run", "-l", "bash", "-c", code], options].concat(),
+    )
 }
 
 #[test]
@@ -24,18 +27,48 @@ fn programs_that_fail_are_killed_or_never_end_have_exit_codes_that_say_so() {
     let backend = Backend::start("");
 
     let failed = run(&backend, &[], "echo out; echo err >&2; exit 42");
-    assert_eq!(failed.status.code(), Some(42), "{}", cloude::describe(&failed));
-    assert_eq!((text(&failed.stdout), text(&failed.stderr)), ("out\n".to_owned(), "err\n".to_owned()));
+    assert_eq!(
+        failed.status.code(),
+        Some(42),
+        "{}",
+        cloude::describe(&failed)
+    );
+    assert_eq!(
+        (text(&failed.stdout), text(&failed.stderr)),
+        ("out\n".to_owned(), "err\n".to_owned())
+    );
 
     let killed = run(&backend, &[], "echo before; kill -KILL $$");
-    assert_eq!(killed.status.code(), Some(137), "{}", cloude::describe(&killed));
+    assert_eq!(
+        killed.status.code(),
+        Some(137),
+        "{}",
+        cloude::describe(&killed)
+    );
     assert_eq!(text(&killed.stdout), "before\n");
-    assert!(text(&killed.stderr).contains("signal 9 (SIGKILL"), "{}", cloude::describe(&killed));
+    assert!(
+        text(&killed.stderr).contains("signal 9 (SIGKILL"),
+        "{}",
+        cloude::describe(&killed)
+    );
 
-    let endless = run(&backend, &["--timeout", "1s"], "echo before; sleep 1000 & while :; do :; done");
-    assert_eq!(endless.status.code(), Some(124), "{}", cloude::describe(&endless));
+    let endless = run(
+        &backend,
+        &["--timeout", "1s"],
+        "echo before; sleep 1000 & while :; do :; done",
+    );
+    assert_eq!(
+        endless.status.code(),
+        Some(124),
+        "{}",
+        cloude::describe(&endless)
+    );
     assert_eq!(text(&endless.stdout), "before\n");
-    assert!(text(&endless.stderr).contains("--timeout"), "{}", cloude::describe(&endless));
+    assert!(
+        text(&endless.stderr).contains("--timeout"),
+        "{}",
+        cloude::describe(&endless)
+    );
 
     backend.stop();
 }
@@ -43,7 +76,11 @@ fn programs_that_fail_are_killed_or_never_end_have_exit_codes_that_say_so() {
 #[test]
 fn a_program_that_wants_more_memory_than_there_is_ends_and_says_why() {
     let backend = Backend::start("");
-    let execution = cloude::bash(&backend, &["--memory", "256"], "x=x; while :; do x=$x$x; done");
+    let execution = cloude::bash(
+        &backend,
+        &["--memory", "256"],
+        "x=x; while :; do x=$x$x; done",
+    );
     assert_eq!(execution.cause, Cause::Memory, "{execution:?}");
     backend.stop();
 }
@@ -51,22 +88,52 @@ fn a_program_that_wants_more_memory_than_there_is_ends_and_says_why() {
 #[test]
 fn of_fifty_megabytes_head_and_tail_are_kept_and_the_rest_is_counted() {
     let backend = Backend::start("");
-    let output = run(&backend, &["--timeout", "120", "--output-limit", "1M"], FIFTY_MB);
-    assert_eq!(output.status.code(), Some(0), "{}", cloude::describe(&output));
-    assert!(output.stdout.starts_with(b"0000001\n0000002\n"), "{}", cloude::describe(&output));
+    let output = run(
+        &backend,
+        &["--timeout", "120", "--output-limit", "1M"],
+        FIFTY_MB,
+    );
+    assert_eq!(
+        output.status.code(),
+        Some(0),
+        "{}",
+        cloude::describe(&output)
+    );
+    assert!(
+        output.stdout.starts_with(b"0000001\n0000002\n"),
+        "{}",
+        cloude::describe(&output)
+    );
     assert!(output.stdout.ends_with(b"6249999\n6250000\n"));
-    assert!(output.stdout.len() <= 1 << 20, "{} bytes were kept", output.stdout.len());
+    assert!(
+        output.stdout.len() <= 1 << 20,
+        "{} bytes were kept",
+        output.stdout.len()
+    );
     let dropped = FIFTY_MB_BYTES - output.stdout.len();
     let notice = format!("{dropped} bytes of standard output were left out");
-    assert!(text(&output.stderr).contains(&notice), "{notice:?} is not in {:?}", text(&output.stderr));
+    assert!(
+        text(&output.stderr).contains(&notice),
+        "{notice:?} is not in {:?}",
+        text(&output.stderr)
+    );
     backend.stop();
 }
 
 #[test]
 fn fifty_megabytes_arrive_whole_where_the_limit_allows_it() {
     let backend = Backend::start("");
-    let output = run(&backend, &["--timeout", "120", "--output-limit", "60M"], FIFTY_MB);
-    assert_eq!(output.status.code(), Some(0), "{}", cloude::describe(&output));
+    let output = run(
+        &backend,
+        &["--timeout", "120", "--output-limit", "60M"],
+        FIFTY_MB,
+    );
+    assert_eq!(
+        output.status.code(),
+        Some(0),
+        "{}",
+        cloude::describe(&output)
+    );
     assert_eq!(text(&output.stderr), "");
     assert_eq!(output.stdout.len(), FIFTY_MB_BYTES);
     for (number, line) in (1..).zip(output.stdout.chunks(8)) {

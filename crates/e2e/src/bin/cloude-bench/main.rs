@@ -1,2 +1,86 @@
-//! x
-fn main(){}
+//! Measures what the project promises: `make bench`. docs/benchmarks.md says how.
+#![allow(
+    clippy::unwrap_used,
+    reason = "a harness: a failure ends it, with its place"
+)]
+
+mod boot;
+mod footprint;
+mod image;
+mod many;
+mod report;
+mod sample;
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+use report::Report;
+
+#[derive(Parser)]
+#[command(about = "Measures what the project promises")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// What needs VMs: run it inside tools/with-kvm
+    Vm(Part),
+    /// What needs none: images from a registry on loopback
+    Image(Part),
+    /// Join the results of the parts, print the table; exits with 1 if a threshold is missed
+    Report {
+        /// The parts' files
+        #[arg(required = true)]
+        parts: Vec<PathBuf>,
+        /// Where the whole goes, as JSON
+        #[arg(long)]
+        json: PathBuf,
+    },
+}
+
+#[derive(clap::Args)]
+struct Part {
+    /// How often each thing is measured; medians are reported
+    #[arg(long, default_value_t = 10)]
+    runs: usize,
+    /// Only these sections
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    /// Where the result goes
+    #[arg(long)]
+    json: PathBuf,
+}
+
+impl Part {
+    fn wants(&self, section: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|name| name == section)
+    }
+}
+
+fn main() -> std::process::ExitCode {
+    match Cli::parse().command {
+        Command::Vm(part) => {
+            cloude_e2e::binaries::require_kvm();
+            let mut report = Report::new("vm", part.runs);
+            if part.wants("boot") {
+                boot::measure(&mut report);
+            }
+            if part.wants("footprint") {
+                footprint::measure(&mut report);
+            }
+            if part.wants("many") {
+                many::measure(&mut report);
+            }
+            report.write(&part.json);
+        }
+        Command::Image(part) => {
+            let mut report = Report::new("image", part.runs);
+            image::measure(&mut report);
+            report.write(&part.json);
+        }
+        Command::Report { parts, json } => return report::join(&parts, &json),
+    }
+    std::process::ExitCode::SUCCESS
+}

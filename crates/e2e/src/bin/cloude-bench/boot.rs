@@ -1,0 +1,229 @@
+//! Cold boot: from the start of the process to the agent's line on the console.
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use cloude_e2e::guest::{self, Role};
+use cloude_e2e::{binaries, host};
+use cloude_protocol::boot::AGENT;
+use tempfile::TempDir;
+
+use crate::report::{Report, Row, Threshold};
+use crate::sample::Samples;
+
+/// The agent's line, once it listens.
+const READY: &[u8] = b"cloude-agent: ready";
+const MEMORY_MIB: u64 = 256;
+const MAC: &str = "02:c1:00:00:00:02";
+const TAP: &str = "cloude-bench0";
+/// A boot that takes longer has failed.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// A kernel with the initramfs to boot it with: in segments, and as the one file that QEMU takes.
+pub struct Guest {
+    kernel: PathBuf,
+    segments: Vec<PathBuf>,
+    joined: PathBuf,
+    _folder: TempDir,
+}
+
+impl Guest {
+    /// With a language's image, or with the agent alone.
+    pub fn new(kernel: PathBuf, language: Option<&str>) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut segments: Vec<PathBuf> = language.map(binaries::image).into_iter().collect();
+        segments.push(guest::boot_segment(folder.path(), &kernel, Role::Serve));
+        let joined = folder.path().join("joined.cpio");
+        let mut all = Vec::new();
+        for segment in &segments {
+            all.extend(std::fs::read(segment).unwrap());
+            // Segments are aligned to 4 bytes (init/initramfs.c).
+            all.resize(all.len().next_multiple_of(4), 0);
+        }
+        std::fs::write(&joined, all).unwrap();
+        Guest {
+            kernel,
+            segments,
+            joined,
+            _folder: folder,
+        }
+    }
+
+    /// Ours.
+    pub fn cloude_vmm(&self) -> Command {
+        let mut command = Command::new(binaries::binary("cloude-vmm"));
+        command.arg("run").arg("--kernel").arg(&self.kernel);
+        for segment in &self.segments {
+            command.arg("--initramfs").arg(segment);
+        }
+        command.args([
+            "--memory",
+            &MEMORY_MIB.to_string(),
+            "--vcpus",
+            "1",
+            "--init",
+            AGENT,
+            "--tap",
+            TAP,
+            "--mac",
+            MAC,
+        ]);
+        command
+    }
+
+    /// QEMU's microvm with the same kernel, command line, initramfs, memory and devices, and without
+    /// what it can do without: its fastest.
+    pub fn qemu(&self) -> Command {
+        let mut command = Command::new("qemu-system-x86_64");
+        command.args(["-M", "microvm,acpi=on,pit=off,pic=off,rtc=off,usb=off,pcie=off,isa-serial=on,x-option-roms=off"]);
+        command.args([
+            "-accel",
+            "kvm",
+            "-cpu",
+            "host",
+            "-smp",
+            "1",
+            "-m",
+            &MEMORY_MIB.to_string(),
+        ]);
+        command.args([
+            "-nodefaults",
+            "-no-user-config",
+            "-no-reboot",
+            "-display",
+            "none",
+            "-monitor",
+            "none",
+            "-serial",
+            "stdio",
+        ]);
+        command.args(["-device", "virtio-rng-device"]);
+        command.args([
+            "-netdev",
+            &format!("tap,id=net,ifname={TAP},script=no,downscript=no,vhost=off"),
+        ]);
+        command.args([
+            "-device",
+            &format!("virtio-net-device,netdev=net,mac={MAC}"),
+        ]);
+        let file = if self.kernel.is_dir() {
+            self.kernel.join("vmlinux")
+        } else {
+            self.kernel.clone()
+        };
+        command
+            .arg("-kernel")
+            .arg(file)
+            .arg("-initrd")
+            .arg(&self.joined);
+        command.args([
+            "-append",
+            &format!(
+                "{} quiet loglevel=3 rdinit={AGENT}",
+                cloude_vmm::DEFAULT_CMDLINE
+            ),
+        ]);
+        command
+    }
+}
+
+/// Starts it, and waits for the agent's line. Gives the process and the time from its start.
+pub fn boot(mut command: Command) -> (Child, Duration) {
+    let start = Instant::now();
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit())
+        .spawn()
+        .unwrap();
+    let mut stdout = child.stdout.take().unwrap();
+    let mut console = Vec::new();
+    let mut buffer = [0; 4096];
+    loop {
+        let count = stdout.read(&mut buffer).unwrap();
+        let elapsed = start.elapsed();
+        console.extend_from_slice(&buffer[..count]);
+        if console.windows(READY.len()).any(|window| window == READY) {
+            // What follows on the console is read by nobody, and must not stop anyone.
+            std::thread::spawn(move || std::io::copy(&mut stdout, &mut std::io::sink()));
+            return (child, elapsed);
+        }
+        assert!(
+            count > 0 && elapsed < LIMIT,
+            "{command:?} did not get the agent up:\n{}",
+            String::from_utf8_lossy(&console)
+        );
+    }
+}
+
+fn time(command: Command) -> f64 {
+    let (mut child, elapsed) = boot(command);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    elapsed.as_secs_f64() * 1e3
+}
+
+pub fn measure(report: &mut Report) {
+    host::isolate();
+    let stock = binaries::named_kernel("stock").expect("no stock kernel: run kernel/fetch");
+    let tuned = binaries::named_kernel("tuned");
+    for language in [None, Some("python")] {
+        let what = language.map_or("agent alone".to_owned(), |name| format!("{name} image"));
+        let stock = measure_pair(report, &stock, "stock", language, &what);
+        match &tuned {
+            Some(tuned) => {
+                let tuned = measure_pair(report, tuned, "tuned", language, &what);
+                let row = ratio(
+                    format!("cold boot, {what}: tuned / stock kernel"),
+                    &tuned,
+                    &stock,
+                    ("tuned", "stock"),
+                );
+                // Unpacking an image takes any kernel the same time: the promise is about the kernel.
+                report.push(if language.is_none() {
+                    row.promised(Threshold::AtMost(0.6))
+                } else {
+                    row
+                });
+            }
+            None => eprintln!("no tuned kernel: run kernel/build to have it measured too"),
+        }
+    }
+}
+
+/// Ours and QEMU's in turns, so that whatever else the host does hits both.
+fn measure_pair(
+    report: &mut Report,
+    kernel: &Path,
+    name: &str,
+    language: Option<&str>,
+    what: &str,
+) -> Samples {
+    let guest = Guest::new(kernel.to_owned(), language);
+    // The first of each reads files that the others find in memory.
+    time(guest.cloude_vmm());
+    time(guest.qemu());
+    let (mut ours, mut theirs) = (Samples::default(), Samples::default());
+    for _ in 0..report.runs {
+        ours.0.push(time(guest.cloude_vmm()));
+        theirs.0.push(time(guest.qemu()));
+    }
+    let row = ratio(
+        format!("cold boot, {what}, {name} kernel: cloude-vmm / QEMU microvm"),
+        &ours,
+        &theirs,
+        ("cloude-vmm", "qemu"),
+    );
+    report.push(row.promised(Threshold::AtMost(0.8)));
+    ours
+}
+
+fn ratio(name: String, ours: &Samples, theirs: &Samples, names: (&str, &str)) -> Row {
+    let (a, b) = (ours.median(), theirs.median());
+    Row::new(name, format!("{a:.0} ms"), a / b)
+        .against(format!("{b:.0} ms"))
+        .samples(names.0, ours)
+        .samples(names.1, theirs)
+}

@@ -1,0 +1,66 @@
+//! Eight executions at once, against one.
+
+use std::process::Child;
+use std::time::Instant;
+
+use cloude_e2e::backend::Backend;
+use cloude_e2e::cloude;
+use cloude_protocol::agent::Cause;
+
+use crate::report::{Report, Row, Threshold};
+use crate::sample::Samples;
+
+const AT_ONCE: usize = 8;
+const MEMORY: [&str; 2] = ["--memory", "256"];
+/// Eight VMs on the cores that there are take so many times one VM's share: a VM's own threads
+/// and the backend's overlap even when there is only one.
+const ALLOWANCE: f64 = 1.25;
+
+pub fn measure(report: &mut Report) {
+    let backend = Backend::start("vm.max_concurrent = 8\nvm.memory_budget_mib = 2048");
+    let cores = std::thread::available_parallelism()
+        .map_or(1, usize::from)
+        .min(AT_ONCE);
+    together(&backend, 1);
+    let (mut one, mut eight) = (Samples::default(), Samples::default());
+    for _ in 0..report.runs {
+        one.0.push(together(&backend, 1));
+        eight.0.push(together(&backend, AT_ONCE));
+    }
+    backend.stop();
+    let allowed = one.median() * AT_ONCE as f64 / cores as f64;
+    let row = Row::new(
+        format!("{AT_ONCE} executions at once, {cores} cores"),
+        format!("{:.0} ms", eight.median()),
+        eight.median() / allowed,
+    );
+    let row = row.against(format!("{AT_ONCE}/{cores} of one, {allowed:.0} ms"));
+    report.push(
+        row.promised(Threshold::AtMost(ALLOWANCE))
+            .samples("one", &one)
+            .samples("eight", &eight),
+    );
+}
+
+/// Milliseconds until all have answered. One that fails ends the benchmark.
+fn together(backend: &Backend, count: usize) -> f64 {
+    let start = Instant::now();
+    let children: Vec<Child> = (0..count)
+        .map(|number| cloude::start_bash(backend, &MEMORY, &format!("echo {number}")))
+        .collect();
+    let outputs: Vec<_> = children
+        .into_iter()
+        .map(|child| child.wait_with_output().unwrap())
+        .collect();
+    let elapsed = start.elapsed();
+    for (number, output) in outputs.iter().enumerate() {
+        let execution = cloude::execution(output);
+        assert_eq!(
+            (execution.cause, execution.exit_code),
+            (Cause::Exit, Some(0)),
+            "{execution:?}"
+        );
+        assert_eq!(execution.stdout.to_text(), format!("{number}\n"));
+    }
+    elapsed.as_secs_f64() * 1e3
+}

@@ -1,0 +1,79 @@
+//! Samples of one quantity, and processes measured to their end.
+
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Several measurements of one thing.
+#[derive(Clone, Debug, Default)]
+pub struct Samples(pub Vec<f64>);
+
+impl Samples {
+    /// The middle, or the mean of the two in the middle.
+    pub fn median(&self) -> f64 {
+        let mut sorted = self.0.clone();
+        sorted.sort_by(f64::total_cmp);
+        assert!(!sorted.is_empty(), "nothing was measured");
+        let middle = sorted.len() / 2;
+        if sorted.len() % 2 == 1 {
+            sorted[middle]
+        } else {
+            (sorted[middle - 1] + sorted[middle]) / 2.0
+        }
+    }
+
+    /// The largest.
+    pub fn largest(&self) -> f64 {
+        self.0.iter().copied().fold(f64::MIN, f64::max)
+    }
+}
+
+/// How long a command took, and the most memory that it, or the largest process below it, held.
+#[derive(Clone, Copy, Debug)]
+pub struct Cost {
+    pub time: Duration,
+    pub peak_bytes: u64,
+}
+
+/// Runs commands one after the other; times add up, and the largest peak counts.
+pub fn cost(commands: Vec<Command>) -> Cost {
+    let mut total = Cost {
+        time: Duration::ZERO,
+        peak_bytes: 0,
+    };
+    for mut command in commands {
+        let start = Instant::now();
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
+        let child = child.unwrap_or_else(|error| panic!("{command:?}: {error}: run tools/setup"));
+        let (status, peak_bytes) = wait(child);
+        assert!(status == 0, "{command:?} failed");
+        total.time += start.elapsed();
+        total.peak_bytes = total.peak_bytes.max(peak_bytes);
+    }
+    total
+}
+
+/// Waits for a child, with what it used: `ru_maxrss` of getrusage(2) is in KiB.
+fn wait(child: Child) -> (i32, u64) {
+    let mut status = 0;
+    // SAFETY: `rusage` is plain data, of which zeros are a value.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: both pointers are to values that live through the call; the child was not waited for.
+    let id = unsafe { libc::wait4(child.id() as i32, &mut status, 0, &mut usage) };
+    assert!(
+        id == child.id() as i32,
+        "wait4: {}",
+        std::io::Error::last_os_error()
+    );
+    (status, usage.ru_maxrss as u64 * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Samples;
+
+    #[test]
+    fn the_median_is_the_middle_whatever_the_order() {
+        assert_eq!(Samples(vec![3.0, 1.0, 2.0]).median(), 2.0);
+        assert_eq!(Samples(vec![4.0, 1.0, 2.0, 3.0]).median(), 2.5);
+    }
+}
