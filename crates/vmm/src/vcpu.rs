@@ -12,6 +12,7 @@ use kvm_ioctls::VcpuFd;
 use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
 
 use crate::bus::Bus;
+use crate::control::ExitReason;
 use crate::exit::ExitSignal;
 use crate::memory::GuestMemory;
 
@@ -182,6 +183,7 @@ impl Vcpu {
 
     /// The thread's life.
     fn work(&self, machine: &Machine) {
+        let _guard = EndOnPanic(self, &machine.exit);
         while self.wait_for_run() {
             let mut fd = lock(&self.fd);
             if let run::Left::Ended(reason) = run::run(&mut fd, &self.immediate_exit, machine) {
@@ -189,7 +191,6 @@ impl Vcpu {
                 break;
             }
         }
-        self.set_out();
     }
 
     /// Waits for the target [`Target::Run`]; false is [`Target::Stop`].
@@ -238,6 +239,20 @@ impl Vcpu {
             // Waits for another vCPU to start it, and there is none that could.
             Ok(_) => true,
         }
+    }
+}
+
+/// However the thread ends, it no longer runs the guest; and where it panicked the VM ends too.
+struct EndOnPanic<'a>(&'a Vcpu, &'a ExitSignal);
+
+impl Drop for EndOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.1.raise(ExitReason::Unhandled {
+                exit: "a vCPU thread panicked".to_owned(),
+            });
+        }
+        self.0.set_out();
     }
 }
 

@@ -152,7 +152,8 @@ fn open(what: &'static str, path: &Path) -> Result<File, RunError> {
 fn cmdline(args: &RunArgs) -> String {
     let mut parts = vec![DEFAULT_CMDLINE.to_owned()];
     if !args.verbose {
-        parts.push("quiet".to_owned());
+        // Past "quiet", which still shows errors such as that there is no PCI bus. A panic is shown.
+        parts.push("quiet loglevel=3".to_owned());
     }
     parts.extend(args.init.iter().map(|init| format!("rdinit={init}")));
     parts.extend(args.ip.iter().map(|ip| format!("cloude.ip={ip}")));

@@ -140,7 +140,7 @@ mod tests {
         let mut lapic = kvm_lapic_state::default();
         lapic.regs[0x352] = 1;
         set_local_interrupts(&mut lapic);
-        assert_eq!(&lapic.regs[0x350..0x354].map(|b| b as u8), &[0, 7, 1, 0]);
-        assert_eq!(&lapic.regs[0x360..0x364].map(|b| b as u8), &[0, 4, 0, 0]);
+        assert_eq!(lapic.regs[0x350..0x354], [0, 7, 1, 0]);
+        assert_eq!(lapic.regs[0x360..0x364], [0, 4, 0, 0]);
     }
 }

@@ -37,7 +37,9 @@ impl Trigger for Interrupt {
 pub struct Serial {
     port: vm_superio::Serial<Interrupt, NoEvents, ConsoleSink>,
     input: VecDeque<u8>,
-    /// Told when a full input queue has room again.
+    /// Input was refused, and whoever typed it waits for room.
+    refused: bool,
+    /// Told when there is room again for input that was refused.
     input_room: Option<EventFd>,
 }
 
@@ -63,11 +65,12 @@ impl Serial {
         Self {
             port: vm_superio::Serial::new(Interrupt(irqfd), sink),
             input: VecDeque::new(),
+            refused: false,
             input_room: None,
         }
     }
 
-    /// The descriptor to write to when a full input queue has room again.
+    /// The descriptor to write to when there is room again for input that was refused.
     pub fn notify_input_room(&mut self, event: EventFd) {
         self.input_room = Some(event);
     }
@@ -77,6 +80,7 @@ impl Serial {
         let count = bytes.len().min(INPUT_LIMIT - self.input.len());
         self.input.extend(&bytes[..count]);
         self.feed();
+        self.refused |= count < bytes.len();
         count
     }
 
@@ -85,9 +89,12 @@ impl Serial {
         self.port.writer()
     }
 
-    /// Moves input to the FIFO as far as there is room.
+    /// Moves input to the FIFO as far as there is room, once the guest listens: a driver empties the
+    /// FIFO when it takes the port over, and what was typed before would be lost.
     fn feed(&mut self) {
-        let was_full = self.input.len() == INPUT_LIMIT;
+        if !self.listens() {
+            return;
+        }
         while !self.input.is_empty() && self.port.fifo_capacity() > 0 {
             let (chunk, _) = self.input.as_slices();
             match self.port.enqueue_raw_bytes(chunk) {
@@ -98,11 +105,10 @@ impl Serial {
                 Err(_) => break,
             }
         }
-        if was_full
-            && self.input.len() < INPUT_LIMIT
-            && let Some(event) = &self.input_room
-        {
-            let _ = event.write(1);
+        if self.refused && self.input.len() < INPUT_LIMIT {
+            self.refused = false;
+            // A full counter means that the reader is due to come already.
+            let _ = self.input_room.as_ref().map(|event| event.write(1));
         }
     }
 }
@@ -198,6 +204,16 @@ impl Device for Serial {
 }
 
 impl Serial {
+    /// Whether the guest has the interrupt for received data on.
+    fn listens(&mut self) -> bool {
+        const LINE_CONTROL: u8 = 3;
+        const DIVISOR_ACCESS: u8 = 1 << 7;
+        const INTERRUPT_ENABLE: u8 = 1;
+        const RECEIVED_DATA: u8 = 1;
+        self.port.read(LINE_CONTROL) & DIVISOR_ACCESS == 0
+            && self.port.read(INTERRUPT_ENABLE) & RECEIVED_DATA != 0
+    }
+
     /// A port in another state, with the same interrupt and sink.
     fn rebuild(&mut self, state: &SerialState) -> Result<(), String> {
         let irqfd = self.port.interrupt_evt().0.try_clone();
@@ -242,6 +258,7 @@ mod tests {
     use vmm_sys_util::eventfd::EFD_NONBLOCK;
 
     const DATA: u64 = 0;
+    const INTERRUPT_ENABLE: u64 = 1;
     const LINE_STATUS: u64 = 5;
 
     fn serial(out: Option<std::os::fd::OwnedFd>) -> Serial {
@@ -268,6 +285,7 @@ mod tests {
     #[test]
     fn input_larger_than_the_fifo_arrives_whole_and_in_order() {
         let mut serial = serial(None);
+        serial.write(INTERRUPT_ENABLE, &[1]);
         let typed: Vec<u8> = (0..1000u32).map(|i| i as u8).collect();
         assert_eq!(serial.input(&typed), typed.len());
         let mut got = Vec::new();
@@ -278,9 +296,19 @@ mod tests {
     }
 
     #[test]
+    fn what_was_typed_before_the_guest_listens_waits() {
+        let mut serial = serial(None);
+        serial.input(b"a");
+        assert_eq!(read(&mut serial, LINE_STATUS) & 1, 0);
+        serial.write(INTERRUPT_ENABLE, &[1]);
+        assert_eq!(read(&mut serial, DATA), b'a');
+    }
+
+    #[test]
     fn a_full_queue_takes_no_more_until_the_guest_reads_and_then_says_so() {
         let mut serial = serial(None);
         let room = EventFd::new(EFD_NONBLOCK).unwrap();
+        serial.write(INTERRUPT_ENABLE, &[1]);
         serial.notify_input_room(room.try_clone().unwrap());
         let taken = serial.input(&vec![b'x'; INPUT_LIMIT]) + serial.input(&vec![b'x'; INPUT_LIMIT]);
         assert!(taken < 2 * INPUT_LIMIT);
@@ -294,6 +322,7 @@ mod tests {
     #[test]
     fn a_saved_port_goes_on_where_it_was() {
         let mut first = serial(None);
+        first.write(INTERRUPT_ENABLE, &[1]);
         first.input(&[b'y'; 100]);
         first.write(7, &[0x5a]);
         let state = first.save().unwrap();
@@ -313,6 +342,7 @@ mod tests {
     #[test]
     fn a_port_that_was_reset_has_no_input() {
         let mut serial = serial(None);
+        serial.write(INTERRUPT_ENABLE, &[1]);
         serial.input(b"old");
         serial.reset();
         assert_eq!(read(&mut serial, LINE_STATUS) & 1, 0);

@@ -1,0 +1,63 @@
+//! A VM as a library: pausing it, and its devices' order of calls.
+
+mod common;
+
+use std::time::Duration;
+
+use cloude_vmm::probe::open_kvm;
+use cloude_vmm::vm::{Shape, Vm, VmError};
+use common::Code;
+use vm_memory::{Bytes, GuestAddress};
+
+const COUNTER: u64 = 0x9000;
+
+/// Counts at [`COUNTER`] for ever: `inc dword [0x9000]; jmp` back.
+fn counting() -> Vm {
+    let code = Code::new().bytes(&[0xff, 0x05, 0x00, 0x90, 0, 0, 0xeb, 0xf8]);
+    let shape = Shape { vcpus: 1, memory_mib: 32 };
+    let mut vm = Vm::new(&open_kvm().unwrap(), shape, None).unwrap();
+    vm.load(&code.pvh(), &[], "").unwrap();
+    vm
+}
+
+fn count(vm: &Vm) -> u32 {
+    vm.memory().read_obj(GuestAddress(COUNTER)).unwrap()
+}
+
+/// Waits until the guest has counted past `count`; hangs, and so fails, if it never does.
+fn wait_past(vm: &Vm, past: u32) {
+    while count(vm) <= past {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn a_paused_guest_stands_still_and_goes_on_where_it_was() {
+    let mut vm = counting();
+    vm.start().unwrap();
+    for _ in 0..20 {
+        wait_past(&vm, count(&vm));
+        vm.pause();
+        let at = count(&vm);
+        std::thread::sleep(Duration::from_millis(2));
+        assert_eq!(count(&vm), at);
+        vm.resume();
+        wait_past(&vm, at);
+    }
+}
+
+#[test]
+fn a_vm_that_was_never_started_can_be_dropped_and_one_that_runs_too() {
+    drop(counting());
+    let mut vm = counting();
+    vm.start().unwrap();
+    wait_past(&vm, 0);
+    drop(vm);
+}
+
+#[test]
+fn a_vm_starts_once() {
+    let mut vm = counting();
+    vm.start().unwrap();
+    assert!(matches!(vm.start(), Err(VmError::Started)));
+}

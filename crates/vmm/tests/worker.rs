@@ -1,0 +1,179 @@
+//! The worker's side of the control socket.
+
+mod common;
+
+use std::io::Read;
+use std::path::Path;
+use std::process::Command;
+
+use cloude_vmm::control::{BootSpec, Event, ExitReason, Request, TapSpec};
+use common::{Code, Worker, collect, elf, memfd, run, run_with, spec};
+
+/// `jmp` onto itself.
+const FOREVER: [u8; 2] = [0xeb, 0xfe];
+
+#[test]
+fn a_worker_says_that_it_started_and_how_it_ended() {
+    let worker = Worker::start();
+    let (console, _output) = collect();
+    worker.boot(&spec(), &[&Code::new().power_off().pvh()], Some(console));
+    assert_eq!(worker.event(), Event::Started);
+    let Event::Exited(report) = worker.event() else {
+        panic!("no report");
+    };
+    assert_eq!(report.reason, ExitReason::PowerOff);
+}
+
+#[test]
+fn a_worker_ends_when_its_socket_closes() {
+    let mut worker = Worker::start();
+    let (console, output) = collect();
+    worker.boot(&spec(), &[&Code::new().bytes(&FOREVER).pvh()], Some(console));
+    assert_eq!(worker.event(), Event::Started);
+    let (replacement, _other) = cloude_vmm::control::Channel::pair().unwrap();
+    drop(std::mem::replace(&mut worker.channel, replacement));
+    assert!(worker.child.wait().unwrap().success());
+    assert!(output.join().unwrap().is_empty());
+}
+
+#[test]
+fn a_worker_ends_when_its_socket_closes_before_anything_was_asked() {
+    let mut worker = Worker::start();
+    let (replacement, _other) = cloude_vmm::control::Channel::pair().unwrap();
+    drop(std::mem::replace(&mut worker.channel, replacement));
+    assert!(worker.child.wait().unwrap().success());
+}
+
+#[test]
+fn console_input_arrives_even_when_it_came_before_the_guest_listened() {
+    // Listens: enables the receive interrupt. Then echoes until 'q'.
+    let code = Code::new()
+        .out(0x3f9, 1)
+        .bytes(&[
+            0x66, 0xba, 0xfd, 0x03, 0xec, // mov dx, 0x3fd; in al, dx
+            0xa8, 0x01, 0x74, 0xfb, // test al, 1; jz to the in
+            0x66, 0xba, 0xf8, 0x03, 0xec, 0xee, // mov dx, 0x3f8; in al, dx; out dx, al
+            0x3c, b'q', 0x75, 0xed, // cmp al, 'q'; jne to the start
+        ])
+        .power_off();
+    let worker = Worker::start();
+    let (console, output) = collect();
+    worker.boot(&spec(), &[&code.pvh()], Some(console));
+    let typed = [vec![b'.'; 3000], b"q".to_vec()].concat();
+    let request = Request::ConsoleInput { bytes: typed.clone() };
+    worker.channel.send(&request, &[]).unwrap();
+    assert_eq!(worker.exit_report().reason, ExitReason::PowerOff);
+    assert_eq!(output.join().unwrap(), typed);
+}
+
+#[test]
+fn a_console_that_nobody_reads_stops_no_guest_and_its_bytes_are_counted() {
+    // mov ecx, 200000; mov dx, 0x3f8; mov al, 'x'; out dx, al; loop
+    let code = Code::new()
+        .bytes(&[0xb9, 0x40, 0x0d, 3, 0, 0x66, 0xba, 0xf8, 3, 0xb0, b'x', 0xee, 0xe2, 0xfd])
+        .power_off();
+    let worker = Worker::start();
+    let (mut read, write) = std::io::pipe().unwrap();
+    worker.boot(&spec(), &[&code.pvh()], Some(write.into()));
+    let report = worker.exit_report();
+    assert_eq!(report.reason, ExitReason::PowerOff);
+    let mut output = Vec::new();
+    read.read_to_end(&mut output).unwrap();
+    assert!(report.console_dropped_bytes > 0);
+    assert_eq!(output.len() as u64 + report.console_dropped_bytes, 200_000);
+}
+
+#[test]
+fn many_workers_load_one_open_kernel_at_once() {
+    let kernel = Code::new().print("ok").power_off().pvh();
+    std::thread::scope(|scope| {
+        let runs: Vec<_> = (0..4)
+            .map(|_| scope.spawn(|| run_with(&spec(), &[&kernel]).1))
+            .collect();
+        for run in runs {
+            assert_eq!(run.join().unwrap(), "ok");
+        }
+    });
+}
+
+#[test]
+fn a_connect_without_a_vsock_device_is_refused() {
+    let worker = Worker::start();
+    let (console, _output) = collect();
+    worker.boot(&spec(), &[&Code::new().bytes(&FOREVER).pvh()], Some(console));
+    assert_eq!(worker.event(), Event::Started);
+    let request = Request::Connect { id: 5, port: 1 };
+    worker.channel.send(&request, &[]).unwrap();
+    assert!(matches!(worker.event(), Event::ConnectFailed { id: 5, .. }));
+}
+
+/// Boots what cannot boot; gives the message.
+fn failure(spec: &BootSpec, kernel: &[u8]) -> String {
+    let mut worker = Worker::start();
+    let (console, _output) = collect();
+    worker.boot(spec, &[&memfd(kernel)], Some(console));
+    let Event::Failed { message } = worker.event() else {
+        panic!("it did not fail");
+    };
+    assert!(!worker.child.wait().unwrap().success());
+    message
+}
+
+#[test]
+fn what_cannot_boot_is_refused_with_the_reason() {
+    let good = elf(&[0xf4], Some(common::ENTRY));
+    let too_big = elf(&vec![0; 33 << 20], Some(common::ENTRY));
+    let many_segments = BootSpec { initramfs_segments: 3, ..spec() };
+    let no_tap = BootSpec { tap: Some(TapSpec { mac: [2; 6], mtu: 1500 }), ..spec() };
+    let cases: [(&str, BootSpec, &[u8]); 11] = [
+        ("neither an ELF vmlinux nor a bzImage", spec(), b"#!/bin/sh\n"),
+        ("neither an ELF vmlinux nor a bzImage", spec(), b""),
+        ("without a PVH entry", spec(), &elf(&[0xf4], None)),
+        ("cut short", spec(), &good[..good.len() - 1]),
+        ("up to 34 MiB and the guest has 32 MiB", spec(), &too_big),
+        ("0 vCPUs are not possible", BootSpec { vcpus: 0, ..spec() }, &good),
+        ("9 vCPUs are not possible", BootSpec { vcpus: 9, ..spec() }, &good),
+        ("31 MiB of memory are too few", BootSpec { memory_mib: 31, ..spec() }, &good),
+        ("2048 bytes; 2047", BootSpec { cmdline: "x".repeat(2048), ..spec() }, &good),
+        ("needs 6 descriptors and came with 3", many_segments, &good),
+        ("needs 4 descriptors and came with 3", no_tap, &good),
+    ];
+    for (expected, spec, kernel) in cases {
+        let message = failure(&spec, kernel);
+        assert!(message.contains(expected), "{message:?} lacks {expected:?}");
+    }
+}
+
+#[test]
+fn a_first_request_that_is_not_to_boot_is_refused() {
+    let worker = Worker::start();
+    let request = Request::ConsoleInput { bytes: vec![1] };
+    worker.channel.send(&request, &[]).unwrap();
+    assert!(matches!(worker.event(), Event::Failed { .. }));
+}
+
+#[test]
+fn a_worker_without_a_socket_says_how_it_is_meant_to_be_used() {
+    let output = Command::new(Path::new(env!("CARGO_BIN_EXE_cloude-vmm")))
+        .arg("worker")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(message.contains("cloude-vmm run"), "{message}");
+}
+
+#[test]
+fn nothing_of_a_guest_is_left_in_the_next() {
+    // Prints the byte at 0x200000, then writes there.
+    let code = || {
+        Code::new()
+            .load_eax(0x20_0000)
+            .bytes(&[0x04, b'0'])
+            .print_al()
+            .store(0x20_0000, 7)
+            .power_off()
+    };
+    assert_eq!(run(code()).1, "0");
+    assert_eq!(run(code()).1, "0");
+}
