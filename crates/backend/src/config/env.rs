@@ -1,0 +1,149 @@
+//! The environment variables, over the file.
+
+use std::str::FromStr;
+
+use super::{Config, ConfigError, ImageSource};
+
+/// Applies every variable that `get` knows.
+pub fn apply(config: &mut Config, get: &dyn Fn(&str) -> Option<String>) -> Result<(), ConfigError> {
+    let env = Env { get };
+    // The original's.
+    env.set("BACKEND_SERVER_ADDR", &mut config.listen)?;
+    env.set("BRIDGE_NAME", &mut config.network.bridge)?;
+    env.range(config);
+    env.set("LANGUAGES_CONFIG_PATH", &mut config.languages)?;
+    env.set("VM_KERNEL_PATH", &mut config.kernel)?;
+    env.set("VM_INITRAMFS_DIR", &mut config.images.dir)?;
+    env.flag("VM_LOG_GUEST_CONSOLE", &mut config.vm.log_guest_console)?;
+    // Ours.
+    env.set("CLOUDE_STATE_DIR", &mut config.state_dir)?;
+    env.set("CLOUDE_AGENT_TRANSPORT", &mut config.agent.transport)?;
+    env.set("CLOUDE_AGENT_BINARY", &mut config.agent.binary)?;
+    env.set("CLOUDE_AGENT_BOOT_TIMEOUT_MS", &mut config.agent.boot_timeout_ms)?;
+    env.set("CLOUDE_IMAGES_SOURCE", &mut config.images.source)?;
+    env.flag("CLOUDE_IMAGES_AUTO_BUILD", &mut config.images.auto_build)?;
+    env.set("CLOUDE_VM_WORKER", &mut config.vm.worker)?;
+    env.set("CLOUDE_VM_MAX_CONCURRENT", &mut config.vm.max_concurrent)?;
+    env.set("CLOUDE_VM_MEMORY_BUDGET_MIB", &mut config.vm.memory_budget_mib)?;
+    env.set("CLOUDE_VM_KERNEL_ARGS", &mut config.vm.kernel_args)?;
+    env.set("CLOUDE_QUEUE_CAPACITY", &mut config.queue.capacity)?;
+    env.set("CLOUDE_WALL_TIME_MS", &mut config.limits.wall_time_ms)?;
+    env.set("CLOUDE_SHUTDOWN_GRACE_MS", &mut config.shutdown.grace_ms)?;
+    env.flag("CLOUDE_NETWORK_ENABLED", &mut config.network.enabled)?;
+    Ok(())
+}
+
+struct Env<'a> {
+    get: &'a dyn Fn(&str) -> Option<String>,
+}
+
+impl Env<'_> {
+    /// A variable that is set to nothing counts as not set.
+    fn value(&self, name: &str) -> Option<String> {
+        (self.get)(name).filter(|value| !value.trim().is_empty())
+    }
+
+    fn set<T: FromStr>(&self, name: &'static str, into: &mut T) -> Result<(), ConfigError>
+    where
+        T::Err: std::fmt::Display,
+    {
+        let Some(value) = self.value(name) else { return Ok(()) };
+        *into = value.parse().map_err(|error: T::Err| ConfigError::Variable {
+            name,
+            value: value.clone(),
+            reason: error.to_string(),
+        })?;
+        Ok(())
+    }
+
+    fn flag(&self, name: &'static str, into: &mut bool) -> Result<(), ConfigError> {
+        let Some(value) = self.value(name) else { return Ok(()) };
+        *into = match value.trim().to_ascii_lowercase().as_str() {
+            "1" | "true" | "yes" | "on" => true,
+            "0" | "false" | "no" | "off" => false,
+            _ => {
+                let reason = "use `true` or `false`".to_owned();
+                return Err(ConfigError::Variable { name, value, reason });
+            }
+        };
+        Ok(())
+    }
+
+    /// A mask replaces the one that the range carries, so that either variable works alone.
+    fn range(&self, config: &mut Config) {
+        if let Some(range) = self.value("IP_RANGE") {
+            config.network.range = range;
+            config.network.mask = None;
+        }
+        if let Some(mask) = self.value("IP_MASK") {
+            let addresses = config.network.range.split('/').next().unwrap_or_default().to_owned();
+            config.network.range = addresses;
+            config.network.mask = Some(mask);
+        }
+    }
+}
+
+impl FromStr for ImageSource {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.trim().to_ascii_lowercase().as_str() {
+            "auto" => Ok(ImageSource::Auto),
+            "registry" => Ok(ImageSource::Registry),
+            "debian" => Ok(ImageSource::Debian),
+            other => Err(format!("`{other}` is no image source; use `auto`, `registry` or `debian`")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Transport;
+
+    fn with(vars: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        let mut config = Config::default();
+        apply(&mut config, &|name| {
+            vars.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
+        })?;
+        Ok(config)
+    }
+
+    #[test]
+    fn the_originals_variables_work() {
+        let config = with(&[
+            ("BACKEND_SERVER_ADDR", "0.0.0.0:9000"),
+            ("BRIDGE_NAME", "br7"),
+            ("IP_RANGE", "10.9.0.0"),
+            ("IP_MASK", "255.255.0.0"),
+            ("LANGUAGES_CONFIG_PATH", "/l"),
+            ("VM_KERNEL_PATH", "/k"),
+            ("VM_INITRAMFS_DIR", "/i"),
+            ("VM_LOG_GUEST_CONSOLE", "1"),
+            ("CLOUDE_AGENT_TRANSPORT", "IP"),
+        ])
+        .unwrap();
+        assert_eq!(config.listen.to_string(), "0.0.0.0:9000");
+        assert_eq!(config.network.bridge, "br7");
+        assert_eq!(config.network.range, "10.9.0.0");
+        assert_eq!(config.network.mask.as_deref(), Some("255.255.0.0"));
+        assert_eq!(config.languages.to_str(), Some("/l"));
+        assert_eq!(config.kernel.to_str(), Some("/k"));
+        assert_eq!(config.images.dir.to_str(), Some("/i"));
+        assert!(config.vm.log_guest_console);
+        assert_eq!(config.agent.transport, Transport::Ip);
+    }
+
+    #[test]
+    fn a_bad_value_names_the_variable() {
+        let error = with(&[("BACKEND_SERVER_ADDR", "nowhere")]).unwrap_err().to_string();
+        assert!(error.contains("BACKEND_SERVER_ADDR") && error.contains("nowhere"), "{error}");
+        let error = with(&[("VM_LOG_GUEST_CONSOLE", "maybe")]).unwrap_err().to_string();
+        assert!(error.contains("VM_LOG_GUEST_CONSOLE"), "{error}");
+    }
+
+    #[test]
+    fn an_empty_variable_counts_as_not_set() {
+        assert_eq!(with(&[("BRIDGE_NAME", "")]).unwrap(), Config::default());
+    }
+}

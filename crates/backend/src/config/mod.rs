@@ -1,0 +1,353 @@
+//! What `clouded` is told: a TOML file, over it the environment, over that the flags.
+
+mod env;
+mod paths;
+mod validate;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+pub use env::apply as apply_env;
+pub use paths::cache_dir;
+pub use validate::ConfigError;
+
+/// Read when it exists and `--config` names no other.
+pub const DEFAULT_FILE: &str = "/etc/cloude/clouded.toml";
+
+/// The whole configuration. Every key has a default.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Where to listen. Port 0 takes a free one, which the log names.
+    pub listen: SocketAddr,
+    /// Holds the job store, the lock and what a later start must clean up.
+    pub state_dir: PathBuf,
+    /// A folder of `NAME.toml` language files.
+    pub languages: PathBuf,
+    /// A kernel folder (`vmlinux`, `modules/`) or a bare kernel file.
+    pub kernel: PathBuf,
+    /// Initramfs images.
+    pub images: Images,
+    /// The agent in the guest.
+    pub agent: Agent,
+    /// The machines.
+    pub vm: Vm,
+    /// Waiting executions.
+    pub queue: Queue,
+    /// What a request may ask for.
+    pub limits: Limits,
+    /// The network of VMs that have one.
+    pub network: Network,
+    /// Kept results.
+    pub store: Store,
+    /// How to stop.
+    pub shutdown: Shutdown,
+}
+
+/// Initramfs images.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct Images {
+    /// Where `NAME.cpio` and `NAME.json` lie.
+    pub dir: PathBuf,
+    /// Build a language's image when it is first asked for.
+    pub auto_build: bool,
+    /// Where a built image comes from.
+    pub source: ImageSource,
+}
+
+/// Where the image of a language is built from.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum ImageSource {
+    /// The registry, and the packages where that is not reached.
+    #[default]
+    Auto,
+    /// `image.reference` of the language file.
+    Registry,
+    /// `image.debian` of the language file.
+    Debian,
+}
+
+/// The agent in the guest.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct Agent {
+    /// How the backend reaches it.
+    pub transport: Transport,
+    /// Its static binary.
+    pub binary: PathBuf,
+    /// From the worker's start until the agent is ready, in milliseconds.
+    pub boot_timeout_ms: u64,
+    /// Beyond an execution's own wall-clock limits, before the VM counts as stuck, in milliseconds.
+    pub grace_ms: u64,
+}
+
+/// How the backend reaches the agent.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum Transport {
+    /// A vsock stream through the worker; needs no network.
+    #[default]
+    Vsock,
+    /// TCP to the VM's own address; every VM gets a network device.
+    Ip,
+}
+
+impl std::str::FromStr for Transport {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.trim().to_ascii_lowercase().as_str() {
+            "vsock" => Ok(Transport::Vsock),
+            "ip" => Ok(Transport::Ip),
+            other => Err(format!("`{other}` is no transport; use `vsock` or `ip`")),
+        }
+    }
+}
+
+/// The machines.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct Vm {
+    /// The `cloude-vmm` binary.
+    pub worker: PathBuf,
+    /// VMs at once; 0 for twice the host's CPUs.
+    pub max_concurrent: usize,
+    /// Guest memory of all VMs together in MiB; 0 for three quarters of MemAvailable at the start.
+    pub memory_budget_mib: u64,
+    /// vCPUs where neither request nor language says. 1 to 8.
+    pub vcpus: u8,
+    /// MiB where neither request nor language says.
+    pub memory_mib: u64,
+    /// The most MiB that a request may ask for.
+    pub max_memory_mib: u64,
+    /// Added to the kernel's command line.
+    pub kernel_args: String,
+    /// Copy the guests' consoles to the log.
+    pub log_guest_console: bool,
+}
+
+/// Waiting executions.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct Queue {
+    /// Accepted and not yet in a VM; past it requests are answered 429.
+    pub capacity: usize,
+}
+
+/// What a request may ask for.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// The program with its files, arguments, environment and input, in bytes.
+    pub code_bytes: usize,
+    /// A request's whole body, in bytes.
+    pub body_bytes: usize,
+    /// Wall clock of the run stage where nothing else says, in milliseconds.
+    pub wall_time_ms: u64,
+    /// Wall clock of the compile stage where nothing else says, in milliseconds.
+    pub compile_time_ms: u64,
+    /// The most of either that a request may ask for, in milliseconds.
+    pub max_wall_time_ms: u64,
+    /// Kept of each output stream where the request does not say, in bytes.
+    pub output_bytes: u64,
+    /// The most that a request may ask for, in bytes.
+    pub max_output_bytes: u64,
+}
+
+/// The network of VMs that have one.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct Network {
+    /// Whether `network: true` is served. The transport `ip` needs a network in any case.
+    pub enabled: bool,
+    /// The bridge, made and removed by clouded. At most 15 bytes.
+    pub bridge: String,
+    /// Addresses for VMs: `A.B.C.D/N`, `A.B.C.D` with `mask`, or `A.B.C.D-E.F.G.H`. The first host
+    /// address of the subnet is the bridge's own.
+    pub range: String,
+    /// The subnet's mask, `16` or `255.255.0.0`, where `range` has none.
+    pub mask: Option<String>,
+    /// Name servers that VMs are told of.
+    pub dns: Vec<Ipv4Addr>,
+    /// Private or local networks that VMs may reach all the same, `A.B.C.D/N`.
+    pub allow: Vec<String>,
+    /// Bytes.
+    pub mtu: u16,
+}
+
+/// Kept results.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct Store {
+    /// Finished executions older than this many hours are forgotten.
+    pub keep_hours: u64,
+    /// At most so many finished executions are kept.
+    pub keep_jobs: u64,
+    /// Finished executions kept in memory too, in bytes of output.
+    pub cache_bytes: usize,
+}
+
+/// How to stop.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct Shutdown {
+    /// What running executions get to finish after SIGTERM, in milliseconds.
+    pub grace_ms: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            state_dir: paths::state_dir(),
+            languages: paths::languages(),
+            kernel: paths::kernel(),
+            images: Images::default(),
+            agent: Agent::default(),
+            vm: Vm::default(),
+            queue: Queue::default(),
+            limits: Limits::default(),
+            network: Network::default(),
+            store: Store::default(),
+            shutdown: Shutdown::default(),
+        }
+    }
+}
+
+impl Default for Images {
+    fn default() -> Self {
+        Images {
+            dir: paths::cache_dir().join("images"),
+            auto_build: true,
+            source: ImageSource::Auto,
+        }
+    }
+}
+
+impl Default for Agent {
+    fn default() -> Self {
+        Agent {
+            transport: Transport::Vsock,
+            binary: paths::sibling("cloude-agent"),
+            boot_timeout_ms: 60_000,
+            grace_ms: 10_000,
+        }
+    }
+}
+
+impl Default for Vm {
+    fn default() -> Self {
+        Vm {
+            worker: paths::sibling("cloude-vmm"),
+            max_concurrent: 0,
+            memory_budget_mib: 0,
+            vcpus: 1,
+            memory_mib: 512,
+            max_memory_mib: 8192,
+            kernel_args: String::new(),
+            log_guest_console: false,
+        }
+    }
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Queue { capacity: 256 }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            code_bytes: 10 << 20,
+            body_bytes: 32 << 20,
+            wall_time_ms: 30_000,
+            compile_time_ms: 60_000,
+            max_wall_time_ms: 600_000,
+            output_bytes: 1 << 20,
+            max_output_bytes: 64 << 20,
+        }
+    }
+}
+
+impl Default for Network {
+    fn default() -> Self {
+        Network {
+            enabled: true,
+            bridge: "cloude0".into(),
+            range: "172.30.0.0/16".into(),
+            mask: None,
+            dns: vec![Ipv4Addr::new(1, 1, 1, 1), Ipv4Addr::new(8, 8, 8, 8)],
+            allow: Vec::new(),
+            mtu: 1500,
+        }
+    }
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Store { keep_hours: 168, keep_jobs: 100_000, cache_bytes: 64 << 20 }
+    }
+}
+
+impl Default for Shutdown {
+    fn default() -> Self {
+        Shutdown { grace_ms: 30_000 }
+    }
+}
+
+impl Config {
+    /// Reads a TOML file over the defaults.
+    pub fn from_file(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        toml::from_str(&text)
+            .map_err(|source| ConfigError::Parse { path: path.to_owned(), source: Box::new(source) })
+    }
+
+    /// The file that `path` names; without one, [`DEFAULT_FILE`] if it exists, else the defaults.
+    pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
+        match path {
+            Some(path) => Config::from_file(path),
+            None if Path::new(DEFAULT_FILE).exists() => Config::from_file(Path::new(DEFAULT_FILE)),
+            None => Ok(Config::default()),
+        }
+    }
+
+    /// The configuration as a file would hold it.
+    pub fn to_toml(&self) -> String {
+        toml::to_string_pretty(self).unwrap_or_else(|error| format!("# {error}\n"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_key_is_an_error_that_names_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("c.toml");
+        std::fs::write(&path, "[vm]\nmax_concurent = 3\n").unwrap();
+        let error = Config::from_file(&path).unwrap_err().to_string();
+        assert!(error.contains("max_concurent"), "{error}");
+    }
+
+    #[test]
+    fn the_file_keeps_defaults_for_what_it_leaves_out() {
+        let config: Config = toml::from_str("[vm]\nmax_concurrent = 3\n").unwrap();
+        assert_eq!(config.vm.max_concurrent, 3);
+        assert_eq!(config.vm.memory_mib, 512);
+        assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
+    }
+
+    #[test]
+    fn what_check_prints_reads_back_as_the_same() {
+        let config = Config::default();
+        assert_eq!(toml::from_str::<Config>(&config.to_toml()).unwrap(), config);
+    }
+}

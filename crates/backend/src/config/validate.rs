@@ -1,0 +1,141 @@
+//! What a configuration must satisfy before anything is started.
+
+use std::io;
+use std::path::PathBuf;
+
+use super::Config;
+use crate::network::pool::Range;
+use crate::network::{parse_cidr, pool::RangeError};
+
+/// Why a configuration is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file could not be read.
+    #[error("reading the configuration `{path}`: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file is not valid, or has a key that does not exist.
+    #[error("the configuration `{path}` is not valid: {source}")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// What and where.
+        source: Box<toml::de::Error>,
+    },
+    /// An environment variable has a value that cannot be.
+    #[error("the environment variable {name}={value}: {reason}")]
+    Variable {
+        /// The variable.
+        name: &'static str,
+        /// What it holds.
+        value: String,
+        /// What would be right.
+        reason: String,
+    },
+    /// A key's value is out of range.
+    #[error("`{key}` {reason}")]
+    Value {
+        /// The key, with its table.
+        key: &'static str,
+        /// What would be right.
+        reason: String,
+    },
+    /// The address range cannot serve VMs.
+    #[error("`network.range`: {0}")]
+    Range(#[from] RangeError),
+}
+
+fn check(ok: bool, key: &'static str, reason: impl Into<String>) -> Result<(), ConfigError> {
+    if ok { Ok(()) } else { Err(ConfigError::Value { key, reason: reason.into() }) }
+}
+
+impl Config {
+    /// Checks every value that can be checked without touching the host.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let (vm, limits) = (&self.vm, &self.limits);
+        check((1..=8).contains(&vm.vcpus), "vm.vcpus", "must be 1 to 8")?;
+        check(vm.memory_mib >= 64, "vm.memory_mib", "must be at least 64 MiB")?;
+        check(
+            vm.max_memory_mib >= vm.memory_mib,
+            "vm.max_memory_mib",
+            format!("must be at least `vm.memory_mib` ({})", vm.memory_mib),
+        )?;
+        check(self.queue.capacity >= 1, "queue.capacity", "must be at least 1")?;
+        check(
+            limits.body_bytes >= limits.code_bytes,
+            "limits.body_bytes",
+            format!("must be at least `limits.code_bytes` ({})", limits.code_bytes),
+        )?;
+        check(limits.wall_time_ms >= 1, "limits.wall_time_ms", "must be at least 1")?;
+        check(limits.compile_time_ms >= 1, "limits.compile_time_ms", "must be at least 1")?;
+        check(
+            limits.max_wall_time_ms >= limits.wall_time_ms.max(limits.compile_time_ms),
+            "limits.max_wall_time_ms",
+            "must be at least the other two",
+        )?;
+        check(
+            limits.max_output_bytes >= limits.output_bytes,
+            "limits.max_output_bytes",
+            format!("must be at least `limits.output_bytes` ({})", limits.output_bytes),
+        )?;
+        check(self.agent.boot_timeout_ms >= 1, "agent.boot_timeout_ms", "must be at least 1")?;
+        self.validate_network()
+    }
+
+    fn validate_network(&self) -> Result<(), ConfigError> {
+        let network = &self.network;
+        // IFNAMSIZ is 16 with the terminating zero; the rest is what goes unquoted into nft.
+        let name = &network.bridge;
+        check(
+            !name.is_empty()
+                && name.len() <= 15
+                && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+                && !name.starts_with('-'),
+            "network.bridge",
+            "must be 1 to 15 letters, digits, `-` or `_`",
+        )?;
+        check(network.mtu >= 576, "network.mtu", "must be at least 576")?;
+        for cidr in &network.allow {
+            check(
+                parse_cidr(cidr).is_some(),
+                "network.allow",
+                format!("holds `{cidr}`; use A.B.C.D/N"),
+            )?;
+        }
+        Range::parse(&network.range, network.mask.as_deref())?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_valid() {
+        Config::default().validate().unwrap();
+    }
+
+    #[test]
+    fn a_value_out_of_range_is_refused_by_its_key() {
+        let table: [(&str, fn(&mut Config)); 7] = [
+            ("vm.vcpus", |c| c.vm.vcpus = 9),
+            ("vm.max_memory_mib", |c| c.vm.max_memory_mib = 100),
+            ("queue.capacity", |c| c.queue.capacity = 0),
+            ("limits.body_bytes", |c| c.limits.body_bytes = 1),
+            ("network.bridge", |c| c.network.bridge = "a b".into()),
+            ("network.allow", |c| c.network.allow = vec!["10.0.0.0/40".into()]),
+            ("network.range", |c| c.network.range = "10.0.0.0".into()),
+        ];
+        for (key, spoil) in table {
+            let mut config = Config::default();
+            spoil(&mut config);
+            let error = config.validate().unwrap_err().to_string();
+            assert!(error.contains(key), "{key}: {error}");
+        }
+    }
+}

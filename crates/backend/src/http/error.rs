@@ -1,0 +1,68 @@
+//! Every failure is JSON: `{"error": "…"}`.
+
+use axum::Json;
+use axum::body::Body;
+use axum::http::header::RETRY_AFTER;
+use axum::http::{HeaderValue, Response, StatusCode};
+use axum::response::IntoResponse;
+use cloude_protocol::api::ErrorBody;
+
+use crate::jobs::SubmitError;
+use crate::jobs::admission::Refused;
+use crate::store::StoreError;
+
+/// What a client did wrong, or what we could not do.
+#[derive(Debug)]
+pub struct ApiError {
+    status: StatusCode,
+    message: String,
+    retry_after_s: Option<u64>,
+}
+
+impl ApiError {
+    pub fn new(status: StatusCode, message: impl Into<String>) -> Self {
+        ApiError { status, message: message.into(), retry_after_s: None }
+    }
+
+    pub fn unknown(id: &str) -> Self {
+        let message = format!("there is no execution `{}`", id.escape_debug());
+        ApiError::new(StatusCode::NOT_FOUND, message)
+    }
+
+    pub fn into_http(self) -> Response<Body> {
+        let body = Json(ErrorBody { error: self.message });
+        let mut response = (self.status, body).into_response();
+        if let Some(seconds) = self.retry_after_s {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> axum::response::Response {
+        self.into_http()
+    }
+}
+
+impl From<SubmitError> for ApiError {
+    fn from(error: SubmitError) -> Self {
+        let message = error.to_string();
+        let (status, retry_after_s) = match error {
+            SubmitError::Refused(Refused::Invalid(_)) => (StatusCode::BAD_REQUEST, None),
+            SubmitError::Refused(Refused::TooLarge { .. }) => (StatusCode::PAYLOAD_TOO_LARGE, None),
+            SubmitError::Full(full) => (StatusCode::TOO_MANY_REQUESTS, Some(full.retry_after_s)),
+            SubmitError::Draining => (StatusCode::SERVICE_UNAVAILABLE, Some(5)),
+            SubmitError::Store(error) => return error.into(),
+        };
+        ApiError { status, message, retry_after_s }
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        // The client can do nothing with the details; whoever runs the server can.
+        tracing::error!(%error, "the job store");
+        ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "the job store failed; see the server's log")
+    }
+}

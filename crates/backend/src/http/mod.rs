@@ -1,0 +1,40 @@
+//! The HTTP interface.
+
+mod error;
+mod executions;
+mod extract;
+mod original;
+mod serve;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+use tower_http::catch_panic::CatchPanicLayer;
+
+use crate::jobs::Service;
+use error::ApiError;
+
+pub use serve::serve;
+
+/// All routes. `body_bytes`: the most that a request's body may have.
+pub fn router(service: Service, body_bytes: usize) -> Router {
+    Router::new()
+        .route("/", get(original::root))
+        .route("/health", get(original::health))
+        .route("/run", post(original::run))
+        .route("/status/{id}", get(original::status))
+        .route("/v1/executions", post(executions::create))
+        .route("/v1/executions/{id}", get(executions::read))
+        .route("/v1/languages", get(executions::languages))
+        .fallback(|| async { ApiError::new(StatusCode::NOT_FOUND, "there is nothing here; see docs/api.md") })
+        .method_not_allowed_fallback(|| async {
+            ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "this path does not take that method")
+        })
+        .layer(DefaultBodyLimit::max(body_bytes))
+        .layer(CatchPanicLayer::custom(|_| {
+            ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "an error of the server's own")
+                .into_http()
+        }))
+        .with_state(service)
+}

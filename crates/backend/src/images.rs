@@ -1,0 +1,181 @@
+//! Which languages have an initramfs, and building those that do not.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use cloude_initramfs_builder::pipeline::{self, BuildRequest, Cancel, Destination, Progress};
+use cloude_initramfs_builder::source::{Packages, Source};
+use cloude_initramfs_builder::store::{Metadata, Store};
+use cloude_protocol::language::Language;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Shared};
+use tokio::sync::oneshot;
+use tokio_util::task::TaskTracker;
+
+use crate::config::{Config, ImageSource};
+
+/// Initramfs images by language.
+pub trait Images: Send + Sync {
+    /// Is it built?
+    fn ready(&self, language: &str) -> bool;
+
+    /// The image, for a VM of so many MiB; built where it is missing, once for all who ask. The error
+    /// says what to do.
+    fn ensure<'a>(
+        &'a self,
+        language: &'a Arc<Language>,
+        memory_mib: u64,
+    ) -> BoxFuture<'a, Result<PathBuf, String>>;
+}
+
+type Build = Shared<BoxFuture<'static, Result<(), String>>>;
+
+/// Images in the store of `cloude-initramfs`.
+pub struct BuiltImages {
+    store: Store,
+    auto_build: bool,
+    source: ImageSource,
+    cache_dir: PathBuf,
+    cancel: Cancel,
+    builds: Mutex<HashMap<String, Build>>,
+    threads: TaskTracker,
+}
+
+impl BuiltImages {
+    /// Those of the configured folder.
+    pub fn new(config: &Config, cache_dir: &Path) -> Self {
+        BuiltImages {
+            store: Store::open(&config.images.dir),
+            auto_build: config.images.auto_build,
+            source: config.images.source,
+            cache_dir: cache_dir.to_owned(),
+            cancel: Cancel::new(),
+            builds: Mutex::default(),
+            threads: TaskTracker::new(),
+        }
+    }
+
+    /// Stops every build; none of its files or processes is left when this returns.
+    pub async fn shut_down(&self) {
+        self.cancel.set();
+        self.threads.close();
+        self.threads.wait().await;
+    }
+
+    async fn find(&self, language: &Arc<Language>, memory_mib: u64) -> Result<PathBuf, String> {
+        let name = &language.name;
+        if self.store.get(name).is_none() {
+            if !self.auto_build {
+                return Err(format!("the language `{name}` has no image here; {}", by_hand(name)));
+            }
+            self.build(language).await.map_err(|error| {
+                format!("building the image of `{name}` failed: {error}; {} shows more", by_hand(name))
+            })?;
+        }
+        let image = self.store.get(name).ok_or_else(|| {
+            format!("the image of `{name}` vanished; {}", by_hand(name))
+        })?;
+        fits(&image.metadata, memory_mib).map_err(|error| format!("the image of `{name}`: {error}"))?;
+        Ok(image.path)
+    }
+
+    /// Joins the build that runs, or starts one.
+    fn build(&self, language: &Arc<Language>) -> Build {
+        let mut builds = self.builds.lock().unwrap_or_else(PoisonError::into_inner);
+        // A build that ended is of no more use: it succeeded, or should be tried again.
+        builds.retain(|_, build| build.peek().is_none());
+        if let Some(build) = builds.get(&language.name) {
+            return build.clone();
+        }
+        let build = self.start(language).boxed().shared();
+        builds.insert(language.name.clone(), build.clone());
+        build
+    }
+
+    fn start(&self, language: &Arc<Language>) -> impl Future<Output = Result<(), String>> + use<> {
+        let (done, built) = oneshot::channel();
+        let request = self.request(language);
+        let name = language.name.clone();
+        let token = self.threads.token();
+        // A thread of its own: a build blocks, and runs an asynchronous runtime of its own.
+        let thread = std::thread::Builder::new().name(format!("build-{name}"));
+        let spawned = thread.spawn(move || {
+            let _token = token;
+            let result = request.and_then(|request| {
+                tracing::info!(language = name, source = %request.source, "building an image");
+                let log = Log { language: &name };
+                pipeline::build(&request, &log).map_err(|error| error.to_string())
+            });
+            match &result {
+                Ok(image) => tracing::info!(language = name, path = %image.path.display(), "image built"),
+                Err(error) => tracing::error!(language = name, error, "building an image"),
+            }
+            let _ = done.send(result.map(|_| ()));
+        });
+        async move {
+            spawned.map_err(|error| error.to_string())?;
+            built.await.unwrap_or_else(|_| Err("the builder ended without a word".into()))
+        }
+    }
+
+    fn request(&self, language: &Language) -> Result<BuildRequest, String> {
+        let debian = &language.image.debian;
+        let debian = Packages::new(&debian.suite, &debian.packages, debian.env.clone())
+            .map(Source::Debian)
+            .map_err(|error| error.to_string())?;
+        let registry = || {
+            let reference = language.image.reference.parse();
+            reference.map(Source::Registry).map_err(|error| format!("`image.reference`: {error}"))
+        };
+        let (source, fallback) = match self.source {
+            ImageSource::Auto => (registry()?, Some(debian)),
+            ImageSource::Registry => (registry()?, None),
+            ImageSource::Debian => (debian, None),
+        };
+        let mut request = BuildRequest::new(source, &language.name, &self.cache_dir);
+        request.fallback = fallback;
+        request.destination =
+            Destination::Store { dir: self.store.dir().to_owned(), name: language.name.clone() };
+        request.cancel = self.cancel.clone();
+        Ok(request)
+    }
+}
+
+fn by_hand(language: &str) -> String {
+    format!("`cloude-initramfs build --language {language}`")
+}
+
+fn fits(metadata: &Metadata, memory_mib: u64) -> Result<(), String> {
+    metadata.summary.check_memory(memory_mib << 20).map_err(|error| error.to_string())
+}
+
+impl Images for BuiltImages {
+    fn ready(&self, language: &str) -> bool {
+        self.store.get(language).is_some()
+    }
+
+    fn ensure<'a>(
+        &'a self,
+        language: &'a Arc<Language>,
+        memory_mib: u64,
+    ) -> BoxFuture<'a, Result<PathBuf, String>> {
+        self.find(language, memory_mib).boxed()
+    }
+}
+
+/// A build's steps, in the log.
+struct Log<'a> {
+    language: &'a str,
+}
+
+impl Progress for Log<'_> {
+    fn event(&self, event: &pipeline::Event) {
+        let language = self.language;
+        match event {
+            pipeline::Event::Notice { message } => tracing::warn!(language, "{message}"),
+            pipeline::Event::Step { message } => tracing::info!(language, "{message}"),
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! Executions in memory: all that are not finished, and the last finished ones.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use cloude_protocol::api::Execution;
+
+use super::Job;
+
+/// Beside its output, an execution takes about so much, in bytes.
+const OVERHEAD: usize = 2048;
+
+/// Jobs by id.
+#[derive(Debug)]
+pub struct Cache {
+    limit: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    jobs: HashMap<String, Arc<Job>>,
+    finished: VecDeque<(String, usize)>,
+    bytes: usize,
+}
+
+impl Cache {
+    /// Keeps finished executions up to so many bytes.
+    pub fn new(limit: usize) -> Self {
+        Cache { limit, state: Mutex::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn insert(&self, job: Arc<Job>) {
+        self.lock().jobs.insert(job.id.clone(), job);
+    }
+
+    pub fn get(&self, id: &str) -> Option<Arc<Job>> {
+        self.lock().jobs.get(id).cloned()
+    }
+
+    pub fn remove(&self, id: &str) {
+        self.lock().jobs.remove(id);
+    }
+
+    /// Notes that a job is finished, and forgets the oldest such past the limit.
+    pub fn finished(&self, execution: &Execution) {
+        let compile = execution.compile.as_ref();
+        let compile_bytes = compile.map_or(0, |c| c.stdout.0.len() + c.stderr.0.len());
+        let bytes =
+            OVERHEAD + execution.stdout.0.len() + execution.stderr.0.len() + compile_bytes;
+        let mut state = self.lock();
+        state.bytes += bytes;
+        state.finished.push_back((execution.id.clone(), bytes));
+        while state.bytes > self.limit {
+            let Some((oldest, bytes)) = state.finished.pop_front() else { break };
+            state.bytes -= bytes;
+            state.jobs.remove(&oldest);
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! One execution, from the queue to its result.
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use cloude_protocol::agent::{Event, ExecuteResult, StageName, Stream};
+use cloude_protocol::api::{Execution, Status, Timings};
+
+use super::admission::Admitted;
+use super::outcome::Ending;
+use super::{Job, Parts};
+use crate::agent;
+use crate::scheduler::Place;
+use crate::vm::{Death, Machine, MachineSpec, Started};
+
+/// How long a broken connection waits for the VM's own word on why, at most.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+/// A guest may send so much more than its limit says before it is cut off: a stream's head and tail
+/// are each rounded to whole chunks. Bytes.
+const OUTPUT_SLACK: u64 = 256 << 10;
+
+/// Carries it out and records the result. Never fails: what goes wrong is the result.
+pub async fn run(
+    parts: Arc<Parts>,
+    job: Arc<Job>,
+    admitted: Admitted,
+    place: Place,
+    arrived: Instant,
+) -> Arc<Execution> {
+    let mut run = Run { parts: &parts, job: &job, timings: Timings::default(), ip: None };
+    let result = run.result(admitted, place, arrived).await;
+    run.timings.total_us = micros(arrived.elapsed());
+    let Run { timings, ip, .. } = run;
+    let execution = job.update(|progress| {
+        progress.transcript.settle();
+        // A reader still follows the transcript and gets it whole; without one, the result takes it.
+        let mut transcript = match job.streamed {
+            true => progress.transcript.clone(),
+            false => std::mem::take(&mut progress.transcript),
+        };
+        let ending = Ending {
+            id: &job.id,
+            language: &job.language,
+            result,
+            transcript: &mut transcript,
+            timings,
+            ip,
+        };
+        let execution = Arc::new(ending.execution());
+        progress.status = execution.status;
+        progress.result = Some(Arc::clone(&execution));
+        execution
+    });
+    report(&execution);
+    execution
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+fn report(execution: &Execution) {
+    let Execution { id, language, cause, exit_code, signal, timings, error, .. } = execution;
+    let ms = |us: u64| us / 1000;
+    tracing::info!(
+        id,
+        language,
+        ?cause,
+        exit_code,
+        signal,
+        queue_ms = ms(timings.queue_us),
+        start_ms = ms(timings.start_us),
+        compile_ms = ms(timings.compile_us),
+        run_ms = ms(timings.run_us),
+        total_ms = ms(timings.total_us),
+        error,
+        "executed"
+    );
+}
+
+struct Run<'a> {
+    parts: &'a Parts,
+    job: &'a Job,
+    timings: Timings,
+    ip: Option<Ipv4Addr>,
+}
+
+impl Run<'_> {
+    async fn result(
+        &mut self,
+        admitted: Admitted,
+        place: Place,
+        arrived: Instant,
+    ) -> Result<ExecuteResult, Death> {
+        let cancelled = self.job.cancel.clone();
+        let vm_memory = self.parts.vm_memory_mib(admitted.memory_mib);
+        let (image, permit) = tokio::select! {
+            biased;
+            () = cancelled.cancelled() => return Err(Death::cancelled()),
+            ready = async {
+                let image = self.parts.images.ensure(&admitted.language, admitted.memory_mib).await;
+                let image = image.map_err(Death::infrastructure)?;
+                Ok::<_, Death>((image, place.admitted(vm_memory).await))
+            } => ready?,
+        };
+        self.timings.queue_us = micros(arrived.elapsed());
+        self.job.update(|progress| progress.status = Status::Running);
+        self.parts.store.started(&self.job.id);
+        let result = self.in_machine(admitted, image).await;
+        drop(permit);
+        result
+    }
+
+    async fn in_machine(&mut self, admitted: Admitted, image: PathBuf) -> Result<ExecuteResult, Death> {
+        let spec = MachineSpec {
+            id: self.job.id.clone(),
+            image,
+            vcpus: admitted.vcpus,
+            memory_mib: admitted.memory_mib,
+            network: admitted.network,
+        };
+        let starting = Instant::now();
+        let started = self.parts.launcher.launch(spec, self.job.cancel.clone()).await?;
+        self.timings.start_us = micros(starting.elapsed());
+        let Started { stream, token, ip, mut machine } = started;
+        self.ip = ip;
+        let result = self.execute(stream, &token, &admitted, machine.as_mut()).await;
+        machine.stop().await;
+        result
+    }
+
+    async fn execute(
+        &self,
+        stream: Box<dyn crate::vm::AgentStream>,
+        token: &str,
+        admitted: &Admitted,
+        machine: &mut dyn Machine,
+    ) -> Result<ExecuteResult, Death> {
+        let request = &admitted.execute;
+        let mut relay = Relay::new(self.job, request.run.output_bytes);
+        let exchange = agent::execute(stream, token, request, |event| relay.take(event));
+        let error = tokio::select! {
+            biased;
+            result = exchange => match result {
+                Ok(()) => return relay.result(),
+                Err(error) => error,
+            },
+            () = self.job.cancel.cancelled() => return Err(Death::cancelled()),
+            death = machine.died() => return Err(death),
+            () = tokio::time::sleep(self.deadline(admitted)) => {
+                return Err(Death::infrastructure("the VM did not answer within its wall-clock limits"));
+            }
+        };
+        // Usually the VM died under the connection; its own word is the better explanation.
+        match tokio::time::timeout(LAST_WORDS, machine.died()).await {
+            Ok(death) => Err(death),
+            Err(_) => Err(Death::infrastructure(error.to_string())),
+        }
+    }
+
+    fn deadline(&self, admitted: &Admitted) -> Duration {
+        let compile = admitted.execute.compile.as_ref().map_or(0, |stage| stage.wall_time_ms);
+        let limits = compile + admitted.execute.run.wall_time_ms;
+        Duration::from_millis(limits + self.parts.config.agent.grace_ms)
+    }
+}
+
+/// Takes the agent's events into the job.
+struct Relay<'a> {
+    job: &'a Job,
+    output_bytes: u64,
+    result: Option<ExecuteResult>,
+    excess: bool,
+}
+
+impl<'a> Relay<'a> {
+    fn new(job: &'a Job, output_bytes: u64) -> Self {
+        Relay { job, output_bytes, result: None, excess: false }
+    }
+
+    fn take(&mut self, event: Event) {
+        if let Event::Output { stage, stream, data } = &event
+            && self.is_excess(*stage, *stream, data.0.len())
+        {
+            self.excess = true;
+            return;
+        }
+        if let Event::Finished(result) = event {
+            self.result = Some(result);
+            return;
+        }
+        self.job.update(|progress| progress.transcript.push(&event));
+    }
+
+    /// The agent keeps to the limit; whoever has taken its place may not.
+    fn is_excess(&self, stage: StageName, stream: Stream, more: usize) -> bool {
+        let limit = self.output_bytes.saturating_add(OUTPUT_SLACK);
+        self.job.progress().transcript.len(stage, stream) + more as u64 > limit
+    }
+
+    fn result(self) -> Result<ExecuteResult, Death> {
+        if self.excess {
+            return Err(Death::infrastructure("the guest sent more output than its limit"));
+        }
+        self.result.ok_or_else(|| Death::infrastructure("the agent's answer ended without a result"))
+    }
+}

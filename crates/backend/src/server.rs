@@ -1,0 +1,215 @@
+//! `clouded` as a whole: started, stopped, and cleaned up after.
+
+use std::fs::{File, TryLockError};
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{Config, ConfigError, Transport, cache_dir};
+use crate::http;
+use crate::images::BuiltImages;
+use crate::jobs::{Parts, Service};
+use crate::languages::{Languages, LanguagesError};
+use crate::network::{self, NetworkError};
+use crate::scheduler::{Capacity, Scheduler, available_memory_mib};
+use crate::store::{Retention, Store, StoreError};
+use crate::vm::{VmLauncher, orphans};
+
+/// Where nothing can be learnt of the host's memory. MiB.
+const UNKNOWN_MEMORY_MIB: u64 = 2048;
+/// The requests that wait take at most so much memory, in bytes.
+const QUEUE_BYTES: usize = 256 << 20;
+
+/// Why clouded does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// No languages.
+    #[error(transparent)]
+    Languages(#[from] LanguagesError),
+    /// No job store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// No machines.
+    #[error(transparent)]
+    SetUp(#[from] crate::vm::SetUpError),
+    /// The network that the transport needs.
+    #[error("the network for `agent.transport = \"ip\"`: {0}")]
+    Network(#[from] NetworkError),
+    /// The state folder cannot be used.
+    #[error("the state folder `{path}`: {source}; set `state_dir` (CLOUDE_STATE_DIR) to a folder that clouded may write")]
+    State {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Another clouded has the state folder.
+    #[error("another clouded runs with the state folder `{0}`; stop it, or give this one its own with --state-dir")]
+    Locked(PathBuf),
+    /// Nothing can listen there.
+    #[error("listening on {address}: {source}; choose another address with --listen (BACKEND_SERVER_ADDR)")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// Signals cannot be taken.
+    #[error("taking signals: {0}")]
+    Signals(#[source] io::Error),
+}
+
+/// Checks what can be checked without starting anything.
+pub fn check(config: &Config) -> Result<(), ServerError> {
+    config.validate()?;
+    Languages::load(&config.languages)?;
+    Ok(())
+}
+
+/// Runs until a signal ends it.
+pub async fn run(config: Config) -> Result<(), ServerError> {
+    check(&config)?;
+    let _lock = lock(&config.state_dir)?;
+    let mut signals = Signals::new()?;
+    let retention = Retention {
+        age_ms: i64::try_from(config.store.keep_hours.saturating_mul(3_600_000)).unwrap_or(i64::MAX / 2),
+        jobs: config.store.keep_jobs,
+    };
+    let store = Store::open(&config.state_dir, retention)?;
+    clean_up(&config, &store).await?;
+
+    let launcher = Arc::new(VmLauncher::new(&config, store.clone())?);
+    let listener = listen(config.listen).await?;
+    // From here on there may be something to take down.
+    let images = Arc::new(BuiltImages::new(&config, &cache_dir()));
+    let machines = Machines { launcher: Arc::clone(&launcher), images: Arc::clone(&images) };
+    let result = serve(&config, store, machines, listener, &mut signals).await;
+    images.shut_down().await;
+    launcher.shut_down().await;
+    result
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, ServerError> {
+    TcpListener::bind(address).await.map_err(|source| ServerError::Listen { address, source })
+}
+
+/// What serves executions and must be shut down.
+struct Machines {
+    launcher: Arc<VmLauncher>,
+    images: Arc<BuiltImages>,
+}
+
+async fn serve(
+    config: &Config,
+    store: Store,
+    machines: Machines,
+    listener: TcpListener,
+    signals: &mut Signals,
+) -> Result<(), ServerError> {
+    if config.agent.transport == Transport::Ip {
+        machines.launcher.network().await?;
+    }
+    let capacity = capacity(config);
+    tracing::info!(vms = capacity.vms, memory_mib = capacity.memory_mib, "capacity");
+    let service = Service::new(Parts {
+        config: config.clone(),
+        languages: Languages::load(&config.languages)?,
+        images: machines.images,
+        launcher: machines.launcher,
+        scheduler: Scheduler::new(capacity),
+        store,
+    });
+    let again = service.recover().await?;
+    if again > 0 {
+        tracing::warn!(count = again, "running again what an earlier clouded accepted and did not finish");
+    }
+    let address = listener.local_addr().unwrap_or(config.listen);
+    tracing::info!(%address, "listening");
+
+    let (stop, abort) = (CancellationToken::new(), CancellationToken::new());
+    let router = http::router(service.clone(), config.limits.body_bytes);
+    let server = tokio::spawn(http::serve(listener, router, stop.clone(), abort.clone()));
+    signals.next().await;
+    tracing::info!(running = "finishing", "stopping; a second signal stops at once");
+    service.drain();
+    let grace = Duration::from_millis(config.shutdown.grace_ms);
+    tokio::select! {
+        () = service.finish(grace) => {}
+        () = signals.next() => service.finish(Duration::ZERO).await,
+    }
+    // Refused until here with 503, so that clients learn why; whoever waited has the answer now.
+    stop.cancel();
+    let _ = tokio::time::timeout(Duration::from_secs(2), server).await;
+    abort.cancel();
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn capacity(config: &Config) -> Capacity {
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    let memory_mib = match config.vm.memory_budget_mib {
+        0 => available_memory_mib().unwrap_or(UNKNOWN_MEMORY_MIB) / 4 * 3,
+        configured => configured,
+    };
+    let vms = match config.vm.max_concurrent {
+        0 => 2 * cpus,
+        configured => configured,
+    };
+    Capacity { vms, memory_mib, queue: config.queue.capacity, queue_bytes: QUEUE_BYTES }
+}
+
+/// Held as long as the returned file is open, however this process ends.
+fn lock(state_dir: &Path) -> Result<File, ServerError> {
+    let failed = |source| ServerError::State { path: state_dir.to_owned(), source };
+    std::fs::create_dir_all(state_dir).map_err(failed)?;
+    let file = File::create(state_dir.join("lock")).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(ServerError::Locked(state_dir.to_owned())),
+        Err(TryLockError::Error(source)) => Err(failed(source)),
+    }
+}
+
+/// Ends and removes what a killed clouded left.
+async fn clean_up(config: &Config, store: &Store) -> Result<(), ServerError> {
+    for worker in store.workers().await? {
+        orphans::end(&worker).await;
+        store.worker_ended(worker.pid);
+    }
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    // A host without nft or netlink has nothing of ours in it either.
+    if let Err(error) = network::clean_up(&config.network, &config.state_dir).await {
+        tracing::warn!(%error, "cleaning up the network of an earlier clouded");
+    }
+    Ok(())
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, ServerError> {
+        let take = |kind| signal(kind).map_err(ServerError::Signals);
+        Ok(Signals { terminate: take(SignalKind::terminate())?, interrupt: take(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,388 @@
+//! Starts `cloude-vmm` workers.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use cloude_initramfs_builder::boot_segment::{BootSegment, BootSegmentError};
+use cloude_protocol::agent::{AGENT_PORT, Cause, READY_PORT};
+use cloude_protocol::boot::BootConfig;
+use cloude_vmm::control::{BootSpec, Event, Request, TapSpec, VsockSpec};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::{Mutex, OnceCell};
+use tokio_util::sync::CancellationToken;
+
+use super::console::Console;
+use super::control::{Worker, death_of};
+use super::{AgentStream, Death, Launcher, Machine, MachineSpec, Started, orphans};
+use crate::config::{Config, Transport};
+use crate::network::{Attachment, Network, NetworkError};
+use crate::store::{Store, WorkerRecord};
+
+/// Every worker is a host of its own to its one guest, so that all guests have the same number;
+/// 0 to 2 are reserved (include/uapi/linux/vm_sockets.h).
+const GUEST_CID: u32 = 3;
+/// The only connection that we ask a worker for.
+const CONNECTION: u64 = 1;
+/// So many of the console's last lines go into an error.
+const CONSOLE_LINES: usize = 5;
+/// The serial console, our agent as PID 1, a panic that ends the VM at once, and a generator that
+/// trusts RDRAND, so that nothing in the guest waits for entropy.
+const KERNEL_ARGS: &str = "console=ttyS0 rdinit=/.cloude/agent panic=-1 random.trust_cpu=on";
+
+/// Why no machine can be started here at all.
+#[derive(Debug, thiserror::Error)]
+pub enum SetUpError {
+    /// A file that every VM needs.
+    #[error("{what} `{path}`: {source}; {fix}")]
+    File {
+        /// What it is.
+        what: &'static str,
+        /// Where it should be.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+        /// What to do.
+        fix: &'static str,
+    },
+    /// The agent or the modules could not be packed.
+    #[error(transparent)]
+    BootSegment(#[from] BootSegmentError),
+}
+
+/// The real [`Launcher`].
+pub struct VmLauncher {
+    config: Config,
+    store: Store,
+    kernel: File,
+    /// The agent and the kernel's modules: the same for every VM.
+    common: File,
+    network: OnceCell<Arc<Network>>,
+    /// Serializes setting the network up and taking it down.
+    network_down: Mutex<bool>,
+}
+
+impl VmLauncher {
+    /// Opens what every VM needs.
+    pub fn new(config: &Config, store: Store) -> Result<Self, SetUpError> {
+        let check = |what, path: &Path, fix| {
+            File::open(path).map_err(|source| SetUpError::File { what, path: path.to_owned(), source, fix })
+        };
+        check("the worker", &config.vm.worker, "build cloude-vmm, or set `vm.worker` (CLOUDE_VM_WORKER)")?;
+        check(
+            "the agent",
+            &config.agent.binary,
+            "build cloude-agent, or set `agent.binary` (CLOUDE_AGENT_BINARY)",
+        )?;
+        let mut vmlinux = config.kernel.clone();
+        if vmlinux.is_dir() {
+            vmlinux.push("vmlinux");
+        }
+        let kernel =
+            check("the kernel", &vmlinux, "run kernel/fetch, or set `kernel` (VM_KERNEL_PATH)")?;
+        let common = BootSegment::new()
+            .agent_file(&config.agent.binary)?
+            .kernel(&config.kernel)?
+            .to_memfd()?;
+        Ok(VmLauncher {
+            config: config.clone(),
+            store,
+            kernel,
+            common,
+            network: OnceCell::new(),
+            network_down: Mutex::new(false),
+        })
+    }
+
+    /// The network, set up when it is first needed.
+    pub async fn network(&self) -> Result<&Arc<Network>, NetworkError> {
+        self.network
+            .get_or_try_init(|| async {
+                let down = self.network_down.lock().await;
+                if *down {
+                    return Err(NetworkError::Disabled);
+                }
+                let last = self.store.last_ip().await.ok().flatten();
+                let network = Network::set_up(&self.config.network, &self.config.state_dir, last).await?;
+                Ok(Arc::new(network))
+            })
+            .await
+    }
+
+    /// Takes the network down, if it was set up; it is not set up again.
+    pub async fn shut_down(&self) {
+        *self.network_down.lock().await = true;
+        if let Some(network) = self.network.get() {
+            network.remove().await;
+        }
+    }
+
+    async fn attach(&self, outbound: bool) -> Result<Option<(Arc<Network>, Attachment)>, Death> {
+        if !outbound && self.config.agent.transport == Transport::Vsock {
+            return Ok(None);
+        }
+        let attached = async {
+            let network = self.network().await?;
+            let attachment = network.attach(outbound).await?;
+            Ok::<_, NetworkError>((Arc::clone(network), attachment))
+        };
+        attached.await.map(Some).map_err(|error| Death::infrastructure(format!("no network: {error}")))
+    }
+
+    async fn start(&self, spec: MachineSpec, cancel: CancellationToken) -> Result<Started, Death> {
+        let attachment = self.attach(spec.network).await?;
+        let worker = Worker::spawn(&self.config.vm.worker).await.map_err(|error| {
+            Death::infrastructure(format!("starting `{}`: {error}", self.config.vm.worker.display()))
+        });
+        let mut vm = Vm { worker: None, attachment, console: Console::default(), store: self.store.clone() };
+        let booted = match worker {
+            Ok(worker) => {
+                vm.adopt(worker);
+                let timeout = Duration::from_millis(self.config.agent.boot_timeout_ms);
+                tokio::select! {
+                    biased;
+                    () = cancel.cancelled() => Err(Death::cancelled()),
+                    booted = tokio::time::timeout(timeout, self.boot(&mut vm, &spec)) => booted
+                        .unwrap_or_else(|_| Err(self.too_slow())),
+                }
+            }
+            Err(death) => Err(death),
+        };
+        match booted {
+            Ok((stream, token)) => {
+                let ip = vm.ip();
+                Ok(Started { stream, token, ip, machine: Box::new(vm) })
+            }
+            Err(death) => {
+                let death = vm.explain(death);
+                Box::new(vm).stop().await;
+                Err(death)
+            }
+        }
+    }
+
+    fn too_slow(&self) -> Death {
+        let seconds = self.config.agent.boot_timeout_ms as f64 / 1000.0;
+        Death::infrastructure(format!(
+            "the guest was not ready within {seconds} s; on a slow host raise `agent.boot_timeout_ms`"
+        ))
+    }
+
+    async fn boot(&self, vm: &mut Vm, spec: &MachineSpec) -> Result<(Box<dyn AgentStream>, String), Death> {
+        let failed = |error: io::Error| Death::infrastructure(format!("preparing the VM: {error}"));
+        let token = new_token().map_err(failed)?;
+        let (console, console_end) =
+            Console::open(&spec.id, self.config.vm.log_guest_console).map_err(failed)?;
+        vm.console = console;
+        self.send_boot(vm, spec, &token, console_end)?;
+        let stream = match self.config.agent.transport {
+            Transport::Vsock => vm.connect_vsock().await?,
+            Transport::Ip => vm.connect_ip().await?,
+        };
+        Ok((stream, token))
+    }
+
+    fn send_boot(
+        &self,
+        vm: &mut Vm,
+        spec: &MachineSpec,
+        token: &str,
+        console: OwnedFd,
+    ) -> Result<(), Death> {
+        let failed = |what: &str, error: String| Death::infrastructure(format!("{what}: {error}"));
+        let kvm = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open("/dev/kvm")
+            .map_err(|error| failed("opening /dev/kvm", error.to_string()))?;
+        let image = File::open(&spec.image)
+            .map_err(|error| failed(&spec.image.display().to_string(), error.to_string()))?;
+        let kernel = reopen(&self.kernel).map_err(|error| failed("the kernel", error.to_string()))?;
+        let common =
+            reopen(&self.common).map_err(|error| failed("the agent's segment", error.to_string()))?;
+        let own = BootSegment::new()
+            .boot_config(&self.boot_config(vm, spec, token))
+            .and_then(|segment| segment.to_memfd())
+            .map_err(|error| failed("the VM's segment", error.to_string()))?;
+        let attachment = vm.attachment.as_ref().map(|(_, attachment)| attachment);
+        let mut descriptors: Vec<BorrowedFd<'_>> =
+            vec![kvm.as_fd(), kernel.as_fd(), image.as_fd(), common.as_fd(), own.as_fd()];
+        descriptors.extend(attachment.and_then(|attachment| attachment.tap.as_ref()).map(AsFd::as_fd));
+        descriptors.push(console.as_fd());
+        let boot = Request::Boot(BootSpec {
+            vcpus: spec.vcpus,
+            memory_mib: spec.memory_mib,
+            cmdline: self.cmdline(),
+            initramfs_segments: 3,
+            tap: attachment
+                .map(|a| TapSpec { mac: a.lease.mac(), mtu: self.config.network.mtu }),
+            console: true,
+            vsock: Some(VsockSpec { guest_cid: GUEST_CID, ready_port: READY_PORT }),
+        });
+        vm.worker()?
+            .send(&boot, &descriptors)
+            .map_err(|error| failed("telling the VM's worker what to boot", error.to_string()))?;
+        // The worker's copy is now the last: the TAP goes when the worker does.
+        if let Some((_, attachment)) = &mut vm.attachment {
+            attachment.tap = None;
+        }
+        Ok(())
+    }
+
+    fn boot_config(&self, vm: &Vm, spec: &MachineSpec, token: &str) -> BootConfig {
+        let short: String = spec.id.chars().take(8).collect();
+        BootConfig {
+            token: token.to_owned(),
+            hostname: format!("vm-{short}"),
+            network: vm.attachment.as_ref().map(|(_, attachment)| attachment.guest.clone()),
+            copy_output_to_console: self.config.vm.log_guest_console,
+            shell: false,
+        }
+    }
+
+    fn cmdline(&self) -> String {
+        // Each line on the serial console is an exit per byte.
+        let quiet = if self.config.vm.log_guest_console { "" } else { " quiet" };
+        format!("{KERNEL_ARGS}{quiet} {}", self.config.vm.kernel_args).trim().to_owned()
+    }
+}
+
+impl Launcher for VmLauncher {
+    fn launch(
+        &self,
+        spec: MachineSpec,
+        cancel: CancellationToken,
+    ) -> BoxFuture<'_, Result<Started, Death>> {
+        self.start(spec, cancel).boxed()
+    }
+}
+
+/// 32 bytes of the kernel's generator in hexadecimal.
+fn new_token() -> io::Result<String> {
+    let mut bytes = [0_u8; 32];
+    let mut filled = 0;
+    while filled < bytes.len() {
+        filled += rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty())?;
+    }
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// The same file with a position of its own: workers that start at once must not share one.
+fn reopen(file: &File) -> io::Result<File> {
+    File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))
+}
+
+/// A VM: its worker, its network, its console.
+struct Vm {
+    worker: Option<Worker>,
+    attachment: Option<(Arc<Network>, Attachment)>,
+    console: Console,
+    store: Store,
+}
+
+impl Vm {
+    fn adopt(&mut self, worker: Worker) {
+        let pid = worker.pid();
+        if let Some(start_time) = orphans::start_time(pid) {
+            self.store.worker_started(WorkerRecord { pid, start_time }, self.ip());
+        }
+        self.worker = Some(worker);
+    }
+
+    fn ip(&self) -> Option<Ipv4Addr> {
+        self.attachment.as_ref().map(|(_, attachment)| attachment.lease.ip())
+    }
+
+    fn worker(&self) -> Result<&Worker, Death> {
+        self.worker.as_ref().ok_or_else(|| Death::infrastructure("the VM has no worker"))
+    }
+
+    /// Waits for one of the worker's events.
+    async fn wait_for<T>(&self, mut wanted: impl FnMut(Event) -> Option<Result<T, Death>>) -> Result<T, Death> {
+        let worker = self.worker()?;
+        loop {
+            let event = worker
+                .event()
+                .await
+                .map_err(|error| Death::infrastructure(format!("the VM's worker is gone: {error}")))?;
+            if let Some(death) = death_of(&event) {
+                return Err(death);
+            }
+            if let Some(result) = wanted(event) {
+                return result;
+            }
+        }
+    }
+
+    async fn connect_vsock(&self) -> Result<Box<dyn AgentStream>, Death> {
+        let failed = |error: String| Death::infrastructure(format!("connecting to the agent: {error}"));
+        let (ours, workers) = UnixStream::pair().map_err(|error| failed(error.to_string()))?;
+        // The worker holds the request until the guest is ready.
+        let connect = Request::Connect { id: CONNECTION, port: AGENT_PORT };
+        self.worker()?.send(&connect, &[workers.as_fd()]).map_err(|error| failed(error.to_string()))?;
+        drop(workers);
+        self.wait_for(|event| match event {
+            Event::Connected { id: CONNECTION } => Some(Ok(())),
+            Event::ConnectFailed { id: CONNECTION, reason } => Some(Err(failed(reason))),
+            _ => None,
+        })
+        .await?;
+        Ok(Box::new(ours))
+    }
+
+    async fn connect_ip(&self) -> Result<Box<dyn AgentStream>, Death> {
+        let ip = self.ip().ok_or_else(|| Death::infrastructure("the VM has no address"))?;
+        self.wait_for(|event| matches!(event, Event::Ready).then_some(Ok(()))).await?;
+        let port = u16::try_from(AGENT_PORT).unwrap_or(u16::MAX);
+        let stream = tokio::select! {
+            stream = TcpStream::connect((ip, port)) => stream,
+            death = self.worker()?.death() => return Err(death),
+        };
+        let stream = stream
+            .map_err(|error| Death::infrastructure(format!("connecting to the agent at {ip}:{port}: {error}")))?;
+        let _ = stream.set_nodelay(true);
+        Ok(Box::new(stream))
+    }
+
+    /// Adds the console's last lines: they usually say more than the VM's end does.
+    fn explain(&self, mut death: Death) -> Death {
+        let lines = self.console.last_lines(CONSOLE_LINES);
+        if death.cause != Cause::Cancelled && !lines.is_empty() {
+            death.message = format!("{}; the guest's console ends with:\n{lines}", death.message);
+        }
+        death
+    }
+}
+
+impl Machine for Vm {
+    fn died(&mut self) -> BoxFuture<'_, Death> {
+        async {
+            match &self.worker {
+                Some(worker) => self.explain(worker.death().await),
+                None => Death::infrastructure("the VM has no worker"),
+            }
+        }
+        .boxed()
+    }
+
+    fn stop(mut self: Box<Self>) -> BoxFuture<'static, ()> {
+        async move {
+            if let Some(worker) = self.worker.take() {
+                let pid = worker.pid();
+                worker.stop().await;
+                self.store.worker_ended(pid);
+            }
+            // After the worker: its TAP is gone, and with it the last packet of that address.
+            if let Some((network, attachment)) = self.attachment.take() {
+                network.detach(attachment).await;
+            }
+        }
+        .boxed()
+    }
+}

@@ -1,0 +1,90 @@
+//! Machines, as the rest of the backend sees them: started for one execution, with a connection to
+//! the agent in them, and stopped.
+
+mod console;
+mod control;
+mod launcher;
+pub mod orphans;
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use cloude_protocol::agent::Cause;
+use futures_util::future::BoxFuture;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
+
+pub use launcher::{SetUpError, VmLauncher};
+
+/// A byte stream to the agent.
+pub trait AgentStream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> AgentStream for T {}
+
+/// What machine is wanted.
+#[derive(Clone, Debug)]
+pub struct MachineSpec {
+    /// The execution's id, for names and logs.
+    pub id: String,
+    /// The image's cpio.
+    pub image: PathBuf,
+    /// 1 to 8.
+    pub vcpus: u8,
+    /// MiB.
+    pub memory_mib: u64,
+    /// May it reach the internet?
+    pub network: bool,
+}
+
+/// A machine whose agent is ready.
+pub struct Started {
+    /// The connection.
+    pub stream: Box<dyn AgentStream>,
+    /// What the agent asks for.
+    pub token: String,
+    /// Its address, if it has one.
+    pub ip: Option<Ipv4Addr>,
+    /// The machine itself.
+    pub machine: Box<dyn Machine>,
+}
+
+/// Why there is no machine, or no more.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Death {
+    /// [`Cause::GuestPanic`], [`Cause::Cancelled`] or [`Cause::Infrastructure`].
+    pub cause: Cause,
+    /// In words.
+    pub message: String,
+}
+
+impl Death {
+    /// Our own fault.
+    pub fn infrastructure(message: impl Into<String>) -> Self {
+        Death { cause: Cause::Infrastructure, message: message.into() }
+    }
+
+    /// The client took it back.
+    pub fn cancelled() -> Self {
+        Death { cause: Cause::Cancelled, message: "the client took the execution back".into() }
+    }
+}
+
+/// Starts machines.
+pub trait Launcher: Send + Sync {
+    /// Starts one and waits until its agent is ready. Cancelled or failed, it leaves nothing.
+    fn launch(
+        &self,
+        spec: MachineSpec,
+        cancel: CancellationToken,
+    ) -> BoxFuture<'_, Result<Started, Death>>;
+}
+
+/// A running machine.
+pub trait Machine: Send {
+    /// Waits until it dies by itself, and says why. May be dropped and asked again.
+    fn died(&mut self) -> BoxFuture<'_, Death>;
+
+    /// Kills it and waits until nothing of it is left.
+    fn stop(self: Box<Self>) -> BoxFuture<'static, ()>;
+}
