@@ -7,12 +7,14 @@
 
 mod decompress;
 mod display;
+mod fields;
 mod number;
 mod parse;
 mod pax;
 mod sparse;
 mod spool;
 
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -128,11 +130,19 @@ impl Warnings {
 }
 
 /// One layer, read.
-#[derive(Debug)]
 pub struct Layer {
     pub(crate) entries: Vec<Entry>,
     pub(crate) warnings: Warnings,
     diff_id: String,
+}
+
+impl fmt::Debug for Layer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Layer")
+            .field("diff_id", &self.diff_id)
+            .field("entries", &self.entries.len())
+            .finish_non_exhaustive()
+    }
 }
 
 impl Layer {

@@ -17,6 +17,7 @@ mod merge;
 mod store;
 mod walk;
 
+use std::fmt;
 use std::io::Read;
 
 use crate::layer::{Compression, Content, Context, Device, Layer, LayerError, Warnings};
@@ -82,7 +83,6 @@ pub(crate) enum Object {
 }
 
 /// The merged tree of an image.
-#[derive(Debug)]
 pub struct Tree {
     nodes: Nodes,
     budget: Budget,
@@ -91,6 +91,15 @@ pub struct Tree {
     layers: u32,
     /// Directory lookups so far.
     lookups: u64,
+}
+
+impl fmt::Debug for Tree {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tree")
+            .field("layers", &self.layers)
+            .field("inodes", &self.nodes.count())
+            .finish_non_exhaustive()
+    }
 }
 
 impl Tree {
