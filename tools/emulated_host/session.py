@@ -171,11 +171,11 @@ class Session:
             self.saved_terminal = None
 
     def handle_signal(self, number: int, running: bool) -> int | None:
-        """Passes it on; an exit code if that is the end of everything."""
+        """Passes it on to a running command; an exit code if that is the end of everything."""
         if number == signal.SIGWINCH:
             self.tell(b"W", struct.pack("<HH", *self.window()))
             return None
-        self.interrupts += number == signal.SIGINT
+        self.interrupts += number in (signal.SIGINT, signal.SIGTERM)
         if not running or self.interrupts > 1:
             return 128 + number
         self.tell(b"K", bytes([number]))
@@ -189,7 +189,7 @@ class Session:
         while code is None or waiting:
             kind, value = self.next_event()
             if kind == "signal":
-                end = self.handle_signal(value, running)
+                end = self.handle_signal(value, running and code is None)
                 if end is not None:
                     return end
             elif kind == "running":
