@@ -36,7 +36,10 @@ impl Bus {
         let at = self.slots.partition_point(|slot| slot.base < base);
         let before = at.checked_sub(1).map(|i| &self.slots[i]);
         let free = before.is_none_or(|slot| slot.base + slot.len <= base)
-            && self.slots.get(at).is_none_or(|slot| base + len <= slot.base);
+            && self
+                .slots
+                .get(at)
+                .is_none_or(|slot| base + len <= slot.base);
         if !free {
             let device = lock(&device).name();
             return Err(Overlap { device, base });

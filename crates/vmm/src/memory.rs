@@ -190,6 +190,10 @@ mod tests {
         populate(&memory, GuestAddress(0x10_0010), 3 * 4096);
         let file = memory.iter().next().unwrap().file_offset().unwrap().arc();
         let stat = rustix::fs::fstat(file.as_fd()).unwrap();
-        assert!(stat.st_blocks * 512 >= 4 * 4096, "{} blocks", stat.st_blocks);
+        assert!(
+            stat.st_blocks * 512 >= 4 * 4096,
+            "{} blocks",
+            stat.st_blocks
+        );
     }
 }

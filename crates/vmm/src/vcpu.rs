@@ -110,7 +110,10 @@ impl Vcpus {
     }
 
     /// Calls `f` with each vCPU in order. To be used while paused: it waits for a vCPU that runs.
-    pub fn with_each<E>(&self, mut f: impl FnMut(usize, &VcpuFd) -> Result<(), E>) -> Result<(), E> {
+    pub fn with_each<E>(
+        &self,
+        mut f: impl FnMut(usize, &VcpuFd) -> Result<(), E>,
+    ) -> Result<(), E> {
         for (index, thread) in self.0.iter().enumerate() {
             f(index, &lock(&thread.vcpu.fd))?;
         }
@@ -153,7 +156,10 @@ impl Thread {
             return Duration::ZERO;
         };
         let mut clock = 0;
-        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        let mut time = libc::timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
         // SAFETY: the thread was not joined, so that its id is valid; both calls write to what they
         // are given alone.
         let failed = unsafe {

@@ -30,8 +30,8 @@ mod halt_watch;
 mod signal_watch;
 
 pub use error::VmError;
-pub use signal_watch::SignalWatch;
 pub(crate) use event_loop::{raw, watch_or_end};
+pub use signal_watch::SignalWatch;
 
 /// The most vCPUs that a VM may have.
 pub const MAX_VCPUS: u8 = 8;
@@ -77,7 +77,8 @@ impl Vm {
         let memory = memory::allocate(shape.memory_mib)?;
         let vm = create_vm(kvm)?;
         map_memory(&vm, &memory)?;
-        vm.create_irq_chip().map_err(VmError::kvm("create interrupt controllers"))?;
+        vm.create_irq_chip()
+            .map_err(VmError::kvm("create interrupt controllers"))?;
         let idle_vcpus = create_vcpus(kvm, &vm, shape.vcpus)?;
 
         let exit = ExitSignal::new().map_err(VmError::host("make an eventfd"))?;
@@ -108,14 +109,26 @@ impl Vm {
         let exit = &self.exit;
         let fixed: [(u16, u64, SharedDevice); 5] = [
             (layout::SERIAL_PORT, serial::SIZE, serial),
-            (layout::POWER_PORT, power::SIZE, shared(PowerControl::new(exit.clone()))),
-            (layout::PVPANIC_PORT, PvPanic::SIZE, shared(PvPanic::new(exit.clone()))),
+            (
+                layout::POWER_PORT,
+                power::SIZE,
+                shared(PowerControl::new(exit.clone())),
+            ),
+            (
+                layout::PVPANIC_PORT,
+                PvPanic::SIZE,
+                shared(PvPanic::new(exit.clone())),
+            ),
             (
                 KeyboardController::PORT,
                 KeyboardController::SIZE,
                 shared(KeyboardController::new(exit.clone())),
             ),
-            (ResetControl::PORT, ResetControl::SIZE, shared(ResetControl::new(exit.clone()))),
+            (
+                ResetControl::PORT,
+                ResetControl::SIZE,
+                shared(ResetControl::new(exit.clone())),
+            ),
         ];
         for (port, size, device) in fixed {
             self.ports.insert(port.into(), size, device.clone())?;
@@ -151,7 +164,8 @@ impl Vm {
                 .map_err(VmError::kvm("register a device's notification"))?;
         }
         let transport = Arc::new(Mutex::new(transport));
-        self.mmio.insert(slot.base.into(), WINDOW_SIZE, transport.clone())?;
+        self.mmio
+            .insert(slot.base.into(), WINDOW_SIZE, transport.clone())?;
         self.devices.push(transport.clone());
         self.subscribers.push(transport.clone());
         self.virtio_count += 1;
@@ -316,7 +330,9 @@ fn create_vcpus(kvm: &Kvm, vm: &VmFd, count: u8) -> Result<Vec<VcpuFd>, VmError>
     let boot_msrs = msrs::boot_msrs();
     let mut vcpus = Vec::with_capacity(count.into());
     for id in 0..count {
-        let vcpu = vm.create_vcpu(id.into()).map_err(VmError::kvm("create a vCPU"))?;
+        let vcpu = vm
+            .create_vcpu(id.into())
+            .map_err(VmError::kvm("create a vCPU"))?;
         let spec = cpuid::CpuidSpec {
             apic_id: id,
             vcpus: count,
@@ -325,14 +341,22 @@ fn create_vcpus(kvm: &Kvm, vm: &VmFd, count: u8) -> Result<Vec<VcpuFd>, VmError>
         };
         vcpu.set_cpuid2(&cpuid::fit(&supported, spec))
             .map_err(VmError::kvm("set CPUID"))?;
-        let set = vcpu.set_msrs(&boot_msrs).map_err(VmError::kvm("set MSRs"))?;
+        let set = vcpu
+            .set_msrs(&boot_msrs)
+            .map_err(VmError::kvm("set MSRs"))?;
         if let Some(refused) = boot_msrs.as_slice().get(set) {
-            return Err(VmError::Msr { index: refused.index });
+            return Err(VmError::Msr {
+                index: refused.index,
+            });
         }
-        vcpu.set_fpu(&regs::boot_fpu()).map_err(VmError::kvm("set floating-point state"))?;
-        let mut lapic = vcpu.get_lapic().map_err(VmError::kvm("give the local APIC"))?;
+        vcpu.set_fpu(&regs::boot_fpu())
+            .map_err(VmError::kvm("set floating-point state"))?;
+        let mut lapic = vcpu
+            .get_lapic()
+            .map_err(VmError::kvm("give the local APIC"))?;
         regs::set_local_interrupts(&mut lapic);
-        vcpu.set_lapic(&lapic).map_err(VmError::kvm("set the local APIC"))?;
+        vcpu.set_lapic(&lapic)
+            .map_err(VmError::kvm("set the local APIC"))?;
         vcpus.push(vcpu);
     }
     Ok(vcpus)

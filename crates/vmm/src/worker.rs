@@ -72,7 +72,10 @@ fn boot_and_serve(channel: &Arc<Channel>) -> Result<ExitReason, WorkerError> {
     let mut vm = Vm::new(&handed.kvm, Shape::from(&spec), handed.console)?;
     vm.attach_virtio(Rng::new())?;
     if let (Some(tap), Some(fd)) = (&spec.tap, handed.tap) {
-        let config = NetConfig { mac: tap.mac, mtu: tap.mtu };
+        let config = NetConfig {
+            mac: tap.mac,
+            mtu: tap.mtu,
+        };
         vm.attach_virtio(Net::new(fd, config)?)?;
     }
     let vsock = match &spec.vsock {
@@ -151,7 +154,11 @@ struct Control {
 }
 
 impl Control {
-    fn request(&mut self, request: Request, mut descriptors: Vec<OwnedFd>) -> Result<(), ChannelError> {
+    fn request(
+        &mut self,
+        request: Request,
+        mut descriptors: Vec<OwnedFd>,
+    ) -> Result<(), ChannelError> {
         match request {
             Request::Boot(_) => {
                 let message = "the VM was booted already".to_owned();

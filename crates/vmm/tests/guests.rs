@@ -1,5 +1,7 @@
 //! What a guest can do to its machine, and how each ends.
 
+#![allow(clippy::unwrap_used)] // A test fails by panicking.
+
 mod common;
 
 use cloude_vmm::control::{BootSpec, ExitReason};
@@ -29,7 +31,10 @@ fn a_panic_is_told_from_a_reset() {
 
 #[test]
 fn a_panic_without_pvpanic_is_told_from_a_reset_by_its_words() {
-    let code = Code::new().print("Kernel panic - not syncing: x\n").out(0x64, 0xfe).halt();
+    let code = Code::new()
+        .print("Kernel panic - not syncing: x\n")
+        .out(0x64, 0xfe)
+        .halt();
     let (report, _) = run(code);
     assert_eq!(report.reason, ExitReason::Panic);
 }
@@ -85,7 +90,10 @@ fn a_virtio_device_answers_in_its_window() {
 #[test]
 fn a_pvh_guest_finds_its_command_line() {
     // mov esi, [ebx + 24]: cmdline_paddr of hvm_start_info.
-    let code = Code::new().bytes(&[0x8b, 0x73, 24]).print_from_esi(4).power_off();
+    let code = Code::new()
+        .bytes(&[0x8b, 0x73, 24])
+        .print_from_esi(4)
+        .power_off();
     let (_, output) = run(code);
     assert_eq!(output, "test");
 }
@@ -97,7 +105,10 @@ fn a_pvh_guest_finds_its_initramfs_segments_one_behind_the_other() {
         .bytes(&[0x8b, 0x73, 16, 0x8b, 0x36])
         .print_from_esi(9)
         .power_off();
-    let spec = BootSpec { initramfs_segments: 2, ..spec() };
+    let spec = BootSpec {
+        initramfs_segments: 2,
+        ..spec()
+    };
     let files = [&code.pvh(), &memfd(b"first"), &memfd(b"2")];
     let (_, output) = run_with(&spec, &files);
     assert_eq!(output, "first\0\0\x002");

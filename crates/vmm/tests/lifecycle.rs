@@ -1,5 +1,7 @@
 //! A VM as a library: pausing it, and its devices' order of calls.
 
+#![allow(clippy::unwrap_used)] // A test fails by panicking.
+
 mod common;
 
 use std::time::Duration;
@@ -14,7 +16,10 @@ const COUNTER: u64 = 0x9000;
 /// Counts at [`COUNTER`] for ever: `inc dword [0x9000]; jmp` back.
 fn counting() -> Vm {
     let code = Code::new().bytes(&[0xff, 0x05, 0x00, 0x90, 0, 0, 0xeb, 0xf8]);
-    let shape = Shape { vcpus: 1, memory_mib: 32 };
+    let shape = Shape {
+        vcpus: 1,
+        memory_mib: 32,
+    };
     let mut vm = Vm::new(&open_kvm().unwrap(), shape, None).unwrap();
     vm.load(&code.pvh(), &[], "").unwrap();
     vm

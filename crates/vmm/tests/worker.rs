@@ -1,5 +1,7 @@
 //! The worker's side of the control socket.
 
+#![allow(clippy::unwrap_used)] // A test fails by panicking.
+
 mod common;
 
 use std::io::Read;
@@ -28,7 +30,11 @@ fn a_worker_says_that_it_started_and_how_it_ended() {
 fn a_worker_ends_when_its_socket_closes() {
     let mut worker = Worker::start();
     let (console, output) = collect();
-    worker.boot(&spec(), &[&Code::new().bytes(&FOREVER).pvh()], Some(console));
+    worker.boot(
+        &spec(),
+        &[&Code::new().bytes(&FOREVER).pvh()],
+        Some(console),
+    );
     assert_eq!(worker.event(), Event::Started);
     let (replacement, _other) = cloude_vmm::control::Channel::pair().unwrap();
     drop(std::mem::replace(&mut worker.channel, replacement));
@@ -60,7 +66,9 @@ fn console_input_arrives_even_when_it_came_before_the_guest_listened() {
     let (console, output) = collect();
     worker.boot(&spec(), &[&code.pvh()], Some(console));
     let typed = [vec![b'.'; 3000], b"q".to_vec()].concat();
-    let request = Request::ConsoleInput { bytes: typed.clone() };
+    let request = Request::ConsoleInput {
+        bytes: typed.clone(),
+    };
     worker.channel.send(&request, &[]).unwrap();
     assert_eq!(worker.exit_report().reason, ExitReason::PowerOff);
     assert_eq!(output.join().unwrap(), typed);
@@ -70,7 +78,9 @@ fn console_input_arrives_even_when_it_came_before_the_guest_listened() {
 fn a_console_that_nobody_reads_stops_no_guest_and_its_bytes_are_counted() {
     // mov ecx, 200000; mov dx, 0x3f8; mov al, 'x'; out dx, al; loop
     let code = Code::new()
-        .bytes(&[0xb9, 0x40, 0x0d, 3, 0, 0x66, 0xba, 0xf8, 3, 0xb0, b'x', 0xee, 0xe2, 0xfd])
+        .bytes(&[
+            0xb9, 0x40, 0x0d, 3, 0, 0x66, 0xba, 0xf8, 3, 0xb0, b'x', 0xee, 0xe2, 0xfd,
+        ])
         .power_off();
     let worker = Worker::start();
     let (mut read, write) = std::io::pipe().unwrap();
@@ -100,7 +110,11 @@ fn many_workers_load_one_open_kernel_at_once() {
 fn a_connect_without_a_vsock_device_is_refused() {
     let worker = Worker::start();
     let (console, _output) = collect();
-    worker.boot(&spec(), &[&Code::new().bytes(&FOREVER).pvh()], Some(console));
+    worker.boot(
+        &spec(),
+        &[&Code::new().bytes(&FOREVER).pvh()],
+        Some(console),
+    );
     assert_eq!(worker.event(), Event::Started);
     let request = Request::Connect { id: 5, port: 1 };
     worker.channel.send(&request, &[]).unwrap();
@@ -123,18 +137,53 @@ fn failure(spec: &BootSpec, kernel: &[u8]) -> String {
 fn what_cannot_boot_is_refused_with_the_reason() {
     let good = elf(&[0xf4], Some(common::ENTRY));
     let too_big = elf(&vec![0; 33 << 20], Some(common::ENTRY));
-    let many_segments = BootSpec { initramfs_segments: 3, ..spec() };
-    let no_tap = BootSpec { tap: Some(TapSpec { mac: [2; 6], mtu: 1500 }), ..spec() };
+    let many_segments = BootSpec {
+        initramfs_segments: 3,
+        ..spec()
+    };
+    let no_tap = BootSpec {
+        tap: Some(TapSpec {
+            mac: [2; 6],
+            mtu: 1500,
+        }),
+        ..spec()
+    };
     let cases: [(&str, BootSpec, &[u8]); 11] = [
-        ("neither an ELF vmlinux nor a bzImage", spec(), b"#!/bin/sh\n"),
+        (
+            "neither an ELF vmlinux nor a bzImage",
+            spec(),
+            b"#!/bin/sh\n",
+        ),
         ("neither an ELF vmlinux nor a bzImage", spec(), b""),
         ("without a PVH entry", spec(), &elf(&[0xf4], None)),
         ("cut short", spec(), &good[..good.len() - 1]),
         ("up to 34 MiB and the guest has 32 MiB", spec(), &too_big),
-        ("0 vCPUs are not possible", BootSpec { vcpus: 0, ..spec() }, &good),
-        ("9 vCPUs are not possible", BootSpec { vcpus: 9, ..spec() }, &good),
-        ("31 MiB of memory are too few", BootSpec { memory_mib: 31, ..spec() }, &good),
-        ("2048 bytes; 2047", BootSpec { cmdline: "x".repeat(2048), ..spec() }, &good),
+        (
+            "0 vCPUs are not possible",
+            BootSpec { vcpus: 0, ..spec() },
+            &good,
+        ),
+        (
+            "9 vCPUs are not possible",
+            BootSpec { vcpus: 9, ..spec() },
+            &good,
+        ),
+        (
+            "31 MiB of memory are too few",
+            BootSpec {
+                memory_mib: 31,
+                ..spec()
+            },
+            &good,
+        ),
+        (
+            "2048 bytes; 2047",
+            BootSpec {
+                cmdline: "x".repeat(2048),
+                ..spec()
+            },
+            &good,
+        ),
         ("needs 6 descriptors and came with 3", many_segments, &good),
         ("needs 4 descriptors and came with 3", no_tap, &good),
     ];

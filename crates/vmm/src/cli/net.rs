@@ -16,7 +16,9 @@ pub fn parse_address(text: &str) -> Result<String, String> {
     };
     let (address, prefix) = own.split_once('/').ok_or_else(usage)?;
     let good = address.parse::<Ipv4Addr>().is_ok()
-        && prefix.parse::<u8>().is_ok_and(|prefix| (1..=32).contains(&prefix))
+        && prefix
+            .parse::<u8>()
+            .is_ok_and(|prefix| (1..=32).contains(&prefix))
         && gateway.is_none_or(|gateway| gateway.parse::<Ipv4Addr>().is_ok());
     good.then(|| text.to_owned()).ok_or_else(usage)
 }
@@ -25,7 +27,11 @@ pub fn parse_address(text: &str) -> Result<String, String> {
 pub fn parse_mac(text: &str) -> Result<Mac, String> {
     let bytes: Option<Vec<u8>> = text
         .split(':')
-        .map(|part| (part.len() == 2).then(|| u8::from_str_radix(part, 16).ok()).flatten())
+        .map(|part| {
+            (part.len() == 2)
+                .then(|| u8::from_str_radix(part, 16).ok())
+                .flatten()
+        })
         .collect();
     let mac: Mac = bytes
         .and_then(|bytes| bytes.try_into().ok())
@@ -54,7 +60,10 @@ pub fn open_tap(name: &str) -> io::Result<File> {
         let why = format!("a TAP's name has 1 to {} characters", libc::IFNAMSIZ - 1);
         return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
     }
-    let tap = OpenOptions::new().read(true).write(true).open("/dev/net/tun")?;
+    let tap = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/net/tun")?;
     // SAFETY: `ifreq` is plain data, of which zeros are a value.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
@@ -76,7 +85,13 @@ mod tests {
     fn addresses_need_a_prefix_and_may_have_a_gateway() {
         assert!(parse_address("10.0.0.2/24").is_ok());
         assert!(parse_address("10.0.0.2/24,10.0.0.1").is_ok());
-        for bad in ["10.0.0.2", "10.0.0/24", "10.0.0.2/33", "10.0.0.2/0", "10.0.0.2/24,x"] {
+        for bad in [
+            "10.0.0.2",
+            "10.0.0/24",
+            "10.0.0.2/33",
+            "10.0.0.2/0",
+            "10.0.0.2/24,x",
+        ] {
             assert!(parse_address(bad).is_err(), "{bad}");
         }
     }
@@ -84,7 +99,13 @@ mod tests {
     #[test]
     fn a_mac_is_six_bytes_and_unicast() {
         assert_eq!(parse_mac("02:00:00:00:00:0f"), Ok([2, 0, 0, 0, 0, 15]));
-        for bad in ["", "02:00:00:00:00", "02:00:00:00:00:1", "01:00:00:00:00:00", "zz:0:0:0:0:0"] {
+        for bad in [
+            "",
+            "02:00:00:00:00",
+            "02:00:00:00:00:1",
+            "01:00:00:00:00:00",
+            "zz:0:0:0:0:0",
+        ] {
             assert!(parse_mac(bad).is_err(), "{bad}");
         }
     }

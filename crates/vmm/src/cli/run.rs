@@ -58,7 +58,9 @@ pub fn main(args: RunArgs) -> ExitCode {
             eprintln!("cloude-vmm: {}", report.reason);
             if report.console_dropped_bytes > 0 {
                 let dropped = report.console_dropped_bytes;
-                eprintln!("cloude-vmm: {dropped} bytes of console output were dropped: nobody took them");
+                eprintln!(
+                    "cloude-vmm: {dropped} bytes of console output were dropped: nobody took them"
+                );
             }
             hint(&report);
             ExitCode::from(exit_code::of(&report.reason))

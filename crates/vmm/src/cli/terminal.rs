@@ -69,7 +69,11 @@ fn copy_out(from: &OwnedFd) {
     let mut stdout = io::stdout().lock();
     let mut buffer = [0; 4096];
     while let Ok(count @ 1..) = rustix::io::retry_on_intr(|| rustix::io::read(from, &mut buffer)) {
-        if stdout.write_all(&buffer[..count]).and_then(|()| stdout.flush()).is_err() {
+        if stdout
+            .write_all(&buffer[..count])
+            .and_then(|()| stdout.flush())
+            .is_err()
+        {
             return;
         }
     }

@@ -104,9 +104,7 @@ impl Channel {
     }
 
     /// Receives a message and its descriptors if one is there.
-    pub fn try_recv<M: DeserializeOwned>(
-        &self,
-    ) -> Result<Option<(M, Vec<OwnedFd>)>, ChannelError> {
+    pub fn try_recv<M: DeserializeOwned>(&self) -> Result<Option<(M, Vec<OwnedFd>)>, ChannelError> {
         self.receive(RecvFlags::DONTWAIT)
     }
 
@@ -133,7 +131,10 @@ impl Channel {
         if received.bytes == 0 {
             return Err(ChannelError::Closed);
         }
-        if received.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
+        if received
+            .flags
+            .intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC)
+        {
             return Err(ChannelError::TooLarge {
                 bytes: received.bytes,
                 descriptors: descriptors.len(),
@@ -215,7 +216,9 @@ mod tests {
     fn what_is_too_large_is_refused_before_it_is_sent() {
         let (host, worker) = Channel::pair().unwrap();
         let bytes = vec![0; MAX_MESSAGE];
-        let error = host.send(&Request::ConsoleInput { bytes }, &[]).unwrap_err();
+        let error = host
+            .send(&Request::ConsoleInput { bytes }, &[])
+            .unwrap_err();
         assert!(matches!(error, ChannelError::TooLarge { .. }));
         assert!(worker.try_recv::<Request>().unwrap().is_none());
     }
@@ -224,7 +227,8 @@ mod tests {
     fn what_does_not_parse_is_an_error_and_the_channel_goes_on() {
         let (host, worker) = Channel::pair().unwrap();
         host.send(&"nonsense", &[]).unwrap();
-        host.send(&Request::ConsoleInput { bytes: vec![1] }, &[]).unwrap();
+        host.send(&Request::ConsoleInput { bytes: vec![1] }, &[])
+            .unwrap();
         assert!(matches!(
             worker.try_recv::<Request>(),
             Err(ChannelError::Format(_))

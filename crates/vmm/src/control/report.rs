@@ -24,12 +24,18 @@ impl fmt::Display for ExitReason {
                 }
                 write!(f, ", data {data:#x?}")?;
                 if *suberror == EMULATION {
-                    write!(f, "; this KVM cannot emulate the instruction: run under a KVM with hardware support")?;
+                    write!(
+                        f,
+                        "; this KVM cannot emulate the instruction: run under a KVM with hardware support"
+                    )?;
                 }
                 Ok(())
             }
             Self::FailEntry { reason } => {
-                write!(f, "the vCPU could not be entered (hardware reason {reason:#x})")
+                write!(
+                    f,
+                    "the vCPU could not be entered (hardware reason {reason:#x})"
+                )
             }
             Self::Unhandled { exit } => write!(f, "an exit that is not handled: {exit}"),
             Self::Stopped => write!(f, "it was stopped"),
@@ -53,6 +59,9 @@ mod tests {
             instruction: vec![0xf0, 0x48, 0x0f],
         };
         let text = reason.to_string();
-        assert!(text.contains("[f0, 48, 0f]") && text.contains("hardware"), "{text}");
+        assert!(
+            text.contains("[f0, 48, 0f]") && text.contains("hardware"),
+            "{text}"
+        );
     }
 }

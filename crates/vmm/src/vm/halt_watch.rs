@@ -92,9 +92,16 @@ impl HaltWatch {
 
     /// Whether the guest did anything since the last look.
     fn ran_since(&self, now: &[Duration]) -> bool {
-        let slack = if self.settling { COST_OF_A_LOOK } else { Duration::ZERO };
+        let slack = if self.settling {
+            COST_OF_A_LOOK
+        } else {
+            Duration::ZERO
+        };
         now.len() != self.seen.len()
-            || now.iter().zip(&self.seen).any(|(now, seen)| *now > *seen + slack)
+            || now
+                .iter()
+                .zip(&self.seen)
+                .any(|(now, seen)| *now > *seen + slack)
     }
 }
 

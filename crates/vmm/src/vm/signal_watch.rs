@@ -50,7 +50,11 @@ struct Watch {
 
 impl MutEventSubscriber for Watch {
     fn init(&mut self, ops: &mut EventOps) {
-        watch_or_end(ops, Events::new_raw(raw(&self.fd), EventSet::IN), &self.exit);
+        watch_or_end(
+            ops,
+            Events::new_raw(raw(&self.fd), EventSet::IN),
+            &self.exit,
+        );
     }
 
     fn process(&mut self, _: Events, _: &mut EventOps) {

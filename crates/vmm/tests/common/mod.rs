@@ -96,7 +96,10 @@ pub fn elf(code: &[u8], pvh_entry: Option<u32>) -> Vec<u8> {
     let note = pvh_entry.map(|entry| {
         // namesz, descsz, type XEN_ELFNOTE_PHYS32_ENTRY, name, entry.
         let words = [4u32, 4, 18, u32::from_le_bytes(*b"Xen\0"), entry];
-        words.iter().flat_map(|w| w.to_le_bytes()).collect::<Vec<_>>()
+        words
+            .iter()
+            .flat_map(|w| w.to_le_bytes())
+            .collect::<Vec<_>>()
     });
     let note = note.unwrap_or_default();
     let note_at = HEADER + 2 * PROGRAM_HEADER;
@@ -114,7 +117,11 @@ pub fn elf(code: &[u8], pvh_entry: Option<u32>) -> Vec<u8> {
     file.extend([0; 6]);
     let program_header = |kind: u32, at: u64, address: u64, size: u64| {
         let mut bytes = [kind, 7].map(u32::to_le_bytes).concat();
-        bytes.extend([at, address, address, size, size, 4].map(u64::to_le_bytes).concat());
+        bytes.extend(
+            [at, address, address, size, size, 4]
+                .map(u64::to_le_bytes)
+                .concat(),
+        );
         bytes
     };
     file.extend(program_header(1, code_at, ENTRY.into(), code.len() as u64));
@@ -151,7 +158,11 @@ impl Worker {
 
     /// Asks it to boot, with the descriptors of `files` after /dev/kvm and `console` after them.
     pub fn boot(&self, spec: &BootSpec, files: &[&File], console: Option<OwnedFd>) {
-        let kvm = File::options().read(true).write(true).open("/dev/kvm").unwrap();
+        let kvm = File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/kvm")
+            .unwrap();
         let mut descriptors = vec![kvm.as_fd()];
         descriptors.extend(files.iter().map(|file| file.as_fd()));
         descriptors.extend(console.as_ref().map(|fd| fd.as_fd()));

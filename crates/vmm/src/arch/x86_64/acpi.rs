@@ -5,7 +5,9 @@
 
 use acpi_tables::fadt::{FADTBuilder, Flags};
 use acpi_tables::gas::{AccessSize, AddressSpace, GAS};
-use acpi_tables::madt::{EnabledStatus, IoApic, LocalInterruptController, MADT, ProcessorLocalApic};
+use acpi_tables::madt::{
+    EnabledStatus, IoApic, LocalInterruptController, MADT, ProcessorLocalApic,
+};
 use acpi_tables::rsdp::Rsdp;
 use acpi_tables::sdt::Sdt;
 use acpi_tables::xsdt::XSDT;
@@ -67,7 +69,10 @@ fn bytes(table: &dyn Aml) -> Vec<u8> {
 fn dsdt(device_nodes: &[u8]) -> Vec<u8> {
     const HEADER: u32 = 36;
     let mut dsdt = Sdt::new(*b"DSDT", HEADER, 6, OEM, OEM_TABLE, OEM_REVISION);
-    dsdt.append_slice(&bytes(&aml::Scope::new("_SB_".into(), vec![&Raw(device_nodes)])));
+    dsdt.append_slice(&bytes(&aml::Scope::new(
+        "_SB_".into(),
+        vec![&Raw(device_nodes)],
+    )));
     // What to write to the sleep register for "soft off", the one sleep state there is.
     let s5 = aml::Name::new(
         "_S5_".into(),
@@ -105,7 +110,13 @@ fn fadt(dsdt: u64) -> acpi_tables::fadt::FADT {
 
 fn port(offset: u64) -> GAS {
     let address = u64::from(layout::POWER_PORT) + offset;
-    GAS::new(AddressSpace::SystemIo, 8, 0, AccessSize::ByteAccess, address)
+    GAS::new(
+        AddressSpace::SystemIo,
+        8,
+        0,
+        AccessSize::ByteAccess,
+        address,
+    )
 }
 
 fn madt(vcpus: u8) -> MADT {

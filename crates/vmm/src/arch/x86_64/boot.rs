@@ -26,7 +26,9 @@ pub enum BootError {
         len: usize,
     },
     /// Give a command line of ASCII characters without control characters.
-    #[error("the kernel command line has the byte {byte:#04x} at {at}; only printable ASCII is allowed")]
+    #[error(
+        "the kernel command line has the byte {byte:#04x} at {at}; only printable ASCII is allowed"
+    )]
     CmdlineNotAscii {
         /// The first such byte.
         byte: u8,
@@ -81,7 +83,9 @@ fn write_cmdline(memory: &GuestMemory, cmdline: &str) -> Result<(), BootError> {
     if len > layout::CMDLINE_MAX {
         return Err(BootError::CmdlineTooLong { len });
     }
-    let bad = cmdline.bytes().position(|byte| !(b' '..=b'~').contains(&byte));
+    let bad = cmdline
+        .bytes()
+        .position(|byte| !(b' '..=b'~').contains(&byte));
     if let Some(at) = bad {
         let byte = cmdline.as_bytes()[at];
         return Err(BootError::CmdlineNotAscii { byte, at });

@@ -106,7 +106,8 @@ fn fit_features(entry: &mut kvm_cpuid_entry2, spec: CpuidSpec) {
         entry.edx |= HTT;
     }
     // APIC id, logical processors, and a cache line of 8 times 8 bytes.
-    entry.ebx = u32::from(spec.apic_id) << 24 | u32::from(spec.vcpus) << 16 | 8 << 8 | entry.ebx & 0xff;
+    entry.ebx =
+        u32::from(spec.apic_id) << 24 | u32::from(spec.vcpus) << 16 | 8 << 8 | entry.ebx & 0xff;
 }
 
 /// Says who shares a cache: a core has its own first and second level, all share the third.
@@ -230,7 +231,11 @@ mod tests {
 
     #[test]
     fn a_single_vcpu_has_no_hyper_threading() {
-        let spec = CpuidSpec { vcpus: 1, apic_id: 0, ..spec() };
+        let spec = CpuidSpec {
+            vcpus: 1,
+            apic_id: 0,
+            ..spec()
+        };
         let cpuid = fit(&supported(), spec);
         assert_eq!(leaf(&cpuid, 1, 0).edx & HTT, 0);
         assert_eq!(leaf(&cpuid, 0xb, 1).eax, 0);
@@ -241,7 +246,13 @@ mod tests {
         let with = fit(&supported(), spec());
         assert_eq!(leaf(&with, HYPERVISOR_TIMING, 0).eax, 2_000_000);
         assert_eq!(leaf(&with, KVM_SIGNATURE, 0).eax, HYPERVISOR_TIMING);
-        let without = fit(&supported(), CpuidSpec { tsc_khz: None, ..spec() });
+        let without = fit(
+            &supported(),
+            CpuidSpec {
+                tsc_khz: None,
+                ..spec()
+            },
+        );
         assert_eq!(leaf(&without, KVM_SIGNATURE, 0).eax, 0x4000_0001);
     }
 }

@@ -78,12 +78,7 @@ pub fn load(
     Ok(Some(initramfs))
 }
 
-fn place(
-    memory_size: u64,
-    size: u64,
-    kernel_end: u64,
-    limit: u64,
-) -> Result<u64, InitramfsError> {
+fn place(memory_size: u64, size: u64, kernel_end: u64, limit: u64) -> Result<u64, InitramfsError> {
     let top = memory_size.min(layout::GAP_START).min(limit);
     top.checked_sub(size)
         .map(|address| address & !(PAGE as u64 - 1))

@@ -113,8 +113,13 @@ pub fn load(memory: &GuestMemory, file: &File) -> Result<Kernel, KernelError> {
 
 fn load_elf(memory: &GuestMemory, reader: &mut Reader) -> Result<Kernel, KernelError> {
     let end = check_elf(reader, memory::size(memory))?;
-    let loaded = Elf::load(memory, None, reader, Some(GuestAddress(layout::HIGH_MEMORY)))
-        .map_err(invalid)?;
+    let loaded = Elf::load(
+        memory,
+        None,
+        reader,
+        Some(GuestAddress(layout::HIGH_MEMORY)),
+    )
+    .map_err(invalid)?;
     match loaded.pvh_boot_cap {
         PvhBootCapability::PvhEntryPresent(entry) => Ok(Kernel {
             entry: Entry::Pvh(entry.0),

@@ -123,6 +123,9 @@ mod tests {
             .map(|(_, len, _)| len)
             .sum();
         assert_eq!(ram, (5 << 30) - (HIGH_MEMORY - EBDA));
-        assert!(map.windows(2).all(|pair| pair[0].0 + pair[0].1 <= pair[1].0));
+        assert!(
+            map.windows(2)
+                .all(|pair| pair[0].0 + pair[0].1 <= pair[1].0)
+        );
     }
 }

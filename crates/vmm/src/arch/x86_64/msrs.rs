@@ -12,12 +12,14 @@ const WRITE_BACK: u64 = 6;
 
 /// What to set on every vCPU.
 pub fn boot_msrs() -> Msrs {
-    let entries = [(MISC_ENABLE, FAST_STRINGS), (MTRR_DEF_TYPE, MTRR_ENABLE | WRITE_BACK)].map(
-        |(index, data)| kvm_msr_entry {
-            index,
-            data,
-            ..Default::default()
-        },
-    );
+    let entries = [
+        (MISC_ENABLE, FAST_STRINGS),
+        (MTRR_DEF_TYPE, MTRR_ENABLE | WRITE_BACK),
+    ]
+    .map(|(index, data)| kvm_msr_entry {
+        index,
+        data,
+        ..Default::default()
+    });
     Msrs::from_entries(&entries).expect("two entries fit")
 }

@@ -67,7 +67,10 @@ impl BusDevice for ResetControl {
     }
 
     fn write(&mut self, _: u64, data: &[u8]) {
-        if data.first().is_some_and(|value| value & Self::RESET_CPU != 0) {
+        if data
+            .first()
+            .is_some_and(|value| value & Self::RESET_CPU != 0)
+        {
             self.0.raise(ExitReason::Reset);
         }
     }

@@ -5,5 +5,5 @@ mod sleep;
 
 pub use legacy::{KeyboardController, ResetControl};
 pub use sleep::{
-    PowerControl, RESET, RESET_VALUE, S5_SLEEP_TYPE, SLEEP_CONTROL, SLEEP_STATUS, SIZE,
+    PowerControl, RESET, RESET_VALUE, S5_SLEEP_TYPE, SIZE, SLEEP_CONTROL, SLEEP_STATUS,
 };

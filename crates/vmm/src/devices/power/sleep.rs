@@ -84,13 +84,22 @@ mod tests {
     #[test]
     fn soft_off_powers_off() {
         let value = S5_SLEEP_TYPE << SLEEP_TYPE_SHIFT | SLEEP_ENABLE;
-        assert_eq!(after_write(SLEEP_CONTROL, value), Some(ExitReason::PowerOff));
+        assert_eq!(
+            after_write(SLEEP_CONTROL, value),
+            Some(ExitReason::PowerOff)
+        );
     }
 
     #[test]
     fn a_sleep_type_without_enable_or_another_one_does_nothing() {
-        assert_eq!(after_write(SLEEP_CONTROL, S5_SLEEP_TYPE << SLEEP_TYPE_SHIFT), None);
-        assert_eq!(after_write(SLEEP_CONTROL, 3 << SLEEP_TYPE_SHIFT | SLEEP_ENABLE), None);
+        assert_eq!(
+            after_write(SLEEP_CONTROL, S5_SLEEP_TYPE << SLEEP_TYPE_SHIFT),
+            None
+        );
+        assert_eq!(
+            after_write(SLEEP_CONTROL, 3 << SLEEP_TYPE_SHIFT | SLEEP_ENABLE),
+            None
+        );
     }
 
     #[test]

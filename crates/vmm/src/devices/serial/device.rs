@@ -5,8 +5,8 @@ use std::io;
 
 use acpi_tables::{Aml, aml};
 use serde::{Deserialize, Serialize};
-use vm_superio::serial::{NoEvents, SerialState};
 use vm_superio::Trigger;
+use vm_superio::serial::{NoEvents, SerialState};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::ConsoleSink;
@@ -158,7 +158,10 @@ impl Device for Serial {
         if state.input.len() > INPUT_LIMIT {
             return Err(StateError::Invalid {
                 device: "serial",
-                what: format!("{} bytes of input wait; {INPUT_LIMIT} can", state.input.len()),
+                what: format!(
+                    "{} bytes of input wait; {INPUT_LIMIT} can",
+                    state.input.len()
+                ),
             });
         }
         let port = SerialState {
