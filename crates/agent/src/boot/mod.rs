@@ -60,10 +60,7 @@ fn start() -> Result<std::convert::Infallible, String> {
     let token = Some(boot.token).filter(|token| !token.is_empty());
     let api = Arc::new(Api::new(token, environment));
     println!("cloude-agent: ready");
-    if let Err(error) = vsock::signal_host(READY_PORT) {
-        // Not fatal: a VM started by hand may have no vsock device, and others see the line above.
-        println!("cloude-agent: the host could not be told over vsock: {error}");
-    }
+    vsock::signal_host(READY_PORT);
     http::serve(&listeners, &api)
 }
 

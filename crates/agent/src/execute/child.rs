@@ -297,8 +297,12 @@ fn show_own_cgroup(plan: &Plan) {
     let quiet = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
     let read_only = libc::MS_BIND | libc::MS_REMOUNT | libc::MS_RDONLY | quiet;
     let path = c"/sys/fs/cgroup";
-    // SAFETY: a plain system call on a plain number.
-    let own = unsafe { libc::unshare(libc::CLONE_NEWCGROUP) } == 0;
+    // SAFETY: plain system calls on a plain number and a NUL-terminated string. The same file system
+    // does not go over itself (EBUSY), so that the one there leaves this namespace first.
+    let own = unsafe {
+        libc::umount2(path.as_ptr(), libc::MNT_DETACH);
+        libc::unshare(libc::CLONE_NEWCGROUP) == 0
+    };
     if !own
         || mount(Some(c"cgroup2"), path, Some(c"cgroup2"), quiet, None) != 0
         || mount(None, path, None, read_only, None) != 0
