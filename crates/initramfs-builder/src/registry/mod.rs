@@ -1,5 +1,28 @@
 //! Images from registries, over the API of the OCI distribution specification 1.1.
 
+mod auth;
+mod blob;
+mod client;
+mod error;
+mod transport;
+
+use sha2::{Digest, Sha256};
+
+pub use error::RegistryError;
+
+use crate::cache::{BlobCache, digest_of};
+use crate::pipeline::{
+    BlobRead, BuildError, Cancel, Descriptor, Event, Image, OpenLayer, Platform, Progress,
+};
+use crate::source::Reference;
+use crate::source::manifest::{Configuration, MANIFEST_TYPES, MAX_DOCUMENT_BYTES, Manifest};
+use blob::Download;
+use client::Endpoint;
+use transport::Transport;
+
+/// Indexes in indexes that are followed.
+const MAX_INDEXES: usize = 4;
+
 /// How to reach registries.
 #[derive(Clone, Debug, Default)]
 pub struct RegistryOptions {
@@ -8,16 +31,119 @@ pub struct RegistryOptions {
     /// Hosts, with the port if any, for which plain http is allowed. Loopback always is.
     pub allow_http: Vec<String>,
 }
-/// t
-#[derive(Debug, thiserror::Error)]
-pub enum RegistryError {
-    /// t
-    #[error("cannot be reached")]
-    Unreachable,
+
+/// A client of all registries.
+pub(crate) struct RegistryImages {
+    transport: Transport,
+    options: RegistryOptions,
+    cache: BlobCache,
+    cancel: Cancel,
 }
-impl RegistryError { pub(crate) fn is_unreachable(&self) -> bool { true } }
-pub(crate) struct RegistryImages;
+
 impl RegistryImages {
-    pub fn new(_: &RegistryOptions, _: crate::cache::BlobCache, _: crate::pipeline::Cancel) -> Result<Self, RegistryError> { Ok(RegistryImages) }
-    pub fn resolve<'a>(&'a self, _: &crate::source::Reference, _: &crate::pipeline::Platform, _: &dyn crate::pipeline::Progress) -> Result<crate::pipeline::Image<'a>, RegistryError> { Err(RegistryError::Unreachable) }
+    pub fn new(
+        options: &RegistryOptions,
+        cache: BlobCache,
+        cancel: Cancel,
+    ) -> Result<Self, RegistryError> {
+        let transport = Transport::new(&options.allow_http)?;
+        Ok(RegistryImages { transport, options: options.clone(), cache, cancel })
+    }
+
+    /// Finds out what an image consists of: from a mirror, or else from the registry itself.
+    pub fn resolve<'a>(
+        &'a self,
+        reference: &Reference,
+        platform: &Platform,
+        progress: &dyn Progress,
+    ) -> Result<Image<'a>, BuildError> {
+        let mirrors = self.options.mirrors.iter().filter(|(of, _)| *of == reference.registry);
+        for (_, url) in mirrors {
+            let result = Endpoint::mirror(&self.transport, url, reference)
+                .map_err(BuildError::from)
+                .and_then(|endpoint| self.resolve_at(endpoint, reference, platform));
+            match result {
+                Err(BuildError::Registry(error)) => {
+                    let message = format!("the mirror {url}: {error}; asking {}", reference.registry);
+                    progress.event(&Event::Notice { message });
+                }
+                result => return result,
+            }
+        }
+        let endpoint = Endpoint::new(&self.transport, reference)?;
+        self.resolve_at(endpoint, reference, platform)
+    }
+
+    fn resolve_at<'a>(
+        &'a self,
+        endpoint: Endpoint<'a>,
+        reference: &Reference,
+        platform: &Platform,
+    ) -> Result<Image<'a>, BuildError> {
+        let wrong = |source| RegistryError::Manifest { reference: reference.to_string(), source };
+        let mut name = reference.manifest_name().to_owned();
+        for _ in 0..=MAX_INDEXES {
+            self.cancel.check()?;
+            let bytes = endpoint.document("manifests", &name, &MANIFEST_TYPES, &self.cancel)?;
+            let actual = digest_of(&Sha256::new_with_prefix(&bytes));
+            if name.starts_with("sha256:") && actual != name {
+                return Err(RegistryError::Mismatch { what: "manifest", expected: name, actual }.into());
+            }
+            match Manifest::parse(&bytes, platform, None).map_err(wrong)? {
+                Manifest::Index(manifest) => name = manifest.digest,
+                Manifest::Image { config, layers } => {
+                    let bytes = self.config(&endpoint, &config)?;
+                    let parsed = Configuration::parse(&bytes, platform, layers.len()).map_err(wrong)?;
+                    return Ok(Image {
+                        digest: Some(actual),
+                        config_digest: Some(config.digest),
+                        config: parsed.config,
+                        diff_ids: parsed.diff_ids,
+                        layers,
+                        opener: Box::new(RemoteLayers { images: self, endpoint }),
+                    });
+                }
+            }
+        }
+        Err(RegistryError::TooManyIndexes(reference.to_string()).into())
+    }
+
+    fn config(&self, endpoint: &Endpoint<'_>, config: &Descriptor) -> Result<Vec<u8>, BuildError> {
+        if config.size > MAX_DOCUMENT_BYTES {
+            return Err(RegistryError::TooLarge { what: "configuration", size: config.size }.into());
+        }
+        let bytes = endpoint.document("blobs", &config.digest, &[], &self.cancel)?;
+        let actual = digest_of(&Sha256::new_with_prefix(&bytes));
+        if actual != config.digest {
+            let expected = config.digest.clone();
+            return Err(RegistryError::Mismatch { what: "configuration", expected, actual }.into());
+        }
+        Ok(bytes)
+    }
+}
+
+/// The layers of one image.
+struct RemoteLayers<'a> {
+    images: &'a RegistryImages,
+    endpoint: Endpoint<'a>,
+}
+
+impl OpenLayer for RemoteLayers<'_> {
+    fn open<'b>(
+        &'b self,
+        _: usize,
+        layer: &Descriptor,
+        _: &'b dyn Progress,
+    ) -> Result<Box<dyn BlobRead + 'b>, BuildError> {
+        let RegistryImages { cache, cancel, .. } = self.images;
+        if let Some(blob) = cache.read(&layer.digest, layer.size)? {
+            return Ok(Box::new(blob));
+        }
+        let lock = cache.lock(&layer.digest, cancel)?;
+        // Who held the lock may have fetched it.
+        if let Some(blob) = cache.read(&layer.digest, layer.size)? {
+            return Ok(Box::new(blob));
+        }
+        Ok(Box::new(Download::start(&self.endpoint, cache, layer, lock, cancel)?))
+    }
 }

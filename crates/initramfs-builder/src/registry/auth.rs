@@ -1,0 +1,160 @@
+//! Saying who asks: Basic and Bearer (RFC 9110 section 11, and the token protocol of the distribution
+//! project), with the passwords that docker keeps.
+
+use std::env;
+use std::path::PathBuf;
+
+use docker_credential::{CredentialRetrievalError as Retrieval, DockerCredential};
+use reqwest::Url;
+use serde::Deserialize;
+
+use super::RegistryError;
+use super::error::innermost;
+use super::transport::{Transport, authority};
+
+/// Docker Hub's name in config.json, from the time of the first version of its API.
+const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
+
+/// What `WWW-Authenticate` asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Challenge {
+    Basic,
+    Bearer { realm: String, service: Option<String>, scope: Option<String> },
+}
+
+impl Challenge {
+    pub fn parse(header: &str) -> Option<Self> {
+        let (scheme, rest) = header.trim().split_once(' ').unwrap_or((header.trim(), ""));
+        if scheme.eq_ignore_ascii_case("basic") {
+            return Some(Challenge::Basic);
+        }
+        if !scheme.eq_ignore_ascii_case("bearer") {
+            return None;
+        }
+        let (mut realm, mut service, mut scope) = (None, None, None);
+        let mut rest = rest.trim();
+        while let Some((name, after)) = rest.split_once('=') {
+            let (value, after) = match after.strip_prefix('"') {
+                Some(after) => after.split_once('"')?,
+                None => after.split_at(after.find(',').unwrap_or(after.len())),
+            };
+            match name.trim().to_ascii_lowercase().as_str() {
+                "realm" => realm = Some(value.to_owned()),
+                "service" => service = Some(value.to_owned()),
+                "scope" => scope = Some(value.to_owned()),
+                _ => {}
+            }
+            rest = after.trim_start().trim_start_matches(',').trim_start();
+        }
+        Some(Challenge::Bearer { realm: realm?, service, scope })
+    }
+}
+
+/// The password for a registry, if docker has one.
+pub(super) fn credential(registry: &str) -> Result<Option<DockerCredential>, RegistryError> {
+    let dir = env::var_os("DOCKER_CONFIG").map(PathBuf::from);
+    let dir = dir.or_else(|| env::var_os("HOME").map(|home| PathBuf::from(home).join(".docker")));
+    if !dir.is_some_and(|dir| dir.join("config.json").exists()) {
+        return Ok(None);
+    }
+    let key = if registry == "docker.io" { DOCKER_HUB_KEY } else { registry };
+    match docker_credential::get_credential(key) {
+        Ok(credential) => Ok(Some(credential)),
+        Err(Retrieval::NoCredentialConfigured | Retrieval::ConfigNotFound) => Ok(None),
+        // The words of docker's own helpers for a registry that they do not know.
+        Err(Retrieval::HelperFailure { stdout, .. }) if stdout.contains("credentials not found") => Ok(None),
+        Err(error) => {
+            // The error of a helper has what it printed, which may be a password.
+            let reason = match error {
+                Retrieval::HelperFailure { helper, .. } => format!("the credential helper {helper} failed"),
+                error => error.to_string(),
+            };
+            Err(RegistryError::Credentials { registry: registry.to_owned(), reason })
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Token {
+    token: Option<String>,
+    access_token: Option<String>,
+}
+
+/// Fetches a token from the server that the registry names. None if it refuses.
+pub(super) fn token(
+    transport: &Transport,
+    challenge: (&str, Option<&str>, &str),
+    credential: Option<&DockerCredential>,
+) -> Result<Option<String>, RegistryError> {
+    let (realm, service, scope) = challenge;
+    let mut url = Url::parse(realm).map_err(|_| RegistryError::Url(realm.to_owned()))?;
+    transport.check(&url)?;
+    let host = authority(&url);
+    let mut pairs = vec![("scope", scope)];
+    pairs.extend(service.map(|service| ("service", service)));
+    let request = match credential {
+        Some(DockerCredential::IdentityToken(identity)) => {
+            pairs.push(("grant_type", "refresh_token"));
+            pairs.push(("client_id", "cloude"));
+            pairs.push(("refresh_token", identity));
+            let mut form = Url::parse("form://x").map_err(|_| RegistryError::Url(realm.to_owned()))?;
+            form.query_pairs_mut().extend_pairs(&pairs);
+            let body = form.query().unwrap_or_default().to_owned();
+            let kind = "application/x-www-form-urlencoded";
+            transport.client.post(url).header("content-type", kind).body(body)
+        }
+        other => {
+            url.query_pairs_mut().extend_pairs(&pairs);
+            let request = transport.client.get(url);
+            match other {
+                Some(DockerCredential::UsernamePassword(user, password)) => {
+                    request.basic_auth(user, Some(password))
+                }
+                _ => request,
+            }
+        }
+    };
+    let response = request.send().map_err(|error| RegistryError::from_request(&host, &error))?;
+    let status = response.status();
+    if matches!(status.as_u16(), 401 | 403) {
+        return Ok(None);
+    }
+    let failed = |status: String| RegistryError::Status {
+        registry: host.clone(),
+        status,
+        what: "the request for a token".to_owned(),
+    };
+    if !status.is_success() {
+        return Err(failed(status.to_string()));
+    }
+    let body = response.bytes().map_err(|error| failed(innermost(&error)))?;
+    let token: Token = serde_json::from_slice(&body).map_err(|error| failed(error.to_string()))?;
+    let token = token.token.or(token.access_token);
+    token.map(Some).ok_or_else(|| failed("no token".to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bearer_challenge_is_read() {
+        let header = r#"Bearer realm="https://auth.example/token",service="r.example",scope="repository:a/b:pull,push""#;
+        assert_eq!(
+            Challenge::parse(header),
+            Some(Challenge::Bearer {
+                realm: "https://auth.example/token".to_owned(),
+                service: Some("r.example".to_owned()),
+                scope: Some("repository:a/b:pull,push".to_owned()),
+            })
+        );
+    }
+
+    #[test]
+    fn a_challenge_without_a_realm_or_of_another_kind_is_none() {
+        assert_eq!(Challenge::parse(r#"Bearer service="x""#), None);
+        assert_eq!(Challenge::parse("Negotiate abc"), None);
+        assert_eq!(Challenge::parse(r#"Bearer realm="x"#), None);
+        assert_eq!(Challenge::parse("basic realm=\"x\""), Some(Challenge::Basic));
+    }
+}

@@ -1,0 +1,224 @@
+//! One repository of one registry or mirror.
+
+use std::io::Read;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use docker_credential::DockerCredential;
+use reqwest::Url;
+use reqwest::blocking::{RequestBuilder, Response};
+use reqwest::header::{ACCEPT, RANGE, WWW_AUTHENTICATE};
+
+use super::RegistryError;
+use super::auth::{self, Challenge};
+use super::error::innermost;
+use super::transport::{Transport, authority};
+use crate::pipeline::{BuildError, Cancel};
+use crate::source::Reference;
+use crate::source::manifest::MAX_DOCUMENT_BYTES;
+
+/// How often a document is asked for when the registry fails or is too busy.
+const ATTEMPTS: u32 = 4;
+
+/// A repository, and how to say who asks.
+pub(super) struct Endpoint<'a> {
+    transport: &'a Transport,
+    /// `https://HOST/v2/`.
+    base: Url,
+    /// As the user knows it, for messages and passwords.
+    pub registry: String,
+    repository: String,
+    authorization: Mutex<Option<Authorization>>,
+}
+
+#[derive(Clone)]
+enum Authorization {
+    Basic(String, String),
+    Bearer(String),
+}
+
+impl<'a> Endpoint<'a> {
+    /// The registry that a reference names.
+    pub fn new(transport: &'a Transport, reference: &Reference) -> Result<Self, RegistryError> {
+        // Docker Hub's API is on a host of its own.
+        let host = match reference.registry.as_str() {
+            "docker.io" => "registry-1.docker.io",
+            host => host,
+        };
+        let base = transport.base(host)?;
+        Ok(Self::at(transport, base, &reference.registry, reference))
+    }
+
+    /// A mirror of it.
+    pub fn mirror(
+        transport: &'a Transport,
+        url: &str,
+        reference: &Reference,
+    ) -> Result<Self, RegistryError> {
+        let wrong = || RegistryError::Url(url.to_owned());
+        let base = if url.contains("://") {
+            let text = format!("{}/v2/", url.trim_end_matches('/'));
+            Url::parse(&text).map_err(|_| wrong())?
+        } else {
+            transport.base(url)?
+        };
+        transport.check(&base)?;
+        let registry = authority(&base);
+        Ok(Self::at(transport, base, &registry, reference))
+    }
+
+    fn at(transport: &'a Transport, base: Url, registry: &str, reference: &Reference) -> Self {
+        Endpoint {
+            transport,
+            base,
+            registry: registry.to_owned(),
+            repository: reference.repository.clone(),
+            authorization: Mutex::new(None),
+        }
+    }
+
+    /// Reads a manifest (`manifests`) or a small blob (`blobs`) whole.
+    pub fn document(
+        &self,
+        kind: &str,
+        name: &str,
+        accept: &[&str],
+        cancel: &Cancel,
+    ) -> Result<Vec<u8>, BuildError> {
+        let mut attempt = 1;
+        loop {
+            cancel.check()?;
+            let result = self.get(kind, name, accept, 0).and_then(|response| self.body(response));
+            match result {
+                Err(error) if attempt < ATTEMPTS && is_transient(&error) => {
+                    std::thread::sleep(backoff(attempt));
+                    attempt += 1;
+                }
+                result => return result.map_err(BuildError::from),
+            }
+        }
+    }
+
+    fn body(&self, response: Response) -> Result<Vec<u8>, RegistryError> {
+        let mut bytes = Vec::new();
+        let read = response.take(MAX_DOCUMENT_BYTES + 1).read_to_end(&mut bytes);
+        read.map_err(|error| RegistryError::Broken {
+            registry: self.registry.clone(),
+            attempts: 1,
+            reason: innermost(&error),
+        })?;
+        match bytes.len() as u64 {
+            size if size > MAX_DOCUMENT_BYTES => Err(RegistryError::TooLarge { what: "manifest", size }),
+            _ => Ok(bytes),
+        }
+    }
+
+    /// Asks for a manifest or a blob from a byte on, and answers who it is when asked.
+    pub fn get(
+        &self,
+        kind: &str,
+        name: &str,
+        accept: &[&str],
+        from: u64,
+    ) -> Result<Response, RegistryError> {
+        let path = format!("{}/{kind}/{name}", self.repository);
+        let url = self.base.join(&path).map_err(|_| RegistryError::Url(path.clone()))?;
+        let mut told = false;
+        loop {
+            let mut request = self.transport.client.get(url.clone());
+            if !accept.is_empty() {
+                request = request.header(ACCEPT, accept.join(", "));
+            }
+            if from > 0 {
+                request = request.header(RANGE, format!("bytes={from}-"));
+            }
+            let response = self
+                .authorize(request)
+                .send()
+                .map_err(|error| RegistryError::from_request(&self.registry, &error))?;
+            if response.status().as_u16() == 401 && !told {
+                told = true;
+                self.answer(&response)?;
+                continue;
+            }
+            return self.check(response, &path);
+        }
+    }
+
+    fn authorize(&self, request: RequestBuilder) -> RequestBuilder {
+        match &*self.authorization.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(Authorization::Basic(user, password)) => request.basic_auth(user, Some(password)),
+            Some(Authorization::Bearer(token)) => request.bearer_auth(token),
+            None => request,
+        }
+    }
+
+    /// Answers a challenge, so that the next request says who asks.
+    fn answer(&self, response: &Response) -> Result<(), RegistryError> {
+        let header = response.headers().get(WWW_AUTHENTICATE);
+        let header = header.and_then(|header| header.to_str().ok()).unwrap_or_default();
+        let credential = auth::credential(&self.registry)?;
+        let authorization = match Challenge::parse(header) {
+            Some(Challenge::Basic) => match credential {
+                Some(DockerCredential::UsernamePassword(user, password)) => {
+                    Authorization::Basic(user, password)
+                }
+                _ => return Err(self.login_needed()),
+            },
+            Some(Challenge::Bearer { realm, service, scope }) => {
+                let pull = format!("repository:{}:pull", self.repository);
+                let scope = scope.as_deref().unwrap_or(&pull);
+                let challenge = (realm.as_str(), service.as_deref(), scope);
+                match auth::token(self.transport, challenge, credential.as_ref())? {
+                    Some(token) => Authorization::Bearer(token),
+                    None if credential.is_some() => return Err(self.refused()),
+                    None => return Err(self.login_needed()),
+                }
+            }
+            None => {
+                let challenge = header.to_owned();
+                return Err(RegistryError::Challenge { registry: self.registry.clone(), challenge });
+            }
+        };
+        *self.authorization.lock().unwrap_or_else(PoisonError::into_inner) = Some(authorization);
+        Ok(())
+    }
+
+    fn check(&self, response: Response, path: &str) -> Result<Response, RegistryError> {
+        let (registry, what) = (self.registry.clone(), path.to_owned());
+        match response.status() {
+            status if status.is_success() => Ok(response),
+            // A registry that gives tokens to strangers refuses them only here.
+            status if matches!(status.as_u16(), 401 | 403) => Err(match auth::credential(&registry) {
+                Ok(None) => self.login_needed(),
+                _ => self.refused(),
+            }),
+            status if status.as_u16() == 404 => Err(RegistryError::NotFound { registry, what }),
+            status => Err(RegistryError::Status { registry, status: status.to_string(), what }),
+        }
+    }
+
+    fn login_needed(&self) -> RegistryError {
+        let (registry, repository) = (self.registry.clone(), self.repository.clone());
+        RegistryError::LoginNeeded { registry, repository }
+    }
+
+    fn refused(&self) -> RegistryError {
+        let (registry, repository) = (self.registry.clone(), self.repository.clone());
+        RegistryError::Refused { registry, repository }
+    }
+}
+
+/// Whether asking again may help: a broken transfer, too many requests, or the server's own fault.
+pub(super) fn is_transient(error: &RegistryError) -> bool {
+    match error {
+        RegistryError::Broken { .. } => true,
+        RegistryError::Status { status, .. } => status.starts_with('5') || status.starts_with("429"),
+        _ => false,
+    }
+}
+
+/// 0.2 s, 0.4 s, 0.8 s and so on to 5 s.
+pub(super) fn backoff(attempt: u32) -> Duration {
+    Duration::from_millis((100 << attempt.min(6)).min(5000))
+}
