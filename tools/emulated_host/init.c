@@ -565,6 +565,7 @@ int main(void)
     insert_modules();
     mount_root();
     control = open_port(CONTROL);
+    tell('H', "", 0);
     receive_start(&start);
     struct timespec now = {start.time_s, start.time_ns};
     clock_settime(CLOCK_REALTIME, &now);

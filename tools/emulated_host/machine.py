@@ -62,8 +62,8 @@ def find_file_server() -> str | None:
     return next((path for path in candidates if path and os.access(path, os.X_OK)), None)
 
 
-def prepare() -> str:
-    """The folder with what to boot; installs and makes what is missing."""
+def prepare() -> tuple[str, str]:
+    """The folder of the kernel and its modules, and the initramfs; installs and makes what is missing."""
     if not shutil.which("qemu-system-x86_64") or not find_file_server():
         setup = [os.path.join(TOOLS, "setup"), "--for", "emulated-host"]
         if subprocess.run(setup, stdin=subprocess.DEVNULL, stdout=2).returncode != 0:
@@ -73,7 +73,8 @@ def prepare() -> str:
     )
     if made.returncode != 0:
         raise HostError("the emulated host's kernel could not be made")
-    return os.path.join(made.stdout.decode().strip(), "host")
+    folder, initrd = made.stdout.decode().split("\n")[:2]
+    return folder, initrd
 
 
 def die_with_parent(parent: int) -> None:
@@ -108,7 +109,7 @@ def file_server_command(path: str, listening: int) -> list[str]:
 class Machine:
     """One running emulated host. Leaves no file anywhere: every socket is an inherited descriptor."""
 
-    def __init__(self, folder: str, memory: int, cpus: int, ports: list[tuple[int, int]]):
+    def __init__(self, folder: str, initrd: str, memory: int, cpus: int, ports: list[tuple[int, int]]):
         self.sockets: dict[str, socket.socket] = {}
         self.console = b""
         inner: dict[str, socket.socket] = {}
@@ -116,7 +117,8 @@ class Machine:
             self.sockets[name], inner[name] = socket.socketpair()
         files = self._start_file_server()
         inner["files"] = files
-        command = qemu_command(folder, memory, cpus, ports, {name: end.fileno() for name, end in inner.items()})
+        command = qemu_command(memory, cpus, ports, {name: end.fileno() for name, end in inner.items()})
+        command += ["-kernel", f"{folder}/vmlinux", "-initrd", initrd, "-append", KERNEL_OPTIONS]
         self.qemu = spawn(
             command, [end.fileno() for end in inner.values()], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
         )
@@ -161,10 +163,8 @@ class Machine:
             process.wait()
 
 
-def qemu_command(
-    folder: str, memory: int, cpus: int, ports: list[tuple[int, int]], fds: dict[str, int]
-) -> list[str]:
-    """The command line of the emulated host."""
+def qemu_command(memory: int, cpus: int, ports: list[tuple[int, int]], fds: dict[str, int]) -> list[str]:
+    """The command line of the emulated host, but for what it boots."""
     forwards = "".join(
         f",hostfwd=tcp:127.0.0.1:{host}-{GUEST_ADDRESS}:{FIRST_FORWARD_PORT + index}"
         for index, (host, _) in enumerate(ports)
@@ -173,7 +173,6 @@ def qemu_command(
     command += ["-machine", "q35,memory-backend=ram", "-accel", "tcg,thread=multi", "-cpu", CPU]
     command += ["-smp", str(cpus), "-m", f"{memory}M", "-rtc", "base=utc"]
     command += ["-object", f"memory-backend-memfd,id=ram,size={memory}M,share=on"]
-    command += ["-kernel", f"{folder}/vmlinux", "-initrd", f"{folder}/initrd", "-append", KERNEL_OPTIONS]
     command += ["-chardev", f"socket,id=files,fd={fds['files']}"]
     command += ["-device", "vhost-user-fs-pci,chardev=files,tag=root,queue-size=1024"]
     command += ["-chardev", f"socket,id=console,fd={fds['console']}", "-serial", "chardev:console"]

@@ -144,7 +144,9 @@ class Session:
         while header := read_exactly(control, 5):
             kind, size = header[:1], struct.unpack("<I", header[1:])[0]
             data = read_exactly(control, size) if size else b""
-            if kind == b"R":
+            if kind == b"H":
+                self.events.put(("hello", None))
+            elif kind == b"R":
                 self.events.put(("running", None))
             elif kind == b"X" and data:
                 self.events.put(("exit", struct.unpack("<I", data)[0]))
@@ -181,7 +183,7 @@ class Session:
         self.tell(b"K", bytes([number]))
         return None
 
-    def wait(self) -> int:
+    def wait(self, folder: str) -> int:
         """Until the command has ended and its output is written; its exit code."""
         running, code, waiting = False, None, {1, 2}
         if {1, 2} <= set(self.terminals):
@@ -192,6 +194,9 @@ class Session:
                 end = self.handle_signal(value, running and code is None)
                 if end is not None:
                     return end
+            elif kind == "hello":
+                # Not before: it tells the time.
+                self.tell(b"S", self.start_message(folder))
             elif kind == "running":
                 running = True
                 self.take_terminal()
@@ -217,14 +222,13 @@ class Session:
 
     def run(self) -> int:
         """The whole life of the emulated host."""
-        folder = prepare()
+        folder, initrd = prepare()
         for number in (signal.SIGINT, signal.SIGWINCH, *FORWARDED_SIGNALS):
             # Ignored by our parent, as nohup does, stays ignored.
             if signal.getsignal(number) != signal.SIG_IGN:
                 signal.signal(number, self.on_signal)
-        self.machine = Machine(folder, self.options.memory, self.options.cpus, self.options.port)
+        self.machine = Machine(folder, initrd, self.options.memory, self.options.cpus, self.options.port)
         try:
-            self.tell(b"S", self.start_message(folder))
             for target, arguments in (
                 (self.listen, ()),
                 (self.pump_in, ()),
@@ -232,7 +236,7 @@ class Session:
                 (self.pump_out, (2, "stderr")),
             ):
                 threading.Thread(target=target, args=arguments, daemon=True).start()
-            return self.wait()
+            return self.wait(folder)
         finally:
             self.give_terminal_back()
             self.machine.stop()
