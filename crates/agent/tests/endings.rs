@@ -1,4 +1,5 @@
 //! How a stage ends, and that everything in it ends with it.
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! What the server answers to requests good and bad.
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
 mod common;
 

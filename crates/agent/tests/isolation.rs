@@ -1,4 +1,5 @@
 //! What a program sees of the guest, and what it cannot reach.
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
 mod common;
 

@@ -13,96 +13,8 @@ use std::ffi::{CStr, c_int, c_long, c_void};
 use std::ptr::{null, null_mut};
 
 use super::plan::Plan;
-
-/// What init and the program write to the report pipe, in one `write` below PIPE_BUF.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Report {
-    /// [`STARTED`], [`FAILED`] or [`EXITED`].
-    pub kind: i32,
-    /// The [`Step`] that failed.
-    pub step: i32,
-    /// The failed step's errno, or the program's wait status.
-    pub value: i32,
-    /// Keeps `at_ns` aligned.
-    pub reserved: i32,
-    /// CLOCK_MONOTONIC when it was written, in nanoseconds.
-    pub at_ns: u64,
-}
-
-/// The program was executed.
-pub const STARTED: i32 = 1;
-/// A step before that failed; nothing runs.
-pub const FAILED: i32 = 2;
-/// The program ended.
-pub const EXITED: i32 = 3;
-
-/// What can fail, for messages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(i32)]
-pub enum Step {
-    /// Make mounts private.
-    PrivateMounts,
-    /// Mount the stage's /proc.
-    Proc,
-    /// Make a kernel interface read-only.
-    ReadOnly,
-    /// Hide the agent's directory.
-    Hide,
-    /// Start the program's process.
-    Clone,
-    /// Show the stage's own cgroup, read-only.
-    Cgroup,
-    /// Connect the standard streams.
-    Streams,
-    /// Bound capabilities.
-    Capabilities,
-    /// Become the image's user.
-    User,
-    /// Enter the working directory.
-    WorkingDir,
-    /// Execute the command.
-    Exec,
-}
-
-impl Step {
-    /// The step of a report.
-    pub fn from_report(step: i32) -> Option<Step> {
-        use Step::*;
-        [
-            PrivateMounts,
-            Proc,
-            ReadOnly,
-            Hide,
-            Clone,
-            Cgroup,
-            Streams,
-            Capabilities,
-            User,
-            WorkingDir,
-            Exec,
-        ]
-        .into_iter()
-        .find(|known| *known as i32 == step)
-    }
-
-    /// What could not be done.
-    pub fn describe(self) -> &'static str {
-        match self {
-            Step::PrivateMounts => "make the mount namespace private",
-            Step::Proc => "mount /proc",
-            Step::ReadOnly => "make /proc/sys and /sys read-only",
-            Step::Hide => "hide the agent's directory",
-            Step::Clone => "start the program's process",
-            Step::Cgroup => "mount the stage's cgroup",
-            Step::Streams => "connect the standard streams",
-            Step::Capabilities => "bound the program's capabilities",
-            Step::User => "become the image's user",
-            Step::WorkingDir => "enter the working directory",
-            Step::Exec => "execute the command",
-        }
-    }
-}
+use super::report::{EXITED, FAILED, Report, STARTED, Step};
+use super::rights::{become_user, bound_capabilities, reset_signals};
 
 /// Kernel interfaces that root could turn against the agent without any capability, by file
 /// permission alone: core_pattern and modprobe run programs in the first namespaces, sysrq powers off.
@@ -161,7 +73,8 @@ unsafe fn clone3(args: &CloneArgs) -> c_long {
     unsafe { libc::syscall(libc::SYS_clone3, &raw const *args, size_of::<CloneArgs>()) }
 }
 
-fn errno() -> c_int {
+/// Of the last call that failed.
+pub fn errno() -> c_int {
     // SAFETY: the location is this thread's own.
     unsafe { *libc::__errno_location() }
 }
@@ -334,97 +247,6 @@ fn connect_streams(plan: &Plan) {
     }
 }
 
-/// Past this point not even a setuid program gets back what is dropped here.
-fn bound_capabilities(plan: &Plan) {
-    for capability in 0..64 {
-        if plan.capabilities & (1 << capability) != 0 {
-            continue;
-        }
-        // SAFETY: a plain system call on plain numbers.
-        if unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) } != 0 {
-            if errno() == libc::EINVAL {
-                break; // Past the last capability that this kernel knows.
-            }
-            fail(plan, Step::Capabilities)
-        }
-    }
-    // SAFETY: as above.
-    unsafe {
-        libc::prctl(
-            libc::PR_CAP_AMBIENT,
-            libc::PR_CAP_AMBIENT_CLEAR_ALL,
-            0,
-            0,
-            0,
-        )
-    };
-}
-
-/// `struct __user_cap_header_struct` (include/uapi/linux/capability.h).
-#[repr(C)]
-struct CapabilityHeader {
-    version: u32,
-    pid: i32,
-}
-
-/// Version 3: two words for each set.
-const CAPABILITY_VERSION_3: u32 = 0x2008_0522;
-
-fn become_user(plan: &Plan) {
-    let (uid, gid) = (plan.user.uid, plan.user.gid);
-    let groups = &plan.user.groups;
-    // SAFETY: `groups` outlives the call. Raw calls: the C library's would signal threads that this
-    // copy of the process does not have.
-    let changed = unsafe {
-        libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) == 0
-            && libc::syscall(libc::SYS_setresgid, gid, gid, gid) == 0
-            && libc::syscall(libc::SYS_setresuid, uid, uid, uid) == 0
-    };
-    if !changed {
-        fail(plan, Step::User)
-    }
-    // Root keeps what is in the bound, others lost everything when they left user 0; nobody passes
-    // anything on by inheritance.
-    let kept = if uid == 0 { plan.capabilities } else { 0 };
-    let (low, high) = (kept as u32, (kept >> 32) as u32);
-    let header = CapabilityHeader {
-        version: CAPABILITY_VERSION_3,
-        pid: 0,
-    };
-    let sets: [u32; 6] = [low, low, 0, high, high, 0];
-    // SAFETY: the header says how many words follow, and both outlive the call.
-    if unsafe { libc::syscall(libc::SYS_capset, &raw const header, sets.as_ptr()) } != 0 {
-        fail(plan, Step::Capabilities)
-    }
-}
-
-/// The kernel's own calls: the C library keeps two signals to itself and resets neither.
-fn reset_signals() {
-    /// `struct sigaction` of the kernel (arch/x86/include/uapi/asm/signal.h); all-zero is SIG_DFL.
-    const DEFAULT: [u64; 4] = [0; 4];
-    const NONE: [u64; 1] = [0];
-    // SAFETY: the structure and the set are as large as the kernel takes them, 8 bytes for a set.
-    unsafe {
-        for signal in 1..=64 {
-            libc::syscall(
-                libc::SYS_rt_sigaction,
-                signal,
-                DEFAULT.as_ptr(),
-                null_mut::<c_void>(),
-                8,
-            );
-        }
-        let set = libc::SIG_SETMASK;
-        libc::syscall(
-            libc::SYS_rt_sigprocmask,
-            set,
-            NONE.as_ptr(),
-            null_mut::<c_void>(),
-            8,
-        );
-    }
-}
-
 fn mount(
     source: Option<&CStr>,
     target: &CStr,
@@ -499,7 +321,8 @@ fn report(plan: &Plan, kind: i32, step: i32, value: i32) {
     unsafe { libc::write(plan.report, (&raw const report).cast(), size_of::<Report>()) };
 }
 
-fn fail(plan: &Plan, step: Step) -> ! {
+/// Report that `step` failed, for the reason that `errno` has, and end.
+pub fn fail(plan: &Plan, step: Step) -> ! {
     report(plan, FAILED, step as i32, errno());
     exit(127)
 }

@@ -50,7 +50,7 @@ pub enum FileError {
     },
 }
 
-/// Refuse what [`write`] would refuse, as far as can be told without writing.
+/// Refuse what [`write()`] would refuse, as far as can be told without writing.
 pub fn check(file: &agent::File) -> Result<(), FileError> {
     let path = file.path.as_str();
     let refuse = |reason| {
@@ -261,7 +261,7 @@ mod tests {
         let work = tempfile::tempdir().unwrap();
         for files in [["a", "a/b"], ["a/b", "a"]] {
             let files = files.map(|path| file(path, "x", None));
-            let error = write(&work.path().to_owned(), &files, &myself()).unwrap_err();
+            let error = write(work.path(), &files, &myself()).unwrap_err();
             assert!(matches!(error, FileError::Conflict { .. }), "{error}");
         }
     }

@@ -8,8 +8,11 @@ pub mod child;
 pub mod command;
 pub mod files;
 pub mod output;
+pub mod pipes;
 pub mod plan;
+pub mod report;
 mod result;
+mod rights;
 pub mod sink;
 pub mod stage;
 
@@ -173,7 +176,7 @@ impl Execution<'_> {
             .unwrap_or_default();
         let program = command::look_up(&stage.argv[0], path, &working_dir)?;
         let (pipes, ends) =
-            stage::pipes().map_err(|errno| format!("no pipes for the program: {errno}"))?;
+            pipes::make().map_err(|errno| format!("no pipes for the program: {errno}"))?;
         let available = cgroup::available_memory();
         let cgroup = self.make_cgroup(name, available);
         let plan = Plan {

@@ -46,7 +46,7 @@ pub struct Plan {
     pub stdout: c_int,
     /// Its standard error.
     pub stderr: c_int,
-    /// Where [`super::child::Report`]s go.
+    /// Where [`super::report::Report`]s go.
     pub report: c_int,
 }
 

@@ -5,8 +5,8 @@ use std::path::Path;
 use cloude_protocol::agent::{Cause, StageResult};
 
 use super::cgroup::Cgroup;
-use super::child::Step;
 use super::command;
+use super::report::Step;
 use super::stage::Observed;
 
 /// A compile stage after which the program is run.

@@ -7,68 +7,16 @@ use std::time::{Duration, Instant};
 
 use cloude_protocol::Data;
 use cloude_protocol::agent::{Event, StageName, Stream};
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::unistd::pipe2;
 
-use super::child::{self, Report, Step};
+use super::child;
 use super::output::HeadTail;
+use super::pipes::{CHUNK_BYTES, Pipes, ProgramEnds, chunk_end, read_into};
 use super::plan::Plan;
+use super::report::{self, Report, Step};
 use super::sink::Sink;
-
-/// What a read takes at most. A pipe is made to hold as much.
-const CHUNK_BYTES: usize = 256 * 1024;
 
 /// A client that takes no byte for so long is taken to be gone.
 const CLIENT_STALL: Duration = Duration::from_secs(30);
-
-/// The agent's ends of a stage's pipes.
-#[derive(Debug)]
-pub struct Pipes {
-    stdin: Option<File>,
-    stdout: File,
-    stderr: File,
-    report: File,
-}
-
-/// The program's ends, closed in the agent once init has its copies.
-#[derive(Debug)]
-pub struct ProgramEnds {
-    /// Read end of standard input.
-    pub stdin: OwnedFd,
-    /// Write end of standard output.
-    pub stdout: OwnedFd,
-    /// Write end of standard error.
-    pub stderr: OwnedFd,
-    /// Write end of the report pipe.
-    pub report: OwnedFd,
-}
-
-/// Make a stage's pipes.
-pub fn pipes() -> nix::Result<(Pipes, ProgramEnds)> {
-    let pipe = || pipe2(OFlag::O_CLOEXEC);
-    let ((stdin_out, stdin_in), (out, out_in), (err, err_in), (report, report_in)) =
-        (pipe()?, pipe()?, pipe()?, pipe()?);
-    for ours in [&stdin_in, &out, &err, &report] {
-        fcntl(ours, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-    }
-    // Fewer, larger reads; without it everything still works.
-    let _ = fcntl(&out, FcntlArg::F_SETPIPE_SZ(CHUNK_BYTES as i32));
-    let pipes = Pipes {
-        stdin: Some(stdin_in.into()),
-        stdout: out.into(),
-        stderr: err.into(),
-        report: report.into(),
-    };
-    Ok((
-        pipes,
-        ProgramEnds {
-            stdin: stdin_out,
-            stdout: out_in,
-            stderr: err_in,
-            report: report_in,
-        },
-    ))
-}
 
 /// What was seen of a stage when everything in it was dead.
 #[derive(Debug)]
@@ -368,9 +316,9 @@ impl Stage<'_> {
 
     fn take_report(&mut self, report: Report) {
         match report.kind {
-            child::FAILED => self.failed = Some((Step::from_report(report.step), report.value)),
-            child::STARTED if self.failed.is_none() => self.announce(),
-            child::EXITED => {
+            report::FAILED => self.failed = Some((Step::from_report(report.step), report.value)),
+            report::STARTED if self.failed.is_none() => self.announce(),
+            report::EXITED => {
                 self.status = Some(report.value);
                 self.ended_ns = Some(report.at_ns);
             }
@@ -466,32 +414,6 @@ impl Stage<'_> {
         }
         self.stdin = None;
     }
-}
-
-/// One `read` of at most a chunk, behind what `buffer` holds.
-fn read_into(pipe: &File, buffer: &mut Vec<u8>) -> std::io::Result<usize> {
-    buffer.reserve(CHUNK_BYTES);
-    let spare = buffer.spare_capacity_mut();
-    let wanted = spare.len().min(CHUNK_BYTES);
-    // SAFETY: the kernel writes at most `wanted` bytes into room that is at least as large.
-    let read = unsafe { libc::read(pipe.as_raw_fd(), spare.as_mut_ptr().cast(), wanted) };
-    let length = usize::try_from(read).map_err(|_| std::io::Error::last_os_error())?;
-    // SAFETY: so many bytes were just written there.
-    unsafe { buffer.set_len(buffer.len() + length) };
-    Ok(length)
-}
-
-/// Where to cut `bytes` so that a piece is at most a chunk and splits no character.
-fn chunk_end(bytes: &[u8]) -> usize {
-    if bytes.len() <= CHUNK_BYTES {
-        return bytes.len();
-    }
-    let back = bytes[..=CHUNK_BYTES]
-        .iter()
-        .rev()
-        .take(4)
-        .position(|byte| byte & 0xc0 != 0x80);
-    CHUNK_BYTES - back.unwrap_or(0)
 }
 
 fn monotonic_ns() -> u64 {

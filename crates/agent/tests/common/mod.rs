@@ -1,5 +1,6 @@
 //! An agent as an ordinary process, and a client that reads its answers byte by byte.
 #![allow(dead_code, reason = "each test file uses its part")]
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
@@ -31,10 +32,8 @@ pub fn agent_for(user: &str) -> Agent {
 }
 
 pub fn agent_with(image: &ImageConfig) -> Agent {
-    // SAFETY: reads a number.
-    assert_eq!(
-        unsafe { libc::geteuid() },
-        0,
+    assert!(
+        nix::unistd::geteuid().is_root(),
         "these tests make namespaces: run them as root"
     );
     let directory = tempfile::tempdir().unwrap();

@@ -1,0 +1,91 @@
+//! What a stage's processes tell the agent, through a pipe that no program has.
+
+/// What init and the program write to the report pipe, in one `write` below PIPE_BUF.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// [`STARTED`], [`FAILED`] or [`EXITED`].
+    pub kind: i32,
+    /// The [`Step`] that failed.
+    pub step: i32,
+    /// The failed step's errno, or the program's wait status.
+    pub value: i32,
+    /// Keeps `at_ns` aligned.
+    pub reserved: i32,
+    /// CLOCK_MONOTONIC when it was written, in nanoseconds.
+    pub at_ns: u64,
+}
+
+/// The program was executed.
+pub const STARTED: i32 = 1;
+/// A step before that failed; nothing runs.
+pub const FAILED: i32 = 2;
+/// The program ended.
+pub const EXITED: i32 = 3;
+
+/// What can fail, for messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(i32)]
+pub enum Step {
+    /// Make mounts private.
+    PrivateMounts,
+    /// Mount the stage's /proc.
+    Proc,
+    /// Make a kernel interface read-only.
+    ReadOnly,
+    /// Hide the agent's directory.
+    Hide,
+    /// Start the program's process.
+    Clone,
+    /// Show the stage's own cgroup, read-only.
+    Cgroup,
+    /// Connect the standard streams.
+    Streams,
+    /// Bound capabilities.
+    Capabilities,
+    /// Become the image's user.
+    User,
+    /// Enter the working directory.
+    WorkingDir,
+    /// Execute the command.
+    Exec,
+}
+
+impl Step {
+    /// The step of a report.
+    pub fn from_report(step: i32) -> Option<Step> {
+        use Step::*;
+        [
+            PrivateMounts,
+            Proc,
+            ReadOnly,
+            Hide,
+            Clone,
+            Cgroup,
+            Streams,
+            Capabilities,
+            User,
+            WorkingDir,
+            Exec,
+        ]
+        .into_iter()
+        .find(|known| *known as i32 == step)
+    }
+
+    /// What could not be done.
+    pub fn describe(self) -> &'static str {
+        match self {
+            Step::PrivateMounts => "make the mount namespace private",
+            Step::Proc => "mount /proc",
+            Step::ReadOnly => "make /proc/sys and /sys read-only",
+            Step::Hide => "hide the agent's directory",
+            Step::Clone => "start the program's process",
+            Step::Cgroup => "mount the stage's cgroup",
+            Step::Streams => "connect the standard streams",
+            Step::Capabilities => "bound the program's capabilities",
+            Step::User => "become the image's user",
+            Step::WorkingDir => "enter the working directory",
+            Step::Exec => "execute the command",
+        }
+    }
+}
