@@ -47,6 +47,13 @@ pub enum AgentError {
     Request(#[from] hyper::http::Error),
 }
 
+impl AgentError {
+    /// Did the connection end, rather than the agent say something wrong?
+    pub fn is_connection(&self) -> bool {
+        matches!(self, AgentError::Connection(_) | AgentError::Incomplete)
+    }
+}
+
 /// Sends the request, and gives every event to `each`; returns after [`Event::Finished`].
 pub async fn execute(
     stream: Box<dyn AgentStream>,

@@ -233,7 +233,7 @@ impl Default for Agent {
         Agent {
             transport: Transport::Vsock,
             binary: paths::sibling("cloude-agent"),
-            boot_timeout_ms: 60_000,
+            boot_timeout_ms: 120_000,
             grace_ms: 10_000,
         }
     }

@@ -29,7 +29,7 @@ pub struct Job {
     pub id: String,
     /// The language's own name.
     pub language: String,
-    /// Cancelled when the client that waits is gone.
+    /// Cancelled when the client that waits is gone, and when everything must stop.
     pub cancel: CancellationToken,
     /// Does a client read along?
     streamed: bool,
@@ -45,13 +45,13 @@ struct Progress {
 }
 
 impl Job {
-    fn new(id: String, language: String, streamed: bool) -> Self {
+    fn new(id: String, language: String, streamed: bool, cancel: CancellationToken) -> Self {
         let progress =
             Progress { status: Status::Pending, transcript: Transcript::default(), result: None };
         Job {
             id,
             language,
-            cancel: CancellationToken::new(),
+            cancel,
             streamed,
             progress: Mutex::new(progress),
             changed: watch::Sender::new(()),

@@ -153,6 +153,9 @@ impl Run<'_> {
                 return Err(Death::infrastructure("the VM did not answer within its wall-clock limits"));
             }
         };
+        if !error.is_connection() {
+            return Err(Death::infrastructure(error.to_string()));
+        }
         // Usually the VM died under the connection; its own word is the better explanation.
         match tokio::time::timeout(LAST_WORDS, machine.died()).await {
             Ok(death) => Err(death),

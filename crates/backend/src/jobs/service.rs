@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use cloude_protocol::agent::Cause;
 use cloude_protocol::api::{Execution, ExecutionRequest, LanguageInfo, StatusResponse};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -129,7 +130,7 @@ impl Service {
             .store
             .accept(&Accepted { id: id.clone(), language, request, durable, attempts: 0 })
             .await?;
-        let job = Job::new(id, admitted.language.name.clone(), client == Client::Streams);
+        let job = Job::new(id, admitted.language.name.clone(), client == Client::Streams, self.inner.halt.child_token());
         Ok(self.start(job, admitted, place, arrived))
     }
 
@@ -138,7 +139,7 @@ impl Service {
         let admitted =
             self.admit(&accepted.id, &accepted.request).map_err(|refused| refused.to_string())?;
         let place = self.parts().scheduler.enter_again(admitted.bytes);
-        let job = Job::new(accepted.id.clone(), admitted.language.name.clone(), false);
+        let job = Job::new(accepted.id.clone(), admitted.language.name.clone(), false, self.inner.halt.child_token());
         self.start(job, admitted, place, Instant::now());
         Ok(())
     }
@@ -154,21 +155,13 @@ impl Service {
         let inner = Arc::clone(&self.inner);
         let running = Arc::clone(&job);
         self.inner.tasks.spawn(async move {
-            let run = run::run(Arc::clone(&inner.parts), Arc::clone(&running), admitted, place, arrived);
-            let halt = inner.halt.clone();
-            let cancel = running.cancel.clone();
-            tokio::pin!(run);
-            let execution = tokio::select! {
-                biased;
-                execution = &mut run => execution,
-                () = halt.cancelled() => {
-                    // The run takes its own machine down.
-                    cancel.cancel();
-                    run.await;
-                    inner.cache.remove(&running.id);
-                    return;
-                }
-            };
+            let parts = Arc::clone(&inner.parts);
+            let execution = run::run(parts, Arc::clone(&running), admitted, place, arrived).await;
+            if inner.halt.is_cancelled() && execution.cause == Cause::Cancelled {
+                // Not a result: the next start runs it again.
+                inner.cache.remove(&running.id);
+                return;
+            }
             inner.cache.finished(&execution);
             inner.parts.store.finished(execution);
         });

@@ -1,0 +1,168 @@
+//! The `clouded` program: flags, configuration, lock, signals.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+fn clouded() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_clouded"));
+    command.env_clear().env("HOME", "/nonexistent").env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+    command.arg("--languages").arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../languages"));
+    command
+}
+
+/// Enough to start; nothing of it is ever run.
+fn startable(state: &Path, bridge: &str) -> Command {
+    let file = state.join("file");
+    std::fs::write(&file, "").unwrap();
+    let mut command = clouded();
+    command.args(["--listen", "127.0.0.1:0", "--state-dir"]).arg(state.join("state"));
+    for flag in ["--kernel", "--agent", "--worker"] {
+        command.arg(flag).arg(&file);
+    }
+    command.env("BRIDGE_NAME", bridge).stderr(Stdio::piped());
+    command
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Waits for the line that says where it listens.
+fn listening(child: &mut Child) -> String {
+    let reader = BufReader::new(child.stderr.as_mut().unwrap());
+    let mut seen = String::new();
+    for line in reader.lines() {
+        let line = line.unwrap();
+        seen.push_str(&line);
+        if let Some((_, address)) = line.split_once("address=") {
+            return address.trim().to_owned();
+        }
+    }
+    panic!("it ended: {seen}");
+}
+
+#[test]
+fn flags_go_over_the_environment_and_that_over_the_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("clouded.toml");
+    std::fs::write(&file, "listen = '127.0.0.1:1'\nkernel = '/file'\n[images]\ndir = '/file'\n").unwrap();
+    let output = clouded()
+        .args(["--check", "--listen", "127.0.0.1:3", "--config"])
+        .arg(&file)
+        .env("BACKEND_SERVER_ADDR", "127.0.0.1:2")
+        .env("VM_KERNEL_PATH", "/environment")
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(text.contains("listen = \"127.0.0.1:3\""), "{text}");
+    assert!(text.contains("kernel = \"/environment\"") && text.contains("dir = \"/file\""), "{text}");
+}
+
+#[test]
+fn a_wrong_configuration_is_refused_with_the_way_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let typo = dir.path().join("typo.toml");
+    std::fs::write(&typo, "[vm]\nmemroy_mib = 1\n").unwrap();
+    let table: [(&[&str], &[(&str, &str)], &str); 5] = [
+        (&["--config", typo.to_str().unwrap()], &[], "memroy_mib"),
+        (&["--config", "/nonexistent.toml"], &[], "/nonexistent.toml"),
+        (&["--languages", "/nonexistent"], &[], "LANGUAGES_CONFIG_PATH"),
+        (&[], &[("BACKEND_SERVER_ADDR", "here")], "BACKEND_SERVER_ADDR"),
+        (&[], &[("IP_RANGE", "10.0.0.0")], "IP_MASK"),
+    ];
+    for (flags, variables, message) in table {
+        // The flag `--languages` may be given once.
+        let mut command = Command::new(env!("CARGO_BIN_EXE_clouded"));
+        command.env_clear().current_dir(env!("CARGO_MANIFEST_DIR"));
+        let output = command.arg("--check").args(flags).envs(variables.iter().copied()).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{message}");
+        assert!(stderr(&output).contains(message), "{message}: {}", stderr(&output));
+    }
+}
+
+#[test]
+fn a_missing_kernel_names_what_fetches_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let output = clouded()
+        .args(["--kernel", "/nonexistent", "--listen", "127.0.0.1:0", "--agent"])
+        .arg(&file)
+        .arg("--worker")
+        .arg(&file)
+        .arg("--state-dir")
+        .arg(dir.path().join("state"))
+        .env("BRIDGE_NAME", "cltest3")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("kernel/fetch"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_second_clouded_with_the_same_state_is_refused_and_a_signal_ends_the_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut first = startable(dir.path(), "cltest1").spawn().unwrap();
+    let address = listening(&mut first);
+
+    let mut stream = std::net::TcpStream::connect(&address).unwrap();
+    std::io::Write::write_all(&mut stream, b"GET /health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("\"ok\""), "{answer}");
+
+    let second = startable(dir.path(), "cltest1").output().unwrap();
+    assert_eq!(second.status.code(), Some(1));
+    assert!(stderr(&second).contains("another clouded"), "{}", stderr(&second));
+
+    let kill = Command::new("kill").arg(first.id().to_string()).status().unwrap();
+    assert!(kill.success());
+    assert!(first.wait().unwrap().success(), "SIGTERM is an ordinary end");
+}
+
+#[test]
+fn after_kill_9_the_state_is_free_and_what_was_accepted_is_still_known() {
+    let dir = tempfile::tempdir().unwrap();
+    let images = dir.path().join("images");
+    let command = || {
+        let mut command = startable(dir.path(), "cltest2");
+        command.arg("--images").arg(&images).env("CLOUDE_IMAGES_AUTO_BUILD", "false");
+        command
+    };
+    let mut first = command().spawn().unwrap();
+    let address = listening(&mut first);
+    let body = r#"{"language":"python","code":"print(1)"}"#;
+    let answer = request(&address, &format!(
+        "POST /run HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    ));
+    let id = answer.split("\"id\":\"").nth(1).unwrap().split('"').next().unwrap().to_owned();
+    first.kill().unwrap();
+    first.wait().unwrap();
+
+    let mut second = command().spawn().unwrap();
+    let address = listening(&mut second);
+    let get = format!("GET /status/{id} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    let mut status = request(&address, &get);
+    for _ in 0..500 {
+        if status.contains("\"error\"") {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+        status = request(&address, &get);
+    }
+    assert!(status.contains("cloude-initramfs build --language python"), "{status}");
+    Command::new("kill").arg(second.id().to_string()).status().unwrap();
+    assert!(second.wait().unwrap().success());
+}
+
+fn request(address: &str, text: &str) -> String {
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    std::io::Write::write_all(&mut stream, text.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
