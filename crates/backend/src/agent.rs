@@ -102,11 +102,16 @@ fn max_line(output_bytes: u64) -> usize {
 
 async fn refusal(response: Response<Incoming>) -> AgentError {
     let status = response.status().as_u16();
-    let message = match Limited::new(response.into_body(), MAX_ERROR).collect().await {
+    let message = match Limited::new(response.into_body(), MAX_ERROR)
+        .collect()
+        .await
+    {
         Ok(body) => {
             let bytes = body.to_bytes();
-            serde_json::from_slice::<ErrorBody>(&bytes)
-                .map_or_else(|_| String::from_utf8_lossy(&bytes).into_owned(), |body| body.error)
+            serde_json::from_slice::<ErrorBody>(&bytes).map_or_else(
+                |_| String::from_utf8_lossy(&bytes).into_owned(),
+                |body| body.error,
+            )
         }
         Err(error) => error.to_string(),
     };
@@ -120,7 +125,9 @@ async fn read_events(
 ) -> Result<(), AgentError> {
     let mut buffer = BytesMut::new();
     while let Some(frame) = body.frame().await {
-        let Ok(data) = frame?.into_data() else { continue };
+        let Ok(data) = frame?.into_data() else {
+            continue;
+        };
         // Only what is new is searched for the end of a line.
         let mut searched = buffer.len();
         buffer.extend_from_slice(&data);

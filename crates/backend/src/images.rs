@@ -67,16 +67,24 @@ impl BuiltImages {
         let name = &language.name;
         if self.store.get(name).is_none() {
             if !self.auto_build {
-                return Err(format!("the language `{name}` has no image here; {}", by_hand(name)));
+                return Err(format!(
+                    "the language `{name}` has no image here; {}",
+                    by_hand(name)
+                ));
             }
             self.build(language).await.map_err(|error| {
-                format!("building the image of `{name}` failed: {error}; {} shows more", by_hand(name))
+                format!(
+                    "building the image of `{name}` failed: {error}; {} shows more",
+                    by_hand(name)
+                )
             })?;
         }
-        let image = self.store.get(name).ok_or_else(|| {
-            format!("the image of `{name}` vanished; {}", by_hand(name))
-        })?;
-        fits(&image.metadata, memory_mib).map_err(|error| format!("the image of `{name}`: {error}"))?;
+        let image = self
+            .store
+            .get(name)
+            .ok_or_else(|| format!("the image of `{name}` vanished; {}", by_hand(name)))?;
+        fits(&image.metadata, memory_mib)
+            .map_err(|error| format!("the image of `{name}`: {error}"))?;
         Ok(image.path)
     }
 
@@ -108,14 +116,18 @@ impl BuiltImages {
                 pipeline::build(&request, &log).map_err(|error| error.to_string())
             });
             match &result {
-                Ok(image) => tracing::info!(language = name, path = %image.path.display(), "image built"),
+                Ok(image) => {
+                    tracing::info!(language = name, path = %image.path.display(), "image built")
+                }
                 Err(error) => tracing::error!(language = name, error, "building an image"),
             }
             let _ = done.send(result.map(|_| ()));
         });
         async move {
             spawned.map_err(|error| error.to_string())?;
-            built.await.unwrap_or_else(|_| Err("the builder ended without a word".into()))
+            built
+                .await
+                .unwrap_or_else(|_| Err("the builder ended without a word".into()))
         }
     }
 
@@ -126,7 +138,9 @@ impl BuiltImages {
             .map_err(|error| error.to_string())?;
         let registry = || {
             let reference = language.image.reference.parse();
-            reference.map(Source::Registry).map_err(|error| format!("`image.reference`: {error}"))
+            reference
+                .map(Source::Registry)
+                .map_err(|error| format!("`image.reference`: {error}"))
         };
         let (source, fallback) = match self.source {
             ImageSource::Auto => (registry()?, Some(debian)),
@@ -135,8 +149,10 @@ impl BuiltImages {
         };
         let mut request = BuildRequest::new(source, &language.name, &self.cache_dir);
         request.fallback = fallback;
-        request.destination =
-            Destination::Store { dir: self.store.dir().to_owned(), name: language.name.clone() };
+        request.destination = Destination::Store {
+            dir: self.store.dir().to_owned(),
+            name: language.name.clone(),
+        };
         request.cancel = self.cancel.clone();
         Ok(request)
     }
@@ -147,7 +163,10 @@ fn by_hand(language: &str) -> String {
 }
 
 fn fits(metadata: &Metadata, memory_mib: u64) -> Result<(), String> {
-    metadata.summary.check_memory(memory_mib << 20).map_err(|error| error.to_string())
+    metadata
+        .summary
+        .check_memory(memory_mib << 20)
+        .map_err(|error| error.to_string())
 }
 
 impl Images for BuiltImages {

@@ -11,7 +11,9 @@ use cloude_protocol::language::Language;
 #[derive(Debug, thiserror::Error)]
 pub enum LanguagesError {
     /// The folder or a file could not be read.
-    #[error("reading languages from `{path}`: {source}; set `languages` (LANGUAGES_CONFIG_PATH) to a folder of NAME.toml files")]
+    #[error(
+        "reading languages from `{path}`: {source}; set `languages` (LANGUAGES_CONFIG_PATH) to a folder of NAME.toml files"
+    )]
     Read {
         /// What.
         path: PathBuf,
@@ -35,7 +37,9 @@ pub enum LanguagesError {
         reason: String,
     },
     /// The folder has none.
-    #[error("`{0}` holds no language; set `languages` (LANGUAGES_CONFIG_PATH) to a folder of NAME.toml files")]
+    #[error(
+        "`{0}` holds no language; set `languages` (LANGUAGES_CONFIG_PATH) to a folder of NAME.toml files"
+    )]
     None(PathBuf),
 }
 
@@ -49,21 +53,37 @@ pub struct Languages {
 impl Languages {
     /// Reads every `*.toml` of a folder.
     pub fn load(dir: &Path) -> Result<Self, LanguagesError> {
-        let read = |source| LanguagesError::Read { path: dir.to_owned(), source };
+        let read = |source| LanguagesError::Read {
+            path: dir.to_owned(),
+            source,
+        };
         let mut paths = std::fs::read_dir(dir)
             .map_err(read)?
             .map(|entry| entry.map(|entry| entry.path()))
             .collect::<Result<Vec<_>, _>>()
             .map_err(read)?;
-        paths.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
+        paths.retain(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "toml")
+        });
         paths.sort();
-        let mut languages = Languages { by_name: BTreeMap::new(), names: BTreeMap::new() };
+        let mut languages = Languages {
+            by_name: BTreeMap::new(),
+            names: BTreeMap::new(),
+        };
         for path in paths {
-            let text = std::fs::read_to_string(&path)
-                .map_err(|source| LanguagesError::Read { path: path.clone(), source })?;
-            let language: Language = toml::from_str(&text)
-                .map_err(|source| LanguagesError::Parse { path: path.clone(), source: Box::new(source) })?;
-            languages.add(language).map_err(|reason| LanguagesError::Invalid { path, reason })?;
+            let text = std::fs::read_to_string(&path).map_err(|source| LanguagesError::Read {
+                path: path.clone(),
+                source,
+            })?;
+            let language: Language =
+                toml::from_str(&text).map_err(|source| LanguagesError::Parse {
+                    path: path.clone(),
+                    source: Box::new(source),
+                })?;
+            languages
+                .add(language)
+                .map_err(|reason| LanguagesError::Invalid { path, reason })?;
         }
         if languages.by_name.is_empty() {
             return Err(LanguagesError::None(dir.to_owned()));
@@ -79,13 +99,15 @@ impl Languages {
                 return Err(format!("`{name}` is a name of `{other}` already"));
             }
         }
-        self.by_name.insert(language.name.clone(), Arc::new(language));
+        self.by_name
+            .insert(language.name.clone(), Arc::new(language));
         Ok(())
     }
 
     /// The language of that name or alias, in any case.
     pub fn find(&self, name: &str) -> Option<&Arc<Language>> {
-        self.by_name.get(self.names.get(&name.trim().to_lowercase())?)
+        self.by_name
+            .get(self.names.get(&name.trim().to_lowercase())?)
     }
 
     /// All, by name.
@@ -95,23 +117,41 @@ impl Languages {
 
     /// Their names, for a message.
     pub fn supported(&self) -> String {
-        self.by_name.keys().map(String::as_str).collect::<Vec<_>>().join(", ")
+        self.by_name
+            .keys()
+            .map(String::as_str)
+            .collect::<Vec<_>>()
+            .join(", ")
     }
 }
 
 /// A name becomes a file name, and both commands need a program.
 fn check(language: &Language) -> Result<(), String> {
     let valid = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "_-+.".contains(c);
-    if language.name.is_empty() || language.name.starts_with('.') || !language.name.chars().all(valid) {
-        return Err(format!("`name` is `{}`; use lower-case letters and digits", language.name));
+    if language.name.is_empty()
+        || language.name.starts_with('.')
+        || !language.name.chars().all(valid)
+    {
+        return Err(format!(
+            "`name` is `{}`; use lower-case letters and digits",
+            language.name
+        ));
     }
     if language.run.command.is_empty() {
         return Err("`run.command` is empty".into());
     }
-    if language.compile.as_ref().is_some_and(|compile| compile.command.is_empty()) {
+    if language
+        .compile
+        .as_ref()
+        .is_some_and(|compile| compile.command.is_empty())
+    {
         return Err("`compile.command` is empty; leave `[compile]` out".into());
     }
-    if language.machine.vcpus.is_some_and(|vcpus| !(1..=8).contains(&vcpus)) {
+    if language
+        .machine
+        .vcpus
+        .is_some_and(|vcpus| !(1..=8).contains(&vcpus))
+    {
         return Err("`machine.vcpus` must be 1 to 8".into());
     }
     crate::jobs::admission::check_path(&language.file).map_err(|reason| format!("`file`: {reason}"))
@@ -122,7 +162,11 @@ mod tests {
     use super::*;
 
     fn ours() -> Languages {
-        Languages::load(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../languages"))).unwrap()
+        Languages::load(Path::new(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../../languages"
+        )))
+        .unwrap()
     }
 
     #[test]
@@ -140,7 +184,11 @@ mod tests {
             ("BASH", "bash"),
         ];
         for (name, expected) in table {
-            assert_eq!(languages.find(name).map(|l| l.name.as_str()), Some(expected), "{name}");
+            assert_eq!(
+                languages.find(name).map(|l| l.name.as_str()),
+                Some(expected),
+                "{name}"
+            );
         }
         assert!(languages.find("cobol").is_none());
         assert!(languages.find("").is_none());
@@ -149,7 +197,10 @@ mod tests {
     #[test]
     fn two_files_with_one_alias_are_refused() {
         let mut languages = ours();
-        let mut language = languages.find("python").map(|l| Language::clone(l)).unwrap();
+        let mut language = languages
+            .find("python")
+            .map(|l| Language::clone(l))
+            .unwrap();
         language.name = "snake".into();
         assert!(languages.add(language).unwrap_err().contains("python"));
     }
@@ -166,6 +217,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("x.toml"), "nmae = 'x'\n").unwrap();
         let error = Languages::load(dir.path()).unwrap_err().to_string();
-        assert!(error.contains("x.toml") && error.contains("nmae"), "{error}");
+        assert!(
+            error.contains("x.toml") && error.contains("nmae"),
+            "{error}"
+        );
     }
 }

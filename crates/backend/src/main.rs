@@ -101,16 +101,23 @@ fn start(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
         print!("{}", config.to_toml());
         return Ok(server::check(&config)?);
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
     Ok(runtime.block_on(server::run(config))?)
 }
 
 /// `RUST_LOG` chooses what is logged, `info` if it does not.
 fn start_log(format: LogFormat) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     match format {
-        LogFormat::Text => log.compact().with_ansi(std::io::stderr().is_terminal()).init(),
+        LogFormat::Text => log
+            .compact()
+            .with_ansi(std::io::stderr().is_terminal())
+            .init(),
         LogFormat::Json => log.json().init(),
     }
 }

@@ -70,7 +70,12 @@ pub struct Load {
 impl Scheduler {
     /// An idle one.
     pub fn new(capacity: Capacity) -> Self {
-        Scheduler { shared: Arc::new(Shared { capacity, state: Mutex::default() }) }
+        Scheduler {
+            shared: Arc::new(Shared {
+                capacity,
+                state: Mutex::default(),
+            }),
+        }
     }
 
     /// What it was made with.
@@ -81,17 +86,29 @@ impl Scheduler {
     /// How busy it is now.
     pub fn load(&self) -> Load {
         let state = self.shared.lock();
-        Load { waiting: state.waiting, running: state.running, memory_mib: state.memory_mib }
+        Load {
+            waiting: state.waiting,
+            running: state.running,
+            memory_mib: state.memory_mib,
+        }
     }
 
     /// Takes a place in the queue for a request of `bytes`, at once or not at all.
     pub fn enter(&self, bytes: usize) -> Result<Place, Full> {
-        let Capacity { queue, queue_bytes, vms, .. } = self.shared.capacity;
+        let Capacity {
+            queue,
+            queue_bytes,
+            vms,
+            ..
+        } = self.shared.capacity;
         let mut state = self.shared.lock();
         let fits = state.waiting_bytes.saturating_add(bytes) <= queue_bytes || state.waiting == 0;
         if state.waiting >= queue || !fits {
             let retry_after_s = (1 + state.waiting / vms.max(1)).min(60) as u64;
-            return Err(Full { waiting: state.waiting, retry_after_s });
+            return Err(Full {
+                waiting: state.waiting,
+                retry_after_s,
+            });
         }
         Ok(self.place(&mut state, bytes))
     }
@@ -104,7 +121,10 @@ impl Scheduler {
     fn place(&self, state: &mut State, bytes: usize) -> Place {
         state.waiting += 1;
         state.waiting_bytes += bytes;
-        Place { shared: Arc::clone(&self.shared), bytes }
+        Place {
+            shared: Arc::clone(&self.shared),
+            bytes,
+        }
     }
 }
 
@@ -120,7 +140,11 @@ impl Shared {
         let mut unclaimed = Vec::new();
         let mut state = self.lock();
         loop {
-            if state.line.front().is_some_and(|head| head.admit.is_closed()) {
+            if state
+                .line
+                .front()
+                .is_some_and(|head| head.admit.is_closed())
+            {
                 state.line.pop_front();
                 continue;
             }
@@ -128,10 +152,15 @@ impl Shared {
                 state.running < self.capacity.vms
                     && state.memory_mib + head.memory_mib <= self.capacity.memory_mib
             });
-            let Some(head) = room.then(|| state.line.pop_front()).flatten() else { break };
+            let Some(head) = room.then(|| state.line.pop_front()).flatten() else {
+                break;
+            };
             state.running += 1;
             state.memory_mib += head.memory_mib;
-            let permit = Permit { shared: Arc::clone(self), memory_mib: head.memory_mib };
+            let permit = Permit {
+                shared: Arc::clone(self),
+                memory_mib: head.memory_mib,
+            };
             if let Err(permit) = head.admit.send(permit) {
                 unclaimed.push(permit);
             }
@@ -152,7 +181,10 @@ impl Place {
     /// Joins the line for a VM of so much memory, and waits for its turn.
     pub async fn admitted(self, memory_mib: u64) -> Permit {
         let (admit, admitted) = oneshot::channel();
-        self.shared.lock().line.push_back(Waiter { memory_mib, admit });
+        self.shared
+            .lock()
+            .line
+            .push_back(Waiter { memory_mib, admit });
         // Should this future be dropped while it waits, the head may have become another.
         let again = AdmitOnDrop(&self.shared);
         self.shared.admit();
@@ -203,7 +235,9 @@ impl Drop for Permit {
 /// MemAvailable of /proc/meminfo in MiB, if it can be read.
 pub fn available_memory_mib() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
     let kib: u64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
     Some(kib / 1024)
 }
@@ -215,7 +249,12 @@ mod tests {
     use super::*;
 
     fn scheduler(vms: usize, memory_mib: u64, queue: usize) -> Scheduler {
-        Scheduler::new(Capacity { vms, memory_mib, queue, queue_bytes: 1000 })
+        Scheduler::new(Capacity {
+            vms,
+            memory_mib,
+            queue,
+            queue_bytes: 1000,
+        })
     }
 
     #[tokio::test]
@@ -241,7 +280,10 @@ mod tests {
         let scheduler = scheduler(2, 100, 10);
         let first = scheduler.enter(0).unwrap().admitted(60).await;
         let mut second = Box::pin(scheduler.enter(0).unwrap().admitted(60));
-        assert!(poll!(&mut second).is_pending(), "60 + 60 MiB do not fit in 100");
+        assert!(
+            poll!(&mut second).is_pending(),
+            "60 + 60 MiB do not fit in 100"
+        );
         drop(first);
         let _second = second.await;
         let _third = scheduler.enter(0).unwrap().admitted(10).await;
@@ -287,6 +329,13 @@ mod tests {
         assert!(poll!(&mut second).is_pending());
         drop(first);
         drop(second);
-        assert_eq!(scheduler.load(), Load { waiting: 0, running: 0, memory_mib: 0 });
+        assert_eq!(
+            scheduler.load(),
+            Load {
+                waiting: 0,
+                running: 0,
+                memory_mib: 0
+            }
+        );
     }
 }

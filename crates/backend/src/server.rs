@@ -45,7 +45,9 @@ pub enum ServerError {
     #[error("the network for `agent.transport = \"ip\"`: {0}")]
     Network(#[from] NetworkError),
     /// The state folder cannot be used.
-    #[error("the state folder `{path}`: {source}; set `state_dir` (CLOUDE_STATE_DIR) to a folder that clouded may write")]
+    #[error(
+        "the state folder `{path}`: {source}; set `state_dir` (CLOUDE_STATE_DIR) to a folder that clouded may write"
+    )]
     State {
         /// Which.
         path: PathBuf,
@@ -53,10 +55,14 @@ pub enum ServerError {
         source: io::Error,
     },
     /// Another clouded has the state folder.
-    #[error("another clouded runs with the state folder `{0}`; stop it, or give this one its own with --state-dir")]
+    #[error(
+        "another clouded runs with the state folder `{0}`; stop it, or give this one its own with --state-dir"
+    )]
     Locked(PathBuf),
     /// Nothing can listen there.
-    #[error("listening on {address}: {source}; choose another address with --listen (BACKEND_SERVER_ADDR)")]
+    #[error(
+        "listening on {address}: {source}; choose another address with --listen (BACKEND_SERVER_ADDR)"
+    )]
     Listen {
         /// Where.
         address: SocketAddr,
@@ -81,7 +87,8 @@ pub async fn run(config: Config) -> Result<(), ServerError> {
     let _lock = lock(&config.state_dir)?;
     let mut signals = Signals::new()?;
     let retention = Retention {
-        age_ms: i64::try_from(config.store.keep_hours.saturating_mul(3_600_000)).unwrap_or(i64::MAX / 2),
+        age_ms: i64::try_from(config.store.keep_hours.saturating_mul(3_600_000))
+            .unwrap_or(i64::MAX / 2),
         jobs: config.store.keep_jobs,
     };
     let store = Store::open(&config.state_dir, retention)?;
@@ -91,7 +98,10 @@ pub async fn run(config: Config) -> Result<(), ServerError> {
     let listener = listen(config.listen).await?;
     // From here on there may be something to take down.
     let images = Arc::new(BuiltImages::new(&config, &cache_dir()));
-    let machines = Machines { launcher: Arc::clone(&launcher), images: Arc::clone(&images) };
+    let machines = Machines {
+        launcher: Arc::clone(&launcher),
+        images: Arc::clone(&images),
+    };
     let result = serve(&config, store, machines, listener, &mut signals).await;
     images.shut_down().await;
     launcher.shut_down().await;
@@ -99,7 +109,9 @@ pub async fn run(config: Config) -> Result<(), ServerError> {
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, ServerError> {
-    TcpListener::bind(address).await.map_err(|source| ServerError::Listen { address, source })
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| ServerError::Listen { address, source })
 }
 
 /// What serves executions and must be shut down.
@@ -119,7 +131,11 @@ async fn serve(
         machines.launcher.network().await?;
     }
     let capacity = capacity(config);
-    tracing::info!(vms = capacity.vms, memory_mib = capacity.memory_mib, "capacity");
+    tracing::info!(
+        vms = capacity.vms,
+        memory_mib = capacity.memory_mib,
+        "capacity"
+    );
     let service = Service::new(Parts {
         config: config.clone(),
         languages: Languages::load(&config.languages)?,
@@ -130,7 +146,10 @@ async fn serve(
     });
     let again = service.recover().await?;
     if again > 0 {
-        tracing::warn!(count = again, "running again what an earlier clouded accepted and did not finish");
+        tracing::warn!(
+            count = again,
+            "running again what an earlier clouded accepted and did not finish"
+        );
     }
     let address = listener.local_addr().unwrap_or(config.listen);
     tracing::info!(%address, "listening");
@@ -139,7 +158,10 @@ async fn serve(
     let router = http::router(service.clone(), config.limits.body_bytes);
     let server = tokio::spawn(http::serve(listener, router, stop.clone(), abort.clone()));
     signals.next().await;
-    tracing::info!(running = "finishing", "stopping; a second signal stops at once");
+    tracing::info!(
+        running = "finishing",
+        "stopping; a second signal stops at once"
+    );
     service.drain();
     let grace = Duration::from_millis(config.shutdown.grace_ms);
     tokio::select! {
@@ -164,12 +186,20 @@ fn capacity(config: &Config) -> Capacity {
         0 => 2 * cpus,
         configured => configured,
     };
-    Capacity { vms, memory_mib, queue: config.queue.capacity, queue_bytes: QUEUE_BYTES }
+    Capacity {
+        vms,
+        memory_mib,
+        queue: config.queue.capacity,
+        queue_bytes: QUEUE_BYTES,
+    }
 }
 
 /// Held as long as the returned file is open, however this process ends.
 fn lock(state_dir: &Path) -> Result<File, ServerError> {
-    let failed = |source| ServerError::State { path: state_dir.to_owned(), source };
+    let failed = |source| ServerError::State {
+        path: state_dir.to_owned(),
+        source,
+    };
     std::fs::create_dir_all(state_dir).map_err(failed)?;
     let file = File::create(state_dir.join("lock")).map_err(failed)?;
     match file.try_lock() {
@@ -203,7 +233,10 @@ struct Signals {
 impl Signals {
     fn new() -> Result<Self, ServerError> {
         let take = |kind| signal(kind).map_err(ServerError::Signals);
-        Ok(Signals { terminate: take(SignalKind::terminate())?, interrupt: take(SignalKind::interrupt())? })
+        Ok(Signals {
+            terminate: take(SignalKind::terminate())?,
+            interrupt: take(SignalKind::interrupt())?,
+        })
     }
 
     async fn next(&mut self) {

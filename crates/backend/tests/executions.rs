@@ -1,5 +1,8 @@
 //! `/v1/executions`: waiting, reading along, hanging up, and guests that lie.
 
+// clippy exempts test functions, not what they share.
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::sync::atomic::Ordering;
@@ -14,7 +17,12 @@ use serde_json::json;
 use support::Backend;
 
 async fn execute(backend: &Backend, code: &str) -> Execution {
-    let answer = backend.post("/v1/executions", json!({"language": "python", "code": code})).await;
+    let answer = backend
+        .post(
+            "/v1/executions",
+            json!({"language": "python", "code": code}),
+        )
+        .await;
     assert_eq!(answer.status, 200);
     serde_json::from_slice(&answer.body).unwrap()
 }
@@ -33,14 +41,23 @@ fn post(code: &str, accept: &str) -> Request<Full<Bytes>> {
 async fn the_answer_is_the_whole_execution_with_its_timings() {
     let backend = Backend::start().await;
     let execution = execute(&backend, "exit 3").await;
-    assert_eq!((execution.status, execution.cause), (Status::Done, Cause::Exit));
-    assert_eq!((execution.exit_code, execution.stderr.to_text()), (Some(3), "bye\n".to_owned()));
+    assert_eq!(
+        (execution.status, execution.cause),
+        (Status::Done, Cause::Exit)
+    );
+    assert_eq!(
+        (execution.exit_code, execution.stderr.to_text()),
+        (Some(3), "bye\n".to_owned())
+    );
     assert_eq!(execution.timings.run_us, 1500, "as the guest measured");
     assert!(execution.timings.total_us >= execution.timings.start_us);
     let path = format!("/v1/executions/{}", execution.id);
     let again: Execution = serde_json::from_slice(&backend.get(&path).await.body).unwrap();
     assert_eq!(again, execution);
-    let status = backend.get(&format!("/status/{}", execution.id)).await.json();
+    let status = backend
+        .get(&format!("/status/{}", execution.id))
+        .await
+        .json();
     assert_eq!(status["exit_code"], 3);
 }
 
@@ -56,12 +73,21 @@ async fn the_agent_gets_what_the_request_and_the_language_say() {
     assert_eq!(backend.post("/v1/executions", body).await.status, 200);
     let asked = backend.world.asked.lock().unwrap().take().unwrap();
     let compile = asked.compile.unwrap();
-    assert_eq!((compile.argv[0].as_str(), compile.wall_time_ms), ("g++", 77));
+    assert_eq!(
+        (compile.argv[0].as_str(), compile.wall_time_ms),
+        ("g++", 77)
+    );
     assert_eq!(asked.run.argv, ["./main", "a b"]);
     assert_eq!((asked.run.wall_time_ms, asked.run.output_bytes), (1234, 99));
-    assert_eq!((asked.env["LANG"].as_str(), asked.env["X"].as_str()), ("de", "1"));
+    assert_eq!(
+        (asked.env["LANG"].as_str(), asked.env["X"].as_str()),
+        ("de", "1")
+    );
     assert_eq!(asked.files[0].path, "main.cpp");
-    assert_eq!((asked.files[1].path.as_str(), &asked.files[1].content.0[..]), ("d/f", &[0xff][..]));
+    assert_eq!(
+        (asked.files[1].path.as_str(), &asked.files[1].content.0[..]),
+        ("d/f", &[0xff][..])
+    );
     assert_eq!(asked.stdin.to_text(), "in");
     let spec = backend.world.specs.lock().unwrap().pop().unwrap();
     assert_eq!((spec.vcpus, spec.memory_mib, spec.network), (3, 700, true));
@@ -71,7 +97,10 @@ async fn the_agent_gets_what_the_request_and_the_language_say() {
 async fn a_stream_brings_output_as_it_comes_and_ends_with_the_result() {
     let backend = Backend::start().await;
     let (mut sender, _connection) = backend.connect().await;
-    let response = sender.send_request(post("hold", "application/x-ndjson")).await.unwrap();
+    let response = sender
+        .send_request(post("hold", "application/x-ndjson"))
+        .await
+        .unwrap();
     assert_eq!(response.headers()["content-type"], "application/x-ndjson");
     let mut body = response.into_body();
     let mut text = String::new();
@@ -81,14 +110,30 @@ async fn a_stream_brings_output_as_it_comes_and_ends_with_the_result() {
     }
     backend.world.go_on.notify_one();
     text.push_str(std::str::from_utf8(&body.collect().await.unwrap().to_bytes()).unwrap());
-    let events: Vec<ExecutionEvent> =
-        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let events: Vec<ExecutionEvent> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
     let kinds: Vec<_> = events.iter().map(|event| format!("{event:?}")).collect();
-    assert!(kinds[0].starts_with("Accepted") && kinds[1].starts_with("Started"), "{kinds:?}");
-    let Some(ExecutionEvent::Result(result)) = events.last() else { panic!("{kinds:?}") };
-    assert_eq!((result.exit_code, result.stdout.0.len()), (Some(0), 0), "the output was sent before");
-    let stored: Execution =
-        serde_json::from_slice(&backend.get(&format!("/v1/executions/{}", result.id)).await.body).unwrap();
+    assert!(
+        kinds[0].starts_with("Accepted") && kinds[1].starts_with("Started"),
+        "{kinds:?}"
+    );
+    let Some(ExecutionEvent::Result(result)) = events.last() else {
+        panic!("{kinds:?}")
+    };
+    assert_eq!(
+        (result.exit_code, result.stdout.0.len()),
+        (Some(0), 0),
+        "the output was sent before"
+    );
+    let stored: Execution = serde_json::from_slice(
+        &backend
+            .get(&format!("/v1/executions/{}", result.id))
+            .await
+            .body,
+    )
+    .unwrap();
     assert_eq!(stored.stdout.to_text(), "held\n");
 }
 
@@ -110,7 +155,13 @@ async fn hanging_up_takes_the_execution_back() {
         request.abort();
         let status = backend.finished(&id).await;
         assert_eq!(status["status"], "error", "{accept}");
-        assert!(status["stderr"].as_str().unwrap().contains("took the execution back"), "{status}");
+        assert!(
+            status["stderr"]
+                .as_str()
+                .unwrap()
+                .contains("took the execution back"),
+            "{status}"
+        );
         backend.alive(0).await;
     }
 }
@@ -119,22 +170,38 @@ async fn hanging_up_takes_the_execution_back() {
 async fn who_waits_in_the_queue_may_leave_it() {
     let state = std::sync::Arc::new(tempfile::tempdir().unwrap());
     let backend = Backend::with(support::capacity(1, 8), state, |_| {}).await;
-    let first = backend.post("/run", json!({"language": "python", "code": "hold"})).await.json();
+    let first = backend
+        .post("/run", json!({"language": "python", "code": "hold"}))
+        .await
+        .json();
     backend.alive(1).await;
-    let request =
-        ExecutionRequest { language: "python".into(), code: "print x".into(), ..Default::default() };
-    let waiting = backend.service.submit(request, Client::Waits).await.unwrap();
+    let request = ExecutionRequest {
+        language: "python".into(),
+        code: "print x".into(),
+        ..Default::default()
+    };
+    let waiting = backend
+        .service
+        .submit(request, Client::Waits)
+        .await
+        .unwrap();
     waiting.cancel.cancel();
     assert_eq!(waiting.finished().await.cause, Cause::Cancelled);
     backend.world.go_on.notify_one();
-    assert_eq!(backend.finished(first["id"].as_str().unwrap()).await["status"], "done");
+    assert_eq!(
+        backend.finished(first["id"].as_str().unwrap()).await["status"],
+        "done"
+    );
     assert_eq!(backend.world.launched.load(Ordering::SeqCst), 1);
 }
 
 #[tokio::test]
 async fn a_guest_that_dies_is_an_error_with_the_reason() {
     let backend = Backend::start().await;
-    let id = backend.post("/run", json!({"language": "python", "code": "hold"})).await.json();
+    let id = backend
+        .post("/run", json!({"language": "python", "code": "hold"}))
+        .await
+        .json();
     backend.alive(1).await;
     backend.world.die.notify_one();
     let id = id["id"].as_str().unwrap();
@@ -156,7 +223,11 @@ async fn a_guest_that_lies_is_an_error_and_never_more() {
     ];
     for (code, message) in table {
         let execution = execute(&backend, code).await;
-        assert_eq!((execution.status, execution.cause), (Status::Error, Cause::Infrastructure), "{code}");
+        assert_eq!(
+            (execution.status, execution.cause),
+            (Status::Error, Cause::Infrastructure),
+            "{code}"
+        );
         let error = execution.error.unwrap();
         assert!(error.contains(message), "{code}: {error}");
     }
@@ -168,11 +239,16 @@ async fn a_guest_that_lies_is_an_error_and_never_more() {
 #[tokio::test]
 async fn a_stuck_guest_is_given_up_after_its_limits_and_the_grace() {
     let state = std::sync::Arc::new(tempfile::tempdir().unwrap());
-    let backend =
-        Backend::with(support::capacity(2, 8), state, |config| config.agent.grace_ms = 10).await;
+    let backend = Backend::with(support::capacity(2, 8), state, |config| {
+        config.agent.grace_ms = 10
+    })
+    .await;
     let body = json!({"language": "python", "code": "hold", "limits": {"wall_time_ms": 10}});
     let execution = backend.post("/v1/executions", body).await.json();
-    assert_eq!((&execution["status"], &execution["cause"]), (&json!("error"), &json!("infrastructure")));
+    assert_eq!(
+        (&execution["status"], &execution["cause"]),
+        (&json!("error"), &json!("infrastructure"))
+    );
     assert!(execution["error"].as_str().unwrap().contains("wall-clock"));
     backend.alive(0).await;
 }
@@ -192,10 +268,18 @@ async fn many_at_once_never_exceed_the_machines() {
     let backend = Backend::with(support::capacity(3, 64), state, |_| {}).await;
     let all = (0..40).map(|number| {
         let backend = &backend;
-        async move { execute(backend, &format!("print {number}")).await.stdout.to_text() }
+        async move {
+            execute(backend, &format!("print {number}"))
+                .await
+                .stdout
+                .to_text()
+        }
     });
     let outputs = futures_util::future::join_all(all).await;
-    assert_eq!(outputs, (0..40).map(|number| number.to_string()).collect::<Vec<_>>());
+    assert_eq!(
+        outputs,
+        (0..40).map(|number| number.to_string()).collect::<Vec<_>>()
+    );
     assert!(backend.world.most_alive.load(Ordering::SeqCst) <= 3);
     assert_eq!(backend.world.launched.load(Ordering::SeqCst), 40);
 }
@@ -209,13 +293,35 @@ async fn what_was_accepted_is_run_by_the_next_process_and_three_times_at_most() 
         ..Default::default()
     };
     let first = Backend::with(support::capacity(1, 8), state.clone(), |_| {}).await;
-    let durable = first.service.submit(submit("hold"), Client::Leaves).await.unwrap().id.clone();
+    let durable = first
+        .service
+        .submit(submit("hold"), Client::Leaves)
+        .await
+        .unwrap()
+        .id
+        .clone();
     first.alive(1).await;
-    let waiting = first.service.submit(submit("print b"), Client::Leaves).await.unwrap().id.clone();
-    let waited = first.service.submit(submit("print c"), Client::Waits).await.unwrap().id.clone();
+    let waiting = first
+        .service
+        .submit(submit("print b"), Client::Leaves)
+        .await
+        .unwrap()
+        .id
+        .clone();
+    let waited = first
+        .service
+        .submit(submit("print c"), Client::Waits)
+        .await
+        .unwrap()
+        .id
+        .clone();
     first.service.drain();
     first.service.finish(std::time::Duration::ZERO).await;
-    assert_eq!(first.world.alive.load(Ordering::SeqCst), 0, "stopped, not forgotten");
+    assert_eq!(
+        first.world.alive.load(Ordering::SeqCst),
+        0,
+        "stopped, not forgotten"
+    );
 
     for attempt in 2..=3 {
         let next = Backend::with(support::capacity(1, 8), state.clone(), |_| {}).await;
@@ -233,7 +339,13 @@ async fn what_was_accepted_is_run_by_the_next_process_and_three_times_at_most() 
     assert_eq!(last.service.recover().await.unwrap(), 1);
     assert_eq!(last.finished(&waiting).await["stdout"], "b");
     let status = last.finished(&durable).await;
-    assert!(status["stderr"].as_str().unwrap().contains("each of 3 attempts"), "{status}");
+    assert!(
+        status["stderr"]
+            .as_str()
+            .unwrap()
+            .contains("each of 3 attempts"),
+        "{status}"
+    );
 }
 
 #[tokio::test]
@@ -241,7 +353,13 @@ async fn languages_say_whether_their_image_is_ready() {
     let backend = Backend::start().await;
     let languages: Vec<LanguageInfo> =
         serde_json::from_slice(&backend.get("/v1/languages").await.body).unwrap();
-    let ready = |name: &str| languages.iter().find(|l| l.name == name).unwrap().image_ready;
+    let ready = |name: &str| {
+        languages
+            .iter()
+            .find(|l| l.name == name)
+            .unwrap()
+            .image_ready
+    };
     assert_eq!(languages.len(), 8);
     assert!(ready("python") && !ready("go"));
 }

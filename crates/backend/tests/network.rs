@@ -1,5 +1,8 @@
 //! The network, set up and taken down in a network namespace of its own. Needs root and nft.
 
+// clippy exempts test functions, not what they share.
+#![allow(clippy::unwrap_used)]
+
 use std::net::Ipv4Addr;
 use std::process::Command;
 
@@ -45,11 +48,17 @@ fn rules() -> String {
 }
 
 fn forwarding() -> String {
-    std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap().trim().to_owned()
+    std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward")
+        .unwrap()
+        .trim()
+        .to_owned()
 }
 
 fn network() -> config::Network {
-    config::Network { range: "172.31.0.0/29".into(), ..config::Network::default() }
+    config::Network {
+        range: "172.31.0.0/29".into(),
+        ..config::Network::default()
+    }
 }
 
 #[tokio::test]
@@ -59,7 +68,9 @@ async fn what_is_set_up_is_taken_down() {
     }
     let state = tempfile::tempdir().unwrap();
     std::fs::write("/proc/sys/net/ipv4/ip_forward", "0").unwrap();
-    let network = Network::set_up(&network(), state.path(), None).await.unwrap();
+    let network = Network::set_up(&network(), state.path(), None)
+        .await
+        .unwrap();
     assert!(links().contains("cloude0"), "{}", links());
     assert!(output("ip", &["-4", "address", "show", "cloude0"]).contains("172.31.0.1/29"));
     assert!(rules().contains("table inet cloude_cloude0") && rules().contains("masquerade"));
@@ -74,19 +85,35 @@ async fn what_is_set_up_is_taken_down() {
     for attachment in [&online, &offline] {
         assert!(table.contains(&attachment.name), "{table}");
     }
-    let outbound = output("nft", &["list", "set", "inet", "cloude_cloude0", "outbound"]);
-    assert!(outbound.contains(&online.lease.ip().to_string()), "{outbound}");
-    assert!(!outbound.contains(&offline.lease.ip().to_string()), "{outbound}");
+    let outbound = output(
+        "nft",
+        &["list", "set", "inet", "cloude_cloude0", "outbound"],
+    );
+    assert!(
+        outbound.contains(&online.lease.ip().to_string()),
+        "{outbound}"
+    );
+    assert!(
+        !outbound.contains(&offline.lease.ip().to_string()),
+        "{outbound}"
+    );
 
     let name = online.name.clone();
     network.detach(online).await;
-    assert!(!rules().contains(&name) && !links().contains(&name), "gone with its descriptor");
+    assert!(
+        !rules().contains(&name) && !links().contains(&name),
+        "gone with its descriptor"
+    );
     network.detach(offline).await;
     network.remove().await;
     assert!(!links().contains("cloude0"), "{}", links());
     assert_eq!(rules(), "");
     assert_eq!(forwarding(), "0");
-    assert_eq!(std::fs::read_dir(state.path()).unwrap().count(), 0, "no note is left");
+    assert_eq!(
+        std::fs::read_dir(state.path()).unwrap().count(),
+        0,
+        "no note is left"
+    );
 }
 
 #[tokio::test]
@@ -95,7 +122,9 @@ async fn every_address_of_the_range_serves_and_then_none() {
         return;
     }
     let state = tempfile::tempdir().unwrap();
-    let network = Network::set_up(&network(), state.path(), None).await.unwrap();
+    let network = Network::set_up(&network(), state.path(), None)
+        .await
+        .unwrap();
     let mut held = Vec::new();
     for last in 2..=6 {
         let attachment = network.attach(true).await.unwrap();
@@ -105,7 +134,10 @@ async fn every_address_of_the_range_serves_and_then_none() {
     let error = network.attach(true).await.unwrap_err().to_string();
     assert!(error.contains("all 5 addresses"), "{error}");
     network.detach(held.remove(2)).await;
-    assert_eq!(network.attach(true).await.unwrap().lease.ip(), Ipv4Addr::new(172, 31, 0, 4));
+    assert_eq!(
+        network.attach(true).await.unwrap().lease.ip(),
+        Ipv4Addr::new(172, 31, 0, 4)
+    );
 }
 
 #[tokio::test]
@@ -115,7 +147,9 @@ async fn what_a_killed_process_left_is_cleaned_up() {
     }
     let state = tempfile::tempdir().unwrap();
     std::fs::write("/proc/sys/net/ipv4/ip_forward", "0").unwrap();
-    let killed = Network::set_up(&network(), state.path(), None).await.unwrap();
+    let killed = Network::set_up(&network(), state.path(), None)
+        .await
+        .unwrap();
     let attachment = killed.attach(true).await.unwrap();
     // As kill -9 leaves it: nothing is taken down. A persistent TAP of our name stands for the worst.
     let stale = format!("{}deadbeef", tap_prefix("cloude0"));
@@ -125,10 +159,16 @@ async fn what_a_killed_process_left_is_cleaned_up() {
     drop(attachment);
 
     clean_up(&network(), state.path()).await.unwrap();
-    assert!(!links().contains("cloude0") && !links().contains(&stale), "{}", links());
+    assert!(
+        !links().contains("cloude0") && !links().contains(&stale),
+        "{}",
+        links()
+    );
     assert_eq!((rules().as_str(), forwarding().as_str()), ("", "0"));
 
-    let again = Network::set_up(&network(), state.path(), None).await.unwrap();
+    let again = Network::set_up(&network(), state.path(), None)
+        .await
+        .unwrap();
     let again = (again.attach(true).await.unwrap(), again);
     assert!(rules().contains(&again.0.name));
 }
@@ -136,10 +176,26 @@ async fn what_a_killed_process_left_is_cleaned_up() {
 /// A frame as a VM would send it: Ethernet, then ARP or IPv4 with UDP, behind a virtio-net header.
 fn udp(from_mac: [u8; 6], to_mac: [u8; 6], from: Ipv4Addr, to: Ipv4Addr, port: u16) -> Vec<u8> {
     let payload = b"hello";
-    let mut ip = vec![0x45, 0, 0, (28 + payload.len()) as u8, 0, 0, 0, 0, 64, 17, 0, 0];
+    let mut ip = vec![
+        0x45,
+        0,
+        0,
+        (28 + payload.len()) as u8,
+        0,
+        0,
+        0,
+        0,
+        64,
+        17,
+        0,
+        0,
+    ];
     ip.extend(from.octets());
     ip.extend(to.octets());
-    let sum: u32 = ip.chunks(2).map(|word| u32::from(word[0]) << 8 | u32::from(word[1])).sum();
+    let sum: u32 = ip
+        .chunks(2)
+        .map(|word| u32::from(word[0]) << 8 | u32::from(word[1]))
+        .sum();
     let folded = (sum & 0xffff) + (sum >> 16);
     let checksum = !((folded + (folded >> 16)) as u16);
     ip[10..12].copy_from_slice(&checksum.to_be_bytes());
@@ -159,7 +215,10 @@ fn udp(from_mac: [u8; 6], to_mac: [u8; 6], from: Ipv4Addr, to: Ipv4Addr, port: u
 fn mac_of(link: &str) -> [u8; 6] {
     let text = output("ip", &["-brief", "link", "show", link]);
     let mac = text.split_whitespace().nth(2).unwrap();
-    let bytes: Vec<u8> = mac.split(':').map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect();
+    let bytes: Vec<u8> = mac
+        .split(':')
+        .map(|byte| u8::from_str_radix(byte, 16).unwrap())
+        .collect();
     bytes.try_into().unwrap()
 }
 
@@ -172,7 +231,9 @@ async fn sent(uplink: &std::fs::File) -> Vec<Ipv4Addr> {
         // virtio-net header 10, Ethernet 14: EtherType IPv4, protocol UDP, source address.
         let packet = &frame[..count];
         if count >= 44 && packet[22..24] == [0x08, 0x00] && packet[33] == 17 {
-            sources.push(Ipv4Addr::new(packet[36], packet[37], packet[38], packet[39]));
+            sources.push(Ipv4Addr::new(
+                packet[36], packet[37], packet[38], packet[39],
+            ));
         }
     }
     sources
@@ -192,10 +253,20 @@ async fn a_vm_sends_only_as_itself_and_only_where_it_may() {
         "ip route add 169.254.169.254 via 8.8.4.8",
     ] {
         let words: Vec<&str> = command.split(' ').collect();
-        assert!(Command::new(words[0]).args(&words[1..]).status().unwrap().success(), "{command}");
+        assert!(
+            Command::new(words[0])
+                .args(&words[1..])
+                .status()
+                .unwrap()
+                .success(),
+            "{command}"
+        );
     }
     let state = tempfile::tempdir().unwrap();
-    let config = config::Network { allow: vec!["10.7.0.0/16".into()], ..network() };
+    let config = config::Network {
+        allow: vec!["10.7.0.0/16".into()],
+        ..network()
+    };
     let network = Network::set_up(&config, state.path(), None).await.unwrap();
     let online = network.attach(true).await.unwrap();
     let offline = network.attach(false).await.unwrap();
@@ -210,17 +281,56 @@ async fn a_vm_sends_only_as_itself_and_only_where_it_may() {
         ("its own address, to the internet", &online, mac, me, far, 1),
         ("another's address", &online, mac, other, far, 0),
         ("another's MAC", &online, offline.lease.mac(), me, far, 0),
-        ("the metadata service", &online, mac, me, Ipv4Addr::new(169, 254, 169, 254), 0),
-        ("a private network", &online, mac, me, Ipv4Addr::new(10, 1, 2, 3), 0),
-        ("a private network that is allowed", &online, mac, me, Ipv4Addr::new(10, 7, 2, 3), 1),
-        ("without the right to go out", &offline, offline.lease.mac(), other, far, 0),
-        ("to the host", &online, mac, me, Ipv4Addr::new(172, 31, 0, 1), 0),
+        (
+            "the metadata service",
+            &online,
+            mac,
+            me,
+            Ipv4Addr::new(169, 254, 169, 254),
+            0,
+        ),
+        (
+            "a private network",
+            &online,
+            mac,
+            me,
+            Ipv4Addr::new(10, 1, 2, 3),
+            0,
+        ),
+        (
+            "a private network that is allowed",
+            &online,
+            mac,
+            me,
+            Ipv4Addr::new(10, 7, 2, 3),
+            1,
+        ),
+        (
+            "without the right to go out",
+            &offline,
+            offline.lease.mac(),
+            other,
+            far,
+            0,
+        ),
+        (
+            "to the host",
+            &online,
+            mac,
+            me,
+            Ipv4Addr::new(172, 31, 0, 1),
+            0,
+        ),
     ];
     for (case, from, mac, source, to, expected) in table {
         let frame = udp(mac, bridge, source, to, 5353);
         rustix::io::write(from.tap.as_ref().unwrap(), &frame).unwrap();
         // Masqueraded: nobody outside learns a VM's address.
-        assert_eq!(sent(&uplink).await, vec![Ipv4Addr::new(8, 8, 4, 4); expected], "{case}");
+        assert_eq!(
+            sent(&uplink).await,
+            vec![Ipv4Addr::new(8, 8, 4, 4); expected],
+            "{case}"
+        );
     }
     assert!(host.recv(&mut [0; 64]).is_err(), "nothing reached the host");
     network.remove().await;

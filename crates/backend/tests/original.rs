@@ -1,5 +1,8 @@
 //! The original interface, and every bad input.
 
+// clippy exempts test functions, not what they share.
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use serde_json::json;
@@ -9,16 +12,24 @@ use support::Backend;
 async fn root_and_health_answer() {
     let backend = Backend::start().await;
     let root = backend.get("/").await;
-    assert_eq!((root.status, root.json()["service"].as_str()), (200, Some("clouded")));
+    assert_eq!(
+        (root.status, root.json()["service"].as_str()),
+        (200, Some("clouded"))
+    );
     assert_eq!(root.json()["version"], env!("CARGO_PKG_VERSION"));
     let health = backend.get("/health").await;
-    assert_eq!((health.status, health.json()), (200, json!({"status": "ok"})));
+    assert_eq!(
+        (health.status, health.json()),
+        (200, json!({"status": "ok"}))
+    );
 }
 
 #[tokio::test]
 async fn run_gives_an_id_and_status_the_result() {
     let backend = Backend::start().await;
-    let answer = backend.post("/run", json!({"language": "PY", "code": "print hello"})).await;
+    let answer = backend
+        .post("/run", json!({"language": "PY", "code": "print hello"}))
+        .await;
     assert_eq!(answer.status, 200);
     let id = answer.json()["id"].as_str().unwrap().to_owned();
     assert_eq!(
@@ -35,10 +46,19 @@ async fn every_ending_has_its_exit_code() {
         ("python", "signal 11", "done", json!(139), ""),
         ("python", "forever", "done", json!(124), ""),
         ("c", "uncompilable", "done", json!(1), "main.c:1: error\n"),
-        ("go", "print x", "error", json!(null), "no image; `cloude-initramfs build --language go`"),
+        (
+            "go",
+            "print x",
+            "error",
+            json!(null),
+            "no image; `cloude-initramfs build --language go`",
+        ),
     ];
     for (language, code, status, exit_code, stderr) in table {
-        let id = backend.post("/run", json!({"language": language, "code": code})).await.json();
+        let id = backend
+            .post("/run", json!({"language": language, "code": code}))
+            .await
+            .json();
         let result = backend.finished(id["id"].as_str().unwrap()).await;
         assert_eq!(result["status"], status, "{code}");
         assert_eq!(result["exit_code"], exit_code, "{code}");
@@ -49,16 +69,25 @@ async fn every_ending_has_its_exit_code() {
 #[tokio::test]
 async fn a_running_program_shows_what_it_printed_so_far() {
     let backend = Backend::start().await;
-    let id = backend.post("/run", json!({"language": "python", "code": "hold"})).await.json();
+    let id = backend
+        .post("/run", json!({"language": "python", "code": "hold"}))
+        .await
+        .json();
     let path = format!("/status/{}", id["id"].as_str().unwrap());
     let mut status = backend.get(&path).await.json();
     while status["stdout"] != "held\n" {
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         status = backend.get(&path).await.json();
     }
-    assert_eq!((&status["status"], &status["exit_code"]), (&json!("running"), &json!(null)));
+    assert_eq!(
+        (&status["status"], &status["exit_code"]),
+        (&json!("running"), &json!(null))
+    );
     backend.world.go_on.notify_one();
-    assert_eq!(backend.finished(id["id"].as_str().unwrap()).await["status"], "done");
+    assert_eq!(
+        backend.finished(id["id"].as_str().unwrap()).await["status"],
+        "done"
+    );
 }
 
 #[tokio::test]
@@ -66,10 +95,18 @@ async fn bad_requests_are_told_what_is_wrong() {
     let backend = Backend::start().await;
     let huge = "x".repeat(100 << 10);
     let body_over_limit = "x".repeat(2 << 20);
-    let unsupported = "unsupported language `cobol`; supported: bash, c, cpp, go, java, node, python, rust";
-    let run = |body: serde_json::Value| ("POST", "/run", Some("application/json"), body.to_string());
-    let execution =
-        |body: serde_json::Value| ("POST", "/v1/executions", Some("application/json"), body.to_string());
+    let unsupported =
+        "unsupported language `cobol`; supported: bash, c, cpp, go, java, node, python, rust";
+    let run =
+        |body: serde_json::Value| ("POST", "/run", Some("application/json"), body.to_string());
+    let execution = |body: serde_json::Value| {
+        (
+            "POST",
+            "/v1/executions",
+            Some("application/json"),
+            body.to_string(),
+        )
+    };
     let raw = |body: &str| ("POST", "/run", Some("application/json"), body.to_owned());
     let get = |path| ("GET", path, None, String::new());
     let with = |key: &str, value: serde_json::Value| {
@@ -78,49 +115,147 @@ async fn bad_requests_are_told_what_is_wrong() {
         execution(body)
     };
     let table = [
-        (run(json!({"language": "python", "code": ""})), 400, "`code` is empty"),
-        (run(json!({"language": "python", "code": " \n"})), 400, "`code` is empty"),
-        (run(json!({"language": "cobol", "code": "x"})), 400, unsupported),
-        (run(json!({"language": "", "code": "x"})), 400, "unsupported language ``"),
-        (run(json!({"language": "python"})), 400, "missing field `code`"),
-        (run(json!({"language": 3, "code": "x"})), 400, "expected a string"),
-        (run(json!({"language": "python", "code": huge})), 413, "65536 are allowed"),
+        (
+            run(json!({"language": "python", "code": ""})),
+            400,
+            "`code` is empty",
+        ),
+        (
+            run(json!({"language": "python", "code": " \n"})),
+            400,
+            "`code` is empty",
+        ),
+        (
+            run(json!({"language": "cobol", "code": "x"})),
+            400,
+            unsupported,
+        ),
+        (
+            run(json!({"language": "", "code": "x"})),
+            400,
+            "unsupported language ``",
+        ),
+        (
+            run(json!({"language": "python"})),
+            400,
+            "missing field `code`",
+        ),
+        (
+            run(json!({"language": 3, "code": "x"})),
+            400,
+            "expected a string",
+        ),
+        (
+            run(json!({"language": "python", "code": huge})),
+            413,
+            "65536 are allowed",
+        ),
         (raw(&body_over_limit), 413, "too large"),
         (raw(""), 400, "no body"),
         (raw("{\"language\": \"python\", "), 400, "EOF"),
         (raw("[]"), 400, "not what is wanted"),
         (raw("\u{fffd}"), 400, "not what is wanted"),
-        (("POST", "/run", Some("text/plain"), "{}".into()), 415, "Content-Type: application/json"),
-        (("POST", "/run", None, "{}".into()), 415, "Content-Type: application/json"),
+        (
+            ("POST", "/run", Some("text/plain"), "{}".into()),
+            415,
+            "Content-Type: application/json",
+        ),
+        (
+            ("POST", "/run", None, "{}".into()),
+            415,
+            "Content-Type: application/json",
+        ),
         (("PUT", "/run", None, String::new()), 405, "method"),
         (("DELETE", "/status/x", None, String::new()), 405, "method"),
         (get("/run"), 405, "method"),
         (get("/nothing"), 404, "nothing here"),
-        (get("/status/unknown"), 404, "there is no execution `unknown`"),
+        (
+            get("/status/unknown"),
+            404,
+            "there is no execution `unknown`",
+        ),
         (get("/status/%00%0a"), 404, "there is no execution"),
         (get("/v1/executions/unknown"), 404, "there is no execution"),
-        (with("limits", json!({"memory_mib": 1})), 400, "`limits.memory_mib` is 1 MiB"),
-        (with("limits", json!({"memory_mib": 9_000_000})), 400, "this server has 64 to"),
-        (with("limits", json!({"vcpus": 9})), 400, "it must be 1 to 8"),
+        (
+            with("limits", json!({"memory_mib": 1})),
+            400,
+            "`limits.memory_mib` is 1 MiB",
+        ),
+        (
+            with("limits", json!({"memory_mib": 9_000_000})),
+            400,
+            "this server has 64 to",
+        ),
+        (
+            with("limits", json!({"vcpus": 9})),
+            400,
+            "it must be 1 to 8",
+        ),
         (with("limits", json!({"vcpus": 900})), 400, "expected u8"),
-        (with("limits", json!({"wall_time_ms": 0})), 400, "`limits.wall_time_ms` is 0"),
-        (with("limits", json!({"wall_time_ms": 99_999_999})), 400, "`limits.wall_time_ms`"),
-        (with("limits", json!({"output_bytes": 1_u64 << 40})), 400, "`limits.output_bytes`"),
-        (with("limits", json!({"wall_tim": 1})), 400, "unknown field `wall_tim`"),
+        (
+            with("limits", json!({"wall_time_ms": 0})),
+            400,
+            "`limits.wall_time_ms` is 0",
+        ),
+        (
+            with("limits", json!({"wall_time_ms": 99_999_999})),
+            400,
+            "`limits.wall_time_ms`",
+        ),
+        (
+            with("limits", json!({"output_bytes": 1_u64 << 40})),
+            400,
+            "`limits.output_bytes`",
+        ),
+        (
+            with("limits", json!({"wall_tim": 1})),
+            400,
+            "unknown field `wall_tim`",
+        ),
         (with("sdtin", json!("x")), 400, "unknown field `sdtin`"),
-        (with("files", json!([{"path": "../x", "content": ""}])), 400, "`..`"),
-        (with("files", json!([{"path": "/etc/x", "content": ""}])), 400, "relative"),
-        (with("files", json!([{"path": "", "content": ""}])), 400, "empty"),
-        (with("files", json!([{"path": "main.py", "content": ""}])), 400, "program's own name"),
-        (with("files", json!([{"path": "a", "content": {"base64": "*"}}])), 400, "base64"),
+        (
+            with("files", json!([{"path": "../x", "content": ""}])),
+            400,
+            "`..`",
+        ),
+        (
+            with("files", json!([{"path": "/etc/x", "content": ""}])),
+            400,
+            "relative",
+        ),
+        (
+            with("files", json!([{"path": "", "content": ""}])),
+            400,
+            "empty",
+        ),
+        (
+            with("files", json!([{"path": "main.py", "content": ""}])),
+            400,
+            "program's own name",
+        ),
+        (
+            with("files", json!([{"path": "a", "content": {"base64": "*"}}])),
+            400,
+            "base64",
+        ),
         (with("args", json!(["a\u{0}b"])), 400, "zero byte"),
-        (with("env", json!({"A=B": "x"})), 400, "cannot be a variable"),
+        (
+            with("env", json!({"A=B": "x"})),
+            400,
+            "cannot be a variable",
+        ),
     ];
     for ((method, path, content_type, body), status, message) in table {
-        let headers: Vec<_> = content_type.iter().map(|value| ("content-type", *value)).collect();
+        let headers: Vec<_> = content_type
+            .iter()
+            .map(|value| ("content-type", *value))
+            .collect();
         let short: String = body.chars().take(80).collect();
         let answer = backend.send(method, path, &headers, body).await;
-        let error = answer.json()["error"].as_str().unwrap_or_default().to_owned();
+        let error = answer.json()["error"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned();
         assert_eq!(answer.status, status, "{method} {path} {short}: {error}");
         assert!(error.contains(message), "{method} {path} {short}: {error}");
     }
@@ -135,27 +270,55 @@ async fn past_its_bound_the_queue_answers_429_with_retry_after() {
     backend.alive(1).await;
     let waiting = hold().await;
     let refused = hold().await;
-    assert_eq!((running.status, waiting.status, refused.status), (200, 200, 429));
-    let retry_after: u64 = refused.headers["retry-after"].to_str().unwrap().parse().unwrap();
+    assert_eq!(
+        (running.status, waiting.status, refused.status),
+        (200, 200, 429)
+    );
+    let retry_after: u64 = refused.headers["retry-after"]
+        .to_str()
+        .unwrap()
+        .parse()
+        .unwrap();
     assert!((1..=60).contains(&retry_after));
-    assert!(refused.json()["error"].as_str().unwrap().contains("try again"));
+    assert!(
+        refused.json()["error"]
+            .as_str()
+            .unwrap()
+            .contains("try again")
+    );
     for answer in [running, waiting] {
         backend.alive(1).await;
         backend.world.go_on.notify_one();
-        assert_eq!(backend.finished(answer.json()["id"].as_str().unwrap()).await["status"], "done");
+        assert_eq!(
+            backend
+                .finished(answer.json()["id"].as_str().unwrap())
+                .await["status"],
+            "done"
+        );
     }
 }
 
 #[tokio::test]
 async fn a_draining_server_refuses_and_finishes_what_runs() {
     let backend = Backend::start().await;
-    let running = backend.post("/run", json!({"language": "python", "code": "hold"})).await.json();
+    let running = backend
+        .post("/run", json!({"language": "python", "code": "hold"}))
+        .await
+        .json();
     backend.alive(1).await;
     backend.service.drain();
-    let refused = backend.post("/run", json!({"language": "python", "code": "print x"})).await;
+    let refused = backend
+        .post("/run", json!({"language": "python", "code": "print x"}))
+        .await;
     assert_eq!(refused.status, 503);
     assert_eq!(backend.get("/health").await.status, 503);
     backend.world.go_on.notify_one();
-    backend.service.finish(std::time::Duration::from_secs(60)).await;
-    assert_eq!(backend.finished(running["id"].as_str().unwrap()).await["status"], "done");
+    backend
+        .service
+        .finish(std::time::Duration::from_secs(60))
+        .await;
+    assert_eq!(
+        backend.finished(running["id"].as_str().unwrap()).await["status"],
+        "done"
+    );
 }

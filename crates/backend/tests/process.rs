@@ -1,13 +1,21 @@
 //! The `clouded` program: flags, configuration, lock, signals.
 
+// clippy exempts test functions, not what they share.
+#![allow(clippy::unwrap_used)]
+
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
 fn clouded() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_clouded"));
-    command.env_clear().env("HOME", "/nonexistent").env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
-    command.arg("--languages").arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../languages"));
+    command
+        .env_clear()
+        .env("HOME", "/nonexistent")
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+    command
+        .arg("--languages")
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../languages"));
     command
 }
 
@@ -16,7 +24,9 @@ fn startable(state: &Path, bridge: &str) -> Command {
     let file = state.join("file");
     std::fs::write(&file, "").unwrap();
     let mut command = clouded();
-    command.args(["--listen", "127.0.0.1:0", "--state-dir"]).arg(state.join("state"));
+    command
+        .args(["--listen", "127.0.0.1:0", "--state-dir"])
+        .arg(state.join("state"));
     for flag in ["--kernel", "--agent", "--worker"] {
         command.arg(flag).arg(&file);
     }
@@ -46,7 +56,11 @@ fn listening(child: &mut Child) -> String {
 fn flags_go_over_the_environment_and_that_over_the_file() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("clouded.toml");
-    std::fs::write(&file, "listen = '127.0.0.1:1'\nkernel = '/file'\n[images]\ndir = '/file'\n").unwrap();
+    std::fs::write(
+        &file,
+        "listen = '127.0.0.1:1'\nkernel = '/file'\n[images]\ndir = '/file'\n",
+    )
+    .unwrap();
     let output = clouded()
         .args(["--check", "--listen", "127.0.0.1:3", "--config"])
         .arg(&file)
@@ -57,7 +71,10 @@ fn flags_go_over_the_environment_and_that_over_the_file() {
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{}", stderr(&output));
     assert!(text.contains("listen = \"127.0.0.1:3\""), "{text}");
-    assert!(text.contains("kernel = \"/environment\"") && text.contains("dir = \"/file\""), "{text}");
+    assert!(
+        text.contains("kernel = \"/environment\"") && text.contains("dir = \"/file\""),
+        "{text}"
+    );
 }
 
 #[test]
@@ -65,20 +82,38 @@ fn a_wrong_configuration_is_refused_with_the_way_out() {
     let dir = tempfile::tempdir().unwrap();
     let typo = dir.path().join("typo.toml");
     std::fs::write(&typo, "[vm]\nmemroy_mib = 1\n").unwrap();
-    let table: [(&[&str], &[(&str, &str)], &str); 5] = [
+    type Variables = &'static [(&'static str, &'static str)];
+    let table: [(&[&str], Variables, &str); 5] = [
         (&["--config", typo.to_str().unwrap()], &[], "memroy_mib"),
         (&["--config", "/nonexistent.toml"], &[], "/nonexistent.toml"),
-        (&["--languages", "/nonexistent"], &[], "LANGUAGES_CONFIG_PATH"),
-        (&[], &[("BACKEND_SERVER_ADDR", "here")], "BACKEND_SERVER_ADDR"),
+        (
+            &["--languages", "/nonexistent"],
+            &[],
+            "LANGUAGES_CONFIG_PATH",
+        ),
+        (
+            &[],
+            &[("BACKEND_SERVER_ADDR", "here")],
+            "BACKEND_SERVER_ADDR",
+        ),
         (&[], &[("IP_RANGE", "10.0.0.0")], "IP_MASK"),
     ];
     for (flags, variables, message) in table {
         // The flag `--languages` may be given once.
         let mut command = Command::new(env!("CARGO_BIN_EXE_clouded"));
         command.env_clear().current_dir(env!("CARGO_MANIFEST_DIR"));
-        let output = command.arg("--check").args(flags).envs(variables.iter().copied()).output().unwrap();
+        let output = command
+            .arg("--check")
+            .args(flags)
+            .envs(variables.iter().copied())
+            .output()
+            .unwrap();
         assert_eq!(output.status.code(), Some(1), "{message}");
-        assert!(stderr(&output).contains(message), "{message}: {}", stderr(&output));
+        assert!(
+            stderr(&output).contains(message),
+            "{message}: {}",
+            stderr(&output)
+        );
     }
 }
 
@@ -88,7 +123,13 @@ fn a_missing_kernel_names_what_fetches_one() {
     let file = dir.path().join("file");
     std::fs::write(&file, "").unwrap();
     let output = clouded()
-        .args(["--kernel", "/nonexistent", "--listen", "127.0.0.1:0", "--agent"])
+        .args([
+            "--kernel",
+            "/nonexistent",
+            "--listen",
+            "127.0.0.1:0",
+            "--agent",
+        ])
         .arg(&file)
         .arg("--worker")
         .arg(&file)
@@ -98,7 +139,11 @@ fn a_missing_kernel_names_what_fetches_one() {
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(1));
-    assert!(stderr(&output).contains("kernel/fetch"), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains("kernel/fetch"),
+        "{}",
+        stderr(&output)
+    );
 }
 
 #[test]
@@ -108,19 +153,35 @@ fn a_second_clouded_with_the_same_state_is_refused_and_a_signal_ends_the_first()
     let address = listening(&mut first);
 
     let mut stream = std::net::TcpStream::connect(&address).unwrap();
-    std::io::Write::write_all(&mut stream, b"GET /health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
-        .unwrap();
+    std::io::Write::write_all(
+        &mut stream,
+        b"GET /health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
+    )
+    .unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
-    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("\"ok\""), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 200") && answer.contains("\"ok\""),
+        "{answer}"
+    );
 
     let second = startable(dir.path(), "cltest1").output().unwrap();
     assert_eq!(second.status.code(), Some(1));
-    assert!(stderr(&second).contains("another clouded"), "{}", stderr(&second));
+    assert!(
+        stderr(&second).contains("another clouded"),
+        "{}",
+        stderr(&second)
+    );
 
-    let kill = Command::new("kill").arg(first.id().to_string()).status().unwrap();
+    let kill = Command::new("kill")
+        .arg(first.id().to_string())
+        .status()
+        .unwrap();
     assert!(kill.success());
-    assert!(first.wait().unwrap().success(), "SIGTERM is an ordinary end");
+    assert!(
+        first.wait().unwrap().success(),
+        "SIGTERM is an ordinary end"
+    );
 }
 
 #[test]
@@ -129,17 +190,30 @@ fn after_kill_9_the_state_is_free_and_what_was_accepted_is_still_known() {
     let images = dir.path().join("images");
     let command = || {
         let mut command = startable(dir.path(), "cltest2");
-        command.arg("--images").arg(&images).env("CLOUDE_IMAGES_AUTO_BUILD", "false");
+        command
+            .arg("--images")
+            .arg(&images)
+            .env("CLOUDE_IMAGES_AUTO_BUILD", "false");
         command
     };
     let mut first = command().spawn().unwrap();
     let address = listening(&mut first);
     let body = r#"{"language":"python","code":"print(1)"}"#;
-    let answer = request(&address, &format!(
-        "POST /run HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
-        body.len()
-    ));
-    let id = answer.split("\"id\":\"").nth(1).unwrap().split('"').next().unwrap().to_owned();
+    let answer = request(
+        &address,
+        &format!(
+            "POST /run HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        ),
+    );
+    let id = answer
+        .split("\"id\":\"")
+        .nth(1)
+        .unwrap()
+        .split('"')
+        .next()
+        .unwrap()
+        .to_owned();
     first.kill().unwrap();
     first.wait().unwrap();
 
@@ -154,8 +228,14 @@ fn after_kill_9_the_state_is_free_and_what_was_accepted_is_still_known() {
         std::thread::sleep(std::time::Duration::from_millis(10));
         status = request(&address, &get);
     }
-    assert!(status.contains("cloude-initramfs build --language python"), "{status}");
-    Command::new("kill").arg(second.id().to_string()).status().unwrap();
+    assert!(
+        status.contains("cloude-initramfs build --language python"),
+        "{status}"
+    );
+    Command::new("kill")
+        .arg(second.id().to_string())
+        .status()
+        .unwrap();
     assert!(second.wait().unwrap().success());
 }
 

@@ -19,12 +19,18 @@ pub fn apply(config: &mut Config, get: &dyn Fn(&str) -> Option<String>) -> Resul
     env.set("CLOUDE_STATE_DIR", &mut config.state_dir)?;
     env.set("CLOUDE_AGENT_TRANSPORT", &mut config.agent.transport)?;
     env.set("CLOUDE_AGENT_BINARY", &mut config.agent.binary)?;
-    env.set("CLOUDE_AGENT_BOOT_TIMEOUT_MS", &mut config.agent.boot_timeout_ms)?;
+    env.set(
+        "CLOUDE_AGENT_BOOT_TIMEOUT_MS",
+        &mut config.agent.boot_timeout_ms,
+    )?;
     env.set("CLOUDE_IMAGES_SOURCE", &mut config.images.source)?;
     env.flag("CLOUDE_IMAGES_AUTO_BUILD", &mut config.images.auto_build)?;
     env.set("CLOUDE_VM_WORKER", &mut config.vm.worker)?;
     env.set("CLOUDE_VM_MAX_CONCURRENT", &mut config.vm.max_concurrent)?;
-    env.set("CLOUDE_VM_MEMORY_BUDGET_MIB", &mut config.vm.memory_budget_mib)?;
+    env.set(
+        "CLOUDE_VM_MEMORY_BUDGET_MIB",
+        &mut config.vm.memory_budget_mib,
+    )?;
     env.set("CLOUDE_VM_KERNEL_ARGS", &mut config.vm.kernel_args)?;
     env.set("CLOUDE_QUEUE_CAPACITY", &mut config.queue.capacity)?;
     env.set("CLOUDE_WALL_TIME_MS", &mut config.limits.wall_time_ms)?;
@@ -47,23 +53,33 @@ impl Env<'_> {
     where
         T::Err: std::fmt::Display,
     {
-        let Some(value) = self.value(name) else { return Ok(()) };
-        *into = value.parse().map_err(|error: T::Err| ConfigError::Variable {
-            name,
-            value: value.clone(),
-            reason: error.to_string(),
-        })?;
+        let Some(value) = self.value(name) else {
+            return Ok(());
+        };
+        *into = value
+            .parse()
+            .map_err(|error: T::Err| ConfigError::Variable {
+                name,
+                value: value.clone(),
+                reason: error.to_string(),
+            })?;
         Ok(())
     }
 
     fn flag(&self, name: &'static str, into: &mut bool) -> Result<(), ConfigError> {
-        let Some(value) = self.value(name) else { return Ok(()) };
+        let Some(value) = self.value(name) else {
+            return Ok(());
+        };
         *into = match value.trim().to_ascii_lowercase().as_str() {
             "1" | "true" | "yes" | "on" => true,
             "0" | "false" | "no" | "off" => false,
             _ => {
                 let reason = "use `true` or `false`".to_owned();
-                return Err(ConfigError::Variable { name, value, reason });
+                return Err(ConfigError::Variable {
+                    name,
+                    value,
+                    reason,
+                });
             }
         };
         Ok(())
@@ -76,7 +92,13 @@ impl Env<'_> {
             config.network.mask = None;
         }
         if let Some(mask) = self.value("IP_MASK") {
-            let addresses = config.network.range.split('/').next().unwrap_or_default().to_owned();
+            let addresses = config
+                .network
+                .range
+                .split('/')
+                .next()
+                .unwrap_or_default()
+                .to_owned();
             config.network.range = addresses;
             config.network.mask = Some(mask);
         }
@@ -91,7 +113,9 @@ impl FromStr for ImageSource {
             "auto" => Ok(ImageSource::Auto),
             "registry" => Ok(ImageSource::Registry),
             "debian" => Ok(ImageSource::Debian),
-            other => Err(format!("`{other}` is no image source; use `auto`, `registry` or `debian`")),
+            other => Err(format!(
+                "`{other}` is no image source; use `auto`, `registry` or `debian`"
+            )),
         }
     }
 }
@@ -104,7 +128,9 @@ mod tests {
     fn with(vars: &[(&str, &str)]) -> Result<Config, ConfigError> {
         let mut config = Config::default();
         apply(&mut config, &|name| {
-            vars.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
+            vars.iter()
+                .find(|(key, _)| *key == name)
+                .map(|(_, value)| (*value).to_owned())
         })?;
         Ok(config)
     }
@@ -136,9 +162,16 @@ mod tests {
 
     #[test]
     fn a_bad_value_names_the_variable() {
-        let error = with(&[("BACKEND_SERVER_ADDR", "nowhere")]).unwrap_err().to_string();
-        assert!(error.contains("BACKEND_SERVER_ADDR") && error.contains("nowhere"), "{error}");
-        let error = with(&[("VM_LOG_GUEST_CONSOLE", "maybe")]).unwrap_err().to_string();
+        let error = with(&[("BACKEND_SERVER_ADDR", "nowhere")])
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("BACKEND_SERVER_ADDR") && error.contains("nowhere"),
+            "{error}"
+        );
+        let error = with(&[("VM_LOG_GUEST_CONSOLE", "maybe")])
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("VM_LOG_GUEST_CONSOLE"), "{error}");
     }
 

@@ -290,7 +290,11 @@ impl Default for Network {
 
 impl Default for Store {
     fn default() -> Self {
-        Store { keep_hours: 168, keep_jobs: 100_000, cache_bytes: 64 << 20 }
+        Store {
+            keep_hours: 168,
+            keep_jobs: 100_000,
+            cache_bytes: 64 << 20,
+        }
     }
 }
 
@@ -303,10 +307,14 @@ impl Default for Shutdown {
 impl Config {
     /// Reads a TOML file over the defaults.
     pub fn from_file(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        toml::from_str(&text)
-            .map_err(|source| ConfigError::Parse { path: path.to_owned(), source: Box::new(source) })
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        toml::from_str(&text).map_err(|source| ConfigError::Parse {
+            path: path.to_owned(),
+            source: Box::new(source),
+        })
     }
 
     /// The file that `path` names; without one, [`DEFAULT_FILE`] if it exists, else the defaults.

@@ -30,7 +30,11 @@ pub fn state_dir() -> PathBuf {
 pub fn kernel() -> PathBuf {
     let kernels = cache_dir().join("kernels");
     let tuned = kernels.join("tuned");
-    if tuned.join("vmlinux").exists() { tuned } else { kernels.join("stock") }
+    if tuned.join("vmlinux").exists() {
+        tuned
+    } else {
+        kernels.join("stock")
+    }
 }
 
 fn exe_dir() -> PathBuf {

@@ -50,7 +50,14 @@ pub enum ConfigError {
 }
 
 fn check(ok: bool, key: &'static str, reason: impl Into<String>) -> Result<(), ConfigError> {
-    if ok { Ok(()) } else { Err(ConfigError::Value { key, reason: reason.into() }) }
+    if ok {
+        Ok(())
+    } else {
+        Err(ConfigError::Value {
+            key,
+            reason: reason.into(),
+        })
+    }
 }
 
 impl Config {
@@ -58,20 +65,39 @@ impl Config {
     pub fn validate(&self) -> Result<(), ConfigError> {
         let (vm, limits) = (&self.vm, &self.limits);
         check((1..=8).contains(&vm.vcpus), "vm.vcpus", "must be 1 to 8")?;
-        check(vm.memory_mib >= 64, "vm.memory_mib", "must be at least 64 MiB")?;
+        check(
+            vm.memory_mib >= 64,
+            "vm.memory_mib",
+            "must be at least 64 MiB",
+        )?;
         check(
             vm.max_memory_mib >= vm.memory_mib,
             "vm.max_memory_mib",
             format!("must be at least `vm.memory_mib` ({})", vm.memory_mib),
         )?;
-        check(self.queue.capacity >= 1, "queue.capacity", "must be at least 1")?;
+        check(
+            self.queue.capacity >= 1,
+            "queue.capacity",
+            "must be at least 1",
+        )?;
         check(
             limits.body_bytes >= limits.code_bytes,
             "limits.body_bytes",
-            format!("must be at least `limits.code_bytes` ({})", limits.code_bytes),
+            format!(
+                "must be at least `limits.code_bytes` ({})",
+                limits.code_bytes
+            ),
         )?;
-        check(limits.wall_time_ms >= 1, "limits.wall_time_ms", "must be at least 1")?;
-        check(limits.compile_time_ms >= 1, "limits.compile_time_ms", "must be at least 1")?;
+        check(
+            limits.wall_time_ms >= 1,
+            "limits.wall_time_ms",
+            "must be at least 1",
+        )?;
+        check(
+            limits.compile_time_ms >= 1,
+            "limits.compile_time_ms",
+            "must be at least 1",
+        )?;
         check(
             limits.max_wall_time_ms >= limits.wall_time_ms.max(limits.compile_time_ms),
             "limits.max_wall_time_ms",
@@ -80,9 +106,16 @@ impl Config {
         check(
             limits.max_output_bytes >= limits.output_bytes,
             "limits.max_output_bytes",
-            format!("must be at least `limits.output_bytes` ({})", limits.output_bytes),
+            format!(
+                "must be at least `limits.output_bytes` ({})",
+                limits.output_bytes
+            ),
         )?;
-        check(self.agent.boot_timeout_ms >= 1, "agent.boot_timeout_ms", "must be at least 1")?;
+        check(
+            self.agent.boot_timeout_ms >= 1,
+            "agent.boot_timeout_ms",
+            "must be at least 1",
+        )?;
         self.validate_network()
     }
 
@@ -93,7 +126,9 @@ impl Config {
         check(
             !name.is_empty()
                 && name.len() <= 15
-                && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+                && name
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
                 && !name.starts_with('-'),
             "network.bridge",
             "must be 1 to 15 letters, digits, `-` or `_`",
@@ -122,13 +157,16 @@ mod tests {
 
     #[test]
     fn a_value_out_of_range_is_refused_by_its_key() {
-        let table: [(&str, fn(&mut Config)); 7] = [
+        type Spoil = fn(&mut Config);
+        let table: [(&str, Spoil); 7] = [
             ("vm.vcpus", |c| c.vm.vcpus = 9),
             ("vm.max_memory_mib", |c| c.vm.max_memory_mib = 100),
             ("queue.capacity", |c| c.queue.capacity = 0),
             ("limits.body_bytes", |c| c.limits.body_bytes = 1),
             ("network.bridge", |c| c.network.bridge = "a b".into()),
-            ("network.allow", |c| c.network.allow = vec!["10.0.0.0/40".into()]),
+            ("network.allow", |c| {
+                c.network.allow = vec!["10.0.0.0/40".into()]
+            }),
             ("network.range", |c| c.network.range = "10.0.0.0".into()),
         ];
         for (key, spoil) in table {

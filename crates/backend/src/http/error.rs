@@ -21,7 +21,11 @@ pub struct ApiError {
 
 impl ApiError {
     pub fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        ApiError { status, message: message.into(), retry_after_s: None }
+        ApiError {
+            status,
+            message: message.into(),
+            retry_after_s: None,
+        }
     }
 
     pub fn unknown(id: &str) -> Self {
@@ -30,10 +34,14 @@ impl ApiError {
     }
 
     pub fn into_http(self) -> Response<Body> {
-        let body = Json(ErrorBody { error: self.message });
+        let body = Json(ErrorBody {
+            error: self.message,
+        });
         let mut response = (self.status, body).into_response();
         if let Some(seconds) = self.retry_after_s {
-            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+            response
+                .headers_mut()
+                .insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
     }
@@ -55,7 +63,11 @@ impl From<SubmitError> for ApiError {
             SubmitError::Draining => (StatusCode::SERVICE_UNAVAILABLE, Some(5)),
             SubmitError::Store(error) => return error.into(),
         };
-        ApiError { status, message, retry_after_s }
+        ApiError {
+            status,
+            message,
+            retry_after_s,
+        }
     }
 }
 
@@ -63,6 +75,9 @@ impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         // The client can do nothing with the details; whoever runs the server can.
         tracing::error!(%error, "the job store");
-        ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "the job store failed; see the server's log")
+        ApiError::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "the job store failed; see the server's log",
+        )
     }
 }

@@ -50,7 +50,9 @@ pub async fn read(
 }
 
 /// `GET /v1/languages`
-pub async fn languages(State(service): State<Service>) -> Result<Json<Vec<LanguageInfo>>, ApiError> {
+pub async fn languages(
+    State(service): State<Service>,
+) -> Result<Json<Vec<LanguageInfo>>, ApiError> {
     Ok(Json(service.languages()))
 }
 
@@ -79,14 +81,18 @@ fn streamed(follower: Follower, hang_up: HangUp) -> Response {
         Some((Ok::<_, Infallible>(line(&event)), (follower, hang_up)))
     });
     let mut response = Response::new(Body::from_stream(lines));
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(NDJSON));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(NDJSON));
     response
 }
 
 fn line(event: &ExecutionEvent) -> Bytes {
     let mut line = serde_json::to_vec(event).unwrap_or_else(|error| {
         // Nothing in an event can fail to be JSON; a client must still be told if it does.
-        serde_json::json!({"error": error.to_string()}).to_string().into_bytes()
+        serde_json::json!({"error": error.to_string()})
+            .to_string()
+            .into_bytes()
     });
     line.push(b'\n');
     line.into()

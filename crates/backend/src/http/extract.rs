@@ -23,26 +23,45 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for ApiJson<T> {
                 "send the header `Content-Type: application/json`",
             ));
         }
-        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| {
-            let message = match rejection.status() {
-                StatusCode::PAYLOAD_TOO_LARGE => "the request's body is too large".to_owned(),
-                _ => rejection.body_text(),
-            };
-            ApiError::new(rejection.status(), message)
-        })?;
+        let bytes = Bytes::from_request(request, state)
+            .await
+            .map_err(|rejection| {
+                let message = match rejection.status() {
+                    StatusCode::PAYLOAD_TOO_LARGE => "the request's body is too large".to_owned(),
+                    _ => rejection.body_text(),
+                };
+                ApiError::new(rejection.status(), message)
+            })?;
         if bytes.is_empty() {
-            return Err(ApiError::new(StatusCode::BAD_REQUEST, "the request has no body; send a JSON object"));
+            return Err(ApiError::new(
+                StatusCode::BAD_REQUEST,
+                "the request has no body; send a JSON object",
+            ));
         }
-        serde_json::from_slice(&bytes).map(ApiJson).map_err(|error| {
-            ApiError::new(StatusCode::BAD_REQUEST, format!("the body is not what is wanted: {error}"))
-        })
+        serde_json::from_slice(&bytes)
+            .map(ApiJson)
+            .map_err(|error| {
+                ApiError::new(
+                    StatusCode::BAD_REQUEST,
+                    format!("the body is not what is wanted: {error}"),
+                )
+            })
     }
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
-    let Some(value) = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()) else {
+    let Some(value) = headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+    else {
         return false;
     };
-    let essence = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
+    let essence = value
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .to_ascii_lowercase();
+    essence == "application/json"
+        || (essence.starts_with("application/") && essence.ends_with("+json"))
 }

@@ -27,14 +27,25 @@ pub fn router(service: Service, body_bytes: usize) -> Router {
         .route("/v1/executions", post(executions::create))
         .route("/v1/executions/{id}", get(executions::read))
         .route("/v1/languages", get(executions::languages))
-        .fallback(|| async { ApiError::new(StatusCode::NOT_FOUND, "there is nothing here; see docs/api.md") })
+        .fallback(|| async {
+            ApiError::new(
+                StatusCode::NOT_FOUND,
+                "there is nothing here; see docs/api.md",
+            )
+        })
         .method_not_allowed_fallback(|| async {
-            ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "this path does not take that method")
+            ApiError::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "this path does not take that method",
+            )
         })
         .layer(DefaultBodyLimit::max(body_bytes))
         .layer(CatchPanicLayer::custom(|_| {
-            ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "an error of the server's own")
-                .into_http()
+            ApiError::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "an error of the server's own",
+            )
+            .into_http()
         }))
         .with_state(service)
 }

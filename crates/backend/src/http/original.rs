@@ -19,7 +19,10 @@ pub async fn root() -> Json<Value> {
 pub async fn health(State(service): State<Service>) -> (StatusCode, Json<Value>) {
     match service.is_draining() {
         false => (StatusCode::OK, Json(json!({"status": "ok"}))),
-        true => (StatusCode::SERVICE_UNAVAILABLE, Json(json!({"status": "draining"}))),
+        true => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            Json(json!({"status": "draining"})),
+        ),
     }
 }
 
@@ -28,7 +31,11 @@ pub async fn run(
     State(service): State<Service>,
     ApiJson(RunRequest { language, code }): ApiJson<RunRequest>,
 ) -> Result<Json<RunResponse>, ApiError> {
-    let request = ExecutionRequest { language, code, ..ExecutionRequest::default() };
+    let request = ExecutionRequest {
+        language,
+        code,
+        ..ExecutionRequest::default()
+    };
     let job = service.submit(request, Client::Leaves).await?;
     Ok(Json(RunResponse { id: job.id.clone() }))
 }

@@ -21,7 +21,12 @@ const HEADERS: Duration = Duration::from_secs(15);
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves until `stop`, then lets requests that are under way finish until `abort`.
-pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken, abort: CancellationToken) {
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    stop: CancellationToken,
+    abort: CancellationToken,
+) {
     let graceful = GracefulShutdown::new();
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
@@ -31,7 +36,9 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
             accepted = accept(&listener, &places) => accepted,
         };
         match accepted {
-            Ok((stream, place)) => connection(stream, place, router.clone(), &graceful, abort.clone()),
+            Ok((stream, place)) => {
+                connection(stream, place, router.clone(), &graceful, abort.clone())
+            }
             Err(error) => {
                 tracing::warn!(%error, "accepting a connection");
                 tokio::time::sleep(PAUSE).await;
@@ -49,7 +56,10 @@ async fn accept(
     listener: &TcpListener,
     places: &Arc<Semaphore>,
 ) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
-    let place = Arc::clone(places).acquire_owned().await.map_err(io::Error::other)?;
+    let place = Arc::clone(places)
+        .acquire_owned()
+        .await
+        .map_err(io::Error::other)?;
     let (stream, _) = listener.accept().await?;
     Ok((stream, place))
 }

@@ -47,7 +47,11 @@ pub enum Refused {
 }
 
 fn ensure(ok: bool, message: impl FnOnce() -> String) -> Result<(), Refused> {
-    if ok { Ok(()) } else { Err(Refused::Invalid(message())) }
+    if ok {
+        Ok(())
+    } else {
+        Err(Refused::Invalid(message()))
+    }
 }
 
 /// Checks a request against the configuration, and turns it into what the agent gets.
@@ -61,11 +65,17 @@ pub fn admit(
     ensure(!request.code.trim().is_empty(), || "`code` is empty".into())?;
     let language = languages.find(&request.language).ok_or_else(|| {
         let supported = languages.supported();
-        Refused::Invalid(format!("unsupported language `{}`; supported: {supported}", request.language))
+        Refused::Invalid(format!(
+            "unsupported language `{}`; supported: {supported}",
+            request.language
+        ))
     })?;
     let bytes = size(request);
     if bytes > config.limits.code_bytes {
-        return Err(Refused::TooLarge { bytes, limit: config.limits.code_bytes });
+        return Err(Refused::TooLarge {
+            bytes,
+            limit: config.limits.code_bytes,
+        });
     }
     check_texts(request)?;
     check_files(request, language)?;
@@ -75,13 +85,26 @@ pub fn admit(
     let (vcpus, memory_mib) = machine(request, language, config, memory_budget_mib)?;
     let execute = execute_request(id, request, language, &config.limits)?;
     let language = Arc::clone(language);
-    Ok(Admitted { language, vcpus, memory_mib, network: request.network, execute, bytes })
+    Ok(Admitted {
+        language,
+        vcpus,
+        memory_mib,
+        network: request.network,
+        execute,
+        bytes,
+    })
 }
 
 fn size(request: &ExecutionRequest) -> usize {
-    let files = request.files.iter().map(|file| file.path.len() + file.content.0.len());
+    let files = request
+        .files
+        .iter()
+        .map(|file| file.path.len() + file.content.0.len());
     let args = request.args.iter().map(String::len);
-    let env = request.env.iter().map(|(name, value)| name.len() + value.len());
+    let env = request
+        .env
+        .iter()
+        .map(|(name, value)| name.len() + value.len());
     request.code.len() + request.stdin.0.len() + files.chain(args).chain(env).sum::<usize>()
 }
 
@@ -91,14 +114,23 @@ fn check_texts(request: &ExecutionRequest) -> Result<(), Refused> {
     })?;
     for (name, value) in &request.env {
         let valid = !name.is_empty() && !name.contains(['=', '\0']) && !value.contains('\0');
-        ensure(valid, || format!("`env` holds `{}`, which cannot be a variable", name.escape_debug()))?;
+        ensure(valid, || {
+            format!(
+                "`env` holds `{}`, which cannot be a variable",
+                name.escape_debug()
+            )
+        })?;
     }
     Ok(())
 }
 
 fn check_files(request: &ExecutionRequest, language: &Language) -> Result<(), Refused> {
     ensure(request.files.len() < MAX_FILES, || {
-        format!("`files` has {}, at most {} are allowed", request.files.len(), MAX_FILES - 1)
+        format!(
+            "`files` has {}, at most {} are allowed",
+            request.files.len(),
+            MAX_FILES - 1
+        )
     })?;
     let mut seen = HashSet::from([language.file.as_str()]);
     for file in &request.files {
@@ -131,7 +163,10 @@ pub fn check_path(path: &str) -> Result<(), String> {
         return Err("a path must be relative to the work directory".into());
     }
     // NAME_MAX of the same file.
-    if path.split('/').any(|part| part.is_empty() || part == "." || part == ".." || part.len() > 255) {
+    if path
+        .split('/')
+        .any(|part| part.is_empty() || part == "." || part == ".." || part.len() > 255)
+    {
         return Err("a path must not hold `.`, `..`, empty names or names over 255 bytes".into());
     }
     Ok(())
@@ -143,13 +178,23 @@ fn machine(
     config: &Config,
     budget_mib: u64,
 ) -> Result<(u8, u64), Refused> {
-    let vcpus = request.limits.vcpus.or(language.machine.vcpus).unwrap_or(config.vm.vcpus);
-    ensure((1..=8).contains(&vcpus), || format!("`limits.vcpus` is {vcpus}, it must be 1 to 8"))?;
+    let vcpus = request
+        .limits
+        .vcpus
+        .or(language.machine.vcpus)
+        .unwrap_or(config.vm.vcpus);
+    ensure((1..=8).contains(&vcpus), || {
+        format!("`limits.vcpus` is {vcpus}, it must be 1 to 8")
+    })?;
     let default = language.machine.memory_mib.unwrap_or(config.vm.memory_mib);
     let memory = request.limits.memory_mib.unwrap_or(default);
     let most = config.vm.max_memory_mib.max(default).min(budget_mib);
     ensure((64..=most).contains(&memory), || {
-        let what = if request.limits.memory_mib.is_some() { "`limits.memory_mib`" } else { "the VM's memory" };
+        let what = if request.limits.memory_mib.is_some() {
+            "`limits.memory_mib`"
+        } else {
+            "the VM's memory"
+        };
         format!("{what} is {memory} MiB, this server has 64 to {most}")
     })?;
     Ok((vcpus, memory))
@@ -164,27 +209,54 @@ fn execute_request(
     let wanted = &request.limits;
     let output = wanted.output_bytes.unwrap_or(limits.output_bytes);
     ensure(output <= limits.max_output_bytes, || {
-        format!("`limits.output_bytes` is {output}, at most {} are allowed", limits.max_output_bytes)
+        format!(
+            "`limits.output_bytes` is {output}, at most {} are allowed",
+            limits.max_output_bytes
+        )
     })?;
     let stage = |command: &Command, name, wanted: Option<u64>, default: u64| {
         let time = wanted.or(command.wall_time_ms).unwrap_or(default);
         // A language's own limit may be above what requests may ask for.
-        let most = limits.max_wall_time_ms.max(command.wall_time_ms.unwrap_or(0));
+        let most = limits
+            .max_wall_time_ms
+            .max(command.wall_time_ms.unwrap_or(0));
         ensure((1..=most).contains(&time), || {
             format!("`limits.{name}` is {time}, it must be 1 to {most}")
         })?;
-        Ok::<_, Refused>(Stage { argv: command.command.clone(), wall_time_ms: time, output_bytes: output })
+        Ok::<_, Refused>(Stage {
+            argv: command.command.clone(),
+            wall_time_ms: time,
+            output_bytes: output,
+        })
     };
     let compile = language.compile.as_ref();
     let compile = compile
-        .map(|c| stage(c, "compile_time_ms", wanted.compile_time_ms, limits.compile_time_ms))
+        .map(|c| {
+            stage(
+                c,
+                "compile_time_ms",
+                wanted.compile_time_ms,
+                limits.compile_time_ms,
+            )
+        })
         .transpose()?;
-    let mut run = stage(&language.run, "wall_time_ms", wanted.wall_time_ms, limits.wall_time_ms)?;
+    let mut run = stage(
+        &language.run,
+        "wall_time_ms",
+        wanted.wall_time_ms,
+        limits.wall_time_ms,
+    )?;
     run.argv.extend(request.args.iter().cloned());
-    let code = File { path: language.file.clone(), content: request.code.clone().into(), mode: None };
+    let code = File {
+        path: language.file.clone(),
+        content: request.code.clone().into(),
+        mode: None,
+    };
     Ok(ExecuteRequest {
         id: id.to_owned(),
-        files: std::iter::once(code).chain(request.files.iter().cloned()).collect(),
+        files: std::iter::once(code)
+            .chain(request.files.iter().cloned())
+            .collect(),
         compile,
         run,
         stdin: request.stdin.clone(),

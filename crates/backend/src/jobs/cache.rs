@@ -27,7 +27,10 @@ struct State {
 impl Cache {
     /// Keeps finished executions up to so many bytes.
     pub fn new(limit: usize) -> Self {
-        Cache { limit, state: Mutex::default() }
+        Cache {
+            limit,
+            state: Mutex::default(),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -50,13 +53,14 @@ impl Cache {
     pub fn finished(&self, execution: &Execution) {
         let compile = execution.compile.as_ref();
         let compile_bytes = compile.map_or(0, |c| c.stdout.0.len() + c.stderr.0.len());
-        let bytes =
-            OVERHEAD + execution.stdout.0.len() + execution.stderr.0.len() + compile_bytes;
+        let bytes = OVERHEAD + execution.stdout.0.len() + execution.stderr.0.len() + compile_bytes;
         let mut state = self.lock();
         state.bytes += bytes;
         state.finished.push_back((execution.id.clone(), bytes));
         while state.bytes > self.limit {
-            let Some((oldest, bytes)) = state.finished.pop_front() else { break };
+            let Some((oldest, bytes)) = state.finished.pop_front() else {
+                break;
+            };
             state.bytes -= bytes;
             state.jobs.remove(&oldest);
         }

@@ -46,8 +46,11 @@ struct Progress {
 
 impl Job {
     fn new(id: String, language: String, streamed: bool, cancel: CancellationToken) -> Self {
-        let progress =
-            Progress { status: Status::Pending, transcript: Transcript::default(), result: None };
+        let progress = Progress {
+            status: Status::Pending,
+            transcript: Transcript::default(),
+            result: None,
+        };
         Job {
             id,
             language,
@@ -137,7 +140,9 @@ impl Follower {
         match self.stage {
             Stage::Accepted => {
                 self.stage = Stage::Output;
-                return Some(ExecutionEvent::Accepted { id: self.job.id.clone() });
+                return Some(ExecutionEvent::Accepted {
+                    id: self.job.id.clone(),
+                });
             }
             Stage::Ended => return None,
             Stage::Output => {}
@@ -157,6 +162,8 @@ impl Follower {
         }
         let result = progress.result.as_ref()?;
         self.stage = Stage::Ended;
-        Some(ExecutionEvent::Result(Box::new(outcome::without_output(result))))
+        Some(ExecutionEvent::Result(Box::new(outcome::without_output(
+            result,
+        ))))
     }
 }

@@ -33,13 +33,22 @@ impl Ending<'_> {
     pub fn execution(self) -> Execution {
         let (result, death) = match self.result {
             Ok(result) => (result, None),
-            Err(death) => (ExecuteResult { compile: None, run: None }, Some(death)),
+            Err(death) => (
+                ExecuteResult {
+                    compile: None,
+                    run: None,
+                },
+                Some(death),
+            ),
         };
         let transcript = self.transcript;
         let mut take = |stage, stream| transcript.take(stage, stream);
         let deciding = result.run.as_ref().or(result.compile.as_ref());
         let (cause, error) = verdict(deciding, death);
-        let ours = matches!(cause, Cause::Infrastructure | Cause::GuestPanic | Cause::Cancelled);
+        let ours = matches!(
+            cause,
+            Cause::Infrastructure | Cause::GuestPanic | Cause::Cancelled
+        );
         let stage_us = |stage: &Option<StageResult>| stage.as_ref().map_or(0, |s| s.wall_time_us);
         let timings = Timings {
             compile_us: stage_us(&result.compile),
@@ -76,10 +85,16 @@ fn verdict(deciding: Option<&StageResult>, death: Option<Death>) -> (Cause, Opti
     match deciding {
         Some(stage) if stage.cause == Cause::Infrastructure => {
             let message = stage.message.clone();
-            (stage.cause, Some(message.unwrap_or_else(|| "the agent could not run the program".into())))
+            (
+                stage.cause,
+                Some(message.unwrap_or_else(|| "the agent could not run the program".into())),
+            )
         }
         Some(stage) => (stage.cause, None),
-        None => (Cause::Infrastructure, Some("the agent reported no stage".into())),
+        None => (
+            Cause::Infrastructure,
+            Some("the agent reported no stage".into()),
+        ),
     }
 }
 
@@ -91,7 +106,9 @@ fn shell_exit_code(execution: &Execution) -> Option<i32> {
     if execution.cause == Cause::WallTime {
         return Some(TIMED_OUT);
     }
-    execution.exit_code.or(execution.signal.map(|signal| SIGNALLED + signal))
+    execution
+        .exit_code
+        .or(execution.signal.map(|signal| SIGNALLED + signal))
 }
 
 /// As `GET /status/{id}` shows it.

@@ -32,7 +32,11 @@ impl Service {
     }
 
     fn give_up(&self, accepted: &Accepted, message: String) {
-        let cause = if accepted.durable { Cause::Infrastructure } else { Cause::Cancelled };
+        let cause = if accepted.durable {
+            Cause::Infrastructure
+        } else {
+            Cause::Cancelled
+        };
         let result: Result<ExecuteResult, Death> = Err(Death { cause, message });
         let ending = Ending {
             id: &accepted.id,
@@ -51,6 +55,9 @@ fn hopeless(accepted: &Accepted) -> Option<String> {
         return Some("clouded was stopped while the client waited".into());
     }
     (accepted.attempts >= MAX_ATTEMPTS).then(|| {
-        format!("clouded was stopped during each of {} attempts at this execution", accepted.attempts)
+        format!(
+            "clouded was stopped during each of {} attempts at this execution",
+            accepted.attempts
+        )
     })
 }

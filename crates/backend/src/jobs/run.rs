@@ -29,7 +29,12 @@ pub async fn run(
     place: Place,
     arrived: Instant,
 ) -> Arc<Execution> {
-    let mut run = Run { parts: &parts, job: &job, timings: Timings::default(), ip: None };
+    let mut run = Run {
+        parts: &parts,
+        job: &job,
+        timings: Timings::default(),
+        ip: None,
+    };
     let result = run.result(admitted, place, arrived).await;
     run.timings.total_us = micros(arrived.elapsed());
     let Run { timings, ip, .. } = run;
@@ -62,7 +67,16 @@ fn micros(duration: Duration) -> u64 {
 }
 
 fn report(execution: &Execution) {
-    let Execution { id, language, cause, exit_code, signal, timings, error, .. } = execution;
+    let Execution {
+        id,
+        language,
+        cause,
+        exit_code,
+        signal,
+        timings,
+        error,
+        ..
+    } = execution;
     let ms = |us: u64| us / 1000;
     tracing::info!(
         id,
@@ -106,14 +120,19 @@ impl Run<'_> {
             } => ready?,
         };
         self.timings.queue_us = micros(arrived.elapsed());
-        self.job.update(|progress| progress.status = Status::Running);
+        self.job
+            .update(|progress| progress.status = Status::Running);
         self.parts.store.started(&self.job.id);
         let result = self.in_machine(admitted, image).await;
         drop(permit);
         result
     }
 
-    async fn in_machine(&mut self, admitted: Admitted, image: PathBuf) -> Result<ExecuteResult, Death> {
+    async fn in_machine(
+        &mut self,
+        admitted: Admitted,
+        image: PathBuf,
+    ) -> Result<ExecuteResult, Death> {
         let spec = MachineSpec {
             id: self.job.id.clone(),
             image,
@@ -122,11 +141,22 @@ impl Run<'_> {
             network: admitted.network,
         };
         let starting = Instant::now();
-        let started = self.parts.launcher.launch(spec, self.job.cancel.clone()).await?;
+        let started = self
+            .parts
+            .launcher
+            .launch(spec, self.job.cancel.clone())
+            .await?;
         self.timings.start_us = micros(starting.elapsed());
-        let Started { stream, token, ip, mut machine } = started;
+        let Started {
+            stream,
+            token,
+            ip,
+            mut machine,
+        } = started;
         self.ip = ip;
-        let result = self.execute(stream, &token, &admitted, machine.as_mut()).await;
+        let result = self
+            .execute(stream, &token, &admitted, machine.as_mut())
+            .await;
         machine.stop().await;
         result
     }
@@ -164,7 +194,11 @@ impl Run<'_> {
     }
 
     fn deadline(&self, admitted: &Admitted) -> Duration {
-        let compile = admitted.execute.compile.as_ref().map_or(0, |stage| stage.wall_time_ms);
+        let compile = admitted
+            .execute
+            .compile
+            .as_ref()
+            .map_or(0, |stage| stage.wall_time_ms);
         let limits = compile + admitted.execute.run.wall_time_ms;
         Duration::from_millis(limits + self.parts.config.agent.grace_ms)
     }
@@ -180,11 +214,20 @@ struct Relay<'a> {
 
 impl<'a> Relay<'a> {
     fn new(job: &'a Job, output_bytes: u64) -> Self {
-        Relay { job, output_bytes, result: None, excess: false }
+        Relay {
+            job,
+            output_bytes,
+            result: None,
+            excess: false,
+        }
     }
 
     fn take(&mut self, event: Event) {
-        if let Event::Output { stage, stream, data } = &event
+        if let Event::Output {
+            stage,
+            stream,
+            data,
+        } = &event
             && self.is_excess(*stage, *stream, data.0.len())
         {
             self.excess = true;
@@ -205,8 +248,11 @@ impl<'a> Relay<'a> {
 
     fn result(self) -> Result<ExecuteResult, Death> {
         if self.excess {
-            return Err(Death::infrastructure("the guest sent more output than its limit"));
+            return Err(Death::infrastructure(
+                "the guest sent more output than its limit",
+            ));
         }
-        self.result.ok_or_else(|| Death::infrastructure("the agent's answer ended without a result"))
+        self.result
+            .ok_or_else(|| Death::infrastructure("the agent's answer ended without a result"))
     }
 }

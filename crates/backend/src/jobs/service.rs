@@ -45,7 +45,10 @@ impl Parts {
     }
 
     fn guest_budget_mib(&self) -> u64 {
-        self.scheduler.capacity().memory_mib.saturating_sub(WORKER_MIB)
+        self.scheduler
+            .capacity()
+            .memory_mib
+            .saturating_sub(WORKER_MIB)
     }
 }
 
@@ -103,7 +106,9 @@ impl Service {
             draining: AtomicBool::new(false),
             halt: CancellationToken::new(),
         };
-        Service { inner: Arc::new(inner) }
+        Service {
+            inner: Arc::new(inner),
+        }
     }
 
     pub(super) fn parts(&self) -> &Parts {
@@ -116,7 +121,11 @@ impl Service {
     }
 
     /// Accepts an execution.
-    pub async fn submit(&self, request: ExecutionRequest, client: Client) -> Result<Arc<Job>, SubmitError> {
+    pub async fn submit(
+        &self,
+        request: ExecutionRequest,
+        client: Client,
+    ) -> Result<Arc<Job>, SubmitError> {
         let arrived = Instant::now();
         if self.is_draining() {
             return Err(SubmitError::Draining);
@@ -128,25 +137,48 @@ impl Service {
         let durable = client == Client::Leaves;
         self.parts()
             .store
-            .accept(&Accepted { id: id.clone(), language, request, durable, attempts: 0 })
+            .accept(&Accepted {
+                id: id.clone(),
+                language,
+                request,
+                durable,
+                attempts: 0,
+            })
             .await?;
-        let job = Job::new(id, admitted.language.name.clone(), client == Client::Streams, self.inner.halt.child_token());
+        let job = Job::new(
+            id,
+            admitted.language.name.clone(),
+            client == Client::Streams,
+            self.inner.halt.child_token(),
+        );
         Ok(self.start(job, admitted, place, arrived))
     }
 
     /// Takes up again what was accepted before; the error says why that cannot be.
     pub(super) fn resume(&self, accepted: &Accepted) -> Result<(), String> {
-        let admitted =
-            self.admit(&accepted.id, &accepted.request).map_err(|refused| refused.to_string())?;
+        let admitted = self
+            .admit(&accepted.id, &accepted.request)
+            .map_err(|refused| refused.to_string())?;
         let place = self.parts().scheduler.enter_again(admitted.bytes);
-        let job = Job::new(accepted.id.clone(), admitted.language.name.clone(), false, self.inner.halt.child_token());
+        let job = Job::new(
+            accepted.id.clone(),
+            admitted.language.name.clone(),
+            false,
+            self.inner.halt.child_token(),
+        );
         self.start(job, admitted, place, Instant::now());
         Ok(())
     }
 
     fn admit(&self, id: &str, request: &ExecutionRequest) -> Result<Admitted, Refused> {
         let parts = self.parts();
-        admit(id, request, &parts.languages, &parts.config, parts.guest_budget_mib())
+        admit(
+            id,
+            request,
+            &parts.languages,
+            &parts.config,
+            parts.guest_budget_mib(),
+        )
     }
 
     fn start(&self, job: Job, admitted: Admitted, place: Place, arrived: Instant) -> Arc<Job> {
@@ -226,7 +258,10 @@ impl Service {
     /// that did not finish are run again by the next start. Every machine is gone when this returns,
     /// and everything is written.
     pub async fn finish(&self, grace: Duration) {
-        if tokio::time::timeout(grace, self.inner.tasks.wait()).await.is_err() {
+        if tokio::time::timeout(grace, self.inner.tasks.wait())
+            .await
+            .is_err()
+        {
             self.inner.halt.cancel();
             self.inner.tasks.wait().await;
         }

@@ -15,8 +15,16 @@ fn channel(stage: StageName, stream: Stream) -> usize {
 }
 
 fn names(channel: usize) -> (StageName, Stream) {
-    let stage = if channel < 2 { StageName::Compile } else { StageName::Run };
-    let stream = if channel.is_multiple_of(2) { Stream::Stdout } else { Stream::Stderr };
+    let stage = if channel < 2 {
+        StageName::Compile
+    } else {
+        StageName::Run
+    };
+    let stream = if channel.is_multiple_of(2) {
+        Stream::Stdout
+    } else {
+        Stream::Stderr
+    };
     (stage, stream)
 }
 
@@ -49,13 +57,24 @@ impl Transcript {
     pub fn push(&mut self, event: &Event) {
         match event {
             Event::Started { stage } => self.pieces.push(Piece::Started(*stage)),
-            Event::Output { stage, stream, data } => {
+            Event::Output {
+                stage,
+                stream,
+                data,
+            } => {
                 self.push_bytes(channel(*stage, *stream), &data.0);
             }
-            Event::Dropped { stage, stream, bytes } => {
+            Event::Dropped {
+                stage,
+                stream,
+                bytes,
+            } => {
                 self.settle();
                 let channel = channel(*stage, *stream) as u8;
-                self.pieces.push(Piece::Dropped { channel, bytes: *bytes });
+                self.pieces.push(Piece::Dropped {
+                    channel,
+                    bytes: *bytes,
+                });
             }
             Event::Finished(_) => self.settle(),
         }
@@ -72,10 +91,16 @@ impl Transcript {
     fn order(&mut self, channel: usize) {
         let added = std::mem::take(&mut self.unordered[channel]) as u64;
         match self.pieces.last_mut() {
-            Some(Piece::Bytes { channel: last, length }) if usize::from(*last) == channel => {
+            Some(Piece::Bytes {
+                channel: last,
+                length,
+            }) if usize::from(*last) == channel => {
                 *length += added;
             }
-            _ if added > 0 => self.pieces.push(Piece::Bytes { channel: channel as u8, length: added }),
+            _ if added > 0 => self.pieces.push(Piece::Bytes {
+                channel: channel as u8,
+                length: added,
+            }),
             _ => {}
         }
     }
@@ -113,7 +138,11 @@ impl Transcript {
                 Piece::Dropped { channel, bytes } => {
                     cursor.piece += 1;
                     let (stage, stream) = names(channel.into());
-                    return Some(ExecutionEvent::Dropped { stage, stream, bytes });
+                    return Some(ExecutionEvent::Dropped {
+                        stage,
+                        stream,
+                        bytes,
+                    });
                 }
                 Piece::Bytes { channel, length } => {
                     let (channel, rest) = (usize::from(channel), length - cursor.within);
@@ -131,7 +160,13 @@ impl Transcript {
         }
     }
 
-    fn bytes_event(&self, cursor: &mut Cursor, channel: usize, rest: u64, limit: usize) -> ExecutionEvent {
+    fn bytes_event(
+        &self,
+        cursor: &mut Cursor,
+        channel: usize,
+        rest: u64,
+        limit: usize,
+    ) -> ExecutionEvent {
         let start = cursor.offsets[channel];
         let mut take = (rest as usize).min(limit.max(4));
         if (take as u64) < rest {
@@ -141,7 +176,11 @@ impl Transcript {
         cursor.within += take as u64;
         let (stage, stream) = names(channel);
         let data = Data(self.bytes[channel][start..start + take].to_vec());
-        ExecutionEvent::Output { stage, stream, data }
+        ExecutionEvent::Output {
+            stage,
+            stream,
+            data,
+        }
     }
 }
 
@@ -159,14 +198,20 @@ mod tests {
     use super::*;
 
     fn output(stage: StageName, stream: Stream, text: &str) -> Event {
-        Event::Output { stage, stream, data: text.into() }
+        Event::Output {
+            stage,
+            stream,
+            data: text.into(),
+        }
     }
 
     fn read(transcript: &Transcript, cursor: &mut Cursor, limit: usize) -> Vec<String> {
         let mut seen = Vec::new();
         while let Some(event) = transcript.next(cursor, limit) {
             seen.push(match event {
-                ExecutionEvent::Output { stream, data, .. } => format!("{stream:?} {}", data.to_text()),
+                ExecutionEvent::Output { stream, data, .. } => {
+                    format!("{stream:?} {}", data.to_text())
+                }
                 ExecutionEvent::Started { stage } => format!("started {stage:?}"),
                 ExecutionEvent::Dropped { bytes, .. } => format!("dropped {bytes}"),
                 other => format!("{other:?}"),
@@ -179,17 +224,42 @@ mod tests {
     fn a_reader_gets_everything_in_order_at_its_own_pace() {
         let mut transcript = Transcript::default();
         let mut cursor = Cursor::default();
-        transcript.push(&Event::Started { stage: StageName::Run });
+        transcript.push(&Event::Started {
+            stage: StageName::Run,
+        });
         transcript.push(&output(StageName::Run, Stream::Stdout, "a"));
-        assert_eq!(read(&transcript, &mut cursor, 100), ["started Run", "Stdout a"]);
+        assert_eq!(
+            read(&transcript, &mut cursor, 100),
+            ["started Run", "Stdout a"]
+        );
         transcript.push(&output(StageName::Run, Stream::Stdout, "b"));
-        assert_eq!(read(&transcript, &mut cursor, 100), ["Stdout b"], "grown in place");
+        assert_eq!(
+            read(&transcript, &mut cursor, 100),
+            ["Stdout b"],
+            "grown in place"
+        );
         transcript.push(&output(StageName::Run, Stream::Stderr, "c"));
-        transcript.push(&Event::Dropped { stage: StageName::Run, stream: Stream::Stderr, bytes: 9 });
+        transcript.push(&Event::Dropped {
+            stage: StageName::Run,
+            stream: Stream::Stderr,
+            bytes: 9,
+        });
         transcript.push(&output(StageName::Run, Stream::Stdout, "d"));
-        assert_eq!(read(&transcript, &mut cursor, 100), ["Stderr c", "dropped 9", "Stdout d"]);
+        assert_eq!(
+            read(&transcript, &mut cursor, 100),
+            ["Stderr c", "dropped 9", "Stdout d"]
+        );
         let late = read(&transcript, &mut Cursor::default(), 100);
-        assert_eq!(late, ["started Run", "Stdout ab", "Stderr c", "dropped 9", "Stdout d"]);
+        assert_eq!(
+            late,
+            [
+                "started Run",
+                "Stdout ab",
+                "Stderr c",
+                "dropped 9",
+                "Stdout d"
+            ]
+        );
         assert_eq!(transcript.output(StageName::Run, Stream::Stdout), b"abd");
     }
 

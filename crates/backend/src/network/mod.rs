@@ -86,9 +86,9 @@ fn tool_path() -> String {
 /// and short enough for the address behind it (15 bytes in all).
 pub fn tap_prefix(bridge: &str) -> String {
     // FNV-1a, folded to 16 bits.
-    let hash = bridge
-        .bytes()
-        .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    let hash = bridge.bytes().fold(0x811c_9dc5_u32, |hash, byte| {
+        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+    });
     format!("ct{:04x}", (hash >> 16) ^ (hash & 0xffff))
 }
 
@@ -128,7 +128,10 @@ impl Network {
         let range = Range::parse(&config.range, config.mask.as_deref())?;
         let links = Links::open()?;
         clean(&links, &config.bridge, state_dir).await?;
-        let bridge = match links.create_bridge(&config.bridge, &range, config.mtu).await {
+        let bridge = match links
+            .create_bridge(&config.bridge, &range, config.mtu)
+            .await
+        {
             Ok(bridge) => bridge,
             Err(error) => {
                 // Half made: the link without its address.
@@ -137,13 +140,22 @@ impl Network {
             }
         };
         let forwarding = Forwarding::new(state_dir);
-        let network =
-            Network { config: config.clone(), links, bridge, pool: Pool::new(range, last_used), forwarding };
+        let network = Network {
+            config: config.clone(),
+            links,
+            bridge,
+            pool: Pool::new(range, last_used),
+            forwarding,
+        };
         if let Err(error) = network.set_rules().await {
             network.remove().await;
             return Err(error);
         }
-        tracing::info!(bridge = config.bridge, range = range.cidr(), "network is up");
+        tracing::info!(
+            bridge = config.bridge,
+            range = range.cidr(),
+            "network is up"
+        );
         Ok(network)
     }
 
@@ -164,19 +176,36 @@ impl Network {
     pub async fn attach(&self, outbound: bool) -> Result<Attachment, NetworkError> {
         let lease = self.pool.lease()?;
         let [a, b, c, d] = lease.ip().octets();
-        let name = format!("{}{a:02x}{b:02x}{c:02x}{d:02x}", tap_prefix(&self.config.bridge));
-        let tap =
-            tap::create(&name).map_err(|source| NetworkError::Tap { name: name.clone(), source })?;
-        self.links.attach(&name, self.bridge, self.config.mtu).await?;
+        let name = format!(
+            "{}{a:02x}{b:02x}{c:02x}{d:02x}",
+            tap_prefix(&self.config.bridge)
+        );
+        let tap = tap::create(&name).map_err(|source| NetworkError::Tap {
+            name: name.clone(),
+            source,
+        })?;
+        self.links
+            .attach(&name, self.bridge, self.config.mtu)
+            .await?;
         let range = self.pool.range();
         let guest = NetworkConfig {
             address: lease.ip(),
             prefix_len: range.prefix_len,
             gateway: Some(range.gateway),
-            dns: if outbound { self.config.dns.clone() } else { Vec::new() },
+            dns: if outbound {
+                self.config.dns.clone()
+            } else {
+                Vec::new()
+            },
             mtu: Some(self.config.mtu.into()),
         };
-        let attachment = Attachment { tap: Some(tap), name, lease, outbound, guest };
+        let attachment = Attachment {
+            tap: Some(tap),
+            name,
+            lease,
+            outbound,
+            guest,
+        };
         self.rule(&attachment).add().await?;
         Ok(attachment)
     }

@@ -51,7 +51,12 @@ impl Rules<'_> {
 
     /// A script that makes both tables anew, whatever was there.
     pub fn script(&self) -> String {
-        let Rules { bridge, tap_prefix, range, allow } = self;
+        let Rules {
+            bridge,
+            tap_prefix,
+            range,
+            allow,
+        } = self;
         let table = Rules::table(bridge);
         let subnet = range.cidr();
         let denied = DENIED.join(", ");
@@ -198,7 +203,12 @@ mod tests {
     fn an_exception_is_in_the_set_of_allowed() {
         let range = Range::parse("172.30.0.0/16", None).unwrap();
         let allow = ["10.1.0.0/16".to_owned()];
-        let rules = Rules { bridge: "b", tap_prefix: "ct", range: &range, allow: &allow };
+        let rules = Rules {
+            bridge: "b",
+            tap_prefix: "ct",
+            range: &range,
+            allow: &allow,
+        };
         assert!(rules.script().contains("elements = { 10.1.0.0/16 }"));
     }
 }

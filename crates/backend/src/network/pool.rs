@@ -8,7 +8,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum RangeError {
     /// It is not written as one.
-    #[error("`{0}` is no address range; use A.B.C.D/N, A.B.C.D with a mask, or A.B.C.D-E.F.G.H with a mask")]
+    #[error(
+        "`{0}` is no address range; use A.B.C.D/N, A.B.C.D with a mask, or A.B.C.D-E.F.G.H with a mask"
+    )]
     Syntax(String),
     /// The mask is none.
     #[error("`{0}` is no mask; use a prefix length such as 16 or a mask such as 255.255.0.0")]
@@ -42,7 +44,9 @@ impl Range {
             Some((addresses, mask)) => (addresses, Some(mask)),
             None => (range, None),
         };
-        let mask = own_mask.or(mask).ok_or_else(|| RangeError::NoMask(range.to_owned()))?;
+        let mask = own_mask
+            .or(mask)
+            .ok_or_else(|| RangeError::NoMask(range.to_owned()))?;
         let prefix_len = parse_mask(mask).ok_or_else(|| RangeError::Mask(mask.to_owned()))?;
         if !(8..=30).contains(&prefix_len) {
             return Err(RangeError::TooSmall(range.to_owned()));
@@ -119,7 +123,13 @@ impl Pool {
             .map(|ip| u32::from(ip).wrapping_add(1))
             .filter(|next| (range.first..=range.last).contains(next))
             .unwrap_or(range.first);
-        Pool { range, state: Arc::new(Mutex::new(State { taken: HashSet::new(), next })) }
+        Pool {
+            range,
+            state: Arc::new(Mutex::new(State {
+                taken: HashSet::new(),
+                next,
+            })),
+        }
     }
 
     /// The range it hands out from.
@@ -139,11 +149,18 @@ impl Pool {
         }
         state.taken.insert(candidate);
         state.next = self.after(candidate);
-        Ok(Lease { ip: candidate.into(), state: Arc::clone(&self.state) })
+        Ok(Lease {
+            ip: candidate.into(),
+            state: Arc::clone(&self.state),
+        })
     }
 
     fn after(&self, address: u32) -> u32 {
-        if address >= self.range.last { self.range.first } else { address + 1 }
+        if address >= self.range.last {
+            self.range.first
+        } else {
+            address + 1
+        }
     }
 }
 
@@ -169,7 +186,11 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).taken.remove(&self.ip.into());
+        self.state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .taken
+            .remove(&self.ip.into());
     }
 }
 
@@ -185,9 +206,15 @@ mod tests {
         assert_eq!(whole.gateway.to_string(), "172.30.0.1");
         assert_eq!(whole.capacity(), 65533);
         assert_eq!(Range::parse("172.30.0.0", Some("16")).unwrap(), whole);
-        assert_eq!(Range::parse("172.30.0.0", Some("255.255.0.0")).unwrap(), whole);
+        assert_eq!(
+            Range::parse("172.30.0.0", Some("255.255.0.0")).unwrap(),
+            whole
+        );
         let part = Range::parse("10.0.0.10-10.0.0.19", Some("/24")).unwrap();
-        assert_eq!((part.capacity(), part.gateway.to_string()), (10, "10.0.0.1".to_owned()));
+        assert_eq!(
+            (part.capacity(), part.gateway.to_string()),
+            (10, "10.0.0.1".to_owned())
+        );
     }
 
     #[test]

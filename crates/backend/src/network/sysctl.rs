@@ -9,19 +9,28 @@ const IP_FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
 fn read(path: &Path) -> Result<String, NetworkError> {
     std::fs::read_to_string(path)
         .map(|text| text.trim().to_owned())
-        .map_err(|source| NetworkError::Sysctl { path: path.to_owned(), source })
+        .map_err(|source| NetworkError::Sysctl {
+            path: path.to_owned(),
+            source,
+        })
 }
 
 fn write(path: &Path, value: &str) -> Result<(), NetworkError> {
-    std::fs::write(path, value)
-        .map_err(|source| NetworkError::Sysctl { path: path.to_owned(), source })
+    std::fs::write(path, value).map_err(|source| NetworkError::Sysctl {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 /// The bridge speaks no IPv6: the host has no link-local address that a VM could reach.
 pub fn disable_ipv6(bridge: &str) -> Result<(), NetworkError> {
     let path = PathBuf::from(format!("/proc/sys/net/ipv6/conf/{bridge}/disable_ipv6"));
     // No such file: a kernel without IPv6.
-    if path.exists() { write(&path, "1") } else { Ok(()) }
+    if path.exists() {
+        write(&path, "1")
+    } else {
+        Ok(())
+    }
 }
 
 /// `net.ipv4.ip_forward`. A note in the state folder says that we switched it on.
@@ -33,7 +42,9 @@ pub struct Forwarding {
 impl Forwarding {
     /// The note lies in `state_dir`.
     pub fn new(state_dir: &Path) -> Self {
-        Forwarding { note: state_dir.join("ip_forward.was-off") }
+        Forwarding {
+            note: state_dir.join("ip_forward.was-off"),
+        }
     }
 
     /// Switches it on where it is off.
@@ -53,7 +64,9 @@ impl Forwarding {
             return Ok(());
         }
         write(Path::new(IP_FORWARD), "0")?;
-        std::fs::remove_file(&self.note)
-            .map_err(|source| NetworkError::Sysctl { path: self.note.clone(), source })
+        std::fs::remove_file(&self.note).map_err(|source| NetworkError::Sysctl {
+            path: self.note.clone(),
+            source,
+        })
     }
 }

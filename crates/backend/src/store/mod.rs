@@ -24,7 +24,9 @@ pub enum StoreError {
     #[error("the job store holds an execution that cannot be read: {0}")]
     Content(#[from] serde_json::Error),
     /// Written by a newer clouded.
-    #[error("the job store has version {found}, this clouded knows up to {known}; start the newer clouded, or move jobs.db away")]
+    #[error(
+        "the job store has version {found}, this clouded knows up to {known}; start the newer clouded, or move jobs.db away"
+    )]
     Version {
         /// The file's.
         found: i64,
@@ -105,13 +107,20 @@ impl Store {
         let (done, stored) = oneshot::channel();
         let (id, language) = (accepted.id.clone(), accepted.language.clone());
         let durable = accepted.durable;
-        self.writer.send(Command::Accept { id, language, request, durable, done })?;
+        self.writer.send(Command::Accept {
+            id,
+            language,
+            request,
+            durable,
+            done,
+        })?;
         stored.await.map_err(|_| StoreError::Closed)?
     }
 
     /// Notes that an execution is in its VM, once more.
     pub fn started(&self, id: &str) {
-        self.writer.send_or_log(Command::Started { id: id.to_owned() });
+        self.writer
+            .send_or_log(Command::Started { id: id.to_owned() });
     }
 
     /// Stores the result.
@@ -121,7 +130,8 @@ impl Store {
 
     /// Notes a worker, so that the next start can end it should this process be killed.
     pub fn worker_started(&self, worker: WorkerRecord, ip: Option<Ipv4Addr>) {
-        self.writer.send_or_log(Command::WorkerStarted { worker, ip });
+        self.writer
+            .send_or_log(Command::WorkerStarted { worker, ip });
     }
 
     /// Forgets it.
@@ -152,7 +162,10 @@ impl Store {
         self.read(|connection| {
             let mut statement = connection.prepare("SELECT pid, start_time FROM workers")?;
             let rows = statement.query_map([], |row| {
-                Ok(WorkerRecord { pid: row.get(0)?, start_time: row.get::<_, i64>(1)? as u64 })
+                Ok(WorkerRecord {
+                    pid: row.get(0)?,
+                    start_time: row.get::<_, i64>(1)? as u64,
+                })
             })?;
             Ok(rows.collect::<Result<_, _>>()?)
         })
@@ -163,7 +176,9 @@ impl Store {
     pub async fn last_ip(&self) -> Result<Option<Ipv4Addr>, StoreError> {
         self.read(|connection| {
             let text: Option<String> = connection
-                .query_row("SELECT value FROM meta WHERE key = 'last_ip'", [], |row| row.get(0))
+                .query_row("SELECT value FROM meta WHERE key = 'last_ip'", [], |row| {
+                    row.get(0)
+                })
                 .optional()?;
             Ok(text.and_then(|text| text.parse().ok()))
         })
@@ -187,12 +202,22 @@ fn get(connection: &Connection, id: &str) -> Result<Option<Record>, StoreError> 
     let row = connection
         .prepare_cached("SELECT language, status, result FROM jobs WHERE id = ?1")?
         .query_row(params![id], |row| {
-            Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, Option<String>>(2)?))
+            Ok((
+                row.get::<_, String>(0)?,
+                row.get::<_, String>(1)?,
+                row.get::<_, Option<String>>(2)?,
+            ))
         })
         .optional()?;
-    let Some((language, status, result)) = row else { return Ok(None) };
+    let Some((language, status, result)) = row else {
+        return Ok(None);
+    };
     let result = result.map(|json| serde_json::from_str(&json)).transpose()?;
-    Ok(Some(Record { language, status: schema::parse_status(&status), result }))
+    Ok(Some(Record {
+        language,
+        status: schema::parse_status(&status),
+        result,
+    }))
 }
 
 fn unfinished(connection: &Connection) -> Result<Vec<Accepted>, StoreError> {
@@ -208,7 +233,13 @@ fn unfinished(connection: &Connection) -> Result<Vec<Accepted>, StoreError> {
     for row in rows {
         let (id, language, request, durable, attempts) = row?;
         let request = serde_json::from_str(&request)?;
-        jobs.push(Accepted { id, language, request, durable, attempts });
+        jobs.push(Accepted {
+            id,
+            language,
+            request,
+            durable,
+            attempts,
+        });
     }
     Ok(jobs)
 }

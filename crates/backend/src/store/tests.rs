@@ -3,12 +3,24 @@ use cloude_protocol::api::{StartKind, Timings};
 
 use super::*;
 
-const KEEP: Retention = Retention { age_ms: i64::MAX / 4, jobs: 100 };
+const KEEP: Retention = Retention {
+    age_ms: i64::MAX / 4,
+    jobs: 100,
+};
 
 fn accepted(id: &str) -> Accepted {
-    let request =
-        ExecutionRequest { language: "py".into(), code: "print(1)".into(), ..Default::default() };
-    Accepted { id: id.into(), language: "python".into(), request, durable: true, attempts: 0 }
+    let request = ExecutionRequest {
+        language: "py".into(),
+        code: "print(1)".into(),
+        ..Default::default()
+    };
+    Accepted {
+        id: id.into(),
+        language: "python".into(),
+        request,
+        durable: true,
+        attempts: 0,
+    }
 }
 
 fn execution(id: &str) -> Arc<Execution> {
@@ -97,20 +109,35 @@ async fn only_the_newest_finished_executions_are_kept() {
     let store = Store::open(dir.path(), few).unwrap();
     assert_eq!(store.get("a").await.unwrap(), None);
     assert!(store.get("b").await.unwrap().is_some());
-    assert!(store.get("d").await.unwrap().is_some(), "not finished: never pruned");
+    assert!(
+        store.get("d").await.unwrap().is_some(),
+        "not finished: never pruned"
+    );
 }
 
 #[tokio::test]
 async fn workers_and_the_last_address_are_remembered() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path(), KEEP).unwrap();
-    let worker = WorkerRecord { pid: 7, start_time: 99 };
+    let worker = WorkerRecord {
+        pid: 7,
+        start_time: 99,
+    };
     store.worker_started(worker.clone(), Some(Ipv4Addr::new(10, 0, 0, 9)));
-    store.worker_started(WorkerRecord { pid: 8, start_time: 1 }, None);
+    store.worker_started(
+        WorkerRecord {
+            pid: 8,
+            start_time: 1,
+        },
+        None,
+    );
     store.worker_ended(8);
     store.flush().await.unwrap();
     assert_eq!(store.workers().await.unwrap(), [worker]);
-    assert_eq!(store.last_ip().await.unwrap(), Some(Ipv4Addr::new(10, 0, 0, 9)));
+    assert_eq!(
+        store.last_ip().await.unwrap(),
+        Some(Ipv4Addr::new(10, 0, 0, 9))
+    );
 }
 
 #[tokio::test]

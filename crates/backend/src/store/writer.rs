@@ -20,12 +20,29 @@ const PRUNE_EVERY: Duration = Duration::from_secs(60);
 type Done = oneshot::Sender<Result<(), StoreError>>;
 
 pub enum Command {
-    Accept { id: String, language: String, request: String, durable: bool, done: Done },
-    Started { id: String },
-    Finished { result: Arc<Execution> },
-    WorkerStarted { worker: WorkerRecord, ip: Option<Ipv4Addr> },
-    WorkerEnded { pid: i32 },
-    Flush { done: oneshot::Sender<()> },
+    Accept {
+        id: String,
+        language: String,
+        request: String,
+        durable: bool,
+        done: Done,
+    },
+    Started {
+        id: String,
+    },
+    Finished {
+        result: Arc<Execution>,
+    },
+    WorkerStarted {
+        worker: WorkerRecord,
+        ip: Option<Ipv4Addr>,
+    },
+    WorkerEnded {
+        pid: i32,
+    },
+    Flush {
+        done: oneshot::Sender<()>,
+    },
 }
 
 /// The thread's handle; dropped, it waits until everything is written.
@@ -42,7 +59,10 @@ impl Writer {
             .name("store".into())
             .spawn(move || write_all(connection, &receiver, retention))
             .map_err(|_| StoreError::Closed)?;
-        Ok(Writer { commands: Mutex::new(Some(commands)), thread: Mutex::new(Some(thread)) })
+        Ok(Writer {
+            commands: Mutex::new(Some(commands)),
+            thread: Mutex::new(Some(thread)),
+        })
     }
 
     pub fn send(&self, command: Command) -> Result<(), StoreError> {
@@ -60,8 +80,16 @@ impl Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        self.commands.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        self.commands
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(thread) = self
+            .thread
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+        {
             let _ = thread.join();
         }
     }
@@ -70,8 +98,9 @@ impl Drop for Writer {
 fn write_all(mut connection: Connection, commands: &mpsc::Receiver<Command>, retention: Retention) {
     let mut pruned: Option<Instant> = None;
     while let Ok(first) = commands.recv() {
-        let batch: Vec<Command> =
-            std::iter::once(first).chain(commands.try_iter().take(BATCH - 1)).collect();
+        let batch: Vec<Command> = std::iter::once(first)
+            .chain(commands.try_iter().take(BATCH - 1))
+            .collect();
         write_batch(&mut connection, batch);
         if pruned.is_none_or(|at| at.elapsed() > PRUNE_EVERY) {
             if let Err(error) = prune(&connection, retention) {
@@ -85,19 +114,26 @@ fn write_all(mut connection: Connection, commands: &mpsc::Receiver<Command>, ret
 fn write_batch(connection: &mut Connection, batch: Vec<Command>) {
     let mut answers = Vec::new();
     let mut flushed = Vec::new();
-    let written = connection.transaction().map_err(StoreError::from).and_then(|transaction| {
-        for command in batch {
-            apply(&transaction, command, &mut answers, &mut flushed)?;
-        }
-        Ok(transaction.commit()?)
-    });
+    let written = connection
+        .transaction()
+        .map_err(StoreError::from)
+        .and_then(|transaction| {
+            for command in batch {
+                apply(&transaction, command, &mut answers, &mut flushed)?;
+            }
+            Ok(transaction.commit()?)
+        });
     let failure = written.err().map(|error| error.to_string());
     if let Some(error) = &failure {
         tracing::error!(%error, "storing");
     }
     for done in answers {
         // rusqlite's error is not Clone; each waiter learns that its own write did not happen.
-        let answer = if failure.is_none() { Ok(()) } else { Err(StoreError::Closed) };
+        let answer = if failure.is_none() {
+            Ok(())
+        } else {
+            Err(StoreError::Closed)
+        };
         let _ = done.send(answer);
     }
     for done in flushed {
@@ -112,14 +148,29 @@ fn apply(
     flushed: &mut Vec<oneshot::Sender<()>>,
 ) -> Result<(), StoreError> {
     let execute = |sql: &str, values: &[&dyn rusqlite::ToSql]| {
-        transaction.prepare_cached(sql).and_then(|mut statement| statement.execute(values))
+        transaction
+            .prepare_cached(sql)
+            .and_then(|mut statement| statement.execute(values))
     };
     match command {
-        Command::Accept { id, language, request, durable, done } => {
+        Command::Accept {
+            id,
+            language,
+            request,
+            durable,
+            done,
+        } => {
             answers.push(done);
             execute(
                 "INSERT INTO jobs (id, language, request, status, durable, created_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-                params![id, language, request, status_text(Status::Pending), durable, now_ms()],
+                params![
+                    id,
+                    language,
+                    request,
+                    status_text(Status::Pending),
+                    durable,
+                    now_ms()
+                ],
             )?;
         }
         Command::Started { id } => {
@@ -171,5 +222,7 @@ fn prune(connection: &Connection, retention: Retention) -> Result<(), rusqlite::
 
 /// Milliseconds since 1970.
 fn now_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis() as i64)
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |elapsed| elapsed.as_millis() as i64)
 }

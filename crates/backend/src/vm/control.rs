@@ -40,7 +40,10 @@ impl Worker {
         // and never exchanges it: `as_raw_fd` gives the same open descriptor all the while.
         let channel =
             unsafe { AsyncFd::register_with_interest(Pollable(channel), Interest::READABLE) }?;
-        Ok(Worker { child: child.release(), channel })
+        Ok(Worker {
+            child: child.release(),
+            channel,
+        })
     }
 
     /// The worker's process id.
@@ -49,7 +52,11 @@ impl Worker {
     }
 
     /// Sends a request and copies of the descriptors.
-    pub fn send(&self, request: &Request, descriptors: &[BorrowedFd<'_>]) -> Result<(), ChannelError> {
+    pub fn send(
+        &self,
+        request: &Request,
+        descriptors: &[BorrowedFd<'_>],
+    ) -> Result<(), ChannelError> {
         self.channel.get_ref().0.send(request, descriptors)
     }
 
@@ -73,7 +80,9 @@ impl Worker {
                         return death;
                     }
                 }
-                Err(error) => return Death::infrastructure(format!("the VM's worker is gone: {error}")),
+                Err(error) => {
+                    return Death::infrastructure(format!("the VM's worker is gone: {error}"));
+                }
             }
         }
     }
@@ -128,9 +137,9 @@ pub fn death_of(event: &Event) -> Option<Death> {
             cause: cause_of(&report.reason),
             message: format!("the VM ended: {}", report.reason),
         }),
-        Event::Failed { message } => {
-            Some(Death::infrastructure(format!("the VM could not be made: {message}")))
-        }
+        Event::Failed { message } => Some(Death::infrastructure(format!(
+            "the VM could not be made: {message}"
+        ))),
         _ => None,
     }
 }
@@ -164,10 +173,18 @@ mod tests {
 
     #[test]
     fn a_guests_own_end_is_told_from_the_hosts_failure() {
-        let exited =
-            |reason| death_of(&Event::Exited(ExitReport { reason, console_dropped_bytes: 0 })).unwrap();
+        let exited = |reason| {
+            death_of(&Event::Exited(ExitReport {
+                reason,
+                console_dropped_bytes: 0,
+            }))
+            .unwrap()
+        };
         assert_eq!(exited(ExitReason::Panic).cause, Cause::GuestPanic);
-        assert_eq!(exited(ExitReason::FailEntry { reason: 7 }).cause, Cause::Infrastructure);
+        assert_eq!(
+            exited(ExitReason::FailEntry { reason: 7 }).cause,
+            Cause::Infrastructure
+        );
         assert_eq!(death_of(&Event::Ready), None);
     }
 
@@ -183,7 +200,9 @@ mod tests {
     #[tokio::test]
     async fn a_stopped_worker_is_killed_and_reaped() {
         let dir = tempfile::tempdir().unwrap();
-        let worker = Worker::spawn(&script(dir.path(), "exec sleep 1000")).await.unwrap();
+        let worker = Worker::spawn(&script(dir.path(), "exec sleep 1000"))
+            .await
+            .unwrap();
         let proc = format!("/proc/{}", worker.pid());
         assert!(Path::new(&proc).exists());
         worker.stop().await;

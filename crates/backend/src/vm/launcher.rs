@@ -72,9 +72,18 @@ impl VmLauncher {
     /// Opens what every VM needs.
     pub fn new(config: &Config, store: Store) -> Result<Self, SetUpError> {
         let check = |what, path: &Path, fix| {
-            File::open(path).map_err(|source| SetUpError::File { what, path: path.to_owned(), source, fix })
+            File::open(path).map_err(|source| SetUpError::File {
+                what,
+                path: path.to_owned(),
+                source,
+                fix,
+            })
         };
-        check("the worker", &config.vm.worker, "build cloude-vmm, or set `vm.worker` (CLOUDE_VM_WORKER)")?;
+        check(
+            "the worker",
+            &config.vm.worker,
+            "build cloude-vmm, or set `vm.worker` (CLOUDE_VM_WORKER)",
+        )?;
         check(
             "the agent",
             &config.agent.binary,
@@ -84,8 +93,11 @@ impl VmLauncher {
         if vmlinux.is_dir() {
             vmlinux.push("vmlinux");
         }
-        let kernel =
-            check("the kernel", &vmlinux, "run kernel/fetch, or set `kernel` (VM_KERNEL_PATH)")?;
+        let kernel = check(
+            "the kernel",
+            &vmlinux,
+            "run kernel/fetch, or set `kernel` (VM_KERNEL_PATH)",
+        )?;
         let common = BootSegment::new()
             .agent_file(&config.agent.binary)?
             .kernel(&config.kernel)?
@@ -109,7 +121,8 @@ impl VmLauncher {
                     return Err(NetworkError::Disabled);
                 }
                 let last = self.store.last_ip().await.ok().flatten();
-                let network = Network::set_up(&self.config.network, &self.config.state_dir, last).await?;
+                let network =
+                    Network::set_up(&self.config.network, &self.config.state_dir, last).await?;
                 Ok(Arc::new(network))
             })
             .await
@@ -132,15 +145,28 @@ impl VmLauncher {
             let attachment = network.attach(outbound).await?;
             Ok::<_, NetworkError>((Arc::clone(network), attachment))
         };
-        attached.await.map(Some).map_err(|error| Death::infrastructure(format!("no network: {error}")))
+        attached
+            .await
+            .map(Some)
+            .map_err(|error| Death::infrastructure(format!("no network: {error}")))
     }
 
     async fn start(&self, spec: MachineSpec, cancel: CancellationToken) -> Result<Started, Death> {
         let attachment = self.attach(spec.network).await?;
-        let worker = Worker::spawn(&self.config.vm.worker).await.map_err(|error| {
-            Death::infrastructure(format!("starting `{}`: {error}", self.config.vm.worker.display()))
-        });
-        let mut vm = Vm { worker: None, attachment, console: Console::default(), store: self.store.clone() };
+        let worker = Worker::spawn(&self.config.vm.worker)
+            .await
+            .map_err(|error| {
+                Death::infrastructure(format!(
+                    "starting `{}`: {error}",
+                    self.config.vm.worker.display()
+                ))
+            });
+        let mut vm = Vm {
+            worker: None,
+            attachment,
+            console: Console::default(),
+            store: self.store.clone(),
+        };
         let booted = match worker {
             Ok(worker) => {
                 vm.adopt(worker);
@@ -157,7 +183,12 @@ impl VmLauncher {
         match booted {
             Ok((stream, token)) => {
                 let ip = vm.ip();
-                Ok(Started { stream, token, ip, machine: Box::new(vm) })
+                Ok(Started {
+                    stream,
+                    token,
+                    ip,
+                    machine: Box::new(vm),
+                })
             }
             Err(death) => {
                 let death = vm.explain(death);
@@ -174,7 +205,11 @@ impl VmLauncher {
         ))
     }
 
-    async fn boot(&self, vm: &mut Vm, spec: &MachineSpec) -> Result<(Box<dyn AgentStream>, String), Death> {
+    async fn boot(
+        &self,
+        vm: &mut Vm,
+        spec: &MachineSpec,
+    ) -> Result<(Box<dyn AgentStream>, String), Death> {
         let failed = |error: io::Error| Death::infrastructure(format!("preparing the VM: {error}"));
         let token = new_token().map_err(failed)?;
         let (console, console_end) =
@@ -203,27 +238,42 @@ impl VmLauncher {
             .map_err(|error| failed("opening /dev/kvm", error.to_string()))?;
         let image = File::open(&spec.image)
             .map_err(|error| failed(&spec.image.display().to_string(), error.to_string()))?;
-        let kernel = reopen(&self.kernel).map_err(|error| failed("the kernel", error.to_string()))?;
-        let common =
-            reopen(&self.common).map_err(|error| failed("the agent's segment", error.to_string()))?;
+        let kernel =
+            reopen(&self.kernel).map_err(|error| failed("the kernel", error.to_string()))?;
+        let common = reopen(&self.common)
+            .map_err(|error| failed("the agent's segment", error.to_string()))?;
         let own = BootSegment::new()
             .boot_config(&self.boot_config(vm, spec, token))
             .and_then(|segment| segment.to_memfd())
             .map_err(|error| failed("the VM's segment", error.to_string()))?;
         let attachment = vm.attachment.as_ref().map(|(_, attachment)| attachment);
-        let mut descriptors: Vec<BorrowedFd<'_>> =
-            vec![kvm.as_fd(), kernel.as_fd(), image.as_fd(), common.as_fd(), own.as_fd()];
-        descriptors.extend(attachment.and_then(|attachment| attachment.tap.as_ref()).map(AsFd::as_fd));
+        let mut descriptors: Vec<BorrowedFd<'_>> = vec![
+            kvm.as_fd(),
+            kernel.as_fd(),
+            image.as_fd(),
+            common.as_fd(),
+            own.as_fd(),
+        ];
+        descriptors.extend(
+            attachment
+                .and_then(|attachment| attachment.tap.as_ref())
+                .map(AsFd::as_fd),
+        );
         descriptors.push(console.as_fd());
         let boot = Request::Boot(BootSpec {
             vcpus: spec.vcpus,
             memory_mib: spec.memory_mib,
             cmdline: self.cmdline(),
             initramfs_segments: 3,
-            tap: attachment
-                .map(|a| TapSpec { mac: a.lease.mac(), mtu: self.config.network.mtu }),
+            tap: attachment.map(|a| TapSpec {
+                mac: a.lease.mac(),
+                mtu: self.config.network.mtu,
+            }),
             console: true,
-            vsock: Some(VsockSpec { guest_cid: GUEST_CID, ready_port: READY_PORT }),
+            vsock: Some(VsockSpec {
+                guest_cid: GUEST_CID,
+                ready_port: READY_PORT,
+            }),
         });
         vm.worker()?
             .send(&boot, &descriptors)
@@ -240,7 +290,10 @@ impl VmLauncher {
         BootConfig {
             token: token.to_owned(),
             hostname: format!("vm-{short}"),
-            network: vm.attachment.as_ref().map(|(_, attachment)| attachment.guest.clone()),
+            network: vm
+                .attachment
+                .as_ref()
+                .map(|(_, attachment)| attachment.guest.clone()),
             copy_output_to_console: self.config.vm.log_guest_console,
             shell: false,
         }
@@ -248,8 +301,14 @@ impl VmLauncher {
 
     fn cmdline(&self) -> String {
         // Each line on the serial console is an exit per byte.
-        let quiet = if self.config.vm.log_guest_console { "" } else { " quiet" };
-        format!("{KERNEL_ARGS}{quiet} {}", self.config.vm.kernel_args).trim().to_owned()
+        let quiet = if self.config.vm.log_guest_console {
+            ""
+        } else {
+            " quiet"
+        };
+        format!("{KERNEL_ARGS}{quiet} {}", self.config.vm.kernel_args)
+            .trim()
+            .to_owned()
     }
 }
 
@@ -268,7 +327,8 @@ fn new_token() -> io::Result<String> {
     let mut bytes = [0_u8; 32];
     let mut filled = 0;
     while filled < bytes.len() {
-        filled += rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty())?;
+        filled +=
+            rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty())?;
     }
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
@@ -290,27 +350,34 @@ impl Vm {
     fn adopt(&mut self, worker: Worker) {
         let pid = worker.pid();
         if let Some(start_time) = orphans::start_time(pid) {
-            self.store.worker_started(WorkerRecord { pid, start_time }, self.ip());
+            self.store
+                .worker_started(WorkerRecord { pid, start_time }, self.ip());
         }
         self.worker = Some(worker);
     }
 
     fn ip(&self) -> Option<Ipv4Addr> {
-        self.attachment.as_ref().map(|(_, attachment)| attachment.lease.ip())
+        self.attachment
+            .as_ref()
+            .map(|(_, attachment)| attachment.lease.ip())
     }
 
     fn worker(&self) -> Result<&Worker, Death> {
-        self.worker.as_ref().ok_or_else(|| Death::infrastructure("the VM has no worker"))
+        self.worker
+            .as_ref()
+            .ok_or_else(|| Death::infrastructure("the VM has no worker"))
     }
 
     /// Waits for one of the worker's events.
-    async fn wait_for<T>(&self, mut wanted: impl FnMut(Event) -> Option<Result<T, Death>>) -> Result<T, Death> {
+    async fn wait_for<T>(
+        &self,
+        mut wanted: impl FnMut(Event) -> Option<Result<T, Death>>,
+    ) -> Result<T, Death> {
         let worker = self.worker()?;
         loop {
-            let event = worker
-                .event()
-                .await
-                .map_err(|error| Death::infrastructure(format!("the VM's worker is gone: {error}")))?;
+            let event = worker.event().await.map_err(|error| {
+                Death::infrastructure(format!("the VM's worker is gone: {error}"))
+            })?;
             if let Some(death) = death_of(&event) {
                 return Err(death);
             }
@@ -321,15 +388,24 @@ impl Vm {
     }
 
     async fn connect_vsock(&self) -> Result<Box<dyn AgentStream>, Death> {
-        let failed = |error: String| Death::infrastructure(format!("connecting to the agent: {error}"));
+        let failed =
+            |error: String| Death::infrastructure(format!("connecting to the agent: {error}"));
         let (ours, workers) = UnixStream::pair().map_err(|error| failed(error.to_string()))?;
         // The worker holds the request until the guest is ready.
-        let connect = Request::Connect { id: CONNECTION, port: AGENT_PORT };
-        self.worker()?.send(&connect, &[workers.as_fd()]).map_err(|error| failed(error.to_string()))?;
+        let connect = Request::Connect {
+            id: CONNECTION,
+            port: AGENT_PORT,
+        };
+        self.worker()?
+            .send(&connect, &[workers.as_fd()])
+            .map_err(|error| failed(error.to_string()))?;
         drop(workers);
         self.wait_for(|event| match event {
             Event::Connected { id: CONNECTION } => Some(Ok(())),
-            Event::ConnectFailed { id: CONNECTION, reason } => Some(Err(failed(reason))),
+            Event::ConnectFailed {
+                id: CONNECTION,
+                reason,
+            } => Some(Err(failed(reason))),
             _ => None,
         })
         .await?;
@@ -337,15 +413,19 @@ impl Vm {
     }
 
     async fn connect_ip(&self) -> Result<Box<dyn AgentStream>, Death> {
-        let ip = self.ip().ok_or_else(|| Death::infrastructure("the VM has no address"))?;
-        self.wait_for(|event| matches!(event, Event::Ready).then_some(Ok(()))).await?;
+        let ip = self
+            .ip()
+            .ok_or_else(|| Death::infrastructure("the VM has no address"))?;
+        self.wait_for(|event| matches!(event, Event::Ready).then_some(Ok(())))
+            .await?;
         let port = u16::try_from(AGENT_PORT).unwrap_or(u16::MAX);
         let stream = tokio::select! {
             stream = TcpStream::connect((ip, port)) => stream,
             death = self.worker()?.death() => return Err(death),
         };
-        let stream = stream
-            .map_err(|error| Death::infrastructure(format!("connecting to the agent at {ip}:{port}: {error}")))?;
+        let stream = stream.map_err(|error| {
+            Death::infrastructure(format!("connecting to the agent at {ip}:{port}: {error}"))
+        })?;
         let _ = stream.set_nodelay(true);
         Ok(Box::new(stream))
     }

@@ -61,12 +61,18 @@ pub struct Death {
 impl Death {
     /// Our own fault.
     pub fn infrastructure(message: impl Into<String>) -> Self {
-        Death { cause: Cause::Infrastructure, message: message.into() }
+        Death {
+            cause: Cause::Infrastructure,
+            message: message.into(),
+        }
     }
 
     /// The client took it back.
     pub fn cancelled() -> Self {
-        Death { cause: Cause::Cancelled, message: "the client took the execution back".into() }
+        Death {
+            cause: Cause::Cancelled,
+            message: "the client took the execution back".into(),
+        }
     }
 }
 

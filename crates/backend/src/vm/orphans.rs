@@ -18,13 +18,20 @@ pub fn start_time(pid: i32) -> Option<u64> {
 
 /// Kills a worker if it still is the same process, and waits until it is gone.
 pub async fn end(worker: &WorkerRecord) {
-    let Some(pid) = Pid::from_raw(worker.pid) else { return };
+    let Some(pid) = Pid::from_raw(worker.pid) else {
+        return;
+    };
     // The descriptor first: what it refers to cannot become another process.
-    let Ok(handle) = pidfd_open(pid, PidfdFlags::empty()) else { return };
+    let Ok(handle) = pidfd_open(pid, PidfdFlags::empty()) else {
+        return;
+    };
     if start_time(worker.pid) != Some(worker.start_time) {
         return;
     }
-    tracing::warn!(pid = worker.pid, "ending a worker that an earlier clouded left");
+    tracing::warn!(
+        pid = worker.pid,
+        "ending a worker that an earlier clouded left"
+    );
     if let Err(error) = pidfd_send_signal(&handle, Signal::KILL) {
         tracing::error!(pid = worker.pid, %error, "ending a worker");
         return;
@@ -45,15 +52,29 @@ mod tests {
 
     #[tokio::test]
     async fn only_the_very_same_process_is_ended() {
-        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let mut child = std::process::Command::new("sleep")
+            .arg("1000")
+            .spawn()
+            .unwrap();
         let pid = child.id() as i32;
         let started = start_time(pid).unwrap();
 
-        end(&WorkerRecord { pid, start_time: started + 1 }).await;
-        assert!(child.try_wait().unwrap().is_none(), "another process of that number is left alone");
+        end(&WorkerRecord {
+            pid,
+            start_time: started + 1,
+        })
+        .await;
+        assert!(
+            child.try_wait().unwrap().is_none(),
+            "another process of that number is left alone"
+        );
 
         let reaped = tokio::task::spawn_blocking(move || child.wait());
-        end(&WorkerRecord { pid, start_time: started }).await;
+        end(&WorkerRecord {
+            pid,
+            start_time: started,
+        })
+        .await;
         assert!(!reaped.await.unwrap().unwrap().success());
     }
 }

@@ -90,7 +90,10 @@ impl Machine for FakeMachine {
     fn died(&mut self) -> BoxFuture<'_, Death> {
         async {
             self.0.die.notified().await;
-            Death { cause: Cause::GuestPanic, message: "the guest's kernel panicked".into() }
+            Death {
+                cause: Cause::GuestPanic,
+                message: "the guest's kernel panicked".into(),
+            }
         }
         .boxed()
     }
@@ -107,8 +110,10 @@ async fn agent(stream: tokio::io::DuplexStream, world: Arc<World>) {
     let service = service_fn(move |request: Request<hyper::body::Incoming>| {
         let world = Arc::clone(&world);
         async move {
-            let authorized =
-                request.headers().get("authorization").is_some_and(|v| v == &format!("Bearer {TOKEN}"));
+            let authorized = request
+                .headers()
+                .get("authorization")
+                .is_some_and(|v| v == &format!("Bearer {TOKEN}"));
             let body = request.into_body().collect().await.unwrap().to_bytes();
             let (events, receiver) = mpsc::unbounded_channel::<Bytes>();
             let frames = futures_util::stream::unfold(receiver, |mut receiver| async {
@@ -156,7 +161,11 @@ async fn play(request: ExecuteRequest, world: Arc<World>, events: mpsc::Unbounde
         let _ = events.send(line.into());
     };
     let output = |stage, stream, text: &str| {
-        send(&Event::Output { stage, stream, data: text.into() });
+        send(&Event::Output {
+            stage,
+            stream,
+            data: text.into(),
+        });
     };
     let finish = |run: Option<StageResult>, compile: Option<StageResult>| {
         send(&Event::Finished(ExecuteResult { compile, run }));
@@ -164,7 +173,9 @@ async fn play(request: ExecuteRequest, world: Arc<World>, events: mpsc::Unbounde
     let code = request.files[0].content.to_text();
     let (command, argument) = code.split_once(' ').unwrap_or((&code, ""));
     let number = argument.parse::<i32>().unwrap_or(0);
-    send(&Event::Started { stage: StageName::Run });
+    send(&Event::Started {
+        stage: StageName::Run,
+    });
     match command {
         "print" => {
             output(StageName::Run, Stream::Stdout, argument);
@@ -237,12 +248,22 @@ pub struct Backend {
 }
 
 pub fn capacity(vms: usize, queue: usize) -> Capacity {
-    Capacity { vms, memory_mib: 8192, queue, queue_bytes: 256 << 20 }
+    Capacity {
+        vms,
+        memory_mib: 8192,
+        queue,
+        queue_bytes: 256 << 20,
+    }
 }
 
 impl Backend {
     pub async fn start() -> Self {
-        Backend::with(capacity(2, 16), Arc::new(tempfile::tempdir().unwrap()), |_| {}).await
+        Backend::with(
+            capacity(2, 16),
+            Arc::new(tempfile::tempdir().unwrap()),
+            |_| {},
+        )
+        .await
     }
 
     pub async fn with(
@@ -251,11 +272,17 @@ impl Backend {
         change: impl FnOnce(&mut Config),
     ) -> Self {
         let world = Arc::new(World::default());
-        let mut config = Config { state_dir: state.path().to_owned(), ..Config::default() };
+        let mut config = Config {
+            state_dir: state.path().to_owned(),
+            ..Config::default()
+        };
         config.limits.body_bytes = 1 << 20;
         config.limits.code_bytes = 64 << 10;
         change(&mut config);
-        let retention = Retention { age_ms: i64::MAX / 4, jobs: 1000 };
+        let retention = Retention {
+            age_ms: i64::MAX / 4,
+            jobs: 1000,
+        };
         let body_bytes = config.limits.body_bytes;
         let service = Service::new(Parts {
             config,
@@ -269,12 +296,29 @@ impl Backend {
         let url = format!("http://{}", listener.local_addr().unwrap());
         let stop = CancellationToken::new();
         let router = http::router(service.clone(), body_bytes);
-        tokio::spawn(http::serve(listener, router, stop.clone(), CancellationToken::new()));
-        Backend { url, service, world, state, stop }
+        tokio::spawn(http::serve(
+            listener,
+            router,
+            stop.clone(),
+            CancellationToken::new(),
+        ));
+        Backend {
+            url,
+            service,
+            world,
+            state,
+            stop,
+        }
     }
 
     pub async fn post(&self, path: &str, body: serde_json::Value) -> Answer {
-        self.send("POST", path, &[("content-type", "application/json")], body.to_string()).await
+        self.send(
+            "POST",
+            path,
+            &[("content-type", "application/json")],
+            body.to_string(),
+        )
+        .await
     }
 
     pub async fn get(&self, path: &str) -> Answer {
@@ -289,16 +333,25 @@ impl Backend {
         body: impl Into<Bytes>,
     ) -> Answer {
         let (mut sender, _connection) = self.connect().await;
-        let mut request = Request::builder().method(method).uri(path).header("host", "test");
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", "test");
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let request = request.body(http_body_util::Full::new(body.into())).unwrap();
+        let request = request
+            .body(http_body_util::Full::new(body.into()))
+            .unwrap();
         let response = sender.send_request(request).await.unwrap();
         let status = response.status().as_u16();
         let headers = response.headers().clone();
         let body = response.into_body().collect().await.unwrap().to_bytes();
-        Answer { status, headers, body }
+        Answer {
+            status,
+            headers,
+            body,
+        }
     }
 
     /// A connection; aborting the task closes it.
@@ -310,8 +363,9 @@ impl Backend {
     ) {
         let address = self.url.trim_start_matches("http://");
         let stream = tokio::net::TcpStream::connect(address).await.unwrap();
-        let (sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .unwrap();
         let task = tokio::spawn(async move {
             let _ = connection.await;
         });
@@ -338,7 +392,10 @@ impl Backend {
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        panic!("{} machines are alive, not {count}", self.world.alive.load(Ordering::SeqCst));
+        panic!(
+            "{} machines are alive, not {count}",
+            self.world.alive.load(Ordering::SeqCst)
+        );
     }
 }
 

@@ -21,6 +21,8 @@ pub fn spawn(binary: &Path) -> io::Result<(Child, Channel)> {
     let mut command = Command::new(binary);
     command
         .arg("worker")
+        // Ctrl-C at the caller's terminal is the caller's to answer: it may let its VMs finish.
+        .process_group(0)
         .stdin(Stdio::null())
         .stdout(Stdio::from(stderr));
     let from = worker.as_raw_fd();
