@@ -4,6 +4,7 @@
 mod console;
 mod control;
 mod launcher;
+mod machine;
 pub mod orphans;
 
 use std::net::Ipv4Addr;
