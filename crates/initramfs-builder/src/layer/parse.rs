@@ -164,6 +164,15 @@ impl<'a> Parser<'a> {
         Ok(())
     }
 
+    /// The padding behind a file's data, which may be missing at the end of the layer: `umoci insert
+    /// --opaque` does not end its archives, and what docker uses to read them takes that.
+    fn skip_last_padding(&mut self, size: u64) -> Result<(), Problem> {
+        if self.input.fill()?.is_empty() {
+            return Ok(());
+        }
+        self.skip(padding(size))
+    }
+
     /// The body of an extension header.
     fn extension(&mut self, size: u64) -> Result<Vec<u8>, Problem> {
         let limit = self.context.budget.limits().max_header_bytes;
@@ -261,7 +270,7 @@ impl<'a> Parser<'a> {
                 self.check_file_size(size)?;
                 let start = self.spool.position();
                 self.copy(size)?;
-                self.skip(padding(size))?;
+                self.skip_last_padding(size)?;
                 Ok(self.spool.content(start))
             }
             Some(PaxForm::InHeader {

@@ -79,6 +79,7 @@ fn parse(text: &str) -> Result<Reference, &'static str> {
 /// Docker's rule: the first component is a host if it has a dot or a colon, or is `localhost`.
 fn is_host(first: &str) -> bool {
     (first.contains(['.', ':']) || first == "localhost")
+        && first.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '[')
         && first.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".:-[]".contains(&byte))
 }
 
