@@ -18,7 +18,11 @@ fn an_image_is_built_once_listed_inspected_and_removed() {
 
     let first = tool.run(&["build", &source, "--name", "thing"]);
     let second = tool.run(&["build", &source, "--name", "thing"]);
-    assert!(first.status.success(), "{}", String::from_utf8_lossy(&first.stderr));
+    assert!(
+        first.status.success(),
+        "{}",
+        String::from_utf8_lossy(&first.stderr)
+    );
     assert!(String::from_utf8_lossy(&second.stdout).contains("up to date"));
 
     let listed = tool.run(&["ls", "--json"]).stdout;
@@ -39,14 +43,23 @@ fn an_image_is_built_once_listed_inspected_and_removed() {
 #[test]
 fn each_line_of_json_is_an_object_and_the_last_says_what_was_built() {
     let (tool, layout) = (Tool::new(), layout());
-    let output = tool.run(&["build", layout.path().to_str().unwrap(), "--name", "thing", "--json"]);
+    let output = tool.run(&[
+        "build",
+        layout.path().to_str().unwrap(),
+        "--name",
+        "thing",
+        "--json",
+    ]);
     let lines: Vec<serde_json::Value> = String::from_utf8(output.stdout)
         .unwrap()
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
     let last = lines.last().unwrap();
-    assert_eq!((&last["event"], &last["image"]), (&"built".into(), &"thing".into()));
+    assert_eq!(
+        (&last["event"], &last["image"]),
+        (&"built".into(), &"thing".into())
+    );
     assert!(fs::metadata(last["path"].as_str().unwrap()).is_ok());
 }
 
@@ -69,7 +82,10 @@ fn a_limit_that_is_set_is_kept() {
 #[test]
 fn a_damaged_layout_is_refused() {
     let (tool, layout) = (Tool::new(), layout());
-    let blob = layout.path().join("blobs/sha256").join(&layout.layers[0][7..]);
+    let blob = layout
+        .path()
+        .join("blobs/sha256")
+        .join(&layout.layers[0][7..]);
     let mut bytes = fs::read(&blob).unwrap();
     bytes.push(0);
     fs::write(&blob, bytes).unwrap();
@@ -98,7 +114,12 @@ fn pruning_frees_what_no_image_needs_after_saying_so() {
 #[test]
 fn a_command_line_that_makes_no_sense_is_code_2() {
     let tool = Tool::new();
-    for arguments in [&["build"][..], &["build", "UPPER CASE"], &["build", "a", "--memory", "x"], &["frob"]] {
+    for arguments in [
+        &["build"][..],
+        &["build", "UPPER CASE"],
+        &["build", "a", "--memory", "x"],
+        &["frob"],
+    ] {
         assert_eq!(tool.run(arguments).status.code(), Some(2), "{arguments:?}");
     }
 }
@@ -108,6 +129,11 @@ fn an_unknown_language_is_answered_with_those_there_are() {
     let tool = Tool::new();
     let dir = tool.dir.path().join("languages");
     fs::create_dir(&dir).unwrap();
-    let said = tool.fail(&["--language", "cobol", "--languages-dir", dir.to_str().unwrap()]);
+    let said = tool.fail(&[
+        "--language",
+        "cobol",
+        "--languages-dir",
+        dir.to_str().unwrap(),
+    ]);
     assert!(said.contains("no language `cobol`"), "{said}");
 }

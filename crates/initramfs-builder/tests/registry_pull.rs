@@ -28,7 +28,10 @@ fn a_password_opens_the_registry_and_its_lack_says_how_to_log_in() {
     let image = format!("{}/some/app:v1", registry.address);
 
     let without = tool.fail(&[&image]);
-    assert!(without.contains(&format!("docker login {}", registry.address)), "{without}");
+    assert!(
+        without.contains(&format!("docker login {}", registry.address)),
+        "{without}"
+    );
     assert!(without.contains("without a password"), "{without}");
 
     tool.log_in(&registry.address, WRONG);
@@ -49,12 +52,21 @@ fn tag_digest_and_local_layout_give_the_same_bytes() {
     registry.push(layout.path(), "app:v1");
     let tar = layout.path().with_extension("tar");
     let mut command = std::process::Command::new("tar");
-    command.arg("-C").arg(layout.path()).arg("-cf").arg(&tar).arg(".");
+    command
+        .arg("-C")
+        .arg(layout.path())
+        .arg("-cf")
+        .arg(&tar)
+        .arg(".");
     assert!(command.status().unwrap().success());
     let tool = Tool::new();
 
     let by_tag = tool.build(&[&format!("{}/app:v1", registry.address)]);
-    let by_digest = tool.build(&[&format!("{}/app@{}", registry.address, layout.manifest_digest())]);
+    let by_digest = tool.build(&[&format!(
+        "{}/app@{}",
+        registry.address,
+        layout.manifest_digest()
+    )]);
     let from_dir = tool.build(&[&format!("oci:{}", layout.path().display())]);
     let from_tar = tool.build(&[tar.to_str().unwrap()]);
 
@@ -64,7 +76,10 @@ fn tag_digest_and_local_layout_give_the_same_bytes() {
 
 #[test]
 fn a_docker_archive_gives_the_same_files() {
-    let layout = Layout::of(&[(Packing::Gzip, &[("a", b"one")]), (Packing::Gzip, &[("b", b"two")])]);
+    let layout = Layout::of(&[
+        (Packing::Gzip, &[("a", b"one")]),
+        (Packing::Gzip, &[("b", b"two")]),
+    ]);
     let tool = Tool::new();
     let archive = tool.dir.path().join("saved.tar");
     let output = std::process::Command::new("skopeo")
@@ -73,7 +88,11 @@ fn a_docker_archive_gives_the_same_files() {
         .arg(format!("docker-archive:{}:app:v1", archive.display()))
         .output()
         .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 
     let from_layout = tool.build(&[layout.path().to_str().unwrap()]);
     let from_archive = tool.build(&[&format!("docker-archive:{}", archive.display())]);
@@ -91,7 +110,10 @@ fn the_platform_chooses_from_an_index() {
     let image = format!("{}/app:v1", registry.address);
 
     assert!(contains(&tool.build(&[&image]), "for amd64"));
-    assert!(contains(&tool.build(&[&image, "--platform", "linux/arm64"]), "for arm64"));
+    assert!(contains(
+        &tool.build(&[&image, "--platform", "linux/arm64"]),
+        "for arm64"
+    ));
     let none = tool.fail(&[&image, "--platform", "linux/s390x"]);
     assert!(none.contains("linux/amd64, linux/arm64"), "{none}");
 }
@@ -107,7 +129,11 @@ fn a_broken_transfer_is_resumed_and_the_bytes_are_whole() {
 
     let archive = tool.build(&[&format!("{}/app:v1", proxy.address)]);
 
-    assert!(archive.windows(4096).any(|window| window == &bytes[bytes.len() - 4096..]));
+    assert!(
+        archive
+            .windows(4096)
+            .any(|window| window == &bytes[bytes.len() - 4096..])
+    );
     // The configuration, the layer, and the layer again after each of three breaks.
     assert_eq!(proxy.blob_requests.load(Ordering::SeqCst), 5);
 }
@@ -119,7 +145,11 @@ fn a_transfer_that_always_breaks_leaves_a_part_that_the_next_run_resumes() {
     let layout = Layout::of(&[(Packing::Gzip, &[("noise", &bytes)])]);
     registry.push(layout.path(), "app:v1");
     let tool = Tool::new();
-    let partial = tool.cache().join("blobs/sha256").join(&layout.layers[0][7..]).with_extension("partial");
+    let partial = tool
+        .cache()
+        .join("blobs/sha256")
+        .join(&layout.layers[0][7..])
+        .with_extension("partial");
     fs::create_dir_all(partial.parent().unwrap()).unwrap();
     // What a run that was ended has left: the first half of the blob.
     let blob = fs::read(registry.blob_file(&layout.layers[0])).unwrap();
@@ -137,7 +167,11 @@ fn a_bad_part_on_the_disk_is_thrown_away_and_fetched_again() {
     let layout = Layout::of(&[(Packing::Gzip, &[("noise", &noise(1_000_000))])]);
     registry.push(layout.path(), "app:v1");
     let tool = Tool::new();
-    let partial = tool.cache().join("blobs/sha256").join(&layout.layers[0][7..]).with_extension("partial");
+    let partial = tool
+        .cache()
+        .join("blobs/sha256")
+        .join(&layout.layers[0][7..])
+        .with_extension("partial");
     fs::create_dir_all(partial.parent().unwrap()).unwrap();
     fs::write(&partial, vec![7; 1000]).unwrap();
 
@@ -156,7 +190,9 @@ fn two_processes_at_once_cost_one_download() {
     let image = format!("{}/app:v1", proxy.address);
     let start = |name: &str| {
         let out = tool.dir.path().join(name);
-        tool.command(&["build", &image, "-o", out.to_str().unwrap()]).spawn().unwrap()
+        tool.command(&["build", &image, "-o", out.to_str().unwrap()])
+            .spawn()
+            .unwrap()
     };
 
     let (mut first, mut second) = (start("1"), start("2"));
@@ -181,8 +217,14 @@ fn a_blob_that_the_registry_has_damaged_is_refused_and_not_kept() {
 
     let said = tool.fail(&[&format!("{}/app:v1", registry.address)]);
 
-    assert!(said.contains(&layout.layers[0]) && said.contains("instead of"), "{said}");
-    let blob = tool.cache().join("blobs/sha256").join(&layout.layers[0][7..]);
+    assert!(
+        said.contains(&layout.layers[0]) && said.contains("instead of"),
+        "{said}"
+    );
+    let blob = tool
+        .cache()
+        .join("blobs/sha256")
+        .join(&layout.layers[0][7..]);
     assert!(!blob.exists() && !blob.with_extension("partial").exists());
 }
 
@@ -194,7 +236,10 @@ fn a_blob_that_went_bad_in_the_cache_is_fetched_again() {
     let tool = Tool::new();
     let image = format!("{}/app:v1", registry.address);
     let good = tool.build(&[&image]);
-    let blob = tool.cache().join("blobs/sha256").join(&layout.layers[0][7..]);
+    let blob = tool
+        .cache()
+        .join("blobs/sha256")
+        .join(&layout.layers[0][7..]);
     let mut bytes = fs::read(&blob).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 0xff;
@@ -215,7 +260,10 @@ fn what_is_not_there_is_named() {
 fn plain_http_is_refused_for_other_hosts_than_loopback() {
     let tool = Tool::new();
     let said = tool.fail(&["python:3", "--mirror", "docker.io=http://10.255.255.1:5000"]);
-    assert!(said.contains("10.255.255.1:5000 would be asked over plain http"), "{said}");
+    assert!(
+        said.contains("10.255.255.1:5000 would be asked over plain http"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -224,5 +272,8 @@ fn a_mirror_is_asked_before_the_registry() {
     registry.push(three_layers().path(), "library/thing:v1");
     let tool = Tool::new();
     let mirror = format!("docker.io=http://{}", registry.address);
-    assert!(contains(&tool.build(&["thing:v1", "--mirror", &mirror]), "from zstd"));
+    assert!(contains(
+        &tool.build(&["thing:v1", "--mirror", &mirror]),
+        "from zstd"
+    ));
 }

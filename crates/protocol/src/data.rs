@@ -91,7 +91,10 @@ mod tests {
     fn utf8_is_a_plain_string() {
         let json = serde_json::to_string(&Data::from("hé\n")).unwrap();
         assert_eq!(json, r#""hé\n""#);
-        assert_eq!(serde_json::from_str::<Data>(&json).unwrap(), Data::from("hé\n"));
+        assert_eq!(
+            serde_json::from_str::<Data>(&json).unwrap(),
+            Data::from("hé\n")
+        );
     }
 
     #[test]

@@ -42,7 +42,12 @@ pub(crate) fn lock(path: &Path, cancel: &Cancel) -> Result<Lock, CacheError> {
 
 /// Takes a lock that nobody holds.
 pub(crate) fn try_lock(path: &Path) -> Result<Option<Lock>, CacheError> {
-    let file = File::options().create(true).truncate(false).write(true).open(path).map_err(at(path))?;
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(path)
+        .map_err(at(path))?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => return Ok(None),
@@ -51,7 +56,10 @@ pub(crate) fn try_lock(path: &Path) -> Result<Option<Lock>, CacheError> {
     // Pruning may have deleted the file between opening and locking it: then this lock locks nothing.
     let held = file.metadata().map_err(at(path))?.ino();
     match fs::metadata(path) {
-        Ok(there) if there.ino() == held => Ok(Some(Lock { path: path.to_owned(), _file: file })),
+        Ok(there) if there.ino() == held => Ok(Some(Lock {
+            path: path.to_owned(),
+            _file: file,
+        })),
         _ => Ok(None),
     }
 }

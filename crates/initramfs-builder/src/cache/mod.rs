@@ -67,7 +67,8 @@ impl BlobCache {
     /// Where a blob is or would be.
     pub fn path(&self, digest: &str) -> Result<PathBuf, CacheError> {
         let hex = digest.strip_prefix("sha256:").filter(|_| is_sha256(digest));
-        hex.map(|hex| self.dir.join(hex)).ok_or_else(|| CacheError::Digest(digest.to_owned()))
+        hex.map(|hex| self.dir.join(hex))
+            .ok_or_else(|| CacheError::Digest(digest.to_owned()))
     }
 
     /// Where the part of a blob is that has come so far.
@@ -88,7 +89,12 @@ impl BlobCache {
             fs::remove_file(&path).map_err(at(&path))?;
             return Ok(None);
         }
-        Ok(Some(CachedBlob { file, path, hasher: Sha256::new(), digest: digest.to_owned() }))
+        Ok(Some(CachedBlob {
+            file,
+            path,
+            hasher: Sha256::new(),
+            digest: digest.to_owned(),
+        }))
     }
 
     /// Locks a blob against every other task and process that would fetch it.
@@ -106,12 +112,16 @@ impl BlobCache {
         let mut pruned = Vec::new();
         for entry in fs::read_dir(&self.dir).map_err(at(&self.dir))? {
             let path = entry.map_err(at(&self.dir))?.path();
-            let Some(hex) = path.file_stem().and_then(|stem| stem.to_str()) else { continue };
+            let Some(hex) = path.file_stem().and_then(|stem| stem.to_str()) else {
+                continue;
+            };
             let kind = path.extension().and_then(|extension| extension.to_str());
             if kind.is_none() && needed(&format!("sha256:{hex}")) {
                 continue;
             }
-            let Some(held) = lock::try_lock(&path.with_extension("lock"))? else { continue };
+            let Some(held) = lock::try_lock(&path.with_extension("lock"))? else {
+                continue;
+            };
             let bytes = fs::symlink_metadata(&path).map_or(0, |metadata| metadata.len());
             if kind == Some("lock") {
                 held.remove(dry_run);
@@ -143,7 +153,9 @@ impl CachedBlob {
         self.hasher.update(&buffer[..read]);
         if read == 0 && !buffer.is_empty() && digest_of(&self.hasher) != self.digest {
             fs::remove_file(&self.path).map_err(at(&self.path))?;
-            return Err(CacheError::Corrupt { path: self.path.clone() });
+            return Err(CacheError::Corrupt {
+                path: self.path.clone(),
+            });
         }
         Ok(read)
     }
@@ -201,7 +213,10 @@ mod tests {
         let cache = BlobCache::open(dir.path()).unwrap();
         let digest = put(&cache, b"hello", b"jello");
         let mut blob = cache.read(&digest, 5).unwrap().unwrap();
-        assert!(matches!(read_all(&mut blob), Err(CacheError::Corrupt { .. })));
+        assert!(matches!(
+            read_all(&mut blob),
+            Err(CacheError::Corrupt { .. })
+        ));
         assert!(cache.read(&digest, 5).unwrap().is_none());
     }
 
@@ -238,11 +253,20 @@ mod tests {
         let did = cache.prune(false, |digest| digest == needed).unwrap();
 
         let path = cache.path(&unneeded).unwrap();
-        assert_eq!(did, [Pruned { path: path.clone(), bytes: 2 }]);
+        assert_eq!(
+            did,
+            [Pruned {
+                path: path.clone(),
+                bytes: 2
+            }]
+        );
         assert_eq!(would, did);
         assert!(!path.exists() && cache.path(&needed).unwrap().exists());
         assert!(fetching_path.with_extension("partial").exists());
         drop(held);
-        assert_eq!(cache.prune(false, |digest| digest == needed).unwrap().len(), 1);
+        assert_eq!(
+            cache.prune(false, |digest| digest == needed).unwrap().len(),
+            1
+        );
     }
 }

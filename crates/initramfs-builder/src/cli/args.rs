@@ -12,10 +12,22 @@ use cloude_initramfs_builder::pipeline::Platform;
 #[command(version, max_term_width = 100)]
 pub struct Cli {
     /// Where blobs, packages and images are kept [default: ~/.cache/cloude]
-    #[arg(long, global = true, env = "CLOUDE_CACHE_DIR", value_name = "DIR", hide_env_values = true)]
+    #[arg(
+        long,
+        global = true,
+        env = "CLOUDE_CACHE_DIR",
+        value_name = "DIR",
+        hide_env_values = true
+    )]
     pub cache_dir: Option<PathBuf>,
     /// Where images are kept [default: images in the cache]
-    #[arg(long, global = true, env = "VM_INITRAMFS_DIR", value_name = "DIR", hide_env_values = true)]
+    #[arg(
+        long,
+        global = true,
+        env = "VM_INITRAMFS_DIR",
+        value_name = "DIR",
+        hide_env_values = true
+    )]
     pub images_dir: Option<PathBuf>,
     #[command(subcommand)]
     pub command: Command,
@@ -48,7 +60,12 @@ pub struct BuildArgs {
     #[arg(long)]
     pub all_languages: bool,
     /// Where the language files are
-    #[arg(long, env = "LANGUAGES_CONFIG_PATH", value_name = "DIR", hide_env_values = true)]
+    #[arg(
+        long,
+        env = "LANGUAGES_CONFIG_PATH",
+        value_name = "DIR",
+        hide_env_values = true
+    )]
     pub languages_dir: Option<PathBuf>,
     /// Of a language: its image, its Debian packages, or packages only where no registry is reached
     #[arg(long, value_enum, default_value = "auto")]
@@ -75,7 +92,12 @@ pub struct BuildArgs {
     #[arg(long, value_name = "SIZE", value_parser = super::text::parse_size)]
     pub memory: Option<u64>,
     /// Times later than this become this, in seconds since 1970
-    #[arg(long, env = "SOURCE_DATE_EPOCH", value_name = "SECONDS", hide_env_values = true)]
+    #[arg(
+        long,
+        env = "SOURCE_DATE_EPOCH",
+        value_name = "SECONDS",
+        hide_env_values = true
+    )]
     pub source_date_epoch: Option<u32>,
     /// Build even if the image is up to date
     #[arg(short, long)]
@@ -105,10 +127,22 @@ pub struct BuildArgs {
 #[command(next_help_heading = "Network")]
 pub struct NetworkArgs {
     /// Ask this mirror first, such as docker.io=https://mirror.example; for Debian, debian=URL
-    #[arg(long, value_name = "REGISTRY=URL", env = "CLOUDE_MIRRORS", value_delimiter = ',', hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "REGISTRY=URL",
+        env = "CLOUDE_MIRRORS",
+        value_delimiter = ',',
+        hide_env_values = true
+    )]
     pub mirror: Vec<String>,
     /// Allow plain http for this host; loopback needs no allowing
-    #[arg(long, value_name = "HOST", env = "CLOUDE_ALLOW_HTTP", value_delimiter = ',', hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "HOST",
+        env = "CLOUDE_ALLOW_HTTP",
+        value_delimiter = ',',
+        hide_env_values = true
+    )]
     pub allow_http: Vec<String>,
 }
 
@@ -162,15 +196,21 @@ impl LimitArgs {
         Limits {
             max_layers: self.max_layers,
             max_entries: self.max_entries,
-            max_compressed_bytes: self.max_compressed_bytes.unwrap_or(default.max_compressed_bytes),
-            max_unpacked_bytes: self.max_unpacked_bytes.unwrap_or(default.max_unpacked_bytes),
+            max_compressed_bytes: self
+                .max_compressed_bytes
+                .unwrap_or(default.max_compressed_bytes),
+            max_unpacked_bytes: self
+                .max_unpacked_bytes
+                .unwrap_or(default.max_unpacked_bytes),
             max_ratio: self.max_ratio,
             max_file_bytes: self.max_file_bytes.unwrap_or(default.max_file_bytes),
             max_path_bytes: self.max_path_bytes,
             max_name_bytes: self.max_name_bytes,
             max_symlink_bytes: self.max_symlink_bytes,
             max_header_bytes: self.max_header_bytes,
-            max_metadata_bytes: self.max_metadata_bytes.unwrap_or(default.max_metadata_bytes),
+            max_metadata_bytes: self
+                .max_metadata_bytes
+                .unwrap_or(default.max_metadata_bytes),
             max_sparse_segments: self.max_sparse_segments,
             max_lookups: self.max_lookups,
         }

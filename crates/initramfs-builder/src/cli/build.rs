@@ -30,7 +30,9 @@ struct Target {
 pub fn run(args: BuildArgs, paths: &Paths, cancel: &Cancel) -> Result<(), Failure> {
     let targets = targets(&args)?;
     if targets.len() > 1 && (args.output.is_some() || args.name.is_some()) {
-        return Err(Failure::usage("--output and --name are for one image, and there are several"));
+        return Err(Failure::usage(
+            "--output and --name are for one image, and there are several",
+        ));
     }
     let append = append(&args)?;
     for target in targets {
@@ -46,7 +48,11 @@ fn targets(args: &BuildArgs) -> Result<Vec<Target>, Failure> {
         let mut source: Source = text.parse().map_err(Failure::usage)?;
         add_packages(&mut source, &args.package)?;
         let name = args.name.clone().unwrap_or_else(|| name_of(&source));
-        targets.push(Target { name, source, fallback: None });
+        targets.push(Target {
+            name,
+            source,
+            fallback: None,
+        });
     }
     let mut names = args.language.clone();
     if args.all_languages || !names.is_empty() {
@@ -61,7 +67,11 @@ fn targets(args: &BuildArgs) -> Result<Vec<Target>, Failure> {
                 add_packages(source, &args.package)?;
             }
             let name = args.name.clone().unwrap_or(language.name);
-            targets.push(Target { name, source, fallback });
+            targets.push(Target {
+                name,
+                source,
+                fallback,
+            });
         }
     }
     Ok(targets)
@@ -70,7 +80,8 @@ fn targets(args: &BuildArgs) -> Result<Vec<Target>, Failure> {
 fn add_packages(source: &mut Source, more: &[String]) -> Result<(), Failure> {
     if let Source::Debian(packages) = source {
         let all = [packages.packages.as_slice(), more].concat();
-        *packages = Packages::new(&packages.suite, &all, packages.env.clone()).map_err(Failure::usage)?;
+        *packages =
+            Packages::new(&packages.suite, &all, packages.env.clone()).map_err(Failure::usage)?;
     }
     Ok(())
 }
@@ -86,13 +97,21 @@ fn name_of(source: &Source) -> String {
                 _ => last.to_owned(),
             }
         }
-        Source::Oci { path, .. } | Source::DockerArchive { path, .. } => {
-            path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
-        }
+        Source::Oci { path, .. } | Source::DockerArchive { path, .. } => path
+            .file_stem()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned(),
         Source::Debian(packages) => format!("debian-{}", packages.suite),
     };
     name.chars()
-        .map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' })
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || "._-".contains(c) {
+                c
+            } else {
+                '-'
+            }
+        })
         .collect::<String>()
         .trim_start_matches('.')
         .to_owned()
@@ -109,7 +128,10 @@ fn request(
     request.fallback = target.fallback.clone();
     request.destination = match &args.output {
         Some(file) => Destination::File(file.clone()),
-        None => Destination::Store { dir: paths.images.clone(), name: target.name.clone() },
+        None => Destination::Store {
+            dir: paths.images.clone(),
+            name: target.name.clone(),
+        },
     };
     request.output = args.format.output(args.level);
     request.platform = args.platform.clone();
@@ -125,8 +147,10 @@ fn request(
 }
 
 fn network(args: &BuildArgs) -> Result<(RegistryOptions, DebianOptions), Failure> {
-    let mut registry =
-        RegistryOptions { allow_http: args.network.allow_http.clone(), ..Default::default() };
+    let mut registry = RegistryOptions {
+        allow_http: args.network.allow_http.clone(),
+        ..Default::default()
+    };
     let mut debian = DebianOptions::default();
     for mirror in &args.network.mirror {
         let (of, url) = mirror.split_once('=').ok_or_else(|| {
@@ -142,7 +166,9 @@ fn network(args: &BuildArgs) -> Result<(RegistryOptions, DebianOptions), Failure
 
 /// The boot segment for an image that is to be booted by hand.
 fn append(args: &BuildArgs) -> Result<Option<Vec<u8>>, Failure> {
-    let Some(agent) = &args.agent else { return Ok(None) };
+    let Some(agent) = &args.agent else {
+        return Ok(None);
+    };
     let segment = (|| {
         let mut segment = BootSegment::new().agent_file(agent)?;
         if let Some(kernel) = &args.kernel {
@@ -183,13 +209,28 @@ fn build_one(args: &BuildArgs, name: &str, request: &BuildRequest) -> Result<(),
     drop(progress);
     let built = built.map_err(|error| {
         let failure = Failure::from(error);
-        Failure { message: format!("{name}: {}", failure.message), ..failure }
+        Failure {
+            message: format!("{name}: {}", failure.message),
+            ..failure
+        }
     })?;
     let seconds = start.elapsed().as_secs_f64();
     if args.json {
-        let event = if built.up_to_date { "up_to_date" } else { "built" };
+        let event = if built.up_to_date {
+            "up_to_date"
+        } else {
+            "built"
+        };
         let (path, metadata) = (built.path.as_path(), &built.metadata);
-        jsonl::print(name, &Built { event, path, seconds, metadata });
+        jsonl::print(
+            name,
+            &Built {
+                event,
+                path,
+                seconds,
+                metadata,
+            },
+        );
     } else if !args.quiet {
         report(name, &built, seconds);
     }

@@ -39,7 +39,9 @@ struct FileSummary {
 
 pub fn run(args: &InspectArgs, paths: &Paths) -> Result<(), Failure> {
     let stored = paths.store().get(&args.image);
-    let path = stored.as_ref().map_or_else(|| PathBuf::from(&args.image), |image| image.path.clone());
+    let path = stored
+        .as_ref()
+        .map_or_else(|| PathBuf::from(&args.image), |image| image.path.clone());
     if args.files {
         return match list_files(&path, args.json) {
             // The reader has seen enough.
@@ -62,11 +64,28 @@ pub fn run(args: &InspectArgs, paths: &Paths) -> Result<(), Failure> {
     }
     println!("built     {}", super::manage::age_of(metadata.built_at));
     println!("archive   {}", text::size(metadata.summary.archive_bytes));
-    println!("unpacked  {} in {} entries", text::size(metadata.summary.unpacked_bytes), metadata.summary.entries);
-    println!("memory    {} at least", text::size(metadata.required_memory));
-    println!("user      {}", if metadata.config.user.is_empty() { "root" } else { &metadata.config.user });
+    println!(
+        "unpacked  {} in {} entries",
+        text::size(metadata.summary.unpacked_bytes),
+        metadata.summary.entries
+    );
+    println!(
+        "memory    {} at least",
+        text::size(metadata.required_memory)
+    );
+    println!(
+        "user      {}",
+        if metadata.config.user.is_empty() {
+            "root"
+        } else {
+            &metadata.config.user
+        }
+    );
     println!("env       {}", metadata.config.env.join("\n          "));
-    println!("command   {:?} {:?}", metadata.config.entrypoint, metadata.config.cmd);
+    println!(
+        "command   {:?} {:?}",
+        metadata.config.entrypoint, metadata.config.cmd
+    );
     for layer in &metadata.layers {
         println!("layer     {} {}", layer.digest, text::size(layer.size));
     }
@@ -78,7 +97,9 @@ pub fn run(args: &InspectArgs, paths: &Paths) -> Result<(), Failure> {
 
 fn reading(path: &Path, image: &str, error: &io::Error) -> Failure {
     if error.kind() == io::ErrorKind::NotFound {
-        return Failure::new(format!("`{image}` is neither an image nor a file; `cloude-initramfs ls` lists the images"));
+        return Failure::new(format!(
+            "`{image}` is neither an image nor a file; `cloude-initramfs ls` lists the images"
+        ));
     }
     Failure::new(format!("reading `{}`: {error}", path.display()))
 }
@@ -92,7 +113,12 @@ fn file(path: &Path, args: &InspectArgs) -> io::Result<()> {
         file_bytes += u64::from(entry?.header.size);
     }
     if args.json {
-        let summary = FileSummary { path: path.to_owned(), archive_bytes, entries, file_bytes };
+        let summary = FileSummary {
+            path: path.to_owned(),
+            archive_bytes,
+            entries,
+            file_bytes,
+        };
         println!("{}", serde_json::to_string_pretty(&summary)?);
     } else {
         println!("path      {}", path.display());
@@ -127,13 +153,20 @@ fn entry_line(entry: &ListedEntry) -> EntryLine {
         ino: entry.header.ino,
         mtime: entry.header.mtime,
         size: entry.header.size,
-        target: entry.target.as_ref().map(|target| String::from_utf8_lossy(target).into_owned()),
+        target: entry
+            .target
+            .as_ref()
+            .map(|target| String::from_utf8_lossy(target).into_owned()),
         rdev: device.then_some((entry.header.rdev_major, entry.header.rdev_minor)),
     }
 }
 
 fn write_entry(out: &mut impl Write, entry: &ListedEntry) -> io::Result<()> {
-    write!(out, "{:06o} {}:{} {:>10} ", entry.header.mode, entry.header.uid, entry.header.gid, entry.header.size)?;
+    write!(
+        out,
+        "{:06o} {}:{} {:>10} ",
+        entry.header.mode, entry.header.uid, entry.header.gid, entry.header.size
+    )?;
     write!(out, "{}", entry.path.escape_ascii())?;
     if let Some(target) = &entry.target {
         write!(out, " -> {}", target.escape_ascii())?;
@@ -142,6 +175,9 @@ fn write_entry(out: &mut impl Write, entry: &ListedEntry) -> io::Result<()> {
 }
 
 pub fn print_json<T: Serialize>(value: &T) -> Result<(), Failure> {
-    println!("{}", serde_json::to_string_pretty(value).map_err(Failure::new)?);
+    println!(
+        "{}",
+        serde_json::to_string_pretty(value).map_err(Failure::new)?
+    );
     Ok(())
 }

@@ -26,7 +26,10 @@ struct Line<'a, T> {
 
 impl JsonLines {
     pub fn new(name: &str) -> Self {
-        JsonLines { name: name.to_owned(), told: Mutex::default() }
+        JsonLines {
+            name: name.to_owned(),
+            told: Mutex::default(),
+        }
     }
 }
 

@@ -17,7 +17,13 @@ pub fn dir(told: Option<&Path>) -> Result<PathBuf, Failure> {
     let mut tried = vec![PathBuf::from("languages")];
     if let Ok(program) = std::env::current_exe() {
         // PREFIX/bin, or target/debug of the checkout.
-        tried.extend(program.ancestors().skip(2).take(3).map(|dir| dir.join("languages")));
+        tried.extend(
+            program
+                .ancestors()
+                .skip(2)
+                .take(3)
+                .map(|dir| dir.join("languages")),
+        );
     }
     tried.iter().find(|dir| dir.is_dir()).cloned().ok_or_else(|| {
         Failure::new("there is no languages/ here; name it with --languages-dir or LANGUAGES_CONFIG_PATH")
@@ -30,7 +36,9 @@ pub fn all(dir: &Path) -> Result<Vec<String>, Failure> {
     let mut names = Vec::new();
     for entry in fs::read_dir(dir).map_err(at)? {
         let path = entry.map_err(at)?.path();
-        if path.extension().is_some_and(|extension| extension == "toml")
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "toml")
             && let Some(name) = path.file_stem().and_then(|stem| stem.to_str())
         {
             names.push(name.to_owned());
@@ -53,7 +61,10 @@ pub fn load(dir: &Path, name: &str) -> Result<Language, Failure> {
             return Ok(language);
         }
     }
-    Err(Failure::new(format!("there is no language `{name}`; there are {}", names.join(", "))))
+    Err(Failure::new(format!(
+        "there is no language `{name}`; there are {}",
+        names.join(", ")
+    )))
 }
 
 fn read(dir: &Path, name: &str) -> Result<Language, Failure> {

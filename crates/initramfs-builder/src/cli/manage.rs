@@ -28,11 +28,22 @@ pub fn ls(args: &LsArgs, paths: &Paths) -> Result<(), Failure> {
         return print_json(&listed);
     }
     if images.is_empty() {
-        eprintln!("no images in {}; `cloude-initramfs build --language python` makes one", paths.images.display());
+        eprintln!(
+            "no images in {}; `cloude-initramfs build --language python` makes one",
+            paths.images.display()
+        );
         return Ok(());
     }
-    let width = images.iter().map(|image| image.name.len()).max().unwrap_or(0).max(4);
-    println!("{:width$}  {:>10}  {:>10}  {:>15}  SOURCE", "NAME", "SIZE", "MEMORY", "BUILT");
+    let width = images
+        .iter()
+        .map(|image| image.name.len())
+        .max()
+        .unwrap_or(0)
+        .max(4);
+    println!(
+        "{:width$}  {:>10}  {:>10}  {:>15}  SOURCE",
+        "NAME", "SIZE", "MEMORY", "BUILT"
+    );
     for image in &images {
         let metadata = &image.metadata;
         println!(
@@ -48,7 +59,11 @@ pub fn ls(args: &LsArgs, paths: &Paths) -> Result<(), Failure> {
 }
 
 fn listed(image: &StoredImage) -> Listed<'_> {
-    Listed { name: &image.name, path: &image.path, metadata: &image.metadata }
+    Listed {
+        name: &image.name,
+        path: &image.path,
+        metadata: &image.metadata,
+    }
 }
 
 pub fn rm(args: &RmArgs, paths: &Paths) -> Result<(), Failure> {
@@ -69,25 +84,45 @@ struct PruneReport {
 
 pub fn prune(args: &PruneArgs, paths: &Paths) -> Result<(), Failure> {
     let images = paths.store().list()?;
-    let needed: HashSet<&str> =
-        images.iter().flat_map(|image| image.metadata.needs()).collect();
+    let needed: HashSet<&str> = images
+        .iter()
+        .flat_map(|image| image.metadata.needs())
+        .collect();
     let pruned = prune_cache(&paths.cache, args.dry_run, |item| needed.contains(item))?;
     let freed_bytes = pruned.iter().map(|file| file.bytes).sum();
     if args.json {
         let files = pruned.into_iter().map(|file| file.path).collect();
-        return print_json(&PruneReport { dry_run: args.dry_run, freed_bytes, files });
+        return print_json(&PruneReport {
+            dry_run: args.dry_run,
+            freed_bytes,
+            files,
+        });
     }
-    let verb = if args.dry_run { "would delete" } else { "deleted" };
+    let verb = if args.dry_run {
+        "would delete"
+    } else {
+        "deleted"
+    };
     for file in &pruned {
-        println!("{verb} {} ({})", file.path.display(), text::size(file.bytes));
+        println!(
+            "{verb} {} ({})",
+            file.path.display(),
+            text::size(file.bytes)
+        );
     }
     let verb = if args.dry_run { "would free" } else { "freed" };
-    println!("{verb} {} in {} files", text::size(freed_bytes), pruned.len());
+    println!(
+        "{verb} {} in {} files",
+        text::size(freed_bytes),
+        pruned.len()
+    );
     Ok(())
 }
 
 /// How long ago a time was, in words.
 pub fn age_of(built_at: u64) -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs());
     text::age(now.saturating_sub(built_at))
 }

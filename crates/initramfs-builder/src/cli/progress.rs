@@ -24,11 +24,18 @@ impl Bars {
         }
         let step = all.add(ProgressBar::new_spinner());
         step.set_prefix(name.to_owned());
-        if let Ok(style) = ProgressStyle::with_template("{spinner} {prefix}: {wide_msg} {elapsed}") {
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {prefix}: {wide_msg} {elapsed}")
+        {
             step.set_style(style);
         }
         step.enable_steady_tick(Duration::from_millis(100));
-        Bars { name: name.to_owned(), all, step, layers: Mutex::new(Vec::new()), quiet }
+        Bars {
+            name: name.to_owned(),
+            all,
+            step,
+            layers: Mutex::new(Vec::new()),
+            quiet,
+        }
     }
 
     fn layers(&self) -> std::sync::MutexGuard<'_, Vec<ProgressBar>> {

@@ -3,7 +3,10 @@
 /// Reads `512M`, `2G`, `1024`; powers of 1024.
 pub fn parse_size(text: &str) -> Result<u64, String> {
     let error = || format!("`{text}` is no size; write a number with K, M, G or nothing behind it");
-    let text_trimmed = text.trim().trim_end_matches(['B', 'b']).trim_end_matches('i');
+    let text_trimmed = text
+        .trim()
+        .trim_end_matches(['B', 'b'])
+        .trim_end_matches('i');
     let (number, shift) = match text_trimmed.chars().last() {
         Some('K' | 'k') => (&text_trimmed[..text_trimmed.len() - 1], 10),
         Some('M' | 'm') => (&text_trimmed[..text_trimmed.len() - 1], 20),
@@ -23,7 +26,11 @@ pub fn size(bytes: u64) -> String {
         value /= 1024.0;
         unit += 1;
     }
-    if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", units[unit]) }
+    if unit == 0 {
+        format!("{bytes} B")
+    } else {
+        format!("{value:.1} {}", units[unit])
+    }
 }
 
 /// `3 hours ago`.

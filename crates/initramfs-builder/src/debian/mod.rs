@@ -62,7 +62,10 @@ pub(crate) fn image_config(packages: &Packages) -> ImageConfig {
     let mut env = BTreeMap::from([("PATH".to_owned(), DEFAULT_PATH.to_owned())]);
     env.extend(packages.env.clone());
     ImageConfig {
-        env: env.iter().map(|(name, value)| format!("{name}={value}")).collect(),
+        env: env
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect(),
         cmd: vec!["/bin/sh".to_owned()],
         ..ImageConfig::default()
     }

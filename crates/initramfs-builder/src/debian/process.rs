@@ -53,7 +53,11 @@ impl Mmdebstrap {
         let rooted = rustix::process::geteuid().is_root();
         std::fs::create_dir_all(debs).map_err(prepare(debs))?;
         // Another user id, as which mmdebstrap works without root, may not pass a home directory.
-        let temp = if rooted { temp.to_owned() } else { PathBuf::from("/var/tmp") };
+        let temp = if rooted {
+            temp.to_owned()
+        } else {
+            PathBuf::from("/var/tmp")
+        };
         std::fs::create_dir_all(&temp).map_err(prepare(&temp))?;
         let work = tempfile::Builder::new()
             .prefix("debian-")
@@ -64,7 +68,10 @@ impl Mmdebstrap {
         std::fs::create_dir(&fetched).map_err(prepare(&fetched))?;
 
         let mut command = Command::new("mmdebstrap");
-        command.env("TMPDIR", work.path()).env("LC_ALL", "C.UTF-8").env_remove("SOURCE_DATE_EPOCH");
+        command
+            .env("TMPDIR", work.path())
+            .env("LC_ALL", "C.UTF-8")
+            .env_remove("SOURCE_DATE_EPOCH");
         command.args(["--variant=extract", "--mode=auto", "--format=tar"]);
         // Nothing runs in the root, and its clean-up is ours (settle.sh).
         command.arg("--skip=chroot/mount,cleanup,output/dev");
@@ -75,13 +82,23 @@ impl Mmdebstrap {
             Some(mirror) => drop(command.arg(mirror)),
             None => drop(command.args(sources::of_host(&packages.suite))),
         }
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let mut child = command.spawn().map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => DebianError::NotInstalled,
             _ => DebianError::Start(error),
         })?;
         let stdout = child.stdout.take();
-        Ok(Mmdebstrap { child, stdout, work, debs: debs.to_owned(), rooted, ended: false })
+        Ok(Mmdebstrap {
+            child,
+            stdout,
+            work,
+            debs: debs.to_owned(),
+            rooted,
+            ended: false,
+        })
     }
 
     /// Reads its tar with `read`, and returns what that returned and the packages that were
@@ -124,7 +141,11 @@ impl Mmdebstrap {
         // A tar that broke off is mmdebstrap's failure, and its words say why.
         if broke_off && !status.success() && !cancel.is_set() {
             let output = said.lines.make_contiguous().join("\n");
-            return Err(DebianError::Failed { status: status.to_string(), output }.into());
+            return Err(DebianError::Failed {
+                status: status.to_string(),
+                output,
+            }
+            .into());
         }
         let value = value?;
         if !self.rooted {
@@ -137,11 +158,17 @@ impl Mmdebstrap {
     /// Moves what was fetched into the folder that lasts. A package that cannot be kept is fetched
     /// again the next time, which is no reason to fail.
     fn keep_fetched(&self) {
-        let Ok(fetched) = std::fs::read_dir(self.work.path().join("debs")) else { return };
+        let Ok(fetched) = std::fs::read_dir(self.work.path().join("debs")) else {
+            return;
+        };
         for entry in fetched.filter_map(Result::ok) {
             let name = entry.file_name();
             let to = self.debs.join(&name);
-            if Path::new(&name).extension().is_none_or(|extension| extension != "deb") || to.exists() {
+            if Path::new(&name)
+                .extension()
+                .is_none_or(|extension| extension != "deb")
+                || to.exists()
+            {
                 continue;
             }
             let temporary = self.debs.join(format!(".{}", std::process::id()));
@@ -174,11 +201,20 @@ fn hooks(command: &mut Command, debs: &Path, fetched: &Path, rooted: bool) {
     if !rooted {
         command.arg(format!("--setup-hook=sync-in {} {archives}", quote(debs)));
     }
-    command.arg(format!("--extract-hook={}", hook(include_str!("finish.sh"))));
+    command.arg(format!(
+        "--extract-hook={}",
+        hook(include_str!("finish.sh"))
+    ));
     if !rooted {
-        command.arg(format!("--extract-hook=sync-out {archives} {}", quote(fetched)));
+        command.arg(format!(
+            "--extract-hook=sync-out {archives} {}",
+            quote(fetched)
+        ));
     }
-    command.arg(format!("--extract-hook={}", hook(include_str!("settle.sh"))));
+    command.arg(format!(
+        "--extract-hook={}",
+        hook(include_str!("settle.sh"))
+    ));
 }
 
 /// Asks it to end; it unmounts and deletes what it made.
@@ -202,7 +238,10 @@ fn stop_when_cancelled(pid: u32, cancel: &Cancel, done: &AtomicBool) {
 fn listen(stderr: impl Read, said: &Mutex<Said>, progress: &dyn Progress) {
     let mut lines = BufReader::new(stderr);
     let mut line = Vec::new();
-    while lines.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
+    while lines
+        .read_until(b'\n', &mut line)
+        .is_ok_and(|read| read > 0)
+    {
         let text = String::from_utf8_lossy(&line).trim_end().to_owned();
         line.clear();
         let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
@@ -211,10 +250,15 @@ fn listen(stderr: impl Read, said: &Mutex<Said>, progress: &dyn Progress) {
             said.packages.push(package.replace("%3a", ":"));
             continue;
         }
-        if let Some(step) = text.strip_prefix("I: ").and_then(|step| step.strip_suffix("...")) {
+        if let Some(step) = text
+            .strip_prefix("I: ")
+            .and_then(|step| step.strip_suffix("..."))
+        {
             // The hooks are shown as whole scripts.
             if !step.contains("hook") {
-                progress.event(&Event::Step { message: step.to_owned() });
+                progress.event(&Event::Step {
+                    message: step.to_owned(),
+                });
             }
         }
         said.lines.push_back(text);
@@ -223,4 +267,3 @@ fn listen(stderr: impl Read, said: &Mutex<Said>, progress: &dyn Progress) {
         }
     }
 }
-

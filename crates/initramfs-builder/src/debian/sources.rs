@@ -16,7 +16,9 @@ pub(super) fn of_host(suite: &str) -> Vec<String> {
 
     let mut lines = Vec::new();
     for file in files {
-        let Ok(text) = fs::read_to_string(&file) else { continue };
+        let Ok(text) = fs::read_to_string(&file) else {
+            continue;
+        };
         match file.extension().and_then(|extension| extension.to_str()) {
             Some("list") => lines.extend(text.lines().filter_map(|line| one_line(line, suite))),
             Some("sources") => lines.extend(stanzas(&text, suite)),
@@ -25,7 +27,14 @@ pub(super) fn of_host(suite: &str) -> Vec<String> {
     }
     lines.dedup();
     // Without the suite itself its updates are of no use.
-    if lines.iter().any(|line| line.split(' ').any(|word| word == suite)) { lines } else { Vec::new() }
+    if lines
+        .iter()
+        .any(|line| line.split(' ').any(|word| word == suite))
+    {
+        lines
+    } else {
+        Vec::new()
+    }
 }
 
 fn is_of(candidate: &str, suite: &str) -> bool {
@@ -47,15 +56,20 @@ fn one_line(line: &str, suite: &str) -> Option<String> {
     if !is_of(candidate, suite) || !words.any(|component| component == "main") {
         return None;
     }
-    let signed_by = options.split_whitespace().find_map(|option| option.strip_prefix("signed-by="));
+    let signed_by = options
+        .split_whitespace()
+        .find_map(|option| option.strip_prefix("signed-by="));
     Some(line_of(uri, candidate, signed_by))
 }
 
 /// Stanzas of a `.sources` file (deb822).
 fn stanzas(text: &str, suite: &str) -> Vec<String> {
     let mut lines = Vec::new();
-    let text: String =
-        text.lines().filter(|line| !line.starts_with('#')).flat_map(|line| [line, "\n"]).collect();
+    let text: String = text
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .flat_map(|line| [line, "\n"])
+        .collect();
     for stanza in text.split("\n\n") {
         let field = |name: &str| {
             stanza.lines().find_map(|line| {
@@ -113,7 +127,10 @@ mod tests {
     #[test]
     fn a_line_keeps_its_keyring_and_only_main() {
         assert_eq!(
-            one_line("deb [arch=amd64 signed-by=/k.gpg] http://m/ bookworm main contrib", "bookworm"),
+            one_line(
+                "deb [arch=amd64 signed-by=/k.gpg] http://m/ bookworm main contrib",
+                "bookworm"
+            ),
             Some("deb [signed-by=/k.gpg] http://m/ bookworm main".to_owned())
         );
         assert_eq!(one_line("deb http://m/ bookworm contrib", "bookworm"), None);

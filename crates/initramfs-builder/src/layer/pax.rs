@@ -20,8 +20,11 @@ pub(crate) struct Pax {
     pub xattrs: u64,
 }
 
+/// A keyword and its value.
+type Record<'a> = (&'a [u8], &'a [u8]);
+
 /// Splits a header's body into its records.
-pub(crate) fn records(mut body: &[u8]) -> Result<Vec<(&[u8], &[u8])>, String> {
+pub(crate) fn records(mut body: &[u8]) -> Result<Vec<Record<'_>>, String> {
     let mut records = Vec::new();
     while !body.is_empty() {
         let bad = || "a PAX record is not of the form `length keyword=value`".to_owned();

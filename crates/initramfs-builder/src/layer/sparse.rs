@@ -98,8 +98,8 @@ impl PaxSparse {
             b"name" => self.name = Some(value.to_vec()),
             b"size" | b"realsize" => self.real_size = Some(unsigned(value)?),
             b"numblocks" => {}
-            b"offset" if self.map.len() % 2 == 0 => self.map.push(unsigned(value)?),
-            b"numbytes" if self.map.len() % 2 == 1 => self.map.push(unsigned(value)?),
+            b"offset" if self.map.len().is_multiple_of(2) => self.map.push(unsigned(value)?),
+            b"numbytes" if !self.map.len().is_multiple_of(2) => self.map.push(unsigned(value)?),
             b"map" => {
                 self.map = value
                     .split(|byte| *byte == b',')
@@ -123,7 +123,7 @@ impl PaxSparse {
         match (self.major.unwrap_or(0), self.minor.unwrap_or(0)) {
             (0, 0 | 1) if self.map.is_empty() && self.real_size.is_none() => Ok(None),
             (0, 0 | 1) => {
-                if self.map.len() % 2 != 0 {
+                if !self.map.len().is_multiple_of(2) {
                     return Err("its sparse map has an offset without a length".to_owned());
                 }
                 let segments = segments(&self.map);

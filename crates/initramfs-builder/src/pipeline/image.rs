@@ -15,7 +15,10 @@ pub(crate) struct Descriptor {
 
 impl Descriptor {
     pub fn record(&self) -> LayerRecord {
-        LayerRecord { digest: self.digest.clone(), size: self.size }
+        LayerRecord {
+            digest: self.digest.clone(),
+            size: self.size,
+        }
     }
 }
 

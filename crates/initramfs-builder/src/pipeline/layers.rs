@@ -66,7 +66,11 @@ fn apply_in_order(
             applied += 1;
         }
     }
-    if applied < count { Err(BuildError::Cancelled) } else { Ok(tree) }
+    if applied < count {
+        Err(BuildError::Cancelled)
+    } else {
+        Ok(tree)
+    }
 }
 
 fn read(
@@ -101,7 +105,15 @@ fn read_once(
         source,
     };
     let blob = image.opener.open(index, descriptor, progress)?;
-    let mut tap = Tap { blob, failure: None, stop, progress, index, bytes: 0, ended: false };
+    let mut tap = Tap {
+        blob,
+        failure: None,
+        stop,
+        progress,
+        index,
+        bytes: 0,
+        ended: false,
+    };
     let layer = Layer::read(&mut tap, Compression::Detect, context);
     if let Some(failure) = tap.failure.take() {
         return Err(failure);
@@ -148,7 +160,10 @@ impl Read for Tap<'_> {
             }
             Ok(read) => {
                 self.bytes += read as u64;
-                self.progress.event(&Event::LayerBytes { layer: self.index, bytes: self.bytes });
+                self.progress.event(&Event::LayerBytes {
+                    layer: self.index,
+                    bytes: self.bytes,
+                });
                 Ok(read)
             }
             Err(error) => {

@@ -15,8 +15,8 @@ use tempfile::NamedTempFile;
 
 pub use error::BuildError;
 pub(crate) use image::{BlobRead, Descriptor, Image, OpenLayer};
-pub use prune::prune;
 pub use progress::{Cancel, Event, NoProgress, Progress};
+pub use prune::prune;
 pub use request::{BuildRequest, Destination, Platform, PlatformError};
 
 use crate::archive::{ImageOptions, write_image};
@@ -93,20 +93,33 @@ impl Builder<'_> {
         let file = pending.file()?;
         let metadata = self.write(merged, &file)?;
         let image = pending.commit(file, metadata)?;
-        Ok(BuiltImage { path: image.path, metadata: image.metadata, up_to_date: false })
+        Ok(BuiltImage {
+            path: image.path,
+            metadata: image.metadata,
+            up_to_date: false,
+        })
     }
 
     fn into_file(&self, path: &Path) -> Result<BuiltImage, BuildError> {
-        let Some(merged) = self.merge(None)? else { return Err(BuildError::Cancelled) };
+        let Some(merged) = self.merge(None)? else {
+            return Err(BuildError::Cancelled);
+        };
         let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
         let file = store::temp_file(dir.unwrap_or(Path::new(".")))?;
         let metadata = self.write(merged, &file)?;
         if let Some(append) = &self.request.append {
-            let at = |source| StoreError::Io { path: path.to_owned(), source };
+            let at = |source| StoreError::Io {
+                path: path.to_owned(),
+                source,
+            };
             file.as_file().write_all(append).map_err(at)?;
         }
         store::persist(file, path)?;
-        Ok(BuiltImage { path: path.to_owned(), metadata, up_to_date: false })
+        Ok(BuiltImage {
+            path: path.to_owned(),
+            metadata,
+            up_to_date: false,
+        })
     }
 
     /// Reads and merges the source, or the fallback where the registry is not reached. None if the
@@ -114,12 +127,17 @@ impl Builder<'_> {
     fn merge(&self, known: Option<&Metadata>) -> Result<Option<Merged>, BuildError> {
         let request = self.request;
         let temp = request.cache_dir.join("tmp");
-        fs::create_dir_all(&temp)
-            .map_err(|source| StoreError::Io { path: temp.clone(), source })?;
+        fs::create_dir_all(&temp).map_err(|source| StoreError::Io {
+            path: temp.clone(),
+            source,
+        })?;
         match self.merge_source(&request.source, &temp, known) {
             Err(error) if error.registry_unreachable() => {
-                let Some(fallback) = &request.fallback else { return Err(error) };
-                let message = format!("{error}; building from Debian packages instead ({fallback})");
+                let Some(fallback) = &request.fallback else {
+                    return Err(error);
+                };
+                let message =
+                    format!("{error}; building from Debian packages instead ({fallback})");
                 self.progress.event(&Event::Notice { message });
                 self.merge_source(fallback, &temp, known)
             }
@@ -137,14 +155,20 @@ impl Builder<'_> {
         let context = Context::new(request.limits.clone(), temp);
         let images;
         let image = match source {
-            Source::Debian(packages) => return self.debian(source, packages, &context, temp).map(Some),
+            Source::Debian(packages) => {
+                return self.debian(source, packages, &context, temp).map(Some);
+            }
             Source::Registry(reference) => {
                 let cache = BlobCache::open(&request.cache_dir)?;
                 images = RegistryImages::new(&request.registry, cache, request.cancel.clone())?;
-                self.progress.event(&Event::Step { message: format!("asking {}", reference.registry) });
+                self.progress.event(&Event::Step {
+                    message: format!("asking {}", reference.registry),
+                });
                 images.resolve(reference, &request.platform, self.progress)?
             }
-            Source::Oci { path, tag } => archive::open_oci(path, tag.as_deref(), &request.platform)?,
+            Source::Oci { path, tag } => {
+                archive::open_oci(path, tag.as_deref(), &request.platform)?
+            }
             Source::DockerArchive { path, tag } => {
                 archive::open_docker(path, tag.as_deref(), &request.platform)?
             }
@@ -209,11 +233,18 @@ impl Builder<'_> {
 
     fn write(&self, merged: Merged, file: &NamedTempFile) -> Result<Metadata, BuildError> {
         let Merged { tree, mut metadata } = merged;
-        self.progress.event(&Event::Step { message: "writing the initramfs".to_owned() });
+        self.progress.event(&Event::Step {
+            message: "writing the initramfs".to_owned(),
+        });
         let request = self.request;
-        let options =
-            ImageOptions { output: request.output, source_date_epoch: request.source_date_epoch };
-        let out = Cancellable { out: file.as_file(), cancel: &request.cancel };
+        let options = ImageOptions {
+            output: request.output,
+            source_date_epoch: request.source_date_epoch,
+        };
+        let out = Cancellable {
+            out: file.as_file(),
+            cancel: &request.cancel,
+        };
         let written = write_image(tree, &metadata.config, &options, out);
         request.cancel.check()?;
         metadata.summary = written?;

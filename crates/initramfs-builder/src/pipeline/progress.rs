@@ -80,15 +80,25 @@ impl Cancel {
     /// Whether it was cancelled.
     pub fn is_set(&self) -> bool {
         self.flag.load(Ordering::Relaxed)
-            || self.parent.as_ref().is_some_and(|parent| parent.load(Ordering::Relaxed))
+            || self
+                .parent
+                .as_ref()
+                .is_some_and(|parent| parent.load(Ordering::Relaxed))
     }
 
     /// One that is cancelled with this one, or alone.
     pub(crate) fn child(&self) -> Cancel {
-        Cancel { flag: Arc::default(), parent: Some(self.flag.clone()) }
+        Cancel {
+            flag: Arc::default(),
+            parent: Some(self.flag.clone()),
+        }
     }
 
     pub(crate) fn check(&self) -> Result<(), BuildError> {
-        if self.is_set() { Err(BuildError::Cancelled) } else { Ok(()) }
+        if self.is_set() {
+            Err(BuildError::Cancelled)
+        } else {
+            Ok(())
+        }
     }
 }

@@ -24,7 +24,11 @@ pub fn prune(
         pruned = BlobCache::open(cache_dir)?.prune(dry_run, &needed)?;
     }
     for path in entries(&cache_dir.join("debs"))? {
-        let package = path.file_stem().unwrap_or_default().to_string_lossy().replace("%3a", ":");
+        let package = path
+            .file_stem()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .replace("%3a", ":");
         if !needed(&package) {
             let bytes = fs::metadata(&path).map_or(0, |metadata| metadata.len());
             if !dry_run {
@@ -46,7 +50,9 @@ pub fn prune(
 
 fn is_abandoned(path: &Path) -> bool {
     let modified = fs::metadata(path).and_then(|metadata| metadata.modified());
-    let age = modified.ok().and_then(|modified| SystemTime::now().duration_since(modified).ok());
+    let age = modified
+        .ok()
+        .and_then(|modified| SystemTime::now().duration_since(modified).ok());
     path.is_dir() && age.is_some_and(|age| age > ABANDONED)
 }
 
@@ -56,7 +62,9 @@ fn entries(dir: &Path) -> Result<Vec<std::path::PathBuf>, CacheError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(at(dir)(error)),
     };
-    let paths: Result<Vec<_>, _> = entries.map(|entry| entry.map(|entry| entry.path())).collect();
+    let paths: Result<Vec<_>, _> = entries
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect();
     let mut paths = paths.map_err(at(dir))?;
     paths.sort();
     Ok(paths)

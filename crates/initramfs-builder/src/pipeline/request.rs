@@ -71,7 +71,10 @@ impl BuildRequest {
         BuildRequest {
             source,
             fallback: None,
-            destination: Destination::Store { dir: cache_dir.join("images"), name: name.to_owned() },
+            destination: Destination::Store {
+                dir: cache_dir.join("images"),
+                name: name.to_owned(),
+            },
             output: Output::Plain,
             platform: Platform::default(),
             limits: Limits::default(),
@@ -94,8 +97,13 @@ impl BuildRequest {
             && metadata.output == self.output
             && metadata.platform == self.platform.to_string()
             && metadata.source_date_epoch == self.source_date_epoch
-            && sources.iter().flatten().any(|source| source.to_string() == metadata.source)
-            && self.memory.is_none_or(|memory| memory >= metadata.required_memory)
+            && sources
+                .iter()
+                .flatten()
+                .any(|source| source.to_string() == metadata.source)
+            && self
+                .memory
+                .is_none_or(|memory| memory >= metadata.required_memory)
     }
 }
 
@@ -112,14 +120,20 @@ pub struct Platform {
 
 impl Default for Platform {
     fn default() -> Self {
-        Platform { os: "linux".to_owned(), architecture: "amd64".to_owned(), variant: None }
+        Platform {
+            os: "linux".to_owned(),
+            architecture: "amd64".to_owned(),
+            variant: None,
+        }
     }
 }
 
 impl fmt::Display for Platform {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.os, self.architecture)?;
-        self.variant.as_ref().map_or(Ok(()), |variant| write!(f, "/{variant}"))
+        self.variant
+            .as_ref()
+            .map_or(Ok(()), |variant| write!(f, "/{variant}"))
     }
 }
 

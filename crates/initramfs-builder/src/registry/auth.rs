@@ -19,7 +19,11 @@ const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Challenge {
     Basic,
-    Bearer { realm: String, service: Option<String>, scope: Option<String> },
+    Bearer {
+        realm: String,
+        service: Option<String>,
+        scope: Option<String>,
+    },
 }
 
 impl Challenge {
@@ -46,7 +50,11 @@ impl Challenge {
             }
             rest = after.trim_start().trim_start_matches(',').trim_start();
         }
-        Some(Challenge::Bearer { realm: realm?, service, scope })
+        Some(Challenge::Bearer {
+            realm: realm?,
+            service,
+            scope,
+        })
     }
 }
 
@@ -57,19 +65,32 @@ pub(super) fn credential(registry: &str) -> Result<Option<DockerCredential>, Reg
     if !dir.is_some_and(|dir| dir.join("config.json").exists()) {
         return Ok(None);
     }
-    let key = if registry == "docker.io" { DOCKER_HUB_KEY } else { registry };
+    let key = if registry == "docker.io" {
+        DOCKER_HUB_KEY
+    } else {
+        registry
+    };
     match docker_credential::get_credential(key) {
         Ok(credential) => Ok(Some(credential)),
         Err(Retrieval::NoCredentialConfigured | Retrieval::ConfigNotFound) => Ok(None),
         // The words of docker's own helpers for a registry that they do not know.
-        Err(Retrieval::HelperFailure { stdout, .. }) if stdout.contains("credentials not found") => Ok(None),
+        Err(Retrieval::HelperFailure { stdout, .. })
+            if stdout.contains("credentials not found") =>
+        {
+            Ok(None)
+        }
         Err(error) => {
             // The error of a helper has what it printed, which may be a password.
             let reason = match error {
-                Retrieval::HelperFailure { helper, .. } => format!("the credential helper {helper} failed"),
+                Retrieval::HelperFailure { helper, .. } => {
+                    format!("the credential helper {helper} failed")
+                }
                 error => error.to_string(),
             };
-            Err(RegistryError::Credentials { registry: registry.to_owned(), reason })
+            Err(RegistryError::Credentials {
+                registry: registry.to_owned(),
+                reason,
+            })
         }
     }
 }
@@ -97,11 +118,16 @@ pub(super) fn token(
             pairs.push(("grant_type", "refresh_token"));
             pairs.push(("client_id", "cloude"));
             pairs.push(("refresh_token", identity));
-            let mut form = Url::parse("form://x").map_err(|_| RegistryError::Url(realm.to_owned()))?;
+            let mut form =
+                Url::parse("form://x").map_err(|_| RegistryError::Url(realm.to_owned()))?;
             form.query_pairs_mut().extend_pairs(&pairs);
             let body = form.query().unwrap_or_default().to_owned();
             let kind = "application/x-www-form-urlencoded";
-            transport.client.post(url).header("content-type", kind).body(body)
+            transport
+                .client
+                .post(url)
+                .header("content-type", kind)
+                .body(body)
         }
         other => {
             url.query_pairs_mut().extend_pairs(&pairs);
@@ -114,7 +140,9 @@ pub(super) fn token(
             }
         }
     };
-    let response = request.send().map_err(|error| RegistryError::from_request(&host, &error))?;
+    let response = request
+        .send()
+        .map_err(|error| RegistryError::from_request(&host, &error))?;
     let status = response.status();
     if matches!(status.as_u16(), 401 | 403) {
         return Ok(None);
@@ -127,7 +155,9 @@ pub(super) fn token(
     if !status.is_success() {
         return Err(failed(status.to_string()));
     }
-    let body = response.bytes().map_err(|error| failed(innermost(&error)))?;
+    let body = response
+        .bytes()
+        .map_err(|error| failed(innermost(&error)))?;
     let token: Token = serde_json::from_slice(&body).map_err(|error| failed(error.to_string()))?;
     let token = token.token.or(token.access_token);
     token.map(Some).ok_or_else(|| failed("no token".to_owned()))
@@ -155,6 +185,9 @@ mod tests {
         assert_eq!(Challenge::parse(r#"Bearer service="x""#), None);
         assert_eq!(Challenge::parse("Negotiate abc"), None);
         assert_eq!(Challenge::parse(r#"Bearer realm="x"#), None);
-        assert_eq!(Challenge::parse("basic realm=\"x\""), Some(Challenge::Basic));
+        assert_eq!(
+            Challenge::parse("basic realm=\"x\""),
+            Some(Challenge::Basic)
+        );
     }
 }

@@ -77,9 +77,18 @@ impl<'a> Download<'a> {
     }
 
     fn read_kept(&mut self, buffer: &mut [u8]) -> Result<usize, BuildError> {
-        let wanted = buffer.len().min(usize::try_from(self.kept).unwrap_or(usize::MAX));
-        let read = self.partial.read(&mut buffer[..wanted]).map_err(at(&self.partial_path))?;
-        self.kept = if read == 0 { 0 } else { self.kept - read as u64 };
+        let wanted = buffer
+            .len()
+            .min(usize::try_from(self.kept).unwrap_or(usize::MAX));
+        let read = self
+            .partial
+            .read(&mut buffer[..wanted])
+            .map_err(at(&self.partial_path))?;
+        self.kept = if read == 0 {
+            0
+        } else {
+            self.kept - read as u64
+        };
         Ok(read)
     }
 
@@ -94,8 +103,13 @@ impl<'a> Download<'a> {
                         self.response = Some(response);
                         continue;
                     }
-                    Err(error) if self.position == 0 && !is_transient(&error) => return Err(error.into()),
-                    Err(error) if matches!(error, RegistryError::Unreachable { .. }) || is_transient(&error) => {
+                    Err(error) if self.position == 0 && !is_transient(&error) => {
+                        return Err(error.into());
+                    }
+                    Err(error)
+                        if matches!(error, RegistryError::Unreachable { .. })
+                            || is_transient(&error) =>
+                    {
                         Err(error.to_string())
                     }
                     Err(error) => return Err(error.into()),
@@ -103,7 +117,10 @@ impl<'a> Download<'a> {
             };
             match result {
                 Ok(read) if read > 0 => return self.keep(&buffer[..read]),
-                Ok(_) => self.broken(format!("it ended after {} of {} bytes", self.position, self.layer.size))?,
+                Ok(_) => self.broken(format!(
+                    "it ended after {} of {} bytes",
+                    self.position, self.layer.size
+                ))?,
                 Err(reason) => self.broken(reason)?,
             }
         }
@@ -113,22 +130,36 @@ impl<'a> Download<'a> {
         if self.position + bytes.len() as u64 > self.layer.size {
             let size = self.position + bytes.len() as u64;
             self.discard()?;
-            return Err(RegistryError::TooLarge { what: "layer", size }.into());
+            return Err(RegistryError::TooLarge {
+                what: "layer",
+                size,
+            }
+            .into());
         }
-        self.partial.write_all(bytes).map_err(at(&self.partial_path))?;
+        self.partial
+            .write_all(bytes)
+            .map_err(at(&self.partial_path))?;
         self.failures = 0;
         Ok(bytes.len())
     }
 
     /// Asks for what is missing. A registry that ignores that is read from the start again.
     fn connect(&mut self) -> Result<Response, RegistryError> {
-        let mut response = self.endpoint.get("blobs", &self.layer.digest, &[], self.position)?;
-        let range = response.headers().get(CONTENT_RANGE).and_then(|range| range.to_str().ok());
+        let mut response = self
+            .endpoint
+            .get("blobs", &self.layer.digest, &[], self.position)?;
+        let range = response
+            .headers()
+            .get(CONTENT_RANGE)
+            .and_then(|range| range.to_str().ok());
         let starts_here = format!("bytes {}-", self.position);
         let honoured = response.status().as_u16() == 206
             && range.is_some_and(|range| range.starts_with(&starts_here));
         if self.position > 0 && !honoured {
-            let skipped = std::io::copy(&mut response.by_ref().take(self.position), &mut std::io::sink());
+            let skipped = std::io::copy(
+                &mut response.by_ref().take(self.position),
+                &mut std::io::sink(),
+            );
             if skipped.ok() != Some(self.position) {
                 return Err(RegistryError::Broken {
                     registry: self.endpoint.registry.clone(),
@@ -145,7 +176,12 @@ impl<'a> Download<'a> {
         self.failures += 1;
         if self.failures >= ATTEMPTS {
             let (registry, attempts) = (self.endpoint.registry.clone(), self.failures);
-            return Err(RegistryError::Broken { registry, attempts, reason }.into());
+            return Err(RegistryError::Broken {
+                registry,
+                attempts,
+                reason,
+            }
+            .into());
         }
         std::thread::sleep(backoff(self.failures));
         Ok(())
@@ -162,10 +198,18 @@ impl<'a> Download<'a> {
             self.discard()?;
             if self.resumed {
                 // The part that was on the disk may have been bad: the caller starts afresh.
-                return Err(CacheError::Corrupt { path: self.partial_path.clone() }.into());
+                return Err(CacheError::Corrupt {
+                    path: self.partial_path.clone(),
+                }
+                .into());
             }
             let expected = self.layer.digest.clone();
-            return Err(RegistryError::Mismatch { what: "layer", expected, actual }.into());
+            return Err(RegistryError::Mismatch {
+                what: "layer",
+                expected,
+                actual,
+            }
+            .into());
         }
         fs::rename(&self.partial_path, &self.path).map_err(at(&self.path))?;
         Ok(())
@@ -186,7 +230,9 @@ impl BlobRead for Download<'_> {
             read = self.read_kept(buffer)?;
         }
         if read == 0 {
-            self.partial.seek(SeekFrom::Start(self.position)).map_err(at(&self.partial_path))?;
+            self.partial
+                .seek(SeekFrom::Start(self.position))
+                .map_err(at(&self.partial_path))?;
             read = self.read_network(buffer)?;
         }
         self.hasher.update(&buffer[..read]);

@@ -88,7 +88,9 @@ impl<'a> Endpoint<'a> {
         let mut attempt = 1;
         loop {
             cancel.check()?;
-            let result = self.get(kind, name, accept, 0).and_then(|response| self.body(response));
+            let result = self
+                .get(kind, name, accept, 0)
+                .and_then(|response| self.body(response));
             match result {
                 Err(error) if attempt < ATTEMPTS && is_transient(&error) => {
                     std::thread::sleep(backoff(attempt));
@@ -101,14 +103,19 @@ impl<'a> Endpoint<'a> {
 
     fn body(&self, response: Response) -> Result<Vec<u8>, RegistryError> {
         let mut bytes = Vec::new();
-        let read = response.take(MAX_DOCUMENT_BYTES + 1).read_to_end(&mut bytes);
+        let read = response
+            .take(MAX_DOCUMENT_BYTES + 1)
+            .read_to_end(&mut bytes);
         read.map_err(|error| RegistryError::Broken {
             registry: self.registry.clone(),
             attempts: 1,
             reason: innermost(&error),
         })?;
         match bytes.len() as u64 {
-            size if size > MAX_DOCUMENT_BYTES => Err(RegistryError::TooLarge { what: "manifest", size }),
+            size if size > MAX_DOCUMENT_BYTES => Err(RegistryError::TooLarge {
+                what: "manifest",
+                size,
+            }),
             _ => Ok(bytes),
         }
     }
@@ -122,7 +129,10 @@ impl<'a> Endpoint<'a> {
         from: u64,
     ) -> Result<Response, RegistryError> {
         let path = format!("{}/{kind}/{name}", self.repository);
-        let url = self.base.join(&path).map_err(|_| RegistryError::Url(path.clone()))?;
+        let url = self
+            .base
+            .join(&path)
+            .map_err(|_| RegistryError::Url(path.clone()))?;
         let mut told = false;
         loop {
             let mut request = self.transport.client.get(url.clone());
@@ -146,7 +156,11 @@ impl<'a> Endpoint<'a> {
     }
 
     fn authorize(&self, request: RequestBuilder) -> RequestBuilder {
-        match &*self.authorization.lock().unwrap_or_else(PoisonError::into_inner) {
+        match &*self
+            .authorization
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+        {
             Some(Authorization::Basic(user, password)) => request.basic_auth(user, Some(password)),
             Some(Authorization::Bearer(token)) => request.bearer_auth(token),
             None => request,
@@ -156,7 +170,9 @@ impl<'a> Endpoint<'a> {
     /// Answers a challenge, so that the next request says who asks.
     fn answer(&self, response: &Response) -> Result<(), RegistryError> {
         let header = response.headers().get(WWW_AUTHENTICATE);
-        let header = header.and_then(|header| header.to_str().ok()).unwrap_or_default();
+        let header = header
+            .and_then(|header| header.to_str().ok())
+            .unwrap_or_default();
         let credential = auth::credential(&self.registry)?;
         let authorization = match Challenge::parse(header) {
             Some(Challenge::Basic) => match credential {
@@ -165,7 +181,11 @@ impl<'a> Endpoint<'a> {
                 }
                 _ => return Err(self.login_needed()),
             },
-            Some(Challenge::Bearer { realm, service, scope }) => {
+            Some(Challenge::Bearer {
+                realm,
+                service,
+                scope,
+            }) => {
                 let pull = format!("repository:{}:pull", self.repository);
                 let scope = scope.as_deref().unwrap_or(&pull);
                 let challenge = (realm.as_str(), service.as_deref(), scope);
@@ -177,10 +197,16 @@ impl<'a> Endpoint<'a> {
             }
             None => {
                 let challenge = header.to_owned();
-                return Err(RegistryError::Challenge { registry: self.registry.clone(), challenge });
+                return Err(RegistryError::Challenge {
+                    registry: self.registry.clone(),
+                    challenge,
+                });
             }
         };
-        *self.authorization.lock().unwrap_or_else(PoisonError::into_inner) = Some(authorization);
+        *self
+            .authorization
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(authorization);
         Ok(())
     }
 
@@ -189,23 +215,35 @@ impl<'a> Endpoint<'a> {
         match response.status() {
             status if status.is_success() => Ok(response),
             // A registry that gives tokens to strangers refuses them only here.
-            status if matches!(status.as_u16(), 401 | 403) => Err(match auth::credential(&registry) {
-                Ok(None) => self.login_needed(),
-                _ => self.refused(),
-            }),
+            status if matches!(status.as_u16(), 401 | 403) => {
+                Err(match auth::credential(&registry) {
+                    Ok(None) => self.login_needed(),
+                    _ => self.refused(),
+                })
+            }
             status if status.as_u16() == 404 => Err(RegistryError::NotFound { registry, what }),
-            status => Err(RegistryError::Status { registry, status: status.to_string(), what }),
+            status => Err(RegistryError::Status {
+                registry,
+                status: status.to_string(),
+                what,
+            }),
         }
     }
 
     fn login_needed(&self) -> RegistryError {
         let (registry, repository) = (self.registry.clone(), self.repository.clone());
-        RegistryError::LoginNeeded { registry, repository }
+        RegistryError::LoginNeeded {
+            registry,
+            repository,
+        }
     }
 
     fn refused(&self) -> RegistryError {
         let (registry, repository) = (self.registry.clone(), self.repository.clone());
-        RegistryError::Refused { registry, repository }
+        RegistryError::Refused {
+            registry,
+            repository,
+        }
     }
 }
 
@@ -213,7 +251,9 @@ impl<'a> Endpoint<'a> {
 pub(super) fn is_transient(error: &RegistryError) -> bool {
     match error {
         RegistryError::Broken { .. } => true,
-        RegistryError::Status { status, .. } => status.starts_with('5') || status.starts_with("429"),
+        RegistryError::Status { status, .. } => {
+            status.starts_with('5') || status.starts_with("429")
+        }
         _ => false,
     }
 }

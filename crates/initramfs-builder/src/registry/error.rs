@@ -47,7 +47,9 @@ pub enum RegistryError {
         repository: String,
     },
     /// Not there.
-    #[error("{registry} has no {what}; check its name and tag (a private one needs `docker login {registry}`)")]
+    #[error(
+        "{registry} has no {what}; check its name and tag (a private one needs `docker login {registry}`)"
+    )]
     NotFound {
         /// The registry's host.
         registry: String,
@@ -65,13 +67,17 @@ pub enum RegistryError {
         what: String,
     },
     /// Plain http to a host that is neither loopback nor allowed.
-    #[error("{0} would be asked over plain http, where anyone can read and change what passes; use https, or allow it with --allow-http {0}")]
+    #[error(
+        "{0} would be asked over plain http, where anyone can read and change what passes; use https, or allow it with --allow-http {0}"
+    )]
     PlainHttp(String),
     /// A URL that makes no sense.
     #[error("`{0}` is no URL of a registry; write https://HOST[:PORT]")]
     Url(String),
     /// docker's config.json or a credential helper.
-    #[error("the password for {registry}: {reason}; run `docker login {registry}`, or correct ~/.docker/config.json")]
+    #[error(
+        "the password for {registry}: {reason}; run `docker login {registry}`, or correct ~/.docker/config.json"
+    )]
     Credentials {
         /// The registry's host.
         registry: String,
@@ -116,7 +122,9 @@ pub enum RegistryError {
     #[error("{0} is an index of indexes of indexes without end")]
     TooManyIndexes(String),
     /// A transfer that broke more often than it was worth trying.
-    #[error("the transfer from {registry} broke off {attempts} times: {reason}; what has come is kept, try again")]
+    #[error(
+        "the transfer from {registry} broke off {attempts} times: {reason}; what has come is kept, try again"
+    )]
     Broken {
         /// The registry's host.
         registry: String,
@@ -158,7 +166,9 @@ fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn
     std::iter::successors(Some(error), |error| {
         let error: &'a (dyn Error + 'static) = *error;
         // An I/O error that wraps another skips it in its own list of causes.
-        let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        let wrapped = error
+            .downcast_ref::<io::Error>()
+            .and_then(io::Error::get_ref);
         match wrapped {
             Some(wrapped) => Some(wrapped as &(dyn Error + 'static)),
             None => error.source(),
@@ -167,7 +177,9 @@ fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn
 }
 
 pub(super) fn innermost(error: &(dyn Error + 'static)) -> String {
-    causes(error).last().map_or_else(String::new, ToString::to_string)
+    causes(error)
+        .last()
+        .map_or_else(String::new, ToString::to_string)
 }
 
 fn is_tls(error: &(dyn Error + 'static)) -> bool {
@@ -175,5 +187,7 @@ fn is_tls(error: &(dyn Error + 'static)) -> bool {
 }
 
 fn plain_http_host(error: &(dyn Error + 'static)) -> Option<String> {
-    causes(error).find_map(|cause| cause.downcast_ref::<PlainRedirect>()).map(|it| it.0.clone())
+    causes(error)
+        .find_map(|cause| cause.downcast_ref::<PlainRedirect>())
+        .map(|it| it.0.clone())
 }

@@ -47,7 +47,12 @@ impl RegistryImages {
         cancel: Cancel,
     ) -> Result<Self, RegistryError> {
         let transport = Transport::new(&options.allow_http)?;
-        Ok(RegistryImages { transport, options: options.clone(), cache, cancel })
+        Ok(RegistryImages {
+            transport,
+            options: options.clone(),
+            cache,
+            cancel,
+        })
     }
 
     /// Finds out what an image consists of: from a mirror, or else from the registry itself.
@@ -57,14 +62,19 @@ impl RegistryImages {
         platform: &Platform,
         progress: &dyn Progress,
     ) -> Result<Image<'a>, BuildError> {
-        let mirrors = self.options.mirrors.iter().filter(|(of, _)| *of == reference.registry);
+        let mirrors = self
+            .options
+            .mirrors
+            .iter()
+            .filter(|(of, _)| *of == reference.registry);
         for (_, url) in mirrors {
             let result = Endpoint::mirror(&self.transport, url, reference)
                 .map_err(BuildError::from)
                 .and_then(|endpoint| self.resolve_at(endpoint, reference, platform));
             match result {
                 Err(BuildError::Registry(error)) => {
-                    let message = format!("the mirror {url}: {error}; asking {}", reference.registry);
+                    let message =
+                        format!("the mirror {url}: {error}; asking {}", reference.registry);
                     progress.event(&Event::Notice { message });
                 }
                 result => return result,
@@ -80,27 +90,39 @@ impl RegistryImages {
         reference: &Reference,
         platform: &Platform,
     ) -> Result<Image<'a>, BuildError> {
-        let wrong = |source| RegistryError::Manifest { reference: reference.to_string(), source };
+        let wrong = |source| RegistryError::Manifest {
+            reference: reference.to_string(),
+            source,
+        };
         let mut name = reference.manifest_name().to_owned();
         for _ in 0..=MAX_INDEXES {
             self.cancel.check()?;
             let bytes = endpoint.document("manifests", &name, &MANIFEST_TYPES, &self.cancel)?;
             let actual = digest_of(&Sha256::new_with_prefix(&bytes));
             if name.starts_with("sha256:") && actual != name {
-                return Err(RegistryError::Mismatch { what: "manifest", expected: name, actual }.into());
+                return Err(RegistryError::Mismatch {
+                    what: "manifest",
+                    expected: name,
+                    actual,
+                }
+                .into());
             }
             match Manifest::parse(&bytes, platform, None).map_err(wrong)? {
                 Manifest::Index(manifest) => name = manifest.digest,
                 Manifest::Image { config, layers } => {
                     let bytes = self.config(&endpoint, &config)?;
-                    let parsed = Configuration::parse(&bytes, platform, layers.len()).map_err(wrong)?;
+                    let parsed =
+                        Configuration::parse(&bytes, platform, layers.len()).map_err(wrong)?;
                     return Ok(Image {
                         digest: Some(actual),
                         config_digest: Some(config.digest),
                         config: parsed.config,
                         diff_ids: parsed.diff_ids,
                         layers,
-                        opener: Box::new(RemoteLayers { images: self, endpoint }),
+                        opener: Box::new(RemoteLayers {
+                            images: self,
+                            endpoint,
+                        }),
                     });
                 }
             }
@@ -110,13 +132,22 @@ impl RegistryImages {
 
     fn config(&self, endpoint: &Endpoint<'_>, config: &Descriptor) -> Result<Vec<u8>, BuildError> {
         if config.size > MAX_DOCUMENT_BYTES {
-            return Err(RegistryError::TooLarge { what: "configuration", size: config.size }.into());
+            return Err(RegistryError::TooLarge {
+                what: "configuration",
+                size: config.size,
+            }
+            .into());
         }
         let bytes = endpoint.document("blobs", &config.digest, &[], &self.cancel)?;
         let actual = digest_of(&Sha256::new_with_prefix(&bytes));
         if actual != config.digest {
             let expected = config.digest.clone();
-            return Err(RegistryError::Mismatch { what: "configuration", expected, actual }.into());
+            return Err(RegistryError::Mismatch {
+                what: "configuration",
+                expected,
+                actual,
+            }
+            .into());
         }
         Ok(bytes)
     }
@@ -144,6 +175,12 @@ impl OpenLayer for RemoteLayers<'_> {
         if let Some(blob) = cache.read(&layer.digest, layer.size)? {
             return Ok(Box::new(blob));
         }
-        Ok(Box::new(Download::start(&self.endpoint, cache, layer, lock, cancel)?))
+        Ok(Box::new(Download::start(
+            &self.endpoint,
+            cache,
+            layer,
+            lock,
+            cancel,
+        )?))
     }
 }

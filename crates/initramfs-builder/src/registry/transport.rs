@@ -46,7 +46,10 @@ impl Transport {
             .redirect(policy)
             .build()
             .map_err(RegistryError::Client)?;
-        Ok(Transport { client, allow_http: allow_http.to_vec() })
+        Ok(Transport {
+            client,
+            allow_http: allow_http.to_vec(),
+        })
     }
 
     /// Checks that a URL may be asked.
@@ -75,7 +78,8 @@ impl Transport {
 /// Host, and port if it is not the scheme's own.
 pub(super) fn authority(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();
-    url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+    url.port()
+        .map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
 fn is_http_allowed(authority: &str, allowed: &[String]) -> bool {
@@ -84,8 +88,12 @@ fn is_http_allowed(authority: &str, allowed: &[String]) -> bool {
         None => authority.split(':').next().unwrap_or_default(),
     };
     let loopback = host == "localhost"
-        || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
-        || host.parse::<Ipv6Addr>().is_ok_and(|address| address.is_loopback());
+        || host
+            .parse::<IpAddr>()
+            .is_ok_and(|address| address.is_loopback())
+        || host
+            .parse::<Ipv6Addr>()
+            .is_ok_and(|address| address.is_loopback());
     loopback || allowed.iter().any(|it| it == authority || it == host)
 }
 
@@ -96,10 +104,23 @@ mod tests {
     #[test]
     fn plain_http_is_for_loopback_and_allowed_hosts() {
         let allowed = ["r.example".to_owned(), "s.example:5000".to_owned()];
-        for host in ["localhost:5000", "127.0.0.1", "127.9.9.9:1", "[::1]:5000", "r.example:80", "s.example:5000"] {
+        for host in [
+            "localhost:5000",
+            "127.0.0.1",
+            "127.9.9.9:1",
+            "[::1]:5000",
+            "r.example:80",
+            "s.example:5000",
+        ] {
             assert!(is_http_allowed(host, &allowed), "{host}");
         }
-        for host in ["s.example", "10.0.0.1:5000", "localhost.example", "127.0.0.1.example", "x.r.example"] {
+        for host in [
+            "s.example",
+            "10.0.0.1:5000",
+            "localhost.example",
+            "127.0.0.1.example",
+            "x.r.example",
+        ] {
             assert!(!is_http_allowed(host, &allowed), "{host}");
         }
     }

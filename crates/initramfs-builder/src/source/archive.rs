@@ -9,8 +9,8 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 pub(crate) use docker::open as open_docker;
-pub(crate) use oci::open as open_oci;
 use files::{Files, Part};
+pub(crate) use oci::open as open_oci;
 
 use sha2::{Digest, Sha256};
 
@@ -84,10 +84,14 @@ fn document(files: &Files, name: &str, kind: &'static str) -> Result<Vec<u8>, Ar
     let mut part = files.part(name, kind)?;
     if part.size > MAX_DOCUMENT_BYTES {
         let source = ManifestError::TooLarge(part.size);
-        return Err(ArchiveError::Manifest { path: files.path.clone(), source });
+        return Err(ArchiveError::Manifest {
+            path: files.path.clone(),
+            source,
+        });
     }
     let mut bytes = Vec::new();
-    part.read_to_end(&mut bytes).map_err(|source| files.io(source))?;
+    part.read_to_end(&mut bytes)
+        .map_err(|source| files.io(source))?;
     Ok(bytes)
 }
 
@@ -102,11 +106,13 @@ struct ArchiveBlob {
 
 impl BlobRead for ArchiveBlob {
     fn read(&mut self, buffer: &mut [u8]) -> Result<usize, BuildError> {
-        let read = self
-            .part
-            .read(buffer)
-            .map_err(|source| ArchiveError::Io { path: self.path.clone(), source })?;
-        let Some(digest) = &self.digest else { return Ok(read) };
+        let read = self.part.read(buffer).map_err(|source| ArchiveError::Io {
+            path: self.path.clone(),
+            source,
+        })?;
+        let Some(digest) = &self.digest else {
+            return Ok(read);
+        };
         self.hasher.update(&buffer[..read]);
         if read == 0 && !buffer.is_empty() {
             let actual = digest_of(&self.hasher);
@@ -131,5 +137,8 @@ fn check_digest(files: &Files, bytes: &[u8], digest: &str) -> Result<(), Archive
 
 /// Opens a file, and says which where that fails.
 fn open_file(path: &Path) -> Result<File, ArchiveError> {
-    File::open(path).map_err(|source| ArchiveError::Io { path: path.to_owned(), source })
+    File::open(path).map_err(|source| ArchiveError::Io {
+        path: path.to_owned(),
+        source,
+    })
 }

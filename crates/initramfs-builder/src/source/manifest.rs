@@ -33,7 +33,9 @@ pub enum ManifestError {
         source: serde_json::Error,
     },
     /// Docker's schema 1.
-    #[error("the manifest has the schema 1 of Docker, which has been obsolete since 2017; push the image again")]
+    #[error(
+        "the manifest has the schema 1 of Docker, which has been obsolete since 2017; push the image again"
+    )]
     Schema1,
     /// Not for this platform.
     #[error("the image has no {wanted}; it has {available}. Choose one with --platform")]
@@ -106,7 +108,10 @@ struct RawPlatform {
 #[derive(Debug)]
 pub(crate) enum Manifest {
     /// An image.
-    Image { config: Descriptor, layers: Vec<Descriptor> },
+    Image {
+        config: Descriptor,
+        layers: Vec<Descriptor>,
+    },
     /// An index, from which this manifest was chosen.
     Index(Descriptor),
 }
@@ -118,8 +123,11 @@ impl Manifest {
         platform: &Platform,
         tag: Option<&str>,
     ) -> Result<Self, ManifestError> {
-        let document: Document = serde_json::from_slice(bytes)
-            .map_err(|source| ManifestError::Json { what: "manifest", source })?;
+        let document: Document =
+            serde_json::from_slice(bytes).map_err(|source| ManifestError::Json {
+                what: "manifest",
+                source,
+            })?;
         if document.schema_version == 1 {
             return Err(ManifestError::Schema1);
         }
@@ -128,7 +136,10 @@ impl Manifest {
         }
         let (Some(config), Some(layers)) = (document.config, document.layers) else {
             let source = serde::de::Error::custom("it has neither `manifests` nor `layers`");
-            return Err(ManifestError::Json { what: "manifest", source });
+            return Err(ManifestError::Json {
+                what: "manifest",
+                source,
+            });
         };
         for layer in &layers {
             if !layer.media_type.contains("tar") {
@@ -136,7 +147,10 @@ impl Manifest {
             }
         }
         let layers = layers.iter().map(descriptor).collect::<Result<_, _>>()?;
-        Ok(Manifest::Image { config: descriptor(&config)?, layers })
+        Ok(Manifest::Image {
+            config: descriptor(&config)?,
+            layers,
+        })
     }
 }
 
@@ -157,14 +171,25 @@ fn choose(
     tag: Option<&str>,
 ) -> Result<Descriptor, ManifestError> {
     let tag_of = |raw: &RawDescriptor| raw.annotations.get(REF_NAME).cloned();
-    let list = |names: Vec<String>| if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-    let mut candidates: Vec<&RawDescriptor> =
-        manifests.iter().filter(|raw| !raw.annotations.contains_key(REFERENCE_TYPE)).collect();
+    let list = |names: Vec<String>| {
+        if names.is_empty() {
+            "none".to_owned()
+        } else {
+            names.join(", ")
+        }
+    };
+    let mut candidates: Vec<&RawDescriptor> = manifests
+        .iter()
+        .filter(|raw| !raw.annotations.contains_key(REFERENCE_TYPE))
+        .collect();
     if let Some(tag) = tag {
         candidates.retain(|raw| tag_of(raw).as_deref() == Some(tag));
         if candidates.is_empty() {
             let available = list(manifests.iter().filter_map(tag_of).collect());
-            return Err(ManifestError::Tag { tag: tag.to_owned(), available });
+            return Err(ManifestError::Tag {
+                tag: tag.to_owned(),
+                available,
+            });
         }
     }
     // An index in a layout need not say the platform; then the configuration does.
@@ -172,10 +197,18 @@ fn choose(
     let Some(first) = candidates.first() else {
         let platforms = manifests.iter().filter_map(|raw| raw.platform.as_ref());
         let available = list(platforms.map(RawPlatform::text).collect());
-        return Err(ManifestError::Platform { wanted: platform.to_string(), available });
+        return Err(ManifestError::Platform {
+            wanted: platform.to_string(),
+            available,
+        });
     };
-    if candidates.iter().any(|raw| raw.digest != first.digest && raw.platform.is_none()) {
-        return Err(ManifestError::Ambiguous(list(candidates.into_iter().filter_map(tag_of).collect())));
+    if candidates
+        .iter()
+        .any(|raw| raw.digest != first.digest && raw.platform.is_none())
+    {
+        return Err(ManifestError::Ambiguous(list(
+            candidates.into_iter().filter_map(tag_of).collect(),
+        )));
     }
     descriptor(first)
 }
@@ -233,16 +266,25 @@ pub(crate) struct Configuration {
 impl Configuration {
     /// Reads a configuration and checks that it is for the platform and has that many layers.
     pub fn parse(bytes: &[u8], platform: &Platform, layers: usize) -> Result<Self, ManifestError> {
-        let raw: RawConfiguration = serde_json::from_slice(bytes)
-            .map_err(|source| ManifestError::Json { what: "configuration", source })?;
+        let raw: RawConfiguration =
+            serde_json::from_slice(bytes).map_err(|source| ManifestError::Json {
+                what: "configuration",
+                source,
+            })?;
         let known = !raw.os.is_empty() && !raw.architecture.is_empty();
         if known && (raw.os != platform.os || raw.architecture != platform.architecture) {
             let available = format!("{}/{}", raw.os, raw.architecture);
-            return Err(ManifestError::Platform { wanted: platform.to_string(), available });
+            return Err(ManifestError::Platform {
+                wanted: platform.to_string(),
+                available,
+            });
         }
         let diff_ids = raw.rootfs.diff_ids.unwrap_or_default();
         if diff_ids.len() != layers {
-            return Err(ManifestError::LayerCount { layers, diff_ids: diff_ids.len() });
+            return Err(ManifestError::LayerCount {
+                layers,
+                diff_ids: diff_ids.len(),
+            });
         }
         let config = raw.config.unwrap_or_default();
         Ok(Configuration {
@@ -271,7 +313,10 @@ mod tests {
     }
 
     fn entry(of: char, rest: &str) -> String {
-        format!(r#"{{"mediaType":"m","digest":"{}","size":1{rest}}}"#, digest(of))
+        format!(
+            r#"{{"mediaType":"m","digest":"{}","size":1{rest}}}"#,
+            digest(of)
+        )
     }
 
     #[test]
@@ -282,12 +327,18 @@ mod tests {
         let chosen = Manifest::parse(&bytes, &Platform::default(), None);
         assert!(matches!(chosen, Ok(Manifest::Index(d)) if d.digest == digest('b')));
         let none = Manifest::parse(&bytes, &"linux/s390x".parse().unwrap(), None).unwrap_err();
-        assert!(none.to_string().contains("linux/arm64, linux/amd64"), "{none}");
+        assert!(
+            none.to_string().contains("linux/arm64, linux/amd64"),
+            "{none}"
+        );
     }
 
     #[test]
     fn an_attestation_is_not_chosen() {
-        let attestation = entry('a', r#","annotations":{"vnd.docker.reference.type":"attestation-manifest"}"#);
+        let attestation = entry(
+            'a',
+            r#","annotations":{"vnd.docker.reference.type":"attestation-manifest"}"#,
+        );
         let image = entry('b', "");
         let bytes = index(&format!("{attestation},{image}"));
         let chosen = Manifest::parse(&bytes, &Platform::default(), None);
@@ -297,7 +348,10 @@ mod tests {
     #[test]
     fn of_several_tags_one_must_be_named() {
         let tagged = |of, tag: &str| {
-            entry(of, &format!(r#","annotations":{{"org.opencontainers.image.ref.name":"{tag}"}}"#))
+            entry(
+                of,
+                &format!(r#","annotations":{{"org.opencontainers.image.ref.name":"{tag}"}}"#),
+            )
         };
         let bytes = index(&format!("{},{}", tagged('a', "v1"), tagged('b', "v2")));
         let platform = Platform::default();
@@ -305,7 +359,10 @@ mod tests {
         assert!(matches!(error, ManifestError::Ambiguous(tags) if tags == "v1, v2"));
         let chosen = Manifest::parse(&bytes, &platform, Some("v2"));
         assert!(matches!(chosen, Ok(Manifest::Index(d)) if d.digest == digest('b')));
-        assert!(matches!(Manifest::parse(&bytes, &platform, Some("v3")), Err(ManifestError::Tag { .. })));
+        assert!(matches!(
+            Manifest::parse(&bytes, &platform, Some("v3")),
+            Err(ManifestError::Tag { .. })
+        ));
     }
 
     #[test]
@@ -332,6 +389,12 @@ mod tests {
         let configuration = Configuration::parse(bytes, &Platform::default(), 0).unwrap();
         assert_eq!(configuration.config, ImageConfig::default());
         let error = Configuration::parse(bytes, &Platform::default(), 1).unwrap_err();
-        assert!(matches!(error, ManifestError::LayerCount { layers: 1, diff_ids: 0 }));
+        assert!(matches!(
+            error,
+            ManifestError::LayerCount {
+                layers: 1,
+                diff_ids: 0
+            }
+        ));
     }
 }

@@ -76,17 +76,21 @@ pub enum SourceError {
 
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let tagged = |f: &mut fmt::Formatter<'_>, kind: &str, path: &PathBuf, tag: &Option<String>| {
-            write!(f, "{kind}:{}", path.display())?;
-            tag.as_ref().map_or(Ok(()), |tag| write!(f, ":{tag}"))
-        };
+        let tagged =
+            |f: &mut fmt::Formatter<'_>, kind: &str, path: &PathBuf, tag: &Option<String>| {
+                write!(f, "{kind}:{}", path.display())?;
+                tag.as_ref().map_or(Ok(()), |tag| write!(f, ":{tag}"))
+            };
         match self {
             Source::Registry(reference) => reference.fmt(f),
             Source::Oci { path, tag } => tagged(f, "oci", path, tag),
             Source::DockerArchive { path, tag } => tagged(f, "docker-archive", path, tag),
             Source::Debian(packages) => {
                 write!(f, "debian:{}", packages.suite)?;
-                packages.packages.iter().try_for_each(|package| write!(f, ",{package}"))
+                packages
+                    .packages
+                    .iter()
+                    .try_for_each(|package| write!(f, ",{package}"))
             }
         }
     }

@@ -45,7 +45,11 @@ impl Packages {
                 return Err(SourceError::DebianName(name.to_owned()));
             }
         }
-        Ok(Packages { suite: suite.to_owned(), packages: packages.to_vec(), env })
+        Ok(Packages {
+            suite: suite.to_owned(),
+            packages: packages.to_vec(),
+            env,
+        })
     }
 }
 
@@ -67,7 +71,9 @@ fn debian(rest: &str) -> Result<Packages, SourceError> {
 /// architecture, an equals sign and a tilde belong to a version.
 fn is_debian_name(name: &str) -> bool {
     name.starts_with(|first: char| first.is_ascii_alphanumeric())
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.:=~".contains(&byte))
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"+-.:=~".contains(&byte))
 }
 
 /// `PATH:TAG`, where a path that is there is never split.
@@ -82,17 +88,27 @@ fn split_tag(text: &str) -> (PathBuf, Option<String>) {
 
 /// Splits at the colon that has a path that exists before it, or else at the first one.
 fn split_at_tag(text: &str) -> Option<(&str, &str)> {
-    let colons = || text.match_indices(':').map(|(at, _)| at).filter(|at| *at > 0);
-    let at = colons().find(|at| Path::new(&text[..*at]).exists()).or_else(|| colons().next())?;
+    let colons = || {
+        text.match_indices(':')
+            .map(|(at, _)| at)
+            .filter(|at| *at > 0)
+    };
+    let at = colons()
+        .find(|at| Path::new(&text[..*at]).exists())
+        .or_else(|| colons().next())?;
     Some((&text[..at], &text[at + 1..]))
 }
 
 fn detect(path: &Path) -> Result<Source, SourceError> {
     match archive::detect(path) {
-        Some(archive::Kind::Oci) => Ok(Source::Oci { path: path.to_owned(), tag: None }),
-        Some(archive::Kind::Docker) => {
-            Ok(Source::DockerArchive { path: path.to_owned(), tag: None })
-        }
+        Some(archive::Kind::Oci) => Ok(Source::Oci {
+            path: path.to_owned(),
+            tag: None,
+        }),
+        Some(archive::Kind::Docker) => Ok(Source::DockerArchive {
+            path: path.to_owned(),
+            tag: None,
+        }),
         None => Err(SourceError::NoImage(path.to_owned())),
     }
 }
@@ -104,9 +120,15 @@ mod tests {
     #[test]
     fn a_debian_suite_is_told_from_the_image_of_that_name() {
         assert!(matches!("debian:bookworm".parse(), Ok(Source::Debian(_))));
-        assert!(matches!("debian:bookworm,python3,g++".parse(), Ok(Source::Debian(_))));
+        assert!(matches!(
+            "debian:bookworm,python3,g++".parse(),
+            Ok(Source::Debian(_))
+        ));
         assert!(matches!("debian:12".parse(), Ok(Source::Registry(_))));
-        assert!(matches!("debian:bookworm-slim".parse(), Ok(Source::Registry(_))));
+        assert!(matches!(
+            "debian:bookworm-slim".parse(),
+            Ok(Source::Registry(_))
+        ));
         assert!(matches!("debian:latest".parse(), Ok(Source::Registry(_))));
     }
 
@@ -124,11 +146,17 @@ mod tests {
     fn a_local_image_may_have_a_tag() {
         assert_eq!(
             "oci:some/layout:v1".parse(),
-            Ok(Source::Oci { path: "some/layout".into(), tag: Some("v1".into()) })
+            Ok(Source::Oci {
+                path: "some/layout".into(),
+                tag: Some("v1".into())
+            })
         );
         assert_eq!(
             "docker-archive:a.tar:name:tag".parse(),
-            Ok(Source::DockerArchive { path: "a.tar".into(), tag: Some("name:tag".into()) })
+            Ok(Source::DockerArchive {
+                path: "a.tar".into(),
+                tag: Some("name:tag".into())
+            })
         );
     }
 
@@ -143,7 +171,11 @@ mod tests {
 
     #[test]
     fn what_is_displayed_parses_to_the_same() {
-        for text in ["docker.io/library/python:3.13", "debian:bookworm,gcc", "oci:/none:v"] {
+        for text in [
+            "docker.io/library/python:3.13",
+            "debian:bookworm,gcc",
+            "oci:/none:v",
+        ] {
             let source: Source = text.parse().unwrap();
             assert_eq!(source.to_string(), text);
             assert_eq!(source.to_string().parse(), Ok(source));
@@ -154,6 +186,9 @@ mod tests {
     fn a_path_without_an_image_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let text = dir.path().display().to_string();
-        assert_eq!(text.parse::<Source>(), Err(SourceError::NoImage(text.into())));
+        assert_eq!(
+            text.parse::<Source>(),
+            Err(SourceError::NoImage(text.into()))
+        );
     }
 }

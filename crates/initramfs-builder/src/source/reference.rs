@@ -31,7 +31,10 @@ impl FromStr for Reference {
     type Err = ReferenceError;
 
     fn from_str(text: &str) -> Result<Self, ReferenceError> {
-        parse(text).map_err(|problem| ReferenceError { reference: text.to_owned(), problem })
+        parse(text).map_err(|problem| ReferenceError {
+            reference: text.to_owned(),
+            problem,
+        })
     }
 }
 
@@ -56,13 +59,19 @@ fn parse(text: &str) -> Result<Reference, &'static str> {
         Some((first, rest)) if is_host(first) => (first, rest.to_owned()),
         _ => ("docker.io", name.to_owned()),
     };
-    let registry = if registry == "index.docker.io" { "docker.io" } else { registry };
+    let registry = if registry == "index.docker.io" {
+        "docker.io"
+    } else {
+        registry
+    };
     let repository = match registry {
         "docker.io" if !path.contains('/') => format!("library/{path}"),
         _ => path,
     };
     if !is_repository(&repository) {
-        return Err("a repository has lower-case letters and digits, separated by `/`, `.`, `_` or `-`");
+        return Err(
+            "a repository has lower-case letters and digits, separated by `/`, `.`, `_` or `-`",
+        );
     }
     let tag = match (tag, digest) {
         (None, None) => Some("latest"),
@@ -80,14 +89,18 @@ fn parse(text: &str) -> Result<Reference, &'static str> {
 fn is_host(first: &str) -> bool {
     (first.contains(['.', ':']) || first == "localhost")
         && first.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '[')
-        && first.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".:-[]".contains(&byte))
+        && first
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b".:-[]".contains(&byte))
 }
 
 /// OCI distribution specification, "Pulling manifests".
 fn is_tag(tag: &str) -> bool {
     (1..=128).contains(&tag.len())
         && !tag.starts_with(['.', '-'])
-        && tag.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
+        && tag
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
 }
 
 fn is_repository(repository: &str) -> bool {
@@ -105,14 +118,20 @@ fn is_repository(repository: &str) -> bool {
 /// a part of URLs, so that nothing else may pass.
 pub(crate) fn is_sha256(digest: &str) -> bool {
     digest.strip_prefix("sha256:").is_some_and(|hex| {
-        hex.len() == 64 && hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+        hex.len() == 64
+            && hex
+                .bytes()
+                .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
     })
 }
 
 impl Reference {
     /// What to ask the registry for: the digest, or else the tag.
     pub fn manifest_name(&self) -> &str {
-        self.digest.as_deref().or(self.tag.as_deref()).unwrap_or("latest")
+        self.digest
+            .as_deref()
+            .or(self.tag.as_deref())
+            .unwrap_or("latest")
     }
 
     /// Whether it names the same image for ever.
@@ -127,7 +146,9 @@ impl fmt::Display for Reference {
         if let Some(tag) = &self.tag {
             write!(f, ":{tag}")?;
         }
-        self.digest.as_ref().map_or(Ok(()), |digest| write!(f, "@{digest}"))
+        self.digest
+            .as_ref()
+            .map_or(Ok(()), |digest| write!(f, "@{digest}"))
     }
 }
 
@@ -155,7 +176,10 @@ mod tests {
             ("python", "docker.io/library/python:latest"),
             ("python:3.13-slim", "docker.io/library/python:3.13-slim"),
             ("user/image", "docker.io/user/image:latest"),
-            ("index.docker.io/library/node:22", "docker.io/library/node:22"),
+            (
+                "index.docker.io/library/node:22",
+                "docker.io/library/node:22",
+            ),
             ("localhost/a", "localhost/a:latest"),
             ("127.0.0.1:5000/a/b:c", "127.0.0.1:5000/a/b:c"),
             ("ghcr.io/a/b", "ghcr.io/a/b:latest"),
@@ -177,8 +201,18 @@ mod tests {
     #[test]
     fn malformed_references_are_refused() {
         for text in [
-            "", "UPPER", "a//b", "a:", "a: b", "../a", "a/..", "r.example/", "a@sha256:12",
-            "a@md5:aaaa", "a:-x", "-a",
+            "",
+            "UPPER",
+            "a//b",
+            "a:",
+            "a: b",
+            "../a",
+            "a/..",
+            "r.example/",
+            "a@sha256:12",
+            "a@md5:aaaa",
+            "a:-x",
+            "-a",
         ] {
             assert!(text.parse::<Reference>().is_err(), "{text}");
         }

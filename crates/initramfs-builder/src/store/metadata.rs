@@ -53,7 +53,10 @@ impl Metadata {
     pub fn needs(&self) -> impl Iterator<Item = &str> {
         let layers = self.layers.iter().map(|layer| &layer.digest);
         let manifests = self.digest.iter().chain(&self.config_digest);
-        layers.chain(manifests).chain(&self.packages).map(String::as_str)
+        layers
+            .chain(manifests)
+            .chain(&self.packages)
+            .map(String::as_str)
     }
 }
 

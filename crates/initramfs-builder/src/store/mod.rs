@@ -27,7 +27,9 @@ pub enum StoreError {
         source: io::Error,
     },
     /// A name that would be no file name.
-    #[error("`{0}` is no image name; use up to 128 letters, digits, `.`, `_` and `-`, not `.` first")]
+    #[error(
+        "`{0}` is no image name; use up to 128 letters, digits, `.`, `_` and `-`, not `.` first"
+    )]
     Name(String),
     /// No image of that name.
     #[error("there is no image `{name}` in `{dir}`; `cloude-initramfs ls` lists those there are")]
@@ -79,7 +81,11 @@ impl Store {
         // Two files cannot be replaced at once: between the two they do not agree.
         let bytes = fs::metadata(&path).ok()?.len();
         let whole = bytes == metadata.summary.archive_bytes && metadata.version == METADATA_VERSION;
-        whole.then(|| StoredImage { name: name.to_owned(), path, metadata })
+        whole.then(|| StoredImage {
+            name: name.to_owned(),
+            path,
+            metadata,
+        })
     }
 
     /// All images, by name.
@@ -92,7 +98,9 @@ impl Store {
         let mut images = Vec::new();
         for entry in entries {
             let path = entry.map_err(at(&self.dir))?.path();
-            if path.extension().is_some_and(|extension| extension == "json")
+            if path
+                .extension()
+                .is_some_and(|extension| extension == "json")
                 && let Some(name) = path.file_stem().and_then(|stem| stem.to_str())
             {
                 images.extend(self.get(name));
@@ -105,7 +113,10 @@ impl Store {
     /// Deletes an image, and returns how many bytes that freed.
     pub fn remove(&self, name: &str) -> Result<u64, StoreError> {
         check_name(name)?;
-        let missing = || StoreError::Missing { name: name.to_owned(), dir: self.dir.clone() };
+        let missing = || StoreError::Missing {
+            name: name.to_owned(),
+            dir: self.dir.clone(),
+        };
         if !self.dir.exists() {
             return Err(missing());
         }
@@ -113,7 +124,9 @@ impl Store {
         let mut freed = None;
         for extension in ["json", "cpio"] {
             let path = self.dir.join(format!("{name}.{extension}"));
-            let Ok(metadata) = fs::metadata(&path) else { continue };
+            let Ok(metadata) = fs::metadata(&path) else {
+                continue;
+            };
             fs::remove_file(&path).map_err(at(&path))?;
             freed = Some(freed.unwrap_or(0) + metadata.len());
         }
@@ -126,7 +139,11 @@ impl Store {
         check_name(name)?;
         fs::create_dir_all(&self.dir).map_err(at(&self.dir))?;
         let lock = lock(&self.lock_path(name), cancel)?;
-        Ok(Pending { store: self.clone(), name: name.to_owned(), _lock: lock })
+        Ok(Pending {
+            store: self.clone(),
+            name: name.to_owned(),
+            _lock: lock,
+        })
     }
 
     fn lock_path(&self, name: &str) -> PathBuf {
@@ -149,7 +166,11 @@ impl Pending {
     }
 
     /// Makes the new image the one of its name.
-    pub fn commit(self, file: NamedTempFile, metadata: Metadata) -> Result<StoredImage, StoreError> {
+    pub fn commit(
+        self,
+        file: NamedTempFile,
+        metadata: Metadata,
+    ) -> Result<StoredImage, StoreError> {
         let path = self.store.dir.join(format!("{}.cpio", self.name));
         let json_path = path.with_file_name(format!("{}.json", self.name));
         let json = temp_file(&self.store.dir)?;
@@ -157,7 +178,11 @@ impl Pending {
             .map_err(|error| at(&json_path)(error.into()))?;
         persist(file, &path)?;
         persist(json, &json_path)?;
-        Ok(StoredImage { name: self.name, path, metadata })
+        Ok(StoredImage {
+            name: self.name,
+            path,
+            metadata,
+        })
     }
 }
 
@@ -177,7 +202,9 @@ pub(crate) fn persist(file: NamedTempFile, path: &Path) -> Result<File, StoreErr
 
 /// Now, in seconds since 1970.
 pub(crate) fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
 }
 
 fn check_name(name: &str) -> Result<(), StoreError> {
@@ -215,7 +242,12 @@ mod tests {
         assert!(store.list().unwrap().is_empty());
         build(&store, "b", b"2");
         build(&store, "a", b"1");
-        let names: Vec<String> = store.list().unwrap().into_iter().map(|image| image.name).collect();
+        let names: Vec<String> = store
+            .list()
+            .unwrap()
+            .into_iter()
+            .map(|image| image.name)
+            .collect();
         assert_eq!(names, ["a", "b"]);
         assert_eq!(fs::read(store.get("a").unwrap().path).unwrap(), b"1");
     }
@@ -261,7 +293,10 @@ mod tests {
     fn a_name_that_leaves_the_folder_is_refused() {
         let store = Store::open("/nonexistent");
         for name in ["../a", "", ".hidden", "a/b", "a b"] {
-            assert!(matches!(store.remove(name), Err(StoreError::Name(_))), "{name}");
+            assert!(
+                matches!(store.remove(name), Err(StoreError::Name(_))),
+                "{name}"
+            );
             assert!(store.get(name).is_none());
         }
     }

@@ -27,7 +27,11 @@ pub struct Registry {
 impl Registry {
     pub fn start(with_password: bool) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
         let address = format!("127.0.0.1:{port}");
         let root = dir.path().display();
         let mut config = format!(
@@ -35,7 +39,10 @@ impl Registry {
              http: {{addr: \"{address}\"}}\n"
         );
         if with_password {
-            let made = Command::new("htpasswd").args(["-Bbn", USER, PASSWORD]).output().unwrap();
+            let made = Command::new("htpasswd")
+                .args(["-Bbn", USER, PASSWORD])
+                .output()
+                .unwrap();
             fs::write(dir.path().join("htpasswd"), made.stdout).unwrap();
             config += &format!("auth: {{htpasswd: {{realm: test, path: {root}/htpasswd}}}}\n");
         }
@@ -47,7 +54,11 @@ impl Registry {
             .stderr(Stdio::null())
             .spawn()
             .expect("the tests need docker-registry: apt-get install docker-registry");
-        let registry = Registry { process, address, dir };
+        let registry = Registry {
+            process,
+            address,
+            dir,
+        };
         let deadline = Instant::now() + Duration::from_secs(60);
         while TcpStream::connect(&registry.address).is_err() {
             assert!(Instant::now() < deadline, "docker-registry does not listen");
@@ -61,17 +72,37 @@ impl Registry {
         let target = format!("docker://{}/{name}", self.address);
         let source = format!("oci:{}", layout.display());
         let credentials = format!("{USER}:{PASSWORD}");
-        let arguments =
-            ["copy", "-q", "--all", "--preserve-digests", "--dest-tls-verify=false", "--dest-creds", &credentials];
-        let output = Command::new("skopeo").args(arguments).args([source, target]).output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let arguments = [
+            "copy",
+            "-q",
+            "--all",
+            "--preserve-digests",
+            "--dest-tls-verify=false",
+            "--dest-creds",
+            &credentials,
+        ];
+        let output = Command::new("skopeo")
+            .args(arguments)
+            .args([source, target])
+            .output()
+            .unwrap();
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
 
     /// The file in which the registry keeps a blob.
     pub fn blob_file(&self, digest: &str) -> PathBuf {
         let hex = digest.strip_prefix("sha256:").unwrap();
         let blobs = "data/docker/registry/v2/blobs/sha256";
-        self.dir.path().join(blobs).join(&hex[..2]).join(hex).join("data")
+        self.dir
+            .path()
+            .join(blobs)
+            .join(&hex[..2])
+            .join(hex)
+            .join("data")
     }
 }
 
@@ -100,8 +131,11 @@ pub struct Layout {
 impl Layout {
     /// An image for amd64 whose layers have these files.
     pub fn of(layers: &[(Packing, &[(&str, &[u8])])]) -> Self {
-        let mut layout =
-            Layout { dir: tempfile::tempdir().unwrap(), layers: Vec::new(), manifests: Vec::new() };
+        let mut layout = Layout {
+            dir: tempfile::tempdir().unwrap(),
+            layers: Vec::new(),
+            manifests: Vec::new(),
+        };
         layout.add("amd64", layers);
         layout
     }
@@ -117,7 +151,10 @@ impl Layout {
             let (bytes, kind) = match packing {
                 Packing::Plain => (tar, kind.to_owned()),
                 Packing::Gzip => (gzip(&tar), format!("{kind}+gzip")),
-                Packing::Zstd => (zstd::encode_all(&tar[..], 3).unwrap(), format!("{kind}+zstd")),
+                Packing::Zstd => (
+                    zstd::encode_all(&tar[..], 3).unwrap(),
+                    format!("{kind}+zstd"),
+                ),
             };
             let (name, size) = self.blob(&bytes);
             self.layers.push(name.clone());
@@ -143,7 +180,11 @@ impl Layout {
     }
 
     fn write_index(&self) {
-        fs::write(self.dir.path().join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
+        fs::write(
+            self.dir.path().join("oci-layout"),
+            r#"{"imageLayoutVersion":"1.0.0"}"#,
+        )
+        .unwrap();
         let kind = "application/vnd.oci.image.index.v1+json";
         let mut index = json!({"schemaVersion": 2, "mediaType": kind, "manifests": self.manifests});
         if self.manifests.len() > 1 {
@@ -172,7 +213,10 @@ impl Layout {
 }
 
 pub fn digest(bytes: &[u8]) -> String {
-    let hex: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    let hex: String = Sha256::digest(bytes)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     format!("sha256:{hex}")
 }
 
@@ -221,14 +265,25 @@ impl Tool {
     /// Stores a password as `docker login` does.
     pub fn log_in(&self, registry: &str, auth_base64: &str) {
         let config = json!({"auths": {registry: {"auth": auth_base64}}});
-        fs::write(self.dir.path().join("docker/config.json"), config.to_string()).unwrap();
+        fs::write(
+            self.dir.path().join("docker/config.json"),
+            config.to_string(),
+        )
+        .unwrap();
     }
 
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_cloude-initramfs"));
-        command.args(arguments).env("CLOUDE_CACHE_DIR", self.cache());
+        command
+            .args(arguments)
+            .env("CLOUDE_CACHE_DIR", self.cache());
         command.env("DOCKER_CONFIG", self.dir.path().join("docker"));
-        for name in ["VM_INITRAMFS_DIR", "SOURCE_DATE_EPOCH", "http_proxy", "HTTP_PROXY"] {
+        for name in [
+            "VM_INITRAMFS_DIR",
+            "SOURCE_DATE_EPOCH",
+            "http_proxy",
+            "HTTP_PROXY",
+        ] {
             command.env_remove(name);
         }
         command
@@ -248,7 +303,11 @@ impl Tool {
         let mut all = vec!["build", "-o", out.to_str().unwrap()];
         all.extend(arguments);
         let output = self.run(&all);
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         fs::read(out).unwrap()
     }
 
@@ -262,7 +321,9 @@ impl Tool {
 }
 
 pub fn contains(archive: &[u8], text: &str) -> bool {
-    archive.windows(text.len()).any(|window| window == text.as_bytes())
+    archive
+        .windows(text.len())
+        .any(|window| window == text.as_bytes())
 }
 
 /// Passes connections on to a registry, counts requests for blobs, and breaks the first so many
@@ -282,16 +343,28 @@ impl Proxy {
         std::thread::spawn(move || {
             for client in listener.incoming() {
                 let Ok(client) = client else { return };
-                let (counter, breaks, registry) = (counter.clone(), breaks.clone(), registry.clone());
-                std::thread::spawn(move || pass(client, &registry, &counter, &breaks, lets_through));
+                let (counter, breaks, registry) =
+                    (counter.clone(), breaks.clone(), registry.clone());
+                std::thread::spawn(move || {
+                    pass(client, &registry, &counter, &breaks, lets_through)
+                });
             }
         });
-        Proxy { address, blob_requests }
+        Proxy {
+            address,
+            blob_requests,
+        }
     }
 }
 
 /// One request a connection, so that each can be counted and broken.
-fn pass(mut client: TcpStream, registry: &str, counter: &AtomicUsize, breaks: &AtomicI64, limit: usize) {
+fn pass(
+    mut client: TcpStream,
+    registry: &str,
+    counter: &AtomicUsize,
+    breaks: &AtomicI64,
+    limit: usize,
+) {
     let mut head = Vec::new();
     let mut byte = [0];
     while !head.ends_with(b"\r\n\r\n") {
@@ -306,7 +379,9 @@ fn pass(mut client: TcpStream, registry: &str, counter: &AtomicUsize, breaks: &A
     if is_blob {
         counter.fetch_add(1, Ordering::SeqCst);
     }
-    let Ok(mut server) = TcpStream::connect(registry) else { return };
+    let Ok(mut server) = TcpStream::connect(registry) else {
+        return;
+    };
     let _ = server.write_all(head.as_bytes());
     let mut sent = 0;
     let mut buffer = [0; 16384];

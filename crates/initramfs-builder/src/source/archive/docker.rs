@@ -30,12 +30,23 @@ pub(crate) fn open(
     if !files.is_tar() {
         // Names of files come from the manifest: in a tar they cannot lead out of it.
         let path = path.to_owned();
-        return Err(ArchiveError::Missing { path, missing: "manifest.json".to_owned(), kind: KIND });
+        return Err(ArchiveError::Missing {
+            path,
+            missing: "manifest.json".to_owned(),
+            kind: KIND,
+        });
     }
-    let wrong = |source| ArchiveError::Manifest { path: path.to_owned(), source };
+    let wrong = |source| ArchiveError::Manifest {
+        path: path.to_owned(),
+        source,
+    };
     let bytes = document(&files, "manifest.json", KIND)?;
-    let saved: Vec<Saved> = serde_json::from_slice(&bytes)
-        .map_err(|source| wrong(ManifestError::Json { what: "manifest", source }))?;
+    let saved: Vec<Saved> = serde_json::from_slice(&bytes).map_err(|source| {
+        wrong(ManifestError::Json {
+            what: "manifest",
+            source,
+        })
+    })?;
     let saved = choose(saved, tag).map_err(wrong)?;
     let bytes = document(&files, &saved.config, KIND)?;
     let configuration =
@@ -44,7 +55,11 @@ pub(crate) fn open(
     for (name, diff_id) in saved.layers.iter().zip(&configuration.diff_ids) {
         let size = files.part(name, KIND)?.size;
         // The archive has no digest of the layer as it is stored; this one is that of its contents.
-        layers.push(Descriptor { media_type: String::new(), digest: diff_id.clone(), size });
+        layers.push(Descriptor {
+            media_type: String::new(),
+            digest: diff_id.clone(),
+            size,
+        });
     }
     let digest = digest_of(&Sha256::new_with_prefix(&bytes));
     Ok(Image {
@@ -53,31 +68,46 @@ pub(crate) fn open(
         config: configuration.config,
         diff_ids: configuration.diff_ids,
         layers,
-        opener: Box::new(Archive { files, names: saved.layers }),
+        opener: Box::new(Archive {
+            files,
+            names: saved.layers,
+        }),
     })
 }
 
 fn choose(mut saved: Vec<Saved>, tag: Option<&str>) -> Result<Saved, ManifestError> {
     let tags = |saved: &[Saved]| {
-        let tags = saved.iter().flat_map(|image| image.repo_tags.iter().flatten().cloned());
+        let tags = saved
+            .iter()
+            .flat_map(|image| image.repo_tags.iter().flatten().cloned());
         tags.collect::<Vec<_>>().join(", ")
     };
     let Some(tag) = tag else {
         if saved.len() > 1 {
             return Err(ManifestError::Ambiguous(tags(&saved)));
         }
-        let none = || ManifestError::Tag { tag: "latest".to_owned(), available: "none".to_owned() };
+        let none = || ManifestError::Tag {
+            tag: "latest".to_owned(),
+            available: "none".to_owned(),
+        };
         return saved.pop().ok_or_else(none);
     };
     // `python` finds `python:latest`, and `v1` finds `name:v1`.
     let is = |candidate: &String| {
         candidate == tag
             || candidate.strip_suffix(":latest") == Some(tag)
-            || candidate.rsplit_once(':').is_some_and(|(_, last)| last == tag)
+            || candidate
+                .rsplit_once(':')
+                .is_some_and(|(_, last)| last == tag)
     };
     let available = tags(&saved);
-    let found = saved.into_iter().find(|image| image.repo_tags.iter().flatten().any(is));
-    found.ok_or_else(|| ManifestError::Tag { tag: tag.to_owned(), available })
+    let found = saved
+        .into_iter()
+        .find(|image| image.repo_tags.iter().flatten().any(is));
+    found.ok_or_else(|| ManifestError::Tag {
+        tag: tag.to_owned(),
+        available,
+    })
 }
 
 struct Archive {
@@ -94,6 +124,11 @@ impl OpenLayer for Archive {
     ) -> Result<Box<dyn BlobRead + 'a>, BuildError> {
         let part = self.files.part(&self.names[index], KIND)?;
         let (path, hasher) = (self.files.path.clone(), Sha256::new());
-        Ok(Box::new(ArchiveBlob { part, path, hasher, digest: None }))
+        Ok(Box::new(ArchiveBlob {
+            part,
+            path,
+            hasher,
+            digest: None,
+        }))
     }
 }

@@ -41,8 +41,15 @@ impl Read for Part {
 
 impl Files {
     pub fn open(path: &Path) -> Result<Self, ArchiveError> {
-        let index = if path.is_dir() { None } else { Some(index(path)?) };
-        Ok(Files { path: path.to_owned(), index })
+        let index = if path.is_dir() {
+            None
+        } else {
+            Some(index(path)?)
+        };
+        Ok(Files {
+            path: path.to_owned(),
+            index,
+        })
     }
 
     pub fn is_tar(&self) -> bool {
@@ -70,15 +77,22 @@ impl Files {
             }
             let file = open_file(&path)?;
             let size = file.metadata().map_err(|source| self.io(source))?.len();
-            return Ok(Part { reader: file.take(size), size });
+            return Ok(Part {
+                reader: file.take(size),
+                size,
+            });
         };
         let mut name = name;
         for _ in 0..MAX_LINKS {
             match index.get(name) {
                 Some(Entry::File(offset, size)) => {
                     let mut file = open_file(&self.path)?;
-                    file.seek(SeekFrom::Start(*offset)).map_err(|source| self.io(source))?;
-                    return Ok(Part { reader: file.take(*size), size: *size });
+                    file.seek(SeekFrom::Start(*offset))
+                        .map_err(|source| self.io(source))?;
+                    return Ok(Part {
+                        reader: file.take(*size),
+                        size: *size,
+                    });
                 }
                 Some(Entry::Link(target)) => name = target,
                 None => break,
@@ -88,12 +102,18 @@ impl Files {
     }
 
     pub fn io(&self, source: io::Error) -> ArchiveError {
-        ArchiveError::Io { path: self.path.clone(), source }
+        ArchiveError::Io {
+            path: self.path.clone(),
+            source,
+        }
     }
 }
 
 fn index(path: &Path) -> Result<HashMap<String, Entry>, ArchiveError> {
-    let io = |source| ArchiveError::Io { path: path.to_owned(), source };
+    let io = |source| ArchiveError::Io {
+        path: path.to_owned(),
+        source,
+    };
     let mut file = open_file(path)?;
     let mut magic = [0; 4];
     let read = file.read(&mut magic).map_err(io)?;
@@ -111,13 +131,22 @@ fn index(path: &Path) -> Result<HashMap<String, Entry>, ArchiveError> {
         let kind = entry.header().entry_type();
         if kind.is_file() {
             index.insert(name, Entry::File(entry.raw_file_position(), entry.size()));
-        } else if let (true, Some(target)) = (kind.is_symlink() || kind.is_hard_link(), entry.link_name_bytes()) {
+        } else if let (true, Some(target)) = (
+            kind.is_symlink() || kind.is_hard_link(),
+            entry.link_name_bytes(),
+        ) {
             let target = String::from_utf8_lossy(&target).into_owned();
-            let target = if kind.is_symlink() { resolve(&name, &target) } else { target };
+            let target = if kind.is_symlink() {
+                resolve(&name, &target)
+            } else {
+                target
+            };
             index.insert(name, Entry::Link(target));
         }
         if index.len() > MAX_ENTRIES {
-            return Err(io(io::Error::other(format!("it has more than {MAX_ENTRIES} entries"))));
+            return Err(io(io::Error::other(format!(
+                "it has more than {MAX_ENTRIES} entries"
+            ))));
         }
     }
     Ok(index)
@@ -152,6 +181,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.tar");
         std::fs::write(&path, [0x1f, 0x8b, 8, 0]).unwrap();
-        assert!(matches!(Files::open(&path), Err(ArchiveError::Compressed(_))));
+        assert!(matches!(
+            Files::open(&path),
+            Err(ArchiveError::Compressed(_))
+        ));
     }
 }

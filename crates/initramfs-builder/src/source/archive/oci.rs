@@ -19,7 +19,10 @@ pub(crate) fn open(
     platform: &Platform,
 ) -> Result<Image<'static>, ArchiveError> {
     let files = Files::open(path)?;
-    let wrong = |source| ArchiveError::Manifest { path: path.to_owned(), source };
+    let wrong = |source| ArchiveError::Manifest {
+        path: path.to_owned(),
+        source,
+    };
     let mut bytes = document(&files, "index.json", KIND)?;
     let mut digest = None;
     for depth in 0..=MAX_INDEXES {
@@ -44,7 +47,11 @@ pub(crate) fn open(
             }
         }
     }
-    Err(ArchiveError::Missing { path: path.to_owned(), missing: "manifest".to_owned(), kind: KIND })
+    Err(ArchiveError::Missing {
+        path: path.to_owned(),
+        missing: "manifest".to_owned(),
+        kind: KIND,
+    })
 }
 
 fn name_of(digest: &str) -> String {
