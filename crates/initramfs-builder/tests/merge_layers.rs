@@ -1,4 +1,5 @@
 //! What merging layers gives, entry by entry.
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
 mod merge_support;
 

@@ -49,9 +49,13 @@ pub enum Command {
 
 #[derive(Debug, Args)]
 pub struct BuildArgs {
-    /// registry/name:tag, registry/name@sha256:…, oci:PATH[:TAG], docker-archive:PATH,
-    /// debian:SUITE[,PACKAGE…], or the path of a local image
-    #[arg(value_name = "SOURCE", required_unless_present_any = ["language", "all_languages"])]
+    #[arg(
+        value_name = "SOURCE",
+        required_unless_present_any = ["language", "all_languages"],
+        // No doc comment: rustdoc would take the brackets for links.
+        help = "registry/name:tag, registry/name@sha256:…, oci:PATH[:TAG], docker-archive:PATH, \
+                debian:SUITE[,PACKAGE…], or the path of a local image"
+    )]
     pub sources: Vec<String>,
     /// A language, from languages/NAME.toml; may be given several times
     #[arg(short, long, value_name = "NAME")]
@@ -126,7 +130,7 @@ pub struct BuildArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Network")]
 pub struct NetworkArgs {
-    /// Ask this mirror first, such as docker.io=https://mirror.example; for Debian, debian=URL
+    /// Ask this mirror first, such as docker.io=URL; for Debian, debian=URL
     #[arg(
         long,
         value_name = "REGISTRY=URL",

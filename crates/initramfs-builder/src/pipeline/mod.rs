@@ -56,9 +56,9 @@ pub fn build(request: &BuildRequest, progress: &dyn Progress) -> Result<BuiltIma
                     up_to_date: true,
                 });
             }
-            Builder { request, progress }.into_store(pending, known, stored.as_ref())
+            Builder { request, progress }.build_to_store(pending, known, stored.as_ref())
         }
-        Destination::File(path) => Builder { request, progress }.into_file(path),
+        Destination::File(path) => Builder { request, progress }.build_to_file(path),
     }
 }
 
@@ -74,7 +74,7 @@ struct Merged {
 }
 
 impl Builder<'_> {
-    fn into_store(
+    fn build_to_store(
         &self,
         pending: Pending,
         known: Option<&Metadata>,
@@ -100,7 +100,7 @@ impl Builder<'_> {
         })
     }
 
-    fn into_file(&self, path: &Path) -> Result<BuiltImage, BuildError> {
+    fn build_to_file(&self, path: &Path) -> Result<BuiltImage, BuildError> {
         let Some(merged) = self.merge(None)? else {
             return Err(BuildError::Cancelled);
         };

@@ -121,6 +121,9 @@ pub enum Packing {
     Zstd,
 }
 
+/// How a layer is packed, and its files by name.
+pub type Layer<'a> = (Packing, &'a [(&'a str, &'a [u8])]);
+
 /// An OCI layout of one image, or of several for different architectures.
 pub struct Layout {
     pub dir: TempDir,
@@ -130,7 +133,7 @@ pub struct Layout {
 
 impl Layout {
     /// An image for amd64 whose layers have these files.
-    pub fn of(layers: &[(Packing, &[(&str, &[u8])])]) -> Self {
+    pub fn of(layers: &[Layer<'_>]) -> Self {
         let mut layout = Layout {
             dir: tempfile::tempdir().unwrap(),
             layers: Vec::new(),
@@ -141,7 +144,7 @@ impl Layout {
     }
 
     /// Adds an image for another architecture.
-    pub fn add(&mut self, architecture: &str, layers: &[(Packing, &[(&str, &[u8])])]) {
+    pub fn add(&mut self, architecture: &str, layers: &[Layer<'_>]) {
         let mut descriptors = Vec::new();
         let mut diff_ids = Vec::new();
         for (packing, files) in layers {

@@ -129,16 +129,35 @@ impl Guest {
     }
 }
 
+/// A booted guest's process; killed when it is dropped.
+pub struct Booted(Child);
+
+impl Booted {
+    /// The process's id.
+    pub fn id(&self) -> u32 {
+        self.0.id()
+    }
+}
+
+impl Drop for Booted {
+    fn drop(&mut self) {
+        // It may have ended by itself; there is nothing left to do then.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// Starts it, and waits for the agent's line. Gives the process and the time from its start.
-pub fn boot(mut command: Command) -> (Child, Duration) {
+pub fn boot(mut command: Command) -> (Booted, Duration) {
     let start = Instant::now();
-    let mut child = command
+    let child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::inherit())
         .spawn()
         .unwrap();
-    let mut stdout = child.stdout.take().unwrap();
+    let mut booted = Booted(child);
+    let mut stdout = booted.0.stdout.take().unwrap();
     let mut console = Vec::new();
     let mut buffer = [0; 4096];
     loop {
@@ -148,7 +167,7 @@ pub fn boot(mut command: Command) -> (Child, Duration) {
         if console.windows(READY.len()).any(|window| window == READY) {
             // What follows on the console is read by nobody, and must not stop anyone.
             std::thread::spawn(move || std::io::copy(&mut stdout, &mut std::io::sink()));
-            return (child, elapsed);
+            return (booted, elapsed);
         }
         assert!(
             count > 0 && elapsed < LIMIT,
@@ -159,9 +178,7 @@ pub fn boot(mut command: Command) -> (Child, Duration) {
 }
 
 fn time(command: Command) -> f64 {
-    let (mut child, elapsed) = boot(command);
-    child.kill().unwrap();
-    child.wait().unwrap();
+    let (_booted, elapsed) = boot(command);
     elapsed.as_secs_f64() * 1e3
 }
 

@@ -22,25 +22,21 @@ pub fn measure(report: &mut Report) {
     let (mut ours, mut vcpus, mut theirs) =
         (Samples::default(), Samples::default(), Samples::default());
     for _ in 0..report.runs {
-        let (mut child, _) = boot(guest.cloude_vmm());
+        let (booted, _) = boot(guest.cloude_vmm());
         std::thread::sleep(SETTLE);
-        let (rss, own) = beside_the_guest(child.id());
+        let (rss, own) = beside_the_guest(booted.id());
         resident.0.push(rss as f64 / f64::from(1 << 20));
         private.0.push(own as f64 / f64::from(1 << 20));
-        let (vcpu, other) = wake_ups(child.id(), |name| name.starts_with("vcpu"));
+        let (vcpu, other) = wake_ups(booted.id(), |name| name.starts_with("vcpu"));
         vcpus.0.push(vcpu);
         ours.0.push(other);
-        child.kill().unwrap();
-        child.wait().unwrap();
     }
     // One QEMU, to know what of the vCPU's is the guest's own timer.
-    let (mut child, _) = boot(guest.qemu());
+    let (booted, _) = boot(guest.qemu());
     std::thread::sleep(SETTLE);
     theirs
         .0
-        .push(wake_ups(child.id(), |name| name.starts_with("CPU")).0);
-    child.kill().unwrap();
-    child.wait().unwrap();
+        .push(wake_ups(booted.id(), |name| name.starts_with("CPU")).0);
 
     let row = Row::new(
         "cloude-vmm's memory beside the guest's",
