@@ -192,10 +192,11 @@ fn the_booted_tree_is_what_umoci_unpacks_and_two_builds_are_the_same_bytes() {
         "{}",
         cloude::describe(&output)
     );
-    let booted = entries(&String::from_utf8_lossy(&output.stdout));
+    let printed = String::from_utf8_lossy(&output.stdout);
+    let booted = entries(&printed);
 
     for (path, entry) in &expected {
-        assert_eq!(booted.get(path), Some(entry), "{path}");
+        assert_eq!(booted.get(path), Some(entry), "{path}: {printed}");
     }
     let more: Vec<&String> = booted
         .keys()
