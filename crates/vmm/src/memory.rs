@@ -2,7 +2,8 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Arc;
 
 use rustix::fs::{MemfdFlags, SealFlags};
 use vm_memory::mmap::{MmapRegionBuilder, MmapRegionError};
@@ -11,6 +12,7 @@ use vm_memory::{
 };
 
 use crate::arch::layout;
+use crate::snapshot::MemoryFileError;
 
 /// The memory of a guest, as devices and loaders see it.
 pub type GuestMemory = vm_memory::GuestMemoryMmap<()>;
@@ -55,6 +57,89 @@ pub enum MemoryError {
 
 /// Makes `mib` MiB of guest memory, all zero and not yet backed by pages.
 pub fn allocate(mib: u64) -> Result<GuestMemory, MemoryError> {
+    allocate_file(mib, true)
+}
+
+/// As [`allocate`], and the memory can be frozen later ([`crate::snapshot::freeze`]).
+pub fn allocate_to_save(mib: u64) -> Result<GuestMemory, MemoryError> {
+    allocate_file(mib, false)
+}
+
+/// Reserves the address space of `mib` MiB of guest memory: nothing may touch it before
+/// [`map_private`] has put memory there.
+pub fn reserve(mib: u64) -> Result<GuestMemory, MemoryError> {
+    check_size(mib)?;
+    let map = |source| MemoryError::Map { mib, source };
+    let memory = regions(mib << 20, |builder, _| {
+        builder.with_mmap_flags(libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE)
+    })
+    .map_err(map)?;
+    for region in memory.iter() {
+        let (start, len) = (region.as_ptr(), region.size());
+        // SAFETY: the range is that of a region that was just mapped, and which nobody has used.
+        if unsafe { libc::mprotect(start.cast(), len, libc::PROT_NONE) } != 0 {
+            return Err(map(MmapRegionError::Mmap(io::Error::last_os_error())));
+        }
+    }
+    Ok(memory)
+}
+
+/// Puts a private, copy-on-write mapping of `file` in the place of each region's memory. The file has
+/// the size of the memory, and nobody may cut it while it is mapped.
+pub fn map_private(memory: &GuestMemory, file: &File) -> Result<(), MemoryFileError> {
+    let (have, need) = (
+        file.metadata().map_err(MemoryFileError::Read)?.len(),
+        size(memory),
+    );
+    if have != need {
+        return Err(MemoryFileError::Size { have, need });
+    }
+    let mut offset = 0;
+    for region in memory.iter() {
+        // SAFETY: the range is exactly that of a mapping that the region owns and unmaps when it is
+        // dropped; whoever has a pointer into it finds memory of the same size there, readable and
+        // writable, before and after.
+        let mapped = unsafe {
+            libc::mmap(
+                region.as_ptr().cast(),
+                region.size(),
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_FIXED | libc::MAP_NORESERVE,
+                file.as_fd().as_raw_fd(),
+                offset,
+            )
+        };
+        if mapped == libc::MAP_FAILED {
+            return Err(MemoryFileError::Map(io::Error::last_os_error()));
+        }
+        offset += region.size() as libc::off_t;
+    }
+    Ok(())
+}
+
+/// The file behind the memory, where there is one.
+pub fn file(memory: &GuestMemory) -> Option<File> {
+    let region = memory.iter().next()?;
+    region.file_offset()?.file().try_clone().ok()
+}
+
+fn allocate_file(mib: u64, seal: bool) -> Result<GuestMemory, MemoryError> {
+    check_size(mib)?;
+    let size = mib << 20;
+    let file = memfd(size, seal).map_err(|error| MemoryError::Memfd {
+        mib,
+        source: error.into(),
+    })?;
+    let file = Arc::new(file);
+    regions(size, |builder, offset| {
+        builder
+            .with_mmap_flags(libc::MAP_SHARED | libc::MAP_NORESERVE)
+            .with_file_offset(FileOffset::from_arc(file.clone(), offset))
+    })
+    .map_err(|source| MemoryError::Map { mib, source })
+}
+
+fn check_size(mib: u64) -> Result<(), MemoryError> {
     if mib < MIN_MIB {
         return Err(MemoryError::TooSmall { mib });
     }
@@ -62,38 +147,34 @@ pub fn allocate(mib: u64) -> Result<GuestMemory, MemoryError> {
     if mib > host_mib {
         return Err(MemoryError::TooLarge { mib, host_mib });
     }
-    let size = mib << 20;
-    let file = sealed_memfd(size).map_err(|error| MemoryError::Memfd {
-        mib,
-        source: error.into(),
-    })?;
-    map(&file, size).map_err(|source| MemoryError::Map { mib, source })
+    Ok(())
 }
 
-/// A memfd whose size nobody can change any more: a mapping of it can never fault with SIGBUS.
-fn sealed_memfd(size: u64) -> Result<File, rustix::io::Errno> {
+/// A memfd whose size nobody can change any more: a mapping of it can never fault with SIGBUS. With
+/// `seal` no seal can be added either.
+pub(crate) fn memfd(size: u64, seal: bool) -> Result<File, rustix::io::Errno> {
     let fd = rustix::fs::memfd_create(
         "guest-memory",
         MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING,
     )?;
     rustix::fs::ftruncate(&fd, size)?;
-    rustix::fs::fcntl_add_seals(
-        fd.as_fd(),
-        SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL,
-    )?;
+    let mut seals = SealFlags::SHRINK | SealFlags::GROW;
+    seals.set(SealFlags::SEAL, seal);
+    rustix::fs::fcntl_add_seals(fd.as_fd(), seals)?;
     Ok(fd.into())
 }
 
-fn map(file: &File, size: u64) -> Result<GuestMemory, MmapRegionError> {
-    let file = std::sync::Arc::new(file.try_clone().map_err(MmapRegionError::Mmap)?);
+/// The regions of `size` bytes of memory, each mapped as `how` says for its offset in a file.
+fn regions(
+    size: u64,
+    how: impl Fn(MmapRegionBuilder, u64) -> MmapRegionBuilder,
+) -> Result<GuestMemory, MmapRegionError> {
     let mut regions = Vec::with_capacity(2);
     let mut offset = 0;
     for (base, len) in layout::ram_ranges(size) {
-        let mapping = MmapRegionBuilder::new(len as usize)
-            .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
-            .with_mmap_flags(libc::MAP_SHARED | libc::MAP_NORESERVE)
-            .with_file_offset(FileOffset::from_arc(file.clone(), offset))
-            .build()?;
+        let builder =
+            MmapRegionBuilder::new(len as usize).with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE);
+        let mapping = how(builder, offset).build()?;
         let region = GuestRegionMmap::new(mapping, GuestAddress(base))
             .expect("a range of the layout ends below 2^64");
         regions.push(region);
