@@ -85,8 +85,8 @@ pub fn reserve(mib: u64) -> Result<GuestMemory, MemoryError> {
 }
 
 /// Puts a private, copy-on-write mapping of `file` in the place of each region's memory. The file has
-/// the size of the memory, and nobody may cut it while it is mapped.
-pub fn map_private(memory: &GuestMemory, file: &File) -> Result<(), MemoryFileError> {
+/// the size of the memory, and nobody may cut it while it is mapped. Gives the number of system calls.
+pub fn map_private(memory: &GuestMemory, file: &File) -> Result<u32, MemoryFileError> {
     let (have, need) = (
         file.metadata().map_err(MemoryFileError::Read)?.len(),
         size(memory),
@@ -95,6 +95,7 @@ pub fn map_private(memory: &GuestMemory, file: &File) -> Result<(), MemoryFileEr
         return Err(MemoryFileError::Size { have, need });
     }
     let mut offset = 0;
+    let mut calls = 1;
     for region in memory.iter() {
         // SAFETY: the range is exactly that of a mapping that the region owns and unmaps when it is
         // dropped; whoever has a pointer into it finds memory of the same size there, readable and
@@ -113,8 +114,9 @@ pub fn map_private(memory: &GuestMemory, file: &File) -> Result<(), MemoryFileEr
             return Err(MemoryFileError::Map(io::Error::last_os_error()));
         }
         offset += region.size() as libc::off_t;
+        calls += 1;
     }
-    Ok(())
+    Ok(calls)
 }
 
 /// The file behind the memory, where there is one.

@@ -160,7 +160,11 @@ impl Control {
         mut descriptors: Vec<OwnedFd>,
     ) -> Result<(), ChannelError> {
         match request {
-            Request::Boot(_) => {
+            Request::Boot(_)
+            | Request::Shell(_)
+            | Request::Save { .. }
+            | Request::Restore { .. }
+            | Request::Resume => {
                 let message = "the VM was booted already".to_owned();
                 self.channel.send(&Event::Failed { message }, &[])
             }

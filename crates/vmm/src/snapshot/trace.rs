@@ -45,13 +45,18 @@ impl Trace {
         self.steps.iter().map(|step| step.ioctls).sum()
     }
 
+    /// System calls of all steps that map the memory.
+    pub fn syscalls(&self) -> u32 {
+        self.steps.iter().map(|step| step.syscalls).sum()
+    }
+
     pub(crate) fn ioctl<T>(&mut self, call: impl FnOnce() -> T) -> T {
         self.ioctls += 1;
         call()
     }
 
-    pub(crate) fn syscall(&mut self) {
-        self.syscalls += 1;
+    pub(crate) fn syscall(&mut self, count: u32) {
+        self.syscalls += count;
     }
 
     /// Ends a step; the next begins.

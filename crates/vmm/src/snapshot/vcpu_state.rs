@@ -174,10 +174,11 @@ impl VcpuState {
         let set = SnapshotError::set;
         if self.xsave != now.xsave {
             let xsave = self.xsave(xsave_size)?;
-            // SAFETY: the area has the size that KVM_CAP_XSAVE2 gave for this VM, or more.
-            trace
-                .ioctl(|| unsafe { vcpu.set_xsave2(&xsave) })
-                .map_err(set(StateKind::Xsave))?;
+            let set_xsave = || {
+                // SAFETY: the area has the size that KVM_CAP_XSAVE2 gave for this VM, or more.
+                unsafe { vcpu.set_xsave2(&xsave) }
+            };
+            trace.ioctl(set_xsave).map_err(set(StateKind::Xsave))?;
         }
         if self.xcrs != now.xcrs {
             trace

@@ -58,7 +58,8 @@ impl Shell {
         trace.step("check the key");
 
         // The memslots are there, and what they point to comes first: see `snapshot` for the order.
-        memory::map_private(&self.vm.memory, template.memory())?;
+        let mapped = memory::map_private(&self.vm.memory, template.memory())?;
+        trace.syscall(mapped);
         self.vm.kind = Kind::Plain;
         trace.step("map the memory");
         self.handle.vcpus.with_each(|index, vcpu| {

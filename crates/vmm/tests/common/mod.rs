@@ -140,6 +140,7 @@ pub fn spec() -> BootSpec {
         tap: None,
         console: true,
         vsock: None,
+        saveable: false,
     }
 }
 
