@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use rustix::fs::{MemfdFlags, SealFlags};
@@ -164,6 +165,14 @@ pub(crate) fn memfd(size: u64, seal: bool) -> Result<File, rustix::io::Errno> {
     seals.set(SealFlags::SEAL, seal);
     rustix::fs::fcntl_add_seals(fd.as_fd(), seals)?;
     Ok(fd.into())
+}
+
+/// A memfd of these bytes that nobody can change any more.
+pub(crate) fn sealed(bytes: &[u8]) -> io::Result<File> {
+    let file = memfd(bytes.len() as u64, false)?;
+    file.write_all_at(bytes, 0)?;
+    rustix::fs::fcntl_add_seals(file.as_fd(), SealFlags::WRITE | SealFlags::SEAL)?;
+    Ok(file)
 }
 
 /// The regions of `size` bytes of memory, each mapped as `how` says for its offset in a file.

@@ -33,6 +33,7 @@ mod shell;
 mod signal_watch;
 
 pub use error::VmError;
+pub use event_loop::EventLoop;
 pub(crate) use event_loop::{raw, watch_or_end};
 pub use handle::{Saved, VmHandle};
 pub use shell::Shell;
@@ -107,8 +108,8 @@ impl Vm {
 
     /// A machine without memory, to become a [`Shell`] once its devices are attached: in the same order
     /// as those of the VMs that it is to take the state of.
-    pub fn reserved(kvm: &Kvm, shape: Shape) -> Result<Self, VmError> {
-        Self::with_memory(kvm, shape, None, Kind::Reserved)
+    pub fn reserved(kvm: &Kvm, shape: Shape, console: Option<OwnedFd>) -> Result<Self, VmError> {
+        Self::with_memory(kvm, shape, console, Kind::Reserved)
     }
 
     fn with_memory(
@@ -334,9 +335,22 @@ impl Vm {
 
     /// Serves the devices and `subscribers` until the VM ends, stops the vCPUs, and says how it ended.
     pub fn serve(&mut self, subscribers: Vec<Subscriber>) -> Result<ExitReport, VmError> {
+        let event_loop = self.event_loop(subscribers)?;
+        self.serve_on(event_loop)
+    }
+
+    /// The event loop of the devices and `subscribers`, for [`Vm::serve_on`]: made ahead of the moment
+    /// when the vCPUs run.
+    pub fn event_loop(&mut self, subscribers: Vec<Subscriber>) -> Result<EventLoop, VmError> {
         let mut all = std::mem::take(&mut self.subscribers);
         all.extend(subscribers);
-        event_loop::serve(all, self.vcpus.clone(), &self.exit)?;
+        EventLoop::new(all, self.vcpus.clone(), self.exit.clone())
+    }
+
+    /// As [`Vm::serve`], on an event loop of this VM.
+    pub fn serve_on(&mut self, mut event_loop: EventLoop) -> Result<ExitReport, VmError> {
+        event_loop.run()?;
+        drop(event_loop);
         self.vcpus = None;
         let reason = self.exit.reason().unwrap_or(ExitReason::Stopped);
         let serial = self.serial.lock().unwrap_or_else(PoisonError::into_inner);

@@ -49,6 +49,11 @@ impl VmHandle {
         }
     }
 
+    /// Whether the vCPUs were last let run, not paused.
+    pub fn is_running(&self) -> bool {
+        self.vcpus.is_running()
+    }
+
     /// Stops the vCPUs between two instructions, then the devices.
     pub fn pause(&self) {
         self.vcpus.pause();

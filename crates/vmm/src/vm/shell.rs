@@ -74,8 +74,13 @@ impl Shell {
         Ok((self.vm, trace))
     }
 
-    /// The VM, for its parts: console, devices.
-    pub fn vm(&self) -> &Vm {
-        &self.vm
+    /// The VM, for its parts: console, devices, event loop.
+    pub fn vm_mut(&mut self) -> &mut Vm {
+        &mut self.vm
+    }
+
+    /// The VM's handle.
+    pub fn handle(&self) -> VmHandle {
+        self.handle.clone()
     }
 }
