@@ -138,6 +138,11 @@ impl Key {
             let (saved, here) = pair(&self.version, &here.version);
             return Err(Mismatch::Version { saved, here });
         }
+        // Before the CPU, whose topology is part of its features.
+        if self.shape() != here.shape() {
+            let (saved, here) = (self.shape(), here.shape());
+            return Err(Mismatch::Shape { saved, here });
+        }
         if self.cpu_vendor != here.cpu_vendor || self.cpu_features != here.cpu_features {
             return Err(Mismatch::Cpu {
                 saved: self.cpu_vendor.clone(),
@@ -145,10 +150,6 @@ impl Key {
                 here: here.cpu_vendor.clone(),
                 here_features: short(&here.cpu_features),
             });
-        }
-        if self.shape() != here.shape() {
-            let (saved, here) = (self.shape(), here.shape());
-            return Err(Mismatch::Shape { saved, here });
         }
         self.origin.check(&here.origin)
     }

@@ -14,6 +14,9 @@ use super::{SnapshotError, StateKind, Trace};
 /// Words of `struct kvm_xsave` before its flexible array (Linux, arch/x86/include/uapi/asm/kvm.h).
 const XSAVE_WORDS: usize = 1024;
 
+/// IA32_TIME_STAMP_COUNTER.
+const TSC: u32 = 0x10;
+
 /// How large the XSAVE area of this host is (KVM_CAP_XSAVE2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct XsaveSize {
@@ -91,10 +94,11 @@ impl VcpuState {
         })
     }
 
-    /// Sets the state of a vCPU that has not run, whose state is `now`: what has the right value
-    /// already is not set again.
+    /// Sets the state of vCPU `index`, which has not run, and whose state is `now`: what has the right
+    /// value already is not set again. vCPU 0 comes first: it sets the time.
     pub fn restore(
         &self,
+        index: usize,
         vcpu: &VcpuFd,
         now: &Self,
         xsave_size: XsaveSize,
@@ -142,7 +146,9 @@ impl VcpuState {
         }
         trace.step("vCPU: LAPIC");
         // After LAPIC, which would stop the timer that the TSC deadline sets.
-        msrs::restore(vcpu, self.changed_msrs(now), trace)?;
+        let far_off = self.far_off_tsc().filter(|_| index == 0);
+        let msrs = far_off.into_iter().chain(self.changed_msrs(now));
+        msrs::restore(vcpu, msrs, trace)?;
         trace.step("vCPU: MSRS");
         // After REGS, which clear a pending exception.
         if self.events != now.events {
@@ -188,10 +194,20 @@ impl VcpuState {
         Ok(())
     }
 
+    /// What to set the TSC to before it is set to what it was.
+    ///
+    /// KVM takes a TSC within a second of what it expects for an attempt to synchronize vCPUs, and then
+    /// gives all the offset that they have (Linux, arch/x86/kvm/x86.c, kvm_synchronize_tsc). That is right
+    /// for every vCPU but the first, whose TSC would go back, or a second ahead, where a shell happens to be
+    /// about as old as the guest. From a value this far off nothing is synchronized.
+    fn far_off_tsc(&self) -> Option<(u32, u64)> {
+        let (index, value) = *self.msrs.iter().find(|(index, _)| *index == TSC)?;
+        Some((index, value ^ 1 << 62))
+    }
+
     /// Those that differ from `now`, and those that tell the time whatever they are: the TSC and its
     /// deadline go on from what they were when the vCPU was saved.
     fn changed_msrs(&self, now: &Self) -> impl Iterator<Item = (u32, u64)> {
-        const TSC: u32 = 0x10;
         const TSC_DEADLINE: u32 = 0x6e0;
         let mut known = now.msrs.iter().peekable();
         self.msrs.iter().copied().filter(move |(index, value)| {

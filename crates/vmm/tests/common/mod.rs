@@ -11,6 +11,7 @@ use std::thread::JoinHandle;
 use cloude_vmm::control::{self, BootSpec, Channel, Event, ExitReport, Origin, Request};
 
 pub mod linux;
+pub mod prover;
 
 /// Where a guest's code is loaded and entered.
 pub const ENTRY: u32 = 0x10_0000;

@@ -157,7 +157,8 @@ impl Vsock {
     /// Why a save now would lose bytes, or a connect, if it would: what streams hold is not part of the
     /// state. To be asked while paused.
     pub fn under_way(&self) -> Option<&'static str> {
-        if !self.waiting.is_empty() || self.has(|c| c.phase == Phase::Connecting) {
+        let asked = self.shared.has_requests() || !self.waiting.is_empty();
+        if asked || self.has(|c| c.phase == Phase::Connecting) {
             return Some("a connect is under way");
         }
         if !self.draining.is_empty() || self.has(|c| !c.buffer.is_empty()) {
