@@ -22,7 +22,7 @@ const ROUNDS: usize = 100;
 
 fn benches(criterion: &mut Criterion) {
     for vcpus in [1, 4] {
-        let template = prover::template(vcpus);
+        let template = prover::tight_template(vcpus);
         let mut group = criterion.benchmark_group(format!("{vcpus} vCPUs"));
         group.sample_size(20);
         group.bench_function("shell to first exit", |bencher| {
@@ -75,7 +75,7 @@ impl Round {
 fn first_exits(vm: &mut Vm, said: &mut Said, vcpus: u8) -> Duration {
     let start = Instant::now();
     vm.resume();
-    said.wait_for('w', vcpus);
+    said.wait_for('g', vcpus);
     start.elapsed()
 }
 
@@ -89,7 +89,7 @@ fn minor_faults() -> u64 {
 
 /// Percentiles of both ways, and what each step of taking a template costs in the median.
 fn table(vcpus: u8) {
-    let template = prover::template(vcpus);
+    let template = prover::tight_template(vcpus);
     let rounds: Vec<Round> = (0..ROUNDS).map(|_| Round::run(&template)).collect();
     println!("\n{vcpus} vCPUs, {ROUNDS} forks; times in microseconds");
     println!("{:34} {:>8} {:>8} {:>8}", "", "p50", "p95", "p99");

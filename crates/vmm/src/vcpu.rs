@@ -70,18 +70,33 @@ const STACK: usize = 256 << 10;
 impl Vcpus {
     /// Starts a thread for each vCPU; none enters the guest before [`Vcpus::resume`].
     pub fn spawn(vcpus: Vec<VcpuFd>, machine: &Machine) -> io::Result<Self> {
+        Self::spawn_threads(vcpus, machine, false)
+    }
+
+    /// As [`Vcpus::spawn`], of vCPUs that get their state later: each runs once, in vain, from where it
+    /// starts after power-on, so that its first run with a state finds done what KVM does in the first.
+    /// Returns when that is over.
+    pub fn spawn_warmed_up(vcpus: Vec<VcpuFd>, machine: &Machine) -> io::Result<Self> {
+        let vcpus = Self::spawn_threads(vcpus, machine, true)?;
+        for thread in &vcpus.threads {
+            thread.vcpu.wait_until_out();
+        }
+        Ok(vcpus)
+    }
+
+    fn spawn_threads(vcpus: Vec<VcpuFd>, machine: &Machine, warm_up: bool) -> io::Result<Self> {
         install_kick_handler()?;
         let mut threads = Self {
             threads: Vec::with_capacity(vcpus.len()),
             running: AtomicBool::new(false),
         };
         for (index, fd) in vcpus.into_iter().enumerate() {
-            let vcpu = Arc::new(Vcpu::new(fd));
+            let vcpu = Arc::new(Vcpu::new(fd, warm_up));
             let (thread_vcpu, machine) = (vcpu.clone(), machine.clone());
             let handle = std::thread::Builder::new()
                 .name(format!("vcpu{index}"))
                 .stack_size(STACK)
-                .spawn(move || thread_vcpu.work(&machine))?;
+                .spawn(move || thread_vcpu.work(&machine, warm_up))?;
             threads.threads.push(Thread {
                 vcpu,
                 handle: Some(handle),
@@ -188,22 +203,25 @@ impl Thread {
 }
 
 impl Vcpu {
-    fn new(mut fd: VcpuFd) -> Self {
+    fn new(mut fd: VcpuFd, running: bool) -> Self {
         let immediate_exit = ImmediateExit(&raw mut fd.get_kvm_run().immediate_exit);
         Self {
             fd: Mutex::new(fd),
             immediate_exit,
             state: Mutex::new(State {
                 target: Target::Pause,
-                running: false,
+                running,
             }),
             changed: Condvar::new(),
         }
     }
 
     /// The thread's life.
-    fn work(&self, machine: &Machine) {
+    fn work(&self, machine: &Machine, warm_up: bool) {
         let _guard = EndOnPanic(self, &machine.exit);
+        if warm_up {
+            run::warm_up(&mut lock(&self.fd));
+        }
         while self.wait_for_run() {
             let mut fd = lock(&self.fd);
             if let run::Left::Ended(reason) = run::run(&mut fd, &self.immediate_exit, machine) {

@@ -290,7 +290,11 @@ impl Vm {
             memory: self.memory.clone(),
             exit: self.exit.clone(),
         };
-        let vcpus = Vcpus::spawn(std::mem::take(&mut self.idle_vcpus), &machine)
+        let spawn = match self.kind {
+            Kind::Reserved => Vcpus::spawn_warmed_up,
+            Kind::Plain | Kind::Saveable => Vcpus::spawn,
+        };
+        let vcpus = spawn(std::mem::take(&mut self.idle_vcpus), &machine)
             .map_err(VmError::host("start the vCPU threads"))?;
         let vcpus = Arc::new(vcpus);
         self.vcpus = Some(vcpus.clone());

@@ -82,8 +82,8 @@ fn forks_and_their_template_do_not_see_each_other() {
         prover::go(fork);
         fork.resume();
     }
-    first_said.wait_for('w', 1);
-    second_said.wait_for('w', 1);
+    first_said.wait_for_last('w', 1);
+    second_said.wait_for_last('w', 1);
     assert_eq!(prover::shared(&first), 2);
     assert_eq!(Block(&second, 0).shared(), prover::SHARED_START);
     assert_eq!(prover::shared(&second), prover::SHARED_START + 1);
@@ -97,7 +97,7 @@ fn a_vm_that_was_saved_can_go_on_and_changes_nothing_of_its_snapshot() {
     let saved = vm.handle().unwrap().save(&prover::origin()).unwrap();
     prover::go(&vm);
     vm.resume();
-    said.wait_for('w', 1);
+    said.wait_for_last('w', 1);
     assert_eq!(prover::shared(&vm), prover::SHARED_START + 1);
     let digest = snapshot::memory_digest(&saved.memory).unwrap();
     assert_eq!(digest, saved.record.memory_digest);
@@ -266,7 +266,7 @@ fn a_fork_goes_on_from_a_file_of_which_only_data_takes_room() {
     let (mut fork, mut said, _) = prover::fork(&template);
     prover::go(&fork);
     fork.resume();
-    said.wait_for('w', 1);
+    said.wait_for_last('w', 1);
     Block(&fork, 0).check_registers();
 }
 
