@@ -87,6 +87,19 @@ pub struct ExecutionRequest {
     /// Limits of this execution; the server's where none.
     #[serde(default)]
     pub limits: Limits,
+    /// How its VM has to come to be; as is quickest if none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<StartChoice>,
+}
+
+/// What a client may ask of a VM's start.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum StartChoice {
+    /// Boot it for this execution.
+    Cold,
+    /// Fork a template. Where that is not possible the execution fails; it is not booted instead.
+    Fork,
 }
 
 /// What a client may set, up to the server's maximum.
@@ -174,6 +187,10 @@ pub struct Timings {
 pub enum StartKind {
     /// It was booted for this execution.
     Cold,
+    /// It was forked from a template for this execution.
+    Fork,
+    /// It was forked from a template ahead of demand, and waited.
+    Pool,
 }
 
 /// One line of a streamed execution.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use cloude_protocol::agent::{ExecuteRequest, File, Stage};
-use cloude_protocol::api::ExecutionRequest;
+use cloude_protocol::api::{ExecutionRequest, StartChoice};
 use cloude_protocol::language::{Command, Language};
 
 use crate::config::{Config, Limits};
@@ -24,6 +24,8 @@ pub struct Admitted {
     pub memory_mib: u64,
     /// Does it have a network?
     pub network: bool,
+    /// How its VM has to come to be, if the client says.
+    pub start: Option<StartChoice>,
     /// For the agent.
     pub execute: ExecuteRequest,
     /// What it takes of memory while it waits, in bytes.
@@ -90,6 +92,7 @@ pub fn admit(
         vcpus,
         memory_mib,
         network: request.network,
+        start: request.start,
         execute,
         bytes,
     })

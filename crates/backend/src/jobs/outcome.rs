@@ -26,6 +26,8 @@ pub struct Ending<'a> {
     pub timings: Timings,
     /// The VM's address.
     pub ip: Option<std::net::Ipv4Addr>,
+    /// How the VM came to be.
+    pub start: StartKind,
 }
 
 impl Ending<'_> {
@@ -71,7 +73,7 @@ impl Ending<'_> {
             }),
             run: result.run,
             timings,
-            start: StartKind::Cold,
+            start: self.start,
             ip: self.ip,
             error,
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cloude_protocol::agent::{Event, ExecuteResult, StageName, Stream};
-use cloude_protocol::api::{Execution, Status, Timings};
+use cloude_protocol::api::{Execution, StartKind, Status, Timings};
 
 use super::admission::Admitted;
 use super::outcome::Ending;
@@ -34,10 +34,13 @@ pub async fn run(
         job: &job,
         timings: Timings::default(),
         ip: None,
+        start: StartKind::Cold,
     };
     let result = run.result(admitted, place, arrived).await;
     run.timings.total_us = micros(arrived.elapsed());
-    let Run { timings, ip, .. } = run;
+    let Run {
+        timings, ip, start, ..
+    } = run;
     let execution = job.update(|progress| {
         progress.transcript.settle();
         // A reader still follows the transcript and gets it whole; without one, the result takes it.
@@ -52,6 +55,7 @@ pub async fn run(
             transcript: &mut transcript,
             timings,
             ip,
+            start,
         };
         let execution = Arc::new(ending.execution());
         progress.status = execution.status;
@@ -99,6 +103,7 @@ struct Run<'a> {
     job: &'a Job,
     timings: Timings,
     ip: Option<Ipv4Addr>,
+    start: StartKind,
 }
 
 impl Run<'_> {
@@ -139,6 +144,7 @@ impl Run<'_> {
             vcpus: admitted.vcpus,
             memory_mib: admitted.memory_mib,
             network: admitted.network,
+            start: admitted.start,
         };
         let starting = Instant::now();
         let started = self
@@ -151,9 +157,11 @@ impl Run<'_> {
             stream,
             token,
             ip,
+            start,
             mut machine,
         } = started;
         self.ip = ip;
+        self.start = start;
         let result = self
             .execute(stream, &token, &admitted, machine.as_mut())
             .await;

@@ -1,7 +1,7 @@
 //! A worker process and its control socket.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::process::Child;
 
@@ -34,6 +34,11 @@ impl Worker {
         let (child, channel) = tokio::task::spawn_blocking(move || control::spawn(&path))
             .await
             .map_err(io::Error::other)??;
+        Worker::of(child, channel)
+    }
+
+    /// The worker that `child` is, with the host's end of its control socket.
+    pub(super) fn of(child: Child, channel: Channel) -> io::Result<Self> {
         // The guard first: an error below must not leave the process.
         let child = Reaper(Some(child));
         // SAFETY: the channel owns its descriptor, is owned by the `AsyncFd` until both are dropped,
@@ -62,10 +67,15 @@ impl Worker {
 
     /// Waits for the next event. Nothing is lost if this is dropped.
     pub async fn event(&self) -> Result<Event, ChannelError> {
+        Ok(self.event_with_descriptors().await?.0)
+    }
+
+    /// As [`Worker::event`], with the descriptors that came with it.
+    pub async fn event_with_descriptors(&self) -> Result<(Event, Vec<OwnedFd>), ChannelError> {
         loop {
             let mut ready = self.channel.readable().await?;
             match self.channel.get_ref().0.try_recv::<Event>()? {
-                Some((event, _descriptors)) => return Ok(event),
+                Some(received) => return Ok(received),
                 None => ready.clear_ready(),
             }
         }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use cloude_initramfs_builder::boot_segment::{BootSegment, BootSegmentError};
 use cloude_protocol::agent::{Cause, READY_PORT};
+use cloude_protocol::api::{StartChoice, StartKind};
 use cloude_protocol::boot::BootConfig;
 use cloude_vmm::control::{BootSpec, Request, TapSpec, VsockSpec};
 use futures_util::FutureExt;
@@ -26,7 +27,7 @@ use crate::store::Store;
 
 /// Every worker is a host of its own to its one guest, so that all guests have the same number;
 /// 0 to 2 are reserved (include/uapi/linux/vm_sockets.h).
-const GUEST_CID: u32 = 3;
+pub(super) const GUEST_CID: u32 = 3;
 /// The serial console, our agent as PID 1, a panic that ends the VM at once, and a generator that
 /// trusts RDRAND, so that nothing in the guest waits for entropy.
 const KERNEL_ARGS: &str = "console=ttyS0 rdinit=/.cloude/agent panic=-1 random.trust_cpu=on";
@@ -149,6 +150,12 @@ impl VmLauncher {
     /// A guest that dies by itself before its agent is ready has run nothing of the client's: another one
     /// is started in its place, once.
     async fn start(&self, spec: MachineSpec, cancel: CancellationToken) -> Result<Started, Death> {
+        if spec.start == Some(StartChoice::Fork) {
+            // Never booted instead: the client asked for a fork or nothing.
+            return Err(Death::infrastructure(
+                "`start` is `fork`, and this server has no templates to fork",
+            ));
+        }
         match self.start_once(&spec, &cancel).await {
             Err(death) if death.cause == Cause::GuestPanic => {
                 let message = death.message;
@@ -203,6 +210,7 @@ impl VmLauncher {
                     stream,
                     token,
                     ip,
+                    start: StartKind::Cold,
                     machine: Box::new(vm),
                 })
             }
@@ -290,6 +298,7 @@ impl VmLauncher {
                 guest_cid: GUEST_CID,
                 ready_port: READY_PORT,
             }),
+            saveable: false,
         });
         vm.worker()?
             .send(&boot, &descriptors)

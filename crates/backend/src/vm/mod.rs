@@ -3,14 +3,18 @@
 
 mod console;
 mod control;
+pub mod fork;
 mod launcher;
 mod machine;
 pub mod orphans;
+pub mod pool;
+pub mod template;
 
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use cloude_protocol::agent::Cause;
+use cloude_protocol::api::{StartChoice, StartKind};
 use futures_util::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
@@ -35,6 +39,8 @@ pub struct MachineSpec {
     pub memory_mib: u64,
     /// May it reach the internet?
     pub network: bool,
+    /// How it has to come to be, if that matters.
+    pub start: Option<StartChoice>,
 }
 
 /// A machine whose agent is ready.
@@ -45,6 +51,8 @@ pub struct Started {
     pub token: String,
     /// Its address, if it has one.
     pub ip: Option<Ipv4Addr>,
+    /// How it came to be.
+    pub start: StartKind,
     /// The machine itself.
     pub machine: Box<dyn Machine>,
 }

@@ -21,6 +21,7 @@ use cloude_backend::vm::{Death, Launcher, Machine, MachineSpec, Started};
 use cloude_protocol::agent::{
     Cause, Event, ExecuteRequest, ExecuteResult, StageName, StageResult, Stream,
 };
+use cloude_protocol::api::StartKind;
 use cloude_protocol::language::Language;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -79,6 +80,7 @@ impl Launcher for FakeLauncher {
                 stream: Box::new(ours),
                 token: TOKEN.into(),
                 ip: None,
+                start: StartKind::Cold,
                 machine: Box::new(FakeMachine(world)),
             })
         }

@@ -1,0 +1,4 @@
+//! Templates: which VM may be forked for which execution, and where a saved one is kept.
+
+pub mod disk;
+pub mod key;
