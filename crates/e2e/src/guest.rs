@@ -37,6 +37,7 @@ pub fn boot_segment(folder: &Path, kernel: &Path, role: Role) -> PathBuf {
         network: (role == Role::Serve).then_some(network),
         copy_output_to_console: false,
         shell: role == Role::Shell,
+        template: false,
     };
     let segment = BootSegment::new()
         .agent_file(&binaries::agent())

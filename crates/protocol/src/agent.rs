@@ -1,4 +1,4 @@
-//! Backend to agent: `GET /health` and `POST /execute` over HTTP/1.1, on vsock or TCP.
+//! Backend to agent: `GET /health`, `POST /warm` and `POST /execute` over HTTP/1.1, on vsock or TCP.
 //!
 //! Every request carries `Authorization: Bearer TOKEN` with the VM's own token
 //! ([`crate::boot::BootConfig::token`]); without it the agent answers 401 and does nothing.
@@ -6,12 +6,18 @@
 //! `POST /execute` takes an [`ExecuteRequest`]. With `Accept: application/x-ndjson` the answer is
 //! a stream, one [`Event`] a line, chunked, that ends with [`Event::Finished`]; otherwise it is one
 //! JSON [`ExecuteResponse`]. An agent executes once: a second request is answered 409.
+//!
+//! A template VM ([`crate::boot::BootConfig::template`]) is warmed once by `POST /warm`, which takes a
+//! [`WarmRequest`] and gives a [`WarmResponse`]. It is then saved, while the agent waits for the next
+//! request on that same connection, and forked: in each fork the next request comes from a new host
+//! end. `POST /execute` is answered 403 there unless it carries an [`Identity`].
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use crate::Data;
+use crate::boot::NetworkConfig;
 
 /// The port on which the agent listens, on vsock always and on the VM's own IP when it has one.
 pub const AGENT_PORT: u32 = 1024;
@@ -45,6 +51,101 @@ pub struct ExecuteRequest {
     /// Where both stages start; the work directory (`/work`) if none, and relative to it unless absolute.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub working_dir: Option<String>,
+    /// Who a fork is from now on. Applied whole before anything else of the request; where that
+    /// fails the answer is 500 (400 for a malformed one) and the VM runs nothing ever after.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<Identity>,
+}
+
+/// What makes a fork of a template a VM of its own.
+#[derive(Clone, Serialize, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct Identity {
+    /// 32 bytes from the host's generator, as 64 hexadecimal digits.
+    pub entropy: String,
+    /// CLOCK_REALTIME of the host when this was sent, in nanoseconds since the epoch.
+    pub wall_clock_ns: u64,
+    /// 1 to 64 bytes.
+    pub hostname: String,
+    /// 32 lower-case hexadecimal digits, not all zero (machine-id(5)).
+    pub machine_id: String,
+    /// A UUID in its usual 36 characters, lower case.
+    pub boot_id: String,
+    /// What requests to this VM carry from now on. 64 hexadecimal digits.
+    pub token: String,
+    /// For a VM with an interface.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<NetworkIdentity>,
+}
+
+/// Without the secrets, so that no log has them.
+impl std::fmt::Debug for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Identity")
+            .field("wall_clock_ns", &self.wall_clock_ns)
+            .field("hostname", &self.hostname)
+            .field("machine_id", &self.machine_id)
+            .field("boot_id", &self.boot_id)
+            .field("network", &self.network)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A fork's own place in the network.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkIdentity {
+    /// The interface's hardware address, which its device has too.
+    pub mac: [u8; 6],
+    /// Address, routes and name servers.
+    pub config: NetworkConfig,
+}
+
+/// What a template does before it is saved, in the order of the fields.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct WarmRequest {
+    /// Run as root in the image's tree; each must exit 0.
+    pub prepare: Vec<Stage>,
+    /// Executed in full as the image's user; each must end by [`Cause::Exit`], with any code. What
+    /// they left in the work directory and in /tmp is removed; the page cache stays.
+    pub rehearse: Vec<ExecuteRequest>,
+    /// Started as the image's user and left waiting for a program.
+    pub runner: Option<Runner>,
+    /// Seconds that the wall clock is set back before the runner starts. The identity steps it
+    /// forward, at which libraries that reseed by time, such as OpenSSL's generators, do.
+    pub clock_back_s: u64,
+}
+
+/// An interpreter that is started before its program is known, and then becomes it.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct Runner {
+    /// The language's run command, without a program's arguments.
+    pub argv: Vec<String>,
+    /// The language's environment for it. A program sees it beside the request's own.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// Given to the waiting interpreter alone; its hook takes it out again. `{dir}` in a value
+    /// stands for the directory of `files`.
+    #[serde(default)]
+    pub hook_env: BTreeMap<String, String>,
+    /// The hook, in a directory of the agent's that the image's user can read until the runner waits.
+    #[serde(default)]
+    pub files: Vec<File>,
+    /// Names of variables that the interpreter reads as it starts, exact or a prefix ending in `*`:
+    /// a request that sets one is run plainly.
+    #[serde(default)]
+    pub cold_env: Vec<String>,
+    /// How long until it waits, in milliseconds.
+    pub timeout_ms: u64,
+}
+
+/// The answer to `POST /warm`.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+pub struct WarmResponse {
+    /// A runner waits.
+    pub runner: bool,
 }
 
 /// A file of the program.
@@ -97,6 +198,8 @@ pub enum Stream {
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
+    /// The request's [`Identity`] was applied in full; the first line where there is one.
+    Identity,
     /// A stage's process was started.
     Started {
         /// Which stage.
@@ -178,6 +281,9 @@ pub struct StageResult {
     pub stderr_bytes: u64,
     /// Of those, dropped past the limit.
     pub stderr_dropped: u64,
+    /// A runner that waited since before the request took the program. Times are from then on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub warm: bool,
     /// For [`Cause::Infrastructure`]: what went wrong, such as a command that is not in the image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,

@@ -53,6 +53,10 @@ pub struct BootConfig {
     /// Serve no requests: run the image's shell on the console, and power off when it ends.
     #[serde(default)]
     pub shell: bool,
+    /// The VM is to be warmed ([`crate::agent::WarmRequest`]) and forked. It executes nothing but
+    /// what comes with an [`crate::agent::Identity`], and its interface has no address before that.
+    #[serde(default)]
+    pub template: bool,
 }
 
 /// The VM's one Ethernet interface.

@@ -30,6 +30,46 @@ pub struct Language {
     pub machine: Machine,
     /// A program that shows that the language works.
     pub self_test: SelfTest,
+    /// How a template of it is warmed; by executing the self-test if it does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warm: Option<Warm>,
+}
+
+/// What is done once in a template VM, so that its forks need not.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct Warm {
+    /// Commands that run as root, in order; each must exit 0.
+    pub prepare: Vec<Vec<String>>,
+    /// Execute the self-test, so that what it reads is in the page cache.
+    pub rehearse: bool,
+    /// An interpreter that waits for its program.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub runner: Option<WarmRunner>,
+}
+
+impl Default for Warm {
+    fn default() -> Self {
+        Warm {
+            prepare: Vec::new(),
+            rehearse: true,
+            runner: None,
+        }
+    }
+}
+
+/// The run command, started before there is a program, held by a hook in its start-up, and let go
+/// with one ([`crate::agent::Runner`]).
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct WarmRunner {
+    /// What makes the interpreter load the hook. `{dir}` stands for the directory of `files`.
+    pub env: BTreeMap<String, String>,
+    /// Variables that the interpreter reads as it starts, exact or a prefix ending in `*`: a request
+    /// that sets one is run plainly.
+    pub cold_env: Vec<String>,
+    /// The hook: content by path.
+    pub files: BTreeMap<String, String>,
 }
 
 /// Two sources of the same thing: an image where a registry is reached, packages where not.

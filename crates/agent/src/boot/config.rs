@@ -39,6 +39,7 @@ pub fn from_cmdline(cmdline: &str) -> Result<BootConfig, String> {
         network: None,
         copy_output_to_console: false,
         shell: false,
+        template: false,
     };
     for word in cmdline.split_ascii_whitespace() {
         match word.split_once('=') {

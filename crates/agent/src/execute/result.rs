@@ -27,6 +27,7 @@ pub fn infrastructure(message: String) -> StageResult {
         stdout_dropped: 0,
         stderr_bytes: 0,
         stderr_dropped: 0,
+        warm: false,
         message: Some(message),
     }
 }
@@ -65,6 +66,7 @@ pub fn from_observed(
         stdout_dropped,
         stderr_bytes,
         stderr_dropped,
+        warm: false,
         message,
     }
 }

@@ -72,7 +72,7 @@ impl Collector {
                 self.result = Some(result);
                 None
             }
-            Event::Started { .. } | Event::Dropped { .. } => None,
+            Event::Identity | Event::Started { .. } | Event::Dropped { .. } => None,
         }
     }
 }

@@ -208,6 +208,7 @@ pub fn request(argv: &[&str]) -> ExecuteRequest {
         stdin: Default::default(),
         env: Default::default(),
         working_dir: None,
+        identity: None,
     }
 }
 

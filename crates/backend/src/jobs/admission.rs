@@ -265,6 +265,7 @@ fn execute_request(
         stdin: request.stdin.clone(),
         env: environment(request, language),
         working_dir: None,
+        identity: None,
     })
 }
 

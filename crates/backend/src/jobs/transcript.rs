@@ -76,7 +76,7 @@ impl Transcript {
                     bytes: *bytes,
                 });
             }
-            Event::Finished(_) => self.settle(),
+            Event::Identity | Event::Finished(_) => self.settle(),
         }
     }
 

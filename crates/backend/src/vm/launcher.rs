@@ -321,6 +321,7 @@ impl VmLauncher {
                 .map(|(_, attachment)| attachment.guest.clone()),
             copy_output_to_console: self.config.vm.log_guest_console,
             shell: false,
+            template: false,
         }
     }
 

@@ -151,6 +151,7 @@ pub fn stage_result(cause: Cause, exit_code: Option<i32>, signal: Option<i32>) -
         stdout_dropped: 0,
         stderr_bytes: 0,
         stderr_dropped: 0,
+        warm: false,
         message: None,
     }
 }

@@ -289,6 +289,7 @@ pub fn stage(cause: Cause, exit_code: Option<i32>, signal: Option<i32>) -> Stage
         stdout_dropped: 0,
         stderr_bytes: 0,
         stderr_dropped: 0,
+        warm: false,
         message: None,
     }
 }

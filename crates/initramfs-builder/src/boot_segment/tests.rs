@@ -10,6 +10,7 @@ fn config() -> BootConfig {
         network: None,
         copy_output_to_console: false,
         shell: false,
+        template: false,
     }
 }
 

@@ -187,6 +187,7 @@ fn shell_config() -> BootConfig {
         network: None,
         copy_output_to_console: false,
         shell: true,
+        template: false,
     }
 }
 
