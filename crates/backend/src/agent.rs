@@ -2,7 +2,7 @@
 //! every size is bounded.
 
 use bytes::{Bytes, BytesMut};
-use cloude_protocol::agent::{ErrorBody, Event, ExecuteRequest, NDJSON};
+use cloude_protocol::agent::{ErrorBody, Event, ExecuteRequest, NDJSON, WarmRequest, WarmResponse};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
@@ -42,6 +42,10 @@ pub enum AgentError {
     /// A line is no event.
     #[error("the agent sent what is no event: {0}")]
     Malformed(#[from] serde_json::Error),
+    /// A fork did not say first that it has its identity, or a VM that was given none said so. Nothing
+    /// that it sends is of any use: it is not known to be a VM of its own.
+    #[error("the agent did not acknowledge its identity before anything else")]
+    Identity,
     /// The request could not be made.
     #[error("asking the agent: {0}")]
     Request(#[from] hyper::http::Error),
@@ -55,6 +59,9 @@ impl AgentError {
 }
 
 /// Sends the request, and gives every event to `each`; returns after [`Event::Finished`].
+///
+/// With an identity in the request the agent's acknowledgement must come first. Without it nothing
+/// reaches `each`, and the caller has to kill the VM.
 pub async fn execute(
     stream: Box<dyn AgentStream>,
     token: &str,
@@ -77,6 +84,18 @@ pub async fn execute(
             return Err(refusal(response).await);
         }
         let output = request.run.output_bytes;
+        let mut acknowledged = request.identity.is_none();
+        let mut each = |event| match (event, acknowledged) {
+            (Event::Identity, false) => {
+                acknowledged = true;
+                Ok(())
+            }
+            (Event::Identity, true) | (_, false) => Err(AgentError::Identity),
+            (event, true) => {
+                each(event);
+                Ok(())
+            }
+        };
         read_events(response.into_body(), max_line(output), &mut each).await
     };
     // The connection is driven here, not in a task of its own, so that it ends with this future.
@@ -90,6 +109,55 @@ pub async fn execute(
             Err(error) => Err(error.into()),
         },
     }
+}
+
+/// A connection over which a template was warmed. The agent waits on it for the next request, so it has
+/// to be held until the VM is saved.
+#[must_use = "dropped, it closes, and the VM's snapshot has no connection"]
+pub struct Held {
+    sender: http1::SendRequest<Full<Bytes>>,
+    connection: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.connection.abort();
+    }
+}
+
+/// Has a template's agent warm it.
+pub async fn warm(
+    stream: Box<dyn AgentStream>,
+    token: &str,
+    request: &WarmRequest,
+) -> Result<(WarmResponse, Held), AgentError> {
+    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let connection = tokio::spawn(async move {
+        // What is wrong with it, the request says.
+        let _ = connection.await;
+    });
+    // From here on the task ends with this.
+    let mut held = Held {
+        sender: sender,
+        connection,
+    };
+    let body = serde_json::to_vec(request)?;
+    let head = Request::builder()
+        .method(Method::POST)
+        .uri("/warm")
+        .header(HOST, "agent")
+        .header(AUTHORIZATION, format!("Bearer {token}"))
+        .header(CONTENT_TYPE, "application/json")
+        .body(Full::new(Bytes::from(body)))?;
+    let response = held.sender.send_request(head).await?;
+    if !response.status().is_success() {
+        return Err(refusal(response).await);
+    }
+    let body = Limited::new(response.into_body(), MAX_ERROR)
+        .collect()
+        .await
+        .map_err(|_| AgentError::Incomplete)?;
+    Ok((serde_json::from_slice(&body.to_bytes())?, held))
 }
 
 fn max_line(output_bytes: u64) -> usize {
@@ -121,7 +189,7 @@ async fn refusal(response: Response<Incoming>) -> AgentError {
 async fn read_events(
     mut body: Incoming,
     max_line: usize,
-    each: &mut impl FnMut(Event),
+    each: &mut impl FnMut(Event) -> Result<(), AgentError>,
 ) -> Result<(), AgentError> {
     let mut buffer = BytesMut::new();
     while let Some(frame) = body.frame().await {
@@ -139,7 +207,7 @@ async fn read_events(
             }
             let event: Event = serde_json::from_slice(&line)?;
             let finished = matches!(event, Event::Finished(_));
-            each(event);
+            each(event)?;
             if finished {
                 return Ok(());
             }
@@ -150,3 +218,6 @@ async fn read_events(
     }
     Err(AgentError::Incomplete)
 }
+
+#[cfg(test)]
+mod tests;

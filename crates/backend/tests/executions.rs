@@ -363,3 +363,18 @@ async fn languages_say_whether_their_image_is_ready() {
     assert_eq!(languages.len(), 8);
     assert!(ready("python") && !ready("go"));
 }
+
+#[tokio::test]
+async fn how_a_vm_has_to_start_is_passed_on_and_the_result_says_how_it_did() {
+    let backend = Backend::start().await;
+    let run = |start: serde_json::Value| serde_json::json!({ "language": "python", "code": "print x", "start": start });
+    for (wanted, got) in [("fork", "fork"), ("cold", "cold")] {
+        let answer = backend.post("/v1/executions", run(wanted.into())).await;
+        assert_eq!(answer.json()["start"], got);
+        let id = answer.json()["id"].as_str().unwrap().to_owned();
+        let kept = backend.get(&format!("/v1/executions/{id}")).await.json();
+        assert_eq!(kept["start"], got);
+    }
+    let answer = backend.post("/v1/executions", run("warm".into())).await;
+    assert_eq!(answer.status, 400);
+}

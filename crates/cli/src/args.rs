@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueHint};
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 use crate::quantity;
 
@@ -111,6 +111,10 @@ pub struct Run {
     #[arg(long)]
     pub network: bool,
 
+    /// How the VM has to come to be [default: as is quickest]
+    #[arg(long, value_enum)]
+    pub start: Option<Start>,
+
     /// Print the whole result as JSON when it is there
     #[arg(long)]
     pub json: bool,
@@ -121,6 +125,15 @@ pub struct Run {
     /// The program's arguments
     #[arg(last = true, value_name = "ARGS")]
     pub args: Vec<String>,
+}
+
+/// How a VM comes to be.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Start {
+    /// Booted for this execution
+    Cold,
+    /// Forked from a template, or not run at all
+    Fork,
 }
 
 #[derive(Debug, Args)]

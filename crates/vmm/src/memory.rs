@@ -189,10 +189,12 @@ fn regions(
     how: impl Fn(MmapRegionBuilder, u64) -> MmapRegionBuilder,
 ) -> Result<GuestMemory, MmapRegionError> {
     let mut regions = Vec::with_capacity(2);
+    let mut offset = 0;
     for (base, len) in layout::ram_ranges(size) {
         let builder =
             MmapRegionBuilder::new(len as usize).with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE);
         let mapping = how(builder, offset).build()?;
+        offset += len;
         let region = GuestRegionMmap::new(mapping, GuestAddress(base))
             .expect("a range of the layout ends below 2^64");
         regions.push(region);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use cloude_protocol::agent::{Cause, ExecuteResult};
-use cloude_protocol::api::Timings;
+use cloude_protocol::api::{StartKind, Timings};
 
 use super::outcome::Ending;
 use super::service::Service;
@@ -45,6 +45,7 @@ impl Service {
             transcript: &mut Transcript::default(),
             timings: Timings::default(),
             ip: None,
+            start: StartKind::Cold,
         };
         self.parts().store.finished(Arc::new(ending.execution()));
     }

@@ -278,7 +278,10 @@ mod tests {
             shell_ready(&channel);
             let (request, fds) = channel.recv::<Request>().unwrap();
             assert_eq!(request, Request::Restore { origin: origin() });
-            assert_eq!((text(&fds[0]), text(&fds[1])), ("memory".into(), "record".into()));
+            assert_eq!(
+                (text(&fds[0]), text(&fds[1])),
+                ("memory".into(), "record".into())
+            );
             let costs = RestoreCosts {
                 ioctls: 5,
                 ..RestoreCosts::default()

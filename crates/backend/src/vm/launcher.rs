@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::console::Console;
 use super::control::Worker;
+use super::identity::{hostname, new_token};
 use super::machine::Vm;
 use super::{AgentStream, Death, Launcher, Machine, MachineSpec, Started};
 use crate::config::{Config, Transport};
@@ -311,10 +312,9 @@ impl VmLauncher {
     }
 
     fn boot_config(&self, vm: &Vm, spec: &MachineSpec, token: &str) -> BootConfig {
-        let short: String = spec.id.chars().take(8).collect();
         BootConfig {
             token: token.to_owned(),
-            hostname: format!("vm-{short}"),
+            hostname: hostname(&spec.id),
             network: vm
                 .attachment
                 .as_ref()
@@ -346,17 +346,6 @@ impl Launcher for VmLauncher {
     ) -> BoxFuture<'_, Result<Started, Death>> {
         self.start(spec, cancel).boxed()
     }
-}
-
-/// 32 bytes of the kernel's generator in hexadecimal.
-fn new_token() -> io::Result<String> {
-    let mut bytes = [0_u8; 32];
-    let mut filled = 0;
-    while filled < bytes.len() {
-        filled +=
-            rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty())?;
-    }
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// The same file with a position of its own: workers that start at once must not share one.

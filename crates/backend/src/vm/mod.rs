@@ -4,6 +4,7 @@
 mod console;
 mod control;
 pub mod fork;
+pub mod identity;
 mod launcher;
 mod machine;
 pub mod orphans;

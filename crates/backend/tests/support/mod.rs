@@ -21,7 +21,7 @@ use cloude_backend::vm::{Death, Launcher, Machine, MachineSpec, Started};
 use cloude_protocol::agent::{
     Cause, Event, ExecuteRequest, ExecuteResult, StageName, StageResult, Stream,
 };
-use cloude_protocol::api::StartKind;
+use cloude_protocol::api::{StartChoice, StartKind};
 use cloude_protocol::language::Language;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -73,6 +73,10 @@ impl Launcher for FakeLauncher {
             world.launched.fetch_add(1, Ordering::SeqCst);
             let alive = world.alive.fetch_add(1, Ordering::SeqCst) + 1;
             world.most_alive.fetch_max(alive, Ordering::SeqCst);
+            let start = match spec.start {
+                Some(StartChoice::Fork) => StartKind::Fork,
+                _ => StartKind::Cold,
+            };
             world.specs.lock().unwrap().push(spec);
             let (ours, theirs) = tokio::io::duplex(64 << 10);
             tokio::spawn(agent(theirs, Arc::clone(&world)));
@@ -80,7 +84,7 @@ impl Launcher for FakeLauncher {
                 stream: Box::new(ours),
                 token: TOKEN.into(),
                 ip: None,
-                start: StartKind::Cold,
+                start,
                 machine: Box::new(FakeMachine(world)),
             })
         }

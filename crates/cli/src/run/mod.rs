@@ -5,9 +5,9 @@ mod outcome;
 mod stream;
 
 use cloude_protocol::Data;
-use cloude_protocol::api::{Execution, ExecutionRequest, Limits};
+use cloude_protocol::api::{Execution, ExecutionRequest, Limits, StartChoice};
 
-use crate::args;
+use crate::args::{self, Start};
 use crate::client::Backend;
 use crate::error::CliError;
 use crate::languages::by_extension;
@@ -85,6 +85,10 @@ async fn request(args: args::Run, backend: &Backend) -> Result<ExecutionRequest,
             memory_mib: args.memory,
             vcpus: args.vcpus,
         },
+        start: args.start.map(|start| match start {
+            Start::Cold => StartChoice::Cold,
+            Start::Fork => StartChoice::Fork,
+        }),
     })
 }
 

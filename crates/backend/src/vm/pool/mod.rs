@@ -1,0 +1,3 @@
+//! Paused forks, made ahead of demand.
+
+pub mod policy;

@@ -1,0 +1,186 @@
+use std::os::unix::fs::FileExt;
+use std::time::Duration;
+
+use cloude_vmm::snapshot::{Key, MachineState, Record, memory_digest};
+
+use super::*;
+
+const MIB: u64 = 1 << 20;
+
+fn origin(initramfs: &str) -> Origin {
+    Origin {
+        kernel: "kernel".into(),
+        initramfs: initramfs.into(),
+        kvm: "hardware".into(),
+    }
+}
+
+/// A snapshot of a machine without vCPUs: what the disk sees of any.
+fn snapshot(initramfs: &str) -> Snapshot {
+    let memory = tempfile::tempfile().unwrap();
+    memory.set_len(MIB).unwrap();
+    memory.write_all_at(&[7; 5000], 12_288).unwrap();
+    let none = vec![0_u8; 520]; // struct kvm_irqchip of include/uapi/linux/kvm.h, in bytes.
+    let state: MachineState = serde_json::from_value(serde_json::json!({
+        "vcpus": [],
+        "vm": { "clock": 0, "irqchips": [none, none, none] },
+        "devices": [],
+    }))
+    .unwrap();
+    let record = Record {
+        key: Key {
+            version: "1".into(),
+            origin: origin(initramfs),
+            cpu_vendor: "GenuineIntel".into(),
+            cpu_features: [1; 32],
+            vcpus: 1,
+            memory_mib: 1,
+            devices: Vec::new(),
+        },
+        memory_digest: memory_digest(&memory).unwrap(),
+        state,
+    };
+    let file = tempfile::tempfile().unwrap();
+    file.write_all_at(&record.encode().unwrap(), 0).unwrap();
+    Snapshot {
+        memory: Arc::new(memory),
+        record: Arc::new(file),
+        origin: origin(initramfs),
+    }
+}
+
+fn disk() -> (tempfile::TempDir, Disk) {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Disk::new(dir.path());
+    (dir, disk)
+}
+
+fn names(disk: &Disk) -> Vec<String> {
+    let mut names: Vec<String> = std::fs::read_dir(&disk.dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name != "lock")
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_template_that_was_kept_is_loaded_and_its_zero_pages_take_no_room() {
+    let (_dir, disk) = disk();
+    let bytes = disk.keep("one", &snapshot("one"), 8).unwrap();
+    assert_eq!(bytes, 8192, "two pages have data");
+
+    let loaded = disk.load("one", &origin("one")).unwrap();
+
+    assert_eq!(loaded.memory.metadata().unwrap().len(), MIB);
+    let mut byte = [0];
+    loaded.memory.read_exact_at(&mut byte, 12_288).unwrap();
+    assert_eq!(byte, [7]);
+    assert_eq!(names(&disk), ["one"]);
+}
+
+#[test]
+fn what_was_never_kept_is_not_there_and_nothing_is_set_aside() {
+    let (_dir, disk) = disk();
+    assert!(disk.load("one", &origin("one")).is_none());
+    assert!(!disk.dir.exists());
+}
+
+#[test]
+fn a_template_of_another_origin_is_set_aside() {
+    let (_dir, disk) = disk();
+    disk.keep("one", &snapshot("other"), 8).unwrap();
+    assert!(disk.load("one", &origin("one")).is_none());
+    assert_eq!(names(&disk), ["one.damaged"]);
+}
+
+#[test]
+fn one_flipped_bit_anywhere_is_found() {
+    let (_dir, disk) = disk();
+    let saved = snapshot("one");
+    let record_len = saved.record.metadata().unwrap().len();
+    for (name, len) in [(RECORD, record_len), (MEMORY, MIB)] {
+        // A step that is prime, so that the places fall on every part of a page and of the record.
+        let places = (0..len).step_by((len / 100).max(1) as usize | 1);
+        for at in places {
+            disk.keep("one", &saved, 8).unwrap();
+            let file = File::options()
+                .read(true)
+                .write(true)
+                .open(disk.dir.join("one").join(name))
+                .unwrap();
+            let mut byte = [0];
+            file.read_exact_at(&mut byte, at).unwrap();
+            file.write_all_at(&[byte[0] ^ 1 << (at % 8)], at).unwrap();
+            let loaded = disk.load("one", &origin("one"));
+            assert!(loaded.is_none(), "{name} at {at} of {len}");
+        }
+    }
+}
+
+#[test]
+fn a_file_that_was_cut_or_is_gone_is_found() {
+    let (_dir, disk) = disk();
+    for name in [RECORD, MEMORY] {
+        for len in [Some(0), Some(100), None] {
+            disk.keep("one", &snapshot("one"), 8).unwrap();
+            let path = disk.dir.join("one").join(name);
+            match len {
+                Some(len) => File::options()
+                    .write(true)
+                    .open(&path)
+                    .unwrap()
+                    .set_len(len)
+                    .unwrap(),
+                None => std::fs::remove_file(&path).unwrap(),
+            }
+            assert!(disk.load("one", &origin("one")).is_none(), "{name} {len:?}");
+        }
+    }
+}
+
+#[test]
+fn of_what_was_set_aside_a_few_are_kept() {
+    let (_dir, disk) = disk();
+    for id in ["a", "b", "c", "d"] {
+        disk.keep(id, &snapshot(id), 8).unwrap();
+        disk.set_aside(id, "a test");
+    }
+    assert_eq!(names(&disk).len(), KEPT_DAMAGED);
+}
+
+#[test]
+fn what_a_killed_writer_left_is_removed() {
+    let (_dir, disk) = disk();
+    std::fs::create_dir_all(disk.dir.join("one.partial")).unwrap();
+    std::fs::write(disk.dir.join("one.partial").join(MEMORY), "half").unwrap();
+    assert!(disk.load("one", &origin("one")).is_none());
+    disk.keep("one", &snapshot("one"), 8).unwrap();
+    assert_eq!(names(&disk), ["one"]);
+    assert!(disk.load("one", &origin("one")).is_some());
+}
+
+#[test]
+fn the_template_that_was_not_used_for_longest_goes_first() {
+    let (_dir, disk) = disk();
+    for (id, age) in [("a", 300), ("b", 200)] {
+        disk.keep(id, &snapshot(id), 2).unwrap();
+        let used = SystemTime::now() - Duration::from_secs(age);
+        let dir = File::open(disk.dir.join(id)).unwrap();
+        dir.set_modified(used).unwrap();
+    }
+    // Loading is use.
+    assert!(disk.load("a", &origin("a")).is_some());
+    disk.keep("c", &snapshot("c"), 2).unwrap();
+    assert_eq!(names(&disk), ["a", "c"]);
+}
+
+#[test]
+fn a_removed_template_is_gone_and_removing_it_again_is_no_error() {
+    let (_dir, disk) = disk();
+    disk.keep("one", &snapshot("one"), 8).unwrap();
+    disk.remove("one").unwrap();
+    disk.remove("one").unwrap();
+    assert!(disk.load("one", &origin("one")).is_none());
+}
