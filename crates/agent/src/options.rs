@@ -7,7 +7,7 @@ use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::execute::{Environment, cgroup};
+use crate::execute::{Environment, Template, cgroup};
 use crate::http::{self, api::Api};
 
 const USAGE: &str = "\
@@ -110,7 +110,14 @@ fn serve(options: &Options) -> Result<std::convert::Infallible, String> {
         hidden: options.hide.clone(),
         cgroup_root: cgroup::find_root(),
         console: None,
-        template: options.template.then(Default::default),
+        template: options.template.then(|| Template {
+            boot_id: None,
+            // Beside the work directory, so that several agents do not meet.
+            hook_dir: options
+                .work_dir
+                .as_ref()
+                .map(|path| path.with_extension("hook")),
+        }),
     };
     let user = environment.user().map_err(|error| error.to_string())?;
     std::os::unix::fs::chown(&environment.work_dir, Some(user.uid), Some(user.gid))

@@ -86,7 +86,11 @@ fn run_init(plan: &Plan) -> ! {
     // may look into this copy of the agent's memory. The stage does not outlive the agent's thread.
     unsafe {
         libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0);
-        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0);
+        // A waiting interpreter outlives the thread of its connection; the end of its control
+        // socket ends it.
+        if plan.control.is_none() {
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0);
+        }
         libc::setsid();
     }
     close_all_but(plan.descriptors());
