@@ -39,12 +39,15 @@ fn start() -> Result<std::convert::Infallible, String> {
     mounts::mount_all()?;
     mounts::open_console();
     http::ignore_broken_pipes();
-    let boot: BootConfig = match config::read_once(Path::new(BOOT_CONFIG))? {
+    let mut boot: BootConfig = match config::read_once(Path::new(BOOT_CONFIG))? {
         Some(boot) => boot,
         None => {
             config::from_cmdline(&std::fs::read_to_string("/proc/cmdline").unwrap_or_default())?
         }
     };
+    if boot.template {
+        boot.network = None; // Each fork gets its own.
+    }
     let image: ImageConfig = config::read(Path::new(IMAGE_CONFIG))?.unwrap_or_default();
     modules::load_all();
     net::loopback().map_err(|error| error.to_string())?;

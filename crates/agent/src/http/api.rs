@@ -7,7 +7,7 @@ use cloude_protocol::agent::{Event, ExecuteRequest, Health, Identity, WarmRespon
 use subtle::ConstantTimeEq as _;
 
 use super::connection::Connection;
-use super::request::{Request, RequestError, read_body};
+use super::request::{IDLE_TIME, Request, RequestError, read_body};
 use super::response::{Answer, EventStream, OneShot};
 use crate::execute::cgroup::available_memory;
 use crate::execute::files::{self, FileError};
@@ -18,6 +18,9 @@ use crate::identity;
 
 /// A request's body, in bytes; less where the guest has little memory.
 pub const MAX_BODY_BYTES: u64 = 64 << 20;
+
+/// A template waits for as long as any host is up: a year.
+const TEMPLATE_IDLE_TIME: std::time::Duration = std::time::Duration::from_secs(365 * 24 * 3600);
 
 /// One VM's API.
 #[derive(Debug)]
@@ -45,8 +48,13 @@ impl Api {
 
     /// Answer requests until the connection ends.
     pub fn serve(&self, mut connection: Connection) {
+        // A fork's clock may be far ahead of where its template was saved, which is in this wait.
+        let idle = match self.environment.template {
+            Some(_) => TEMPLATE_IDLE_TIME,
+            None => IDLE_TIME,
+        };
         loop {
-            let keep_alive = match Request::read(&mut connection) {
+            let keep_alive = match Request::read(&mut connection, idle) {
                 Ok(request) => self.answer(&request, &mut connection),
                 Err(error) => refuse(&error, &connection),
             };
