@@ -12,6 +12,7 @@
 pub mod boot;
 pub mod execute;
 pub mod http;
+pub mod identity;
 pub mod net;
 pub mod options;
 pub mod uevent;

@@ -70,6 +70,30 @@ pub fn configure(config: &NetworkConfig) -> Result<(), NetError> {
     Ok(())
 }
 
+/// Give the interface its hardware address, for which it must be down.
+pub fn set_mac(mac: [u8; 6]) -> Result<(), NetError> {
+    let interface = Interface::new(INTERFACE)?;
+    let mut request = interface.request();
+    interface.ioctl(libc::SIOCGIFFLAGS, &mut request, "read the flags")?;
+    // SAFETY: SIOCGIFFLAGS has filled in the flags.
+    let flags = unsafe { request.ifr_ifru.ifru_flags };
+    request.ifr_ifru.ifru_flags = flags & !(libc::IFF_UP as libc::c_short);
+    interface.ioctl(libc::SIOCSIFFLAGS, &mut request, "take down the link")?;
+    let mut address = libc::sockaddr {
+        sa_family: libc::ARPHRD_ETHER,
+        sa_data: [0; 14],
+    };
+    for (to, from) in address.sa_data.iter_mut().zip(mac) {
+        *to = from as c_char;
+    }
+    request.ifr_ifru.ifru_hwaddr = address;
+    interface.ioctl(
+        libc::SIOCSIFHWADDR,
+        &mut request,
+        "set the hardware address",
+    )
+}
+
 fn netmask(prefix_len: u8) -> Ipv4Addr {
     Ipv4Addr::from_bits(
         u32::MAX

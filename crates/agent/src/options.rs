@@ -7,14 +7,14 @@ use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::execute::{Environment, cgroup};
+use crate::execute::{Environment, Template, cgroup};
 use crate::http::{self, api::Api};
 
 const USAGE: &str = "\
 cloude-agent is PID 1 of a micro-VM. As an ordinary process it serves the same API:
 
   cloude-agent (--serve-unix PATH | --serve-tcp ADDRESS:PORT) --token-file FILE --work-dir DIR
-               [--image-config FILE] [--hide DIR]
+               [--image-config FILE] [--hide DIR] [--template]
 
   --serve-unix PATH          listen on a Unix socket, made at PATH
   --serve-tcp ADDRESS:PORT   listen on TCP
@@ -22,6 +22,7 @@ cloude-agent is PID 1 of a micro-VM. As an ordinary process it serves the same A
   --work-dir DIR             where programs' files are written; given to the program's user
   --image-config FILE        environment and user of programs (image.json)
   --hide DIR                 programs see DIR empty
+  --template                 be warmed; execute with an identity, of which the token alone is taken
 
 It needs root, to make namespaces.";
 
@@ -33,6 +34,7 @@ struct Options {
     work_dir: Option<PathBuf>,
     image_config: Option<PathBuf>,
     hide: Option<PathBuf>,
+    template: bool,
 }
 
 /// Serve as the command line says. Gives the exit code when that cannot be done.
@@ -62,6 +64,10 @@ fn parse(arguments: &[String]) -> Result<Options, String> {
     let mut options = Options::default();
     let mut rest = arguments.iter();
     while let Some(name) = rest.next() {
+        if name == "--template" {
+            options.template = true;
+            continue;
+        }
         let value = rest
             .next()
             .ok_or_else(|| format!("{name}: give a value\n\n{USAGE}"))?;
@@ -104,6 +110,14 @@ fn serve(options: &Options) -> Result<std::convert::Infallible, String> {
         hidden: options.hide.clone(),
         cgroup_root: cgroup::find_root(),
         console: None,
+        template: options.template.then(|| Template {
+            boot_id: None,
+            // Beside the work directory, so that several agents do not meet.
+            hook_dir: options
+                .work_dir
+                .as_ref()
+                .map(|path| path.with_extension("hook")),
+        }),
     };
     let user = environment.user().map_err(|error| error.to_string())?;
     std::os::unix::fs::chown(&environment.work_dir, Some(user.uid), Some(user.gid))

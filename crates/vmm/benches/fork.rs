@@ -3,6 +3,8 @@
 //! The guest is hand-made, so that any KVM runs it. What is measured ends when every vCPU has run its first
 //! instructions and left the guest: each writes a byte to the serial port, and the last byte has come
 //! through the console's pipe. Making shells and ending VMs is not on a request's path, and not in it.
+//!
+//! First comes a table of percentiles and of the steps; with CLOUDE_BENCH_TABLE_ONLY set nothing else.
 
 #![allow(clippy::unwrap_used)] // A benchmark fails by panicking.
 

@@ -179,7 +179,8 @@ fn a_device_state_of_another_shape_is_refused() {
 #[test]
 fn a_snapshot_of_other_software_is_refused() {
     let template = prover::template(1);
-    let cases: [(fn(&mut Origin), fn(&Mismatch) -> bool); 3] = [
+    type Case = (fn(&mut Origin), fn(&Mismatch) -> bool);
+    let cases: [Case; 3] = [
         (
             |o| o.kernel.push('x'),
             |m| matches!(m, Mismatch::Kernel { .. }),

@@ -46,7 +46,7 @@ fn write_if_empty(path: &str, content: &str) {
 }
 
 /// Not through a symbolic link, which may lead to a service's file that does not exist here.
-fn replace(path: &str, content: &str) {
+pub fn replace(path: &str, content: &str) {
     if fs::symlink_metadata(Path::new(path)).is_ok() {
         let _ = fs::remove_file(path);
     }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use cloude_protocol::agent::{AGENT_PORT, READY_PORT};
 use cloude_protocol::boot::{BOOT_CONFIG, BootConfig, DIR, IMAGE_CONFIG, ImageConfig};
 
-use crate::execute::Environment;
+use crate::execute::{Environment, Template};
 use crate::http::{self, api::Api};
 use crate::{net, vsock};
 
@@ -39,12 +39,15 @@ fn start() -> Result<std::convert::Infallible, String> {
     mounts::mount_all()?;
     mounts::open_console();
     http::ignore_broken_pipes();
-    let boot: BootConfig = match config::read_once(Path::new(BOOT_CONFIG))? {
+    let mut boot: BootConfig = match config::read_once(Path::new(BOOT_CONFIG))? {
         Some(boot) => boot,
         None => {
             config::from_cmdline(&std::fs::read_to_string("/proc/cmdline").unwrap_or_default())?
         }
     };
+    if boot.template {
+        boot.network = None; // Each fork gets its own.
+    }
     let image: ImageConfig = config::read(Path::new(IMAGE_CONFIG))?.unwrap_or_default();
     modules::load_all();
     net::loopback().map_err(|error| error.to_string())?;
@@ -76,7 +79,16 @@ fn environment(image: ImageConfig, boot: &BootConfig) -> Result<Environment, Str
         } else {
             None
         },
+        template: boot.template.then(|| Template {
+            boot_id: Some(PathBuf::from(crate::identity::BOOT_ID)),
+            hook_dir: None,
+        }),
     };
+    if boot.template {
+        // Bound in each stage; the kernel's own until an identity says another.
+        std::fs::copy("/proc/sys/kernel/random/boot_id", crate::identity::BOOT_ID)
+            .map_err(|error| format!("{}: {error}", crate::identity::BOOT_ID))?;
+    }
     // A user that the image does not have is said to whoever executes, who can be told.
     let user = environment.user().ok();
     mounts::work_dir(WORK_DIR, user.map_or((0, 0), |user| (user.uid, user.gid)))?;

@@ -49,8 +49,10 @@ const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 /// Start a stage's init. Gives its process id and a descriptor of the process.
 pub fn clone_init(plan: &Plan) -> Result<(i32, c_int), c_int> {
     let mut pidfd: c_int = -1;
-    let namespaces =
-        libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+    let mut namespaces = libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWIPC;
+    if plan.own_host_name {
+        namespaces |= libc::CLONE_NEWUTS;
+    }
     let args = CloneArgs {
         flags: (namespaces | libc::CLONE_PIDFD) as u64,
         pidfd: &raw mut pidfd as u64,
@@ -84,7 +86,11 @@ fn run_init(plan: &Plan) -> ! {
     // may look into this copy of the agent's memory. The stage does not outlive the agent's thread.
     unsafe {
         libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0);
-        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0);
+        // A waiting interpreter outlives the thread of its connection; the end of its control
+        // socket ends it.
+        if plan.control.is_none() {
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0);
+        }
         libc::setsid();
     }
     close_all_but(plan.descriptors());
@@ -107,7 +113,7 @@ fn run_init(plan: &Plan) -> ! {
         _ => fail(plan, Step::Clone),
     };
     report(plan, STARTED, 0, 0);
-    close_all_but([plan.report, -1, -1, -1, -1]);
+    close_all_but([plan.report, -1, -1, -1, -1, -1]);
     let status = reap_until(program);
     report(plan, EXITED, 0, status);
     exit(0)
@@ -147,6 +153,14 @@ fn prepare_mounts(plan: &Plan) {
         }
         if mount(None, path, None, read_only, None) != 0 {
             fail(plan, Step::ReadOnly)
+        }
+    }
+    if let Some(boot_id) = &plan.boot_id {
+        let path = c"/proc/sys/kernel/random/boot_id";
+        if mount(Some(boot_id), path, None, libc::MS_BIND, None) != 0
+            || mount(None, path, None, read_only, None) != 0
+        {
+            fail(plan, Step::BootId)
         }
     }
     // EINVAL: no file system is mounted there, so that there is nothing to protect.
@@ -245,6 +259,22 @@ fn connect_streams(plan: &Plan) {
     if marked != 0 {
         fail(plan, Step::Streams)
     }
+    if let Some(control) = plan.control {
+        // SAFETY: as above; `fcntl` where it already is 3, which `dup2` would leave as it is.
+        let given = unsafe {
+            if control == 3 {
+                libc::fcntl(3, libc::F_SETFD, 0)
+            } else {
+                if plan.report == 3 {
+                    fail(plan, Step::Streams) // It would go.
+                }
+                libc::dup2(control, 3)
+            }
+        };
+        if given < 0 {
+            fail(plan, Step::Streams)
+        }
+    }
 }
 
 fn mount(
@@ -280,7 +310,7 @@ fn write_file(path: &CStr, content: &[u8]) {
 }
 
 /// Close every descriptor above 2 but `kept`; -1 stands for none.
-fn close_all_but(mut kept: [c_int; 5]) {
+fn close_all_but(mut kept: [c_int; 6]) {
     kept.sort_unstable();
     let mut first: u32 = 3;
     for fd in kept {

@@ -13,8 +13,10 @@ pub mod plan;
 pub mod report;
 mod result;
 mod rights;
+pub mod runner;
 pub mod sink;
 pub mod stage;
+pub mod warm;
 
 use std::ffi::CString;
 use std::fs::File;
@@ -27,6 +29,7 @@ use cloude_protocol::boot::ImageConfig;
 
 use self::cgroup::Cgroup;
 use self::plan::{CStringArray, PROGRAM_CAPABILITIES, Plan};
+use self::runner::Waiting;
 use self::sink::Sink;
 use self::stage::StageSpec;
 use crate::user::{User, UserError};
@@ -47,9 +50,25 @@ pub struct Environment {
     pub cgroup_root: Option<PathBuf>,
     /// Takes a copy of what programs print. Does not block.
     pub console: Option<File>,
+    /// This VM is to be forked.
+    pub template: Option<Template>,
+}
+
+/// What a template has beside.
+#[derive(Debug, Default)]
+pub struct Template {
+    /// Bound over the stages' /proc/sys/kernel/random/boot_id.
+    pub boot_id: Option<PathBuf>,
+    /// Where a hook's files go, `/run/cloude-hook` if none.
+    pub hook_dir: Option<PathBuf>,
 }
 
 impl Environment {
+    fn boot_id(&self) -> Option<CString> {
+        let path = self.template.as_ref()?.boot_id.as_deref()?;
+        Some(command::c_path(path))
+    }
+
     /// The image's user, as its own files have it.
     pub fn user(&self) -> Result<User, UserError> {
         User::look_up(&self.image.user, Path::new("/"))
@@ -129,22 +148,17 @@ pub fn execute(
     environment: &Environment,
     request: &ExecuteRequest,
     user: &User,
+    waiting: Option<Waiting>,
     sink: &mut dyn Sink,
 ) {
-    let mut execution = Execution {
+    Execution {
         environment,
         request,
         user,
         sink,
-    };
-    let compile = request
-        .compile
-        .as_ref()
-        .map(|stage| execution.stage(StageName::Compile, stage, &[]));
-    let compiled = compile.as_ref().is_none_or(result::succeeded);
-    let run = (compiled && !execution.sink.is_gone())
-        .then(|| execution.stage(StageName::Run, &request.run, &request.stdin.0));
-    sink.event(Event::Finished(ExecuteResult { compile, run }));
+        waiting,
+    }
+    .run();
 }
 
 struct Execution<'a> {
@@ -152,9 +166,38 @@ struct Execution<'a> {
     request: &'a ExecuteRequest,
     user: &'a User,
     sink: &'a mut dyn Sink,
+    waiting: Option<Waiting>,
 }
 
 impl Execution<'_> {
+    fn run(mut self) {
+        let request = self.request;
+        let compile = request
+            .compile
+            .as_ref()
+            .map(|stage| self.stage(StageName::Compile, stage, &[]));
+        let compiled = compile.as_ref().is_none_or(result::succeeded);
+        let run = (compiled && !self.sink.is_gone()).then(|| self.program());
+        self.sink
+            .event(Event::Finished(ExecuteResult { compile, run }));
+    }
+
+    /// The run stage: by the interpreter that waits, or from the start.
+    fn program(&mut self) -> StageResult {
+        let request = self.request;
+        match self.waiting.take() {
+            Some(waiting) if waiting.fits(request) => {
+                waiting.take_over(self.environment, request, self.user, self.sink)
+            }
+            other => {
+                if let Some(waiting) = other {
+                    waiting.give_up();
+                }
+                self.stage(StageName::Run, &request.run, &request.stdin.0)
+            }
+        }
+    }
+
     fn stage(&mut self, name: StageName, stage: &Stage, stdin: &[u8]) -> StageResult {
         self.try_stage(name, stage, stdin)
             .unwrap_or_else(result::infrastructure)
@@ -193,6 +236,9 @@ impl Execution<'_> {
             user: self.user.clone(),
             capabilities: PROGRAM_CAPABILITIES,
             hidden: environment.hidden.as_deref().map(command::c_path),
+            boot_id: environment.boot_id(),
+            own_host_name: true,
+            control: None,
             cgroup_fd: cgroup.as_ref().map(Cgroup::as_raw_fd),
             stdin: ends.stdin.as_raw_fd(),
             stdout: ends.stdout.as_raw_fd(),

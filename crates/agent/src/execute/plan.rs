@@ -38,6 +38,12 @@ pub struct Plan {
     pub capabilities: u64,
     /// A directory that it sees empty.
     pub hidden: Option<CString>,
+    /// Bound over /proc/sys/kernel/random/boot_id: a template's own is every fork's.
+    pub boot_id: Option<CString>,
+    /// A UTS namespace of its own. Without, it follows the guest's host name.
+    pub own_host_name: bool,
+    /// Becomes its descriptor 3: a waiting interpreter is told its program there.
+    pub control: Option<c_int>,
     /// The directory of its cgroup. All descriptors are above 2.
     pub cgroup_fd: Option<c_int>,
     /// Its standard input.
@@ -52,13 +58,14 @@ pub struct Plan {
 
 impl Plan {
     /// What init must keep open; -1 stands for none.
-    pub fn descriptors(&self) -> [c_int; 5] {
+    pub fn descriptors(&self) -> [c_int; 6] {
         [
             self.stdin,
             self.stdout,
             self.stderr,
             self.report,
             self.cgroup_fd.unwrap_or(-1),
+            self.control.unwrap_or(-1),
         ]
     }
 }

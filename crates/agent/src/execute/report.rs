@@ -33,6 +33,8 @@ pub enum Step {
     Proc,
     /// Make a kernel interface read-only.
     ReadOnly,
+    /// Give the fork's boot id.
+    BootId,
     /// Hide the agent's directory.
     Hide,
     /// Start the program's process.
@@ -59,6 +61,7 @@ impl Step {
             PrivateMounts,
             Proc,
             ReadOnly,
+            BootId,
             Hide,
             Clone,
             Cgroup,
@@ -78,6 +81,7 @@ impl Step {
             Step::PrivateMounts => "make the mount namespace private",
             Step::Proc => "mount /proc",
             Step::ReadOnly => "make /proc/sys and /sys read-only",
+            Step::BootId => "bind the boot id",
             Step::Hide => "hide the agent's directory",
             Step::Clone => "start the program's process",
             Step::Cgroup => "mount the stage's cgroup",

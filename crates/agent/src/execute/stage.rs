@@ -68,6 +68,20 @@ pub fn run(
     drop(ends);
     // SAFETY: the kernel made this descriptor for us just now.
     let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+    Ok(attend(spec, pid, pidfd, pipes, sink, started, started_ns))
+}
+
+/// Carry the streams of a process tree whose init is `pid`, and wait until all of it is gone. Its
+/// time counts from `started`, and `started_ns` of CLOCK_MONOTONIC.
+pub fn attend(
+    spec: &StageSpec<'_>,
+    pid: i32,
+    pidfd: OwnedFd,
+    pipes: Pipes,
+    sink: &mut dyn Sink,
+    started: Instant,
+    started_ns: u64,
+) -> Observed {
     let mut stage = Stage {
         spec,
         sink,
@@ -96,7 +110,7 @@ pub fn run(
         .ended_ns
         .unwrap_or_else(monotonic_ns)
         .saturating_sub(started_ns);
-    Ok(Observed {
+    Observed {
         status: stage.status,
         failed: stage.failed,
         timed_out: stage.timed_out,
@@ -104,7 +118,7 @@ pub fn run(
         streams: stage.streams,
         cpu_time_us,
         max_rss_bytes,
-    })
+    }
 }
 
 struct Stage<'a> {
@@ -416,7 +430,8 @@ impl Stage<'_> {
     }
 }
 
-fn monotonic_ns() -> u64 {
+/// CLOCK_MONOTONIC in nanoseconds.
+pub fn monotonic_ns() -> u64 {
     let mut now = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,

@@ -1,44 +1,60 @@
-//! What is answered: `GET /health` and `POST /execute`, to who knows the VM's token.
+//! What is answered: `GET /health`, `POST /warm` and `POST /execute`, to who knows the VM's token.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use cloude_protocol::agent::{ExecuteRequest, Health};
+use cloude_protocol::agent::{Event, ExecuteRequest, Health, Identity, WarmResponse};
 use subtle::ConstantTimeEq as _;
 
 use super::connection::Connection;
-use super::request::{Request, RequestError, read_body};
+use super::request::{IDLE_TIME, Request, RequestError, read_body};
 use super::response::{Answer, EventStream, OneShot};
 use crate::execute::cgroup::available_memory;
 use crate::execute::files::{self, FileError};
+use crate::execute::runner::Waiting;
+use crate::execute::sink::Sink as _;
 use crate::execute::{self, Environment};
+use crate::identity;
 
 /// A request's body, in bytes; less where the guest has little memory.
 pub const MAX_BODY_BYTES: u64 = 64 << 20;
 
+/// A template waits for as long as any host is up: a year.
+const TEMPLATE_IDLE_TIME: std::time::Duration = std::time::Duration::from_secs(365 * 24 * 3600);
+
 /// One VM's API.
 #[derive(Debug)]
 pub struct Api {
-    token: Option<String>,
+    token: Mutex<Option<String>>,
     environment: Environment,
     ready_at_ns: u64,
     executed: AtomicBool,
+    warmed: AtomicBool,
+    waiting: Mutex<Option<Waiting>>,
 }
 
 impl Api {
     /// Without a token every request is refused.
     pub fn new(token: Option<String>, environment: Environment) -> Self {
         Api {
-            token,
+            token: Mutex::new(token),
             environment,
             ready_at_ns: boot_time_ns(),
             executed: AtomicBool::new(false),
+            warmed: AtomicBool::new(false),
+            waiting: Mutex::new(None),
         }
     }
 
     /// Answer requests until the connection ends.
     pub fn serve(&self, mut connection: Connection) {
+        // A fork's clock may be far ahead of where its template was saved, which is in this wait.
+        let idle = match self.environment.template {
+            Some(_) => TEMPLATE_IDLE_TIME,
+            None => IDLE_TIME,
+        };
         loop {
-            let keep_alive = match Request::read(&mut connection) {
+            let keep_alive = match Request::read(&mut connection, idle) {
                 Ok(request) => self.answer(&request, &mut connection),
                 Err(error) => refuse(&error, &connection),
             };
@@ -60,6 +76,12 @@ impl Api {
                     .is_ok()
                     && keep_alive;
             }
+            None if request.path == "/warm" => {
+                let answer = self.warm(request, connection);
+                let Some(answer) = answer else { return false };
+                let keep_alive = request.keep_alive && answer.status == 200;
+                return answer.send(connection, keep_alive).is_ok() && keep_alive;
+            }
             None => match self.execute(request, connection) {
                 Some(answer) => answer,
                 None => return false,
@@ -79,11 +101,13 @@ impl Api {
         }
         let method = match request.path.as_str() {
             "/health" => "GET",
-            "/execute" => "POST",
+            "/execute" | "/warm" => "POST",
             path => {
                 return Some(Answer::error(
                     404,
-                    format!("no such path {path:?}: there are GET /health and POST /execute"),
+                    format!(
+                        "no such path {path:?}: there are GET /health, POST /warm and POST /execute"
+                    ),
                 ));
             }
         };
@@ -97,7 +121,8 @@ impl Api {
     }
 
     fn is_authorized(&self, request: &Request) -> bool {
-        let Some((token, sent)) = self.token.as_ref().zip(request.authorization.as_ref()) else {
+        let token = lock(&self.token).clone();
+        let Some((token, sent)) = token.zip(request.authorization.as_ref()) else {
             return false;
         };
         let Some((scheme, credentials)) = sent.split_at_checked("bearer ".len()) else {
@@ -126,8 +151,24 @@ impl Api {
         drop(body);
         let execution = match parsed {
             Ok(execution) => execution,
-            Err(error) => return Some(Answer::error(400, format!("not an execution: {error}"))),
+            Err(error) => {
+                self.end_template();
+                return Some(Answer::error(400, format!("not an execution: {error}")));
+            }
         };
+        if self.environment.template.is_some() != execution.identity.is_some() {
+            let error = if execution.identity.is_none() {
+                "this is a template: it executes with an identity alone"
+            } else {
+                "this VM is no template and keeps its identity"
+            };
+            return Some(Answer::error(403, error));
+        }
+        if let Some(identity) = &execution.identity
+            && let Err(answer) = self.take_identity(identity)
+        {
+            return Some(answer);
+        }
         if let Err(error) = execute::check(&execution) {
             return Some(Answer::error(400, error.to_string()));
         }
@@ -135,7 +176,7 @@ impl Api {
             Ok(user) => user,
             Err(error) => return Some(Answer::error(500, error.to_string())),
         };
-        if self.executed.swap(true, Ordering::SeqCst) {
+        if execution.identity.is_none() && self.executed.swap(true, Ordering::SeqCst) {
             return Some(Answer::error(
                 409,
                 "this VM has had its execution; use another VM",
@@ -148,17 +189,77 @@ impl Api {
             }
             Err(error) => return Some(Answer::error(400, error.to_string())),
         }
+        let waiting = lock(&self.waiting).take();
         if request.wants_events {
             let mut events = EventStream::start(connection);
-            execute::execute(&self.environment, &execution, &user, &mut events);
+            if execution.identity.is_some() {
+                events.event(Event::Identity);
+            }
+            execute::execute(&self.environment, &execution, &user, waiting, &mut events);
             let _ = events.finish();
             return None;
         }
         let mut one = OneShot::new(connection);
-        execute::execute(&self.environment, &execution, &user, &mut one);
+        execute::execute(&self.environment, &execution, &user, waiting, &mut one);
         Some(match one.collector.into_response() {
             Some(response) => Answer::ok(&response),
             None => Answer::error(500, "the execution gave no result"),
+        })
+    }
+
+    /// The identity, whole, before anything else; this VM's one execution is used up by it, so that
+    /// nothing ever runs after one that failed.
+    fn take_identity(&self, identity: &Identity) -> Result<(), Answer> {
+        if self.executed.swap(true, Ordering::SeqCst) {
+            let error = "this VM has had its execution; use another VM";
+            return Err(Answer::error(409, error));
+        }
+        let cannot = |error| format!("identity: {error}; nothing will run here");
+        let entropy =
+            identity::check(identity).map_err(|error| Answer::error(400, cannot(error)))?;
+        // Outside of a VM the clock and the names are the machine's.
+        if std::process::id() == 1 {
+            identity::apply(identity, entropy)
+                .map_err(|error| Answer::error(500, cannot(error)))?;
+        }
+        *lock(&self.token) = Some(identity.token.clone());
+        Ok(())
+    }
+
+    /// A fork whose one request is broken runs nothing.
+    fn end_template(&self) {
+        if self.environment.template.is_some() {
+            self.executed.store(true, Ordering::SeqCst);
+        }
+    }
+
+    /// Make this template ready to be saved. None when nobody is there to be answered.
+    fn warm(&self, request: &Request, connection: &mut Connection) -> Option<Answer> {
+        if self.environment.template.is_none() {
+            return Some(Answer::error(403, "this VM is no template"));
+        }
+        let body = match self.body(request, connection) {
+            Ok(body) => body,
+            Err(answer) => return answer,
+        };
+        let work = match serde_json::from_slice(&body) {
+            Ok(work) => work,
+            Err(error) => return Some(Answer::error(400, format!("not a warm-up: {error}"))),
+        };
+        drop(body);
+        if self.warmed.swap(true, Ordering::SeqCst) {
+            return Some(Answer::error(409, "this template was warmed before"));
+        }
+        Some(match execute::warm::warm(&self.environment, work) {
+            Ok(waiting) => {
+                let runner = waiting.is_some();
+                *lock(&self.waiting) = waiting;
+                Answer::ok(&WarmResponse { runner })
+            }
+            Err(error) => {
+                self.end_template();
+                Answer::error(500, error)
+            }
         })
     }
 
@@ -198,6 +299,13 @@ impl Api {
         }
         read_body(connection, length as usize).map_err(|_| None)
     }
+}
+
+/// What another thread left when it panicked is whole: each is one assignment.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 /// Answer what was no request; the connection does not go on.

@@ -15,7 +15,7 @@ const MAX_HEADERS: usize = 64;
 const HEAD_TIME: Duration = Duration::from_secs(10);
 
 /// A connection may stay without a request for so long.
-const IDLE_TIME: Duration = Duration::from_secs(300);
+pub const IDLE_TIME: Duration = Duration::from_secs(300);
 
 /// From a body's first byte to its last.
 const BODY_TIME: Duration = Duration::from_secs(120);
@@ -60,7 +60,8 @@ pub enum RequestError {
 
 impl Request {
     /// Read a request's head; what follows it stays in the connection's buffer.
-    pub fn read(connection: &mut Connection) -> Result<Request, RequestError> {
+    /// Its first byte is waited for no longer than `idle`.
+    pub fn read(connection: &mut Connection, idle: Duration) -> Result<Request, RequestError> {
         let mut buffer = std::mem::take(&mut connection.buffer);
         let mut deadline = None;
         if !buffer.is_empty() {
@@ -75,7 +76,7 @@ impl Request {
             if buffer.len() >= MAX_HEAD_BYTES {
                 return Err(RequestError::HeadTooLarge);
             }
-            let until = deadline.unwrap_or_else(|| Instant::now() + IDLE_TIME);
+            let until = deadline.unwrap_or_else(|| Instant::now() + idle);
             let max = (MAX_HEAD_BYTES - buffer.len()).min(4096);
             match connection.read(&mut buffer, max, until) {
                 Ok(0) => return Err(RequestError::Closed),

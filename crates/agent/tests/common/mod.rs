@@ -32,6 +32,15 @@ pub fn agent_for(user: &str) -> Agent {
 }
 
 pub fn agent_with(image: &ImageConfig) -> Agent {
+    start(image, &[])
+}
+
+/// One that takes an identity's token, and applies nothing else of it to this machine.
+pub fn agent_template(image: &ImageConfig) -> Agent {
+    start(image, &["--template"])
+}
+
+fn start(image: &ImageConfig, options: &[&str]) -> Agent {
     assert!(
         nix::unistd::geteuid().is_root(),
         "these tests make namespaces: run them as root"
@@ -55,6 +64,7 @@ pub fn agent_with(image: &ImageConfig) -> Agent {
         .args(["--image-config", path("image.json").to_str().unwrap()])
         .args(["--work-dir", path("work").to_str().unwrap()])
         .args(["--hide", path("hidden").to_str().unwrap()])
+        .args(options)
         .stdin(Stdio::null())
         .spawn()
         .unwrap();

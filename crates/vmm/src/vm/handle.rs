@@ -109,7 +109,7 @@ impl VmHandle {
         Ok(states)
     }
 
-    fn device_states(&self) -> Result<Vec<DeviceState>, SnapshotError> {
+    pub(super) fn device_states(&self) -> Result<Vec<DeviceState>, SnapshotError> {
         let save = |device: &SharedDevice| {
             let device = lock(device);
             Ok(DeviceState {

@@ -1,0 +1,142 @@
+//! `POST /warm`: what a template does before it is saved.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use cloude_protocol::agent::{Cause, Event, ExecuteRequest, WarmRequest};
+
+use super::runner::{self, Waiting};
+use super::sink::Sink;
+use super::{Environment, Execution, check, files};
+use crate::user::User;
+
+/// Carry it out; gives the runner that waits, if any. After an error the template is of no use.
+pub fn warm(environment: &Environment, request: WarmRequest) -> Result<Option<Waiting>, String> {
+    let user = environment.user().map_err(|error| error.to_string())?;
+    let root = User {
+        uid: 0,
+        gid: 0,
+        groups: vec![0],
+        home: "/root".into(),
+    };
+    for stage in request.prepare {
+        let argv = stage.argv.join(" ");
+        let work = ExecuteRequest {
+            id: "prepare".into(),
+            files: Vec::new(),
+            compile: None,
+            run: stage,
+            stdin: Default::default(),
+            env: BTreeMap::new(),
+            working_dir: None,
+            identity: None,
+        };
+        let (cause, code, said) = run(environment, &work, &root)?;
+        if (cause, code) != (Cause::Exit, Some(0)) {
+            return Err(format!("{argv}: {cause:?}, code {code:?}: {said}"));
+        }
+    }
+    for work in &request.rehearse {
+        files::write(&environment.work_dir, &work.files, &user)
+            .map_err(|error| error.to_string())?;
+        let (cause, _, said) = run(environment, work, &user)?;
+        if cause != Cause::Exit {
+            return Err(format!("rehearsal {}: {cause:?}: {said}", work.id));
+        }
+        empty(&environment.work_dir)?;
+        // In a VM /tmp is the template's own; elsewhere it is the machine's.
+        if std::process::id() == 1 {
+            empty(Path::new("/tmp"))?;
+        }
+    }
+    if request.clock_back_s > 0 {
+        let back = SystemTime::now() - Duration::from_secs(request.clock_back_s);
+        let ns = back
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .map_err(|_| "clock_back_s is before 1970")?
+            .as_nanos();
+        crate::identity::set_clock(ns as u64).map_err(|error| format!("wall clock: {error}"))?;
+    }
+    request
+        .runner
+        .map(|runner| runner::start(environment, runner, &user))
+        .transpose()
+}
+
+fn run(
+    environment: &Environment,
+    request: &ExecuteRequest,
+    user: &User,
+) -> Result<(Cause, Option<i32>, String), String> {
+    check(request).map_err(|error| error.to_string())?;
+    let mut sink = Words::default();
+    Execution {
+        environment,
+        request,
+        user,
+        sink: &mut sink,
+        waiting: None,
+    }
+    .run();
+    let result = sink.result.ok_or("nothing ran")?;
+    // A compile stage that failed is the last one.
+    let last = result.run.or(result.compile).ok_or("nothing ran")?;
+    let said = last.message.unwrap_or_default() + &String::from_utf8_lossy(&sink.stderr);
+    Ok((last.cause, last.exit_code, said))
+}
+
+fn empty(directory: &Path) -> Result<(), String> {
+    let cannot = |error: std::io::Error| format!("{}: {error}", directory.display());
+    for entry in fs::read_dir(directory).map_err(cannot)? {
+        let entry = entry.map_err(cannot)?;
+        if entry.file_type().map_err(cannot)?.is_dir() {
+            fs::remove_dir_all(entry.path()).map_err(cannot)?;
+        } else {
+            fs::remove_file(entry.path()).map_err(cannot)?;
+        }
+    }
+    Ok(())
+}
+
+/// Keeps what a message about a failure needs.
+#[derive(Default)]
+struct Words {
+    stderr: Vec<u8>,
+    result: Option<cloude_protocol::agent::ExecuteResult>,
+}
+
+impl Sink for Words {
+    fn event(&mut self, event: Event) -> Option<Vec<u8>> {
+        const KEPT: usize = 4096;
+        match event {
+            Event::Output { data, .. } if self.stderr.len() < KEPT => {
+                self.stderr.extend_from_slice(&data.0);
+            }
+            Event::Finished(result) => self.result = Some(result),
+            _ => {}
+        }
+        None
+    }
+
+    fn has_room(&self) -> bool {
+        true
+    }
+
+    fn wants_write(&self) -> bool {
+        false
+    }
+
+    fn flush_some(&mut self) {}
+
+    fn is_gone(&self) -> bool {
+        false
+    }
+
+    fn set_gone(&mut self) {}
+
+    fn as_fd(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
+        None
+    }
+}

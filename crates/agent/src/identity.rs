@@ -1,0 +1,204 @@
+//! A fork becomes a VM of its own: entropy, clock, names, network. All of it, or nothing ever runs.
+
+use std::fs;
+use std::os::fd::AsRawFd as _;
+use std::path::Path;
+
+use cloude_protocol::agent::Identity;
+
+use crate::net;
+
+/// What programs of a template VM see as /proc/sys/kernel/random/boot_id: bound over it in each
+/// stage's own /proc, rewritten by the identity.
+pub const BOOT_ID: &str = "/run/cloude-boot-id";
+const MACHINE_ID: &str = "/etc/machine-id";
+
+/// `_IOW('R', 0x03, int [2])` (include/uapi/linux/random.h).
+const RNDADDENTROPY: u64 = 0x4008_5203;
+/// `_IO('R', 0x07)`.
+const RNDRESEEDCRNG: u64 = 0x5207;
+const ENTROPY_BYTES: usize = 32;
+
+/// `struct rand_pool_info` with its buffer.
+#[repr(C)]
+struct PoolInfo {
+    entropy_bits: i32,
+    bytes: i32,
+    buffer: [u8; ENTROPY_BYTES],
+}
+
+/// Refuse a malformed identity, before any of it is applied; gives its entropy.
+pub fn check(identity: &Identity) -> Result<[u8; ENTROPY_BYTES], String> {
+    let entropy = bytes(&identity.entropy).ok_or("entropy: give 64 hexadecimal digits")?;
+    if identity.wall_clock_ns == 0 || i64::try_from(identity.wall_clock_ns).is_err() {
+        return Err("wall_clock_ns: give nanoseconds since the epoch".into());
+    }
+    let name = &identity.hostname;
+    if name.is_empty() || name.len() > 64 || name.contains(['\0', '\n', '/', ' ']) {
+        return Err("hostname: give 1 to 64 bytes without space, slash or NUL".into());
+    }
+    let id = &identity.machine_id;
+    if id.len() != 32 || !id.bytes().all(is_hex) || id.bytes().all(|digit| digit == b'0') {
+        return Err("machine_id: give 32 lower-case hexadecimal digits, not all 0".into());
+    }
+    let uuid = identity.boot_id.bytes().enumerate().all(|(at, byte)| {
+        if matches!(at, 8 | 13 | 18 | 23) {
+            byte == b'-'
+        } else {
+            is_hex(byte)
+        }
+    });
+    if identity.boot_id.len() != 36 || !uuid {
+        return Err("boot_id: give a lower-case UUID".into());
+    }
+    if bytes(&identity.token).is_none() {
+        return Err("token: give 64 hexadecimal digits".into());
+    }
+    match &identity.network {
+        Some(network) if network.mac[0] & 1 != 0 => {
+            Err("network.mac: is a group's, not an interface's".into())
+        }
+        Some(network) if !(1..=32).contains(&network.config.prefix_len) => {
+            Err("network.config.prefix_len: give 1 to 32".into())
+        }
+        _ => Ok(entropy),
+    }
+}
+
+fn is_hex(byte: u8) -> bool {
+    matches!(byte, b'0'..=b'9' | b'a'..=b'f')
+}
+
+fn bytes(hex: &str) -> Option<[u8; ENTROPY_BYTES]> {
+    let digits = hex.as_bytes();
+    if digits.len() != 2 * ENTROPY_BYTES {
+        return None;
+    }
+    let mut out = [0; ENTROPY_BYTES];
+    for (byte, pair) in out.iter_mut().zip(digits.chunks_exact(2)) {
+        let digit = |at: usize| char::from(pair[at]).to_digit(16);
+        *byte = (digit(0)? * 16 + digit(1)?) as u8;
+    }
+    Some(out)
+}
+
+/// Apply a checked identity to this VM. After an error the VM must run nothing.
+pub fn apply(identity: &Identity, entropy: [u8; ENTROPY_BYTES]) -> Result<(), String> {
+    mix_in(entropy).map_err(|error| format!("entropy: {error}"))?;
+    set_clock(identity.wall_clock_ns).map_err(|error| format!("wall clock: {error}"))?;
+    let old = nix::unistd::gethostname().unwrap_or_default();
+    nix::unistd::sethostname(&identity.hostname).map_err(|errno| format!("host name: {errno}"))?;
+    rename(&old.to_string_lossy(), identity)?;
+    // In place: a waiting interpreter's mounts refer to these very files.
+    write(MACHINE_ID, &format!("{}\n", identity.machine_id))?;
+    write(BOOT_ID, &format!("{}\n", identity.boot_id))?;
+    let Some(network) = &identity.network else {
+        return Ok(());
+    };
+    net::set_mac(network.mac).map_err(|error| error.to_string())?;
+    net::configure(&network.config).map_err(|error| error.to_string())?;
+    let servers = network.config.dns.iter();
+    let resolv: String = servers
+        .map(|server| format!("nameserver {server}\n"))
+        .collect();
+    if !resolv.is_empty() {
+        crate::boot::identity::replace("/etc/resolv.conf", &resolv);
+    }
+    Ok(())
+}
+
+/// The kernel takes it as seed at once: what forks drew before from the same state diverges.
+fn mix_in(buffer: [u8; ENTROPY_BYTES]) -> std::io::Result<()> {
+    let random = fs::OpenOptions::new().write(true).open("/dev/urandom")?;
+    let pool = PoolInfo {
+        entropy_bits: 8 * ENTROPY_BYTES as i32,
+        bytes: ENTROPY_BYTES as i32,
+        buffer,
+    };
+    // SAFETY: the structure is what the request takes, with as many bytes as it says.
+    let added = unsafe { libc::ioctl(random.as_raw_fd(), RNDADDENTROPY as _, &raw const pool) };
+    // SAFETY: this request takes no argument.
+    if added != 0 || unsafe { libc::ioctl(random.as_raw_fd(), RNDRESEEDCRNG as _, 0) } != 0 {
+        return Err(std::io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// Set CLOCK_REALTIME, in nanoseconds since the epoch.
+pub fn set_clock(ns: u64) -> std::io::Result<()> {
+    let time = libc::timespec {
+        tv_sec: (ns / 1_000_000_000) as libc::time_t,
+        tv_nsec: (ns % 1_000_000_000) as _,
+    };
+    // SAFETY: `time` outlives the call.
+    match unsafe { libc::clock_settime(libc::CLOCK_REALTIME, &time) } {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
+    }
+}
+
+/// The files that say the old name, where they do: an image's own stay.
+fn rename(old: &str, identity: &Identity) -> Result<(), String> {
+    let new = &identity.hostname;
+    if fs::read_to_string("/etc/hostname").is_ok_and(|text| text.trim() == old) {
+        write("/etc/hostname", &format!("{new}\n"))?;
+    }
+    let ours = format!("127.0.1.1\t{old}\n");
+    match fs::read_to_string("/etc/hosts") {
+        Ok(hosts) if hosts.ends_with(&ours) => {
+            let address = match &identity.network {
+                Some(network) => network.config.address.to_string(),
+                None => "127.0.1.1".to_owned(),
+            };
+            let line = format!("{address}\t{new}\n");
+            write("/etc/hosts", &hosts.replace(&ours, &line))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn write(path: &str, content: &str) -> Result<(), String> {
+    fs::write(Path::new(path), content).map_err(|error| format!("{path}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identity() -> Identity {
+        Identity {
+            entropy: "ab".repeat(32),
+            wall_clock_ns: 1,
+            hostname: "fork-1".into(),
+            machine_id: "0123456789abcdef0123456789abcdef".into(),
+            boot_id: "01234567-89ab-cdef-0123-456789abcdef".into(),
+            token: "0".repeat(64),
+            network: None,
+        }
+    }
+
+    #[test]
+    fn a_whole_identity_gives_its_entropy() {
+        assert_eq!(check(&identity()), Ok([0xab; 32]));
+    }
+
+    #[test]
+    fn each_malformed_part_is_refused() {
+        let broken: [fn(&mut Identity); 9] = [
+            |identity| identity.entropy = "ab".repeat(31),
+            |identity| identity.entropy = "zz".repeat(32),
+            |identity| identity.wall_clock_ns = 0,
+            |identity| identity.wall_clock_ns = u64::MAX,
+            |identity| identity.hostname = "a\nb".into(),
+            |identity| identity.machine_id = "0".repeat(32),
+            |identity| identity.machine_id = "A".repeat(32),
+            |identity| identity.boot_id = "0123456789abcdef0123456789abcdef0123".into(),
+            |identity| identity.token = String::new(),
+        ];
+        for (at, breaks) in broken.iter().enumerate() {
+            let mut identity = identity();
+            breaks(&mut identity);
+            assert!(check(&identity).is_err(), "{at}");
+        }
+    }
+}

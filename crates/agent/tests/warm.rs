@@ -1,0 +1,266 @@
+//! A template: who may execute there, and an interpreter that waits for its program.
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
+
+mod common;
+
+use std::collections::BTreeMap;
+
+use cloude_protocol::agent::{
+    Cause, Event, ExecuteRequest, File, Identity, Runner, WarmRequest, WarmResponse,
+};
+use cloude_protocol::boot::ImageConfig;
+use common::*;
+
+fn template() -> Agent {
+    agent_template(&ImageConfig::default())
+}
+
+fn identity() -> Option<Identity> {
+    Some(Identity {
+        entropy: "5a".repeat(32),
+        wall_clock_ns: 1_800_000_000_000_000_000,
+        hostname: "fork".into(),
+        machine_id: "0123456789abcdef0123456789abcdef".into(),
+        boot_id: "01234567-89ab-cdef-0123-456789abcdef".into(),
+        token: "b".repeat(64),
+        network: None,
+    })
+}
+
+fn post(agent: &Agent, path: &str, body: &[u8]) -> Answer {
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nAuthorization: Bearer {TOKEN}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    agent.raw(&[head.as_bytes(), body].concat())
+}
+
+#[test]
+fn a_template_executes_with_an_identity_alone() {
+    let agent = template();
+    let mut work = sh("echo ran");
+    let refused = agent.post(&serde_json::to_vec(&work).unwrap(), "application/json");
+    assert_eq!(refused.status, 403, "{}", refused.error());
+    work.identity = identity();
+    assert!(matches!(agent.events(&work)[0], Event::Identity));
+    // Its token is another from now on.
+    assert_eq!(agent.get("/health").status, 401);
+}
+
+#[test]
+fn after_a_malformed_identity_nothing_ever_runs() {
+    let agent = template();
+    let mut work = sh("echo ran");
+    work.identity = identity();
+    work.identity.as_mut().unwrap().entropy.pop();
+    let answer = agent.post(&serde_json::to_vec(&work).unwrap(), "application/json");
+    assert_eq!(answer.status, 400);
+    work.identity = identity();
+    let answer = agent.post(&serde_json::to_vec(&work).unwrap(), "application/json");
+    assert_eq!(answer.status, 409);
+}
+
+#[test]
+fn after_a_body_that_is_no_execution_nothing_ever_runs() {
+    let agent = template();
+    assert_eq!(agent.post(b"{", "application/json").status, 400);
+    let mut work = sh("echo ran");
+    work.identity = identity();
+    let answer = agent.post(&serde_json::to_vec(&work).unwrap(), "application/json");
+    assert_eq!(answer.status, 409);
+}
+
+#[test]
+fn a_vm_that_is_no_template_is_not_warmed() {
+    let agent = agent();
+    assert_eq!(post(&agent, "/warm", b"{}").status, 403);
+}
+
+#[test]
+fn a_preparation_that_fails_ends_the_template() {
+    let agent = template();
+    let work = WarmRequest {
+        prepare: vec![stage(&["sh", "-c", "echo why >&2; exit 3"])],
+        ..WarmRequest::default()
+    };
+    let answer = post(&agent, "/warm", &serde_json::to_vec(&work).unwrap());
+    assert_eq!(answer.status, 500);
+    assert!(answer.error().contains("why"), "{}", answer.error());
+}
+
+#[test]
+fn a_rehearsal_leaves_no_file() {
+    let agent = template();
+    let mut rehearsal = sh("mkdir made && echo x > made/file");
+    rehearsal.files.push(file("given", "x"));
+    let work = WarmRequest {
+        rehearse: vec![rehearsal],
+        ..WarmRequest::default()
+    };
+    let answer = post(&agent, "/warm", &serde_json::to_vec(&work).unwrap());
+    assert_eq!(answer.status, 200);
+    let left = std::fs::read_dir(agent.directory.path().join("work"))
+        .unwrap()
+        .count();
+    assert_eq!(left, 0);
+}
+
+fn file(path: &str, content: &str) -> File {
+    File {
+        path: path.into(),
+        content: content.into(),
+        mode: None,
+    }
+}
+
+/// The runner of a language file, with a command of this machine's.
+fn runner(language: &str, argv: &[&str]) -> Runner {
+    let path = format!(
+        "{}/../../languages/{language}.toml",
+        env!("CARGO_MANIFEST_DIR")
+    );
+    let text = std::fs::read_to_string(path).unwrap();
+    let language: cloude_protocol::language::Language = toml::from_str(&text).unwrap();
+    let warm = language.warm.unwrap().runner.unwrap();
+    Runner {
+        argv: argv.iter().map(|text| text.to_string()).collect(),
+        env: BTreeMap::from([("LANG".to_owned(), "C.UTF-8".to_owned())]),
+        hook_env: warm.env,
+        files: warm
+            .files
+            .iter()
+            .map(|(path, text)| file(path, text))
+            .collect(),
+        cold_env: warm.cold_env,
+        timeout_ms: PATIENCE.as_millis() as u64,
+    }
+}
+
+/// What a program prints, its code, and whether a runner took it.
+fn outcome(agent: &Agent, mut work: ExecuteRequest, forked: bool) -> (String, String, i32, bool) {
+    work.identity = forked.then(identity).flatten();
+    let response = agent.execute(&work);
+    let run = response.result.run.unwrap();
+    assert_eq!(run.cause, Cause::Exit, "{run:?}");
+    (
+        response.run.stdout.to_text(),
+        response.run.stderr.to_text(),
+        run.exit_code.unwrap(),
+        run.warm,
+    )
+}
+
+fn warmed(runner: &Runner) -> Agent {
+    let agent = template();
+    let work = WarmRequest {
+        runner: Some(runner.clone()),
+        ..WarmRequest::default()
+    };
+    let answer = post(&agent, "/warm", &serde_json::to_vec(&work).unwrap());
+    let text = String::from_utf8_lossy(&answer.body);
+    assert_eq!(answer.status, 200, "{text}");
+    assert!(
+        serde_json::from_slice::<WarmResponse>(&answer.body)
+            .unwrap()
+            .runner
+    );
+    agent
+}
+
+/// The same program by a plain start and by the runner, in one and the same agent's place.
+fn same(runner: &Runner, name: &str, code: &str) {
+    let mut work = request(&[]);
+    work.run.argv = runner.argv.clone();
+    work.run
+        .argv
+        .extend(["one".to_owned(), "two words".to_owned(), "é".to_owned()]);
+    work.env = runner.env.clone();
+    work.env.insert("MINE".to_owned(), "a=b".to_owned());
+    work.files.push(file(name, code));
+    work.stdin = "3\n4\n".into();
+    let plain = agent();
+    let forked = warmed(runner);
+    let directory = |agent: &Agent| agent.directory.path().display().to_string();
+    let mut expected = outcome(&plain, work.clone(), false);
+    let mut seen = outcome(&forked, work, true);
+    assert!(seen.3, "{seen:?}");
+    seen.3 = expected.3;
+    for (of, result) in [(&plain, &mut expected), (&forked, &mut seen)] {
+        result.0 = result.0.replace(&directory(of), "DIR");
+        result.1 = result.1.replace(&directory(of), "DIR");
+    }
+    assert_eq!(seen, expected);
+}
+
+/// Not one of a version manager's shims, which start with a shell.
+const PYTHON: &str = "/usr/bin/python3";
+
+#[test]
+fn a_python_program_cannot_tell_that_the_interpreter_waited() {
+    let code = r#"
+import atexit, os, sys
+print(__name__, __file__, sys.argv, sys.orig_argv, sys.path, sys.flags)
+print(sorted(os.environ.items()), os.getcwd(), sorted(os.listdir("/proc/self/fd")))
+print(sorted(sys.modules), sorted(sys.path_importer_cache))
+print(os.getpid() == os.getsid(0) == os.getpgid(0), os.getppid(), os.umask(0))
+import subprocess, threading, multiprocessing, resource, signal
+print(subprocess.run(["env"], capture_output=True, text=True).stdout)
+print(resource.getrlimit(resource.RLIMIT_NOFILE), signal.getsignal(signal.SIGINT))
+print(sum(int(line) for line in sys.stdin), [thread.name for thread in threading.enumerate()])
+with multiprocessing.get_context("fork").Pool(2) as pool:
+    print(pool.map(abs, [-1, -2]))
+atexit.register(print, "at exit")
+def fails():
+    raise ValueError("as it is")
+fails()
+"#;
+    same(
+        &runner("python", &[PYTHON, "-u", "main.py"]),
+        "main.py",
+        code,
+    );
+}
+
+#[test]
+fn a_node_program_cannot_tell_that_the_interpreter_waited() {
+    let code = r#"
+const fs = require("fs");
+console.log(__filename, process.argv, process.execArgv, process.cwd(), require.main === module);
+console.log(Object.entries(process.env).sort(), Object.keys(require.cache));
+console.log(fs.readdirSync("/proc/self/fd").length, module.paths, process.umask());
+console.log(require("child_process").execSync("env", { encoding: "utf8" }).split("\n").sort());
+console.log(fs.readFileSync(0, "utf8"), process.listenerCount("exit"));
+process.on("exit", () => console.log("at exit"));
+throw new Error("as it is");
+"#;
+    same(
+        &runner("node", &["/usr/bin/node", "main.js"]),
+        "main.js",
+        code,
+    );
+}
+
+#[test]
+fn math_random_differs_between_waits() {
+    let runner = runner("node", &["/usr/bin/node", "main.js"]);
+    let mut work = request(&["/usr/bin/node", "main.js"]);
+    work.files
+        .push(file("main.js", "console.log(Math.random())"));
+    let first = outcome(&warmed(&runner), work.clone(), true);
+    let second = outcome(&warmed(&runner), work, true);
+    assert!(first.3 && second.3);
+    assert_ne!(first.0, second.0);
+}
+
+#[test]
+fn a_variable_that_the_interpreter_read_at_its_start_is_a_plain_start() {
+    let runner = runner("python", &[PYTHON, "-u", "main.py"]);
+    let mut work = request(&[PYTHON, "-u", "main.py"]);
+    work.files.push(file(
+        "main.py",
+        "import os; print(os.environ['PYTHONHASHSEED'])",
+    ));
+    work.env.insert("PYTHONHASHSEED".into(), "7".into());
+    let seen = outcome(&warmed(&runner), work, true);
+    assert_eq!((seen.0.as_str(), seen.3), ("7\n", false));
+}
