@@ -94,7 +94,7 @@ pub async fn run(config: Config) -> Result<(), ServerError> {
     let store = Store::open(&config.state_dir, retention)?;
     clean_up(&config, &store).await?;
 
-    let launcher = Arc::new(VmLauncher::new(&config, store.clone())?);
+    let launcher = VmLauncher::new(&config, store.clone())?;
     let listener = listen(config.listen).await?;
     // From here on there may be something to take down.
     let images = Arc::new(BuiltImages::new(&config, &cache_dir()));

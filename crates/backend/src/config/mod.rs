@@ -34,6 +34,8 @@ pub struct Config {
     pub agent: Agent,
     /// The machines.
     pub vm: Vm,
+    /// Templates and paused forks.
+    pub pool: Pool,
     /// Waiting executions.
     pub queue: Queue,
     /// What a request may ask for.
@@ -130,6 +132,24 @@ pub struct Vm {
     pub log_guest_console: bool,
 }
 
+/// Templates, and the forks of them that wait for executions.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct Pool {
+    /// Fork VMs from templates. Without, every VM is booted.
+    pub enabled: bool,
+    /// So many paused forks are ready for each template in use.
+    pub floor: usize,
+    /// Never more than so many for one template.
+    pub ceiling: usize,
+    /// What paused forks of all templates may hold together, in MiB, beside the templates themselves.
+    pub memory_mib: u64,
+    /// So many templates are kept, the latest used; each holds its guest's memory.
+    pub templates: usize,
+    /// A template that nobody used for so long has no paused forks, in seconds.
+    pub idle_s: u64,
+}
+
 /// Waiting executions.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields, default)]
@@ -209,6 +229,7 @@ impl Default for Config {
             images: Images::default(),
             agent: Agent::default(),
             vm: Vm::default(),
+            pool: Pool::default(),
             queue: Queue::default(),
             limits: Limits::default(),
             network: Network::default(),
@@ -250,6 +271,19 @@ impl Default for Vm {
             max_memory_mib: 8192,
             kernel_args: String::new(),
             log_guest_console: false,
+        }
+    }
+}
+
+impl Default for Pool {
+    fn default() -> Self {
+        Pool {
+            enabled: true,
+            floor: 2,
+            ceiling: 16,
+            memory_mib: 256,
+            templates: 8,
+            idle_s: 600,
         }
     }
 }

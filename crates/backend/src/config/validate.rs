@@ -76,6 +76,16 @@ impl Config {
             format!("must be at least `vm.memory_mib` ({})", vm.memory_mib),
         )?;
         check(
+            self.pool.ceiling >= self.pool.floor,
+            "pool.ceiling",
+            format!("must be at least `pool.floor` ({})", self.pool.floor),
+        )?;
+        check(
+            self.pool.templates >= 1,
+            "pool.templates",
+            "must be at least 1; `pool.enabled = false` turns forks off",
+        )?;
+        check(
             self.queue.capacity >= 1,
             "queue.capacity",
             "must be at least 1",

@@ -5,14 +5,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cloude_protocol::agent::{Event, ExecuteResult, StageName, Stream};
-use cloude_protocol::api::{Execution, StartKind, Status, Timings};
+use cloude_protocol::agent::{Cause, Event, ExecuteResult, StageName, Stream};
+use cloude_protocol::api::{Execution, StartChoice, StartKind, Status, Timings};
 
 use super::admission::Admitted;
 use super::outcome::Ending;
 use super::{Job, Parts};
 use crate::agent;
 use crate::scheduler::Place;
+use crate::vm::identity::new_identity;
 use crate::vm::{Death, Machine, MachineSpec, Started};
 
 /// How long a broken connection waits for the VM's own word on why, at most.
@@ -20,6 +21,8 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 /// A guest may send so much more than its limit says before it is cut off: a stream's head and tail
 /// are each rounded to whole chunks. Bytes.
 const OUTPUT_SLACK: u64 = 256 << 10;
+/// In so many VMs, if forks fail before they do anything: the last of them is booted.
+const ATTEMPTS: u32 = 3;
 
 /// Carries it out and records the result. Never fails: what goes wrong is the result.
 pub async fn run(
@@ -135,38 +138,78 @@ impl Run<'_> {
 
     async fn in_machine(
         &mut self,
-        admitted: Admitted,
+        mut admitted: Admitted,
         image: PathBuf,
     ) -> Result<ExecuteResult, Death> {
-        let spec = MachineSpec {
+        let mut spec = MachineSpec {
             id: self.job.id.clone(),
             image,
+            language: Arc::clone(&admitted.language),
             vcpus: admitted.vcpus,
             memory_mib: admitted.memory_mib,
             network: admitted.network,
             start: admitted.start,
         };
-        let starting = Instant::now();
-        let started = self
-            .parts
-            .launcher
-            .launch(spec, self.job.cancel.clone())
-            .await?;
-        self.timings.start_us = micros(starting.elapsed());
+        for attempt in 1.. {
+            let starting = Instant::now();
+            let launcher = &self.parts.launcher;
+            let started = launcher
+                .launch(spec.clone(), self.job.cancel.clone())
+                .await?;
+            self.timings.start_us = micros(starting.elapsed());
+            self.ip = started.ip;
+            self.start = started.start;
+            let template = started.template.clone();
+            let outcome = self.attempt(started, &mut admitted).await;
+            let (Some(template), Err(death)) = (&template, &outcome.result) else {
+                return outcome.result;
+            };
+            // A fork that failed before it did anything is replaced: by another one, then by a VM that
+            // is booted, unless the client wants none of that.
+            let again = !outcome.began && death.cause != Cause::Cancelled && attempt < ATTEMPTS;
+            if !again {
+                return outcome.result;
+            }
+            launcher.forked(template, Err(death));
+            if attempt + 1 == ATTEMPTS && spec.start.is_none() {
+                spec.start = Some(StartChoice::Cold);
+            }
+        }
+        unreachable!("the last attempt returns")
+    }
+
+    /// In one VM, which is gone afterwards.
+    async fn attempt(&self, started: Started, admitted: &mut Admitted) -> Outcome {
         let Started {
             stream,
             token,
-            ip,
-            start,
+            template,
             mut machine,
+            ..
         } = started;
-        self.ip = ip;
-        self.start = start;
-        let result = self
-            .execute(stream, &token, &admitted, machine.as_mut())
+        // Now and not before: it has the time in it.
+        admitted.execute.identity = match &template {
+            Some(_) => match new_identity(&self.job.id, None) {
+                Ok(identity) => Some(identity),
+                Err(error) => {
+                    machine.stop().await;
+                    let death = Death::infrastructure(format!("an identity: {error}"));
+                    return Outcome {
+                        result: Err(death),
+                        began: false,
+                    };
+                }
+            },
+            None => None,
+        };
+        let outcome = self
+            .execute(stream, &token, admitted, machine.as_mut())
             .await;
+        if let Some(template) = template.filter(|_| outcome.began) {
+            self.parts.launcher.forked(&template, Ok(()));
+        }
         machine.stop().await;
-        result
+        outcome
     }
 
     async fn execute(
@@ -175,14 +218,32 @@ impl Run<'_> {
         token: &str,
         admitted: &Admitted,
         machine: &mut dyn Machine,
-    ) -> Result<ExecuteResult, Death> {
-        let request = &admitted.execute;
-        let mut relay = Relay::new(self.job, request.run.output_bytes);
-        let exchange = agent::execute(stream, token, request, |event| relay.take(event));
+    ) -> Outcome {
+        let mut relay = Relay::new(self.job, admitted.execute.run.output_bytes);
+        let result = self
+            .exchange(stream, token, admitted, machine, &mut relay)
+            .await;
+        let began = relay.began;
+        let result = match result {
+            Ok(()) => relay.result(),
+            Err(death) => Err(death),
+        };
+        Outcome { result, began }
+    }
+
+    async fn exchange(
+        &self,
+        stream: Box<dyn crate::vm::AgentStream>,
+        token: &str,
+        admitted: &Admitted,
+        machine: &mut dyn Machine,
+        relay: &mut Relay<'_>,
+    ) -> Result<(), Death> {
+        let exchange = agent::execute(stream, token, &admitted.execute, |event| relay.take(event));
         let error = tokio::select! {
             biased;
             result = exchange => match result {
-                Ok(()) => return relay.result(),
+                Ok(()) => return Ok(()),
                 Err(error) => error,
             },
             () = self.job.cancel.cancelled() => return Err(Death::cancelled()),
@@ -212,9 +273,17 @@ impl Run<'_> {
     }
 }
 
+/// How it went in one VM.
+struct Outcome {
+    result: Result<ExecuteResult, Death>,
+    /// Whether the agent has said anything of the program: from then on it may have done something.
+    began: bool,
+}
+
 /// Takes the agent's events into the job.
 struct Relay<'a> {
     job: &'a Job,
+    began: bool,
     output_bytes: u64,
     result: Option<ExecuteResult>,
     excess: bool,
@@ -224,6 +293,7 @@ impl<'a> Relay<'a> {
     fn new(job: &'a Job, output_bytes: u64) -> Self {
         Relay {
             job,
+            began: false,
             output_bytes,
             result: None,
             excess: false,
@@ -231,6 +301,7 @@ impl<'a> Relay<'a> {
     }
 
     fn take(&mut self, event: Event) {
+        self.began = true;
         if let Event::Output {
             stage,
             stream,

@@ -4,7 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use cloude_initramfs_builder::boot_segment::{BootSegment, BootSegmentError};
@@ -16,11 +16,14 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::{Mutex, OnceCell};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::console::Console;
 use super::control::Worker;
 use super::identity::{hostname, new_token};
 use super::machine::Vm;
+use super::pool::Forks;
+use super::template::key::Digests;
 use super::{AgentStream, Death, Launcher, Machine, MachineSpec, Started};
 use crate::config::{Config, Transport};
 use crate::network::{Attachment, Network, NetworkError};
@@ -55,11 +58,22 @@ pub enum SetUpError {
 
 /// The real [`Launcher`].
 pub struct VmLauncher {
-    config: Config,
-    store: Store,
+    pub(super) me: Weak<VmLauncher>,
+    pub(super) config: Config,
+    pub(super) store: Store,
+    pub(super) vmlinux: PathBuf,
     kernel: File,
-    /// The agent and the kernel's modules: the same for every VM.
-    common: File,
+    /// The agent and the kernel's modules, the same for every VM, and the digest of the agent's binary.
+    common: Mutex<(String, Arc<File>)>,
+    pub(super) digests: Arc<Digests>,
+    pub(super) forks: Forks,
+    /// The kind of KVM, once it is known.
+    pub(super) kvm: OnceCell<String>,
+    /// Held by whoever builds a template.
+    pub(super) building: Mutex<()>,
+    /// Builds, and what stops forks.
+    pub(super) tasks: TaskTracker,
+    pub(super) closing: CancellationToken,
     network: OnceCell<Arc<Network>>,
     /// Serializes setting the network up and taking it down.
     network_down: Mutex<bool>,
@@ -67,7 +81,7 @@ pub struct VmLauncher {
 
 impl VmLauncher {
     /// Opens what every VM needs.
-    pub fn new(config: &Config, store: Store) -> Result<Self, SetUpError> {
+    pub fn new(config: &Config, store: Store) -> Result<Arc<Self>, SetUpError> {
         let check = |what, path: &Path, fix| {
             File::open(path).map_err(|source| SetUpError::File {
                 what,
@@ -99,14 +113,65 @@ impl VmLauncher {
             .agent_file(&config.agent.binary)?
             .kernel(&config.kernel)?
             .to_memfd()?;
-        Ok(VmLauncher {
+        let digests = Digests::default();
+        let agent = digests
+            .of(&config.agent.binary)
+            .map_err(|source| SetUpError::File {
+                what: "the agent",
+                path: config.agent.binary.clone(),
+                source,
+                fix: "build cloude-agent, or set `agent.binary` (CLOUDE_AGENT_BINARY)",
+            })?;
+        let launcher = Arc::new_cyclic(|me| VmLauncher {
+            me: me.clone(),
             config: config.clone(),
             store,
+            vmlinux,
             kernel,
-            common,
+            common: Mutex::new((agent, Arc::new(common))),
+            digests: Arc::new(digests),
+            forks: Forks::new(&config.pool),
+            kvm: OnceCell::new(),
+            building: Mutex::new(()),
+            tasks: TaskTracker::new(),
+            closing: CancellationToken::new(),
             network: OnceCell::new(),
             network_down: Mutex::new(false),
-        })
+        });
+        if config.pool.enabled {
+            let pool = VmLauncher::keep_pool(Arc::downgrade(&launcher));
+            launcher.tasks.spawn(pool);
+        }
+        Ok(launcher)
+    }
+
+    /// The agent's segment: packed again where the agent's binary is another one by now.
+    async fn common(&self) -> Result<Arc<File>, Death> {
+        let (digests, binary) = (Arc::clone(&self.digests), self.config.agent.binary.clone());
+        let kernel = self.config.kernel.clone();
+        let mut common = self.common.lock().await;
+        let known = common.0.clone();
+        let packed = tokio::task::spawn_blocking(move || {
+            let digest = digests.of(&binary).map_err(|error| error.to_string())?;
+            if digest == known {
+                return Ok(None);
+            }
+            let segment = BootSegment::new()
+                .agent_file(&binary)
+                .and_then(|segment| segment.kernel(&kernel))
+                .and_then(|segment| segment.to_memfd())
+                .map_err(|error| error.to_string())?;
+            Ok::<_, String>(Some((digest, Arc::new(segment))))
+        });
+        let packed = packed
+            .await
+            .map_err(|error| error.to_string())
+            .and_then(|result| result)
+            .map_err(|error| Death::infrastructure(format!("the agent's segment: {error}")))?;
+        if let Some(packed) = packed {
+            *common = packed;
+        }
+        Ok(Arc::clone(&common.1))
     }
 
     /// The network, set up when it is first needed.
@@ -127,6 +192,7 @@ impl VmLauncher {
 
     /// Takes the network down, if it was set up; it is not set up again.
     pub async fn shut_down(&self) {
+        self.close_pool().await;
         *self.network_down.lock().await = true;
         if let Some(network) = self.network.get() {
             network.remove().await;
@@ -151,10 +217,16 @@ impl VmLauncher {
     /// A guest that dies by itself before its agent is ready has run nothing of the client's: another one
     /// is started in its place, once.
     async fn start(&self, spec: MachineSpec, cancel: CancellationToken) -> Result<Started, Death> {
+        if self.forks_for(&spec) {
+            if let Some(started) = self.fork(&spec, &cancel).await? {
+                return Ok(started);
+            }
+        }
         if spec.start == Some(StartChoice::Fork) {
             // Never booted instead: the client asked for a fork or nothing.
             return Err(Death::infrastructure(
-                "`start` is `fork`, and this server has no templates to fork",
+                "`start` is `fork`, and this execution cannot be forked: `pool.enabled` is off, it has a \
+                 network, or agents are reached over IP",
             ));
         }
         match self.start_once(&spec, &cancel).await {
@@ -194,12 +266,10 @@ impl VmLauncher {
         let booted = match worker {
             Ok(worker) => {
                 vm.adopt(worker);
-                let timeout = Duration::from_millis(self.config.agent.boot_timeout_ms);
                 tokio::select! {
                     biased;
                     () = cancel.cancelled() => Err(Death::cancelled()),
-                    booted = tokio::time::timeout(timeout, self.boot(&mut vm, spec)) => booted
-                        .unwrap_or_else(|_| Err(self.too_slow())),
+                    booted = self.boot_within_time(&mut vm, spec, false) => booted,
                 }
             }
             Err(death) => Err(death),
@@ -212,6 +282,7 @@ impl VmLauncher {
                     token,
                     ip,
                     start: StartKind::Cold,
+                    template: None,
                     machine: Box::new(vm),
                 })
             }
@@ -230,17 +301,32 @@ impl VmLauncher {
         ))
     }
 
+    /// Boots a VM in its worker, and waits until its agent is ready.
+    pub(super) async fn boot_within_time(
+        &self,
+        vm: &mut Vm,
+        spec: &MachineSpec,
+        template: bool,
+    ) -> Result<(Box<dyn AgentStream>, String), Death> {
+        let timeout = Duration::from_millis(self.config.agent.boot_timeout_ms);
+        tokio::time::timeout(timeout, self.boot(vm, spec, template))
+            .await
+            .unwrap_or_else(|_| Err(self.too_slow()))
+    }
+
     async fn boot(
         &self,
         vm: &mut Vm,
         spec: &MachineSpec,
+        template: bool,
     ) -> Result<(Box<dyn AgentStream>, String), Death> {
         let failed = |error: io::Error| Death::infrastructure(format!("preparing the VM: {error}"));
         let token = new_token().map_err(failed)?;
         let (console, console_end) =
             Console::open(&spec.id, self.config.vm.log_guest_console).map_err(failed)?;
         vm.console = console;
-        self.send_boot(vm, spec, &token, console_end)?;
+        let common = self.common().await?;
+        self.send_boot(vm, spec, &token, console_end, &common, template)?;
         let stream = match self.config.agent.transport {
             Transport::Vsock => vm.connect_vsock().await?,
             Transport::Ip => vm.connect_ip().await?,
@@ -254,21 +340,19 @@ impl VmLauncher {
         spec: &MachineSpec,
         token: &str,
         console: OwnedFd,
+        common: &File,
+        template: bool,
     ) -> Result<(), Death> {
         let failed = |what: &str, error: String| Death::infrastructure(format!("{what}: {error}"));
-        let kvm = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open("/dev/kvm")
-            .map_err(|error| failed("opening /dev/kvm", error.to_string()))?;
+        let kvm = open_kvm()?;
         let image = File::open(&spec.image)
             .map_err(|error| failed(&spec.image.display().to_string(), error.to_string()))?;
         let kernel =
             reopen(&self.kernel).map_err(|error| failed("the kernel", error.to_string()))?;
-        let common = reopen(&self.common)
-            .map_err(|error| failed("the agent's segment", error.to_string()))?;
+        let common =
+            reopen(common).map_err(|error| failed("the agent's segment", error.to_string()))?;
         let own = BootSegment::new()
-            .boot_config(&self.boot_config(vm, spec, token))
+            .boot_config(&self.boot_config(vm, spec, token, template))
             .and_then(|segment| segment.to_memfd())
             .map_err(|error| failed("the VM's segment", error.to_string()))?;
         let attachment = vm.attachment.as_ref().map(|(_, attachment)| attachment);
@@ -299,7 +383,7 @@ impl VmLauncher {
                 guest_cid: GUEST_CID,
                 ready_port: READY_PORT,
             }),
-            saveable: false,
+            saveable: template,
         });
         vm.worker()?
             .send(&boot, &descriptors)
@@ -311,7 +395,7 @@ impl VmLauncher {
         Ok(())
     }
 
-    fn boot_config(&self, vm: &Vm, spec: &MachineSpec, token: &str) -> BootConfig {
+    fn boot_config(&self, vm: &Vm, spec: &MachineSpec, token: &str, template: bool) -> BootConfig {
         BootConfig {
             token: token.to_owned(),
             hostname: hostname(&spec.id),
@@ -321,7 +405,7 @@ impl VmLauncher {
                 .map(|(_, attachment)| attachment.guest.clone()),
             copy_output_to_console: self.config.vm.log_guest_console,
             shell: false,
-            template: false,
+            template,
         }
     }
 
@@ -346,6 +430,22 @@ impl Launcher for VmLauncher {
     ) -> BoxFuture<'_, Result<Started, Death>> {
         self.start(spec, cancel).boxed()
     }
+
+    fn forked(&self, template: &str, result: Result<(), &Death>) {
+        match result {
+            Ok(()) => self.forks.worked(template),
+            Err(death) => self.fork_failed(template, death),
+        }
+    }
+}
+
+/// /dev/kvm, for a worker.
+pub(super) fn open_kvm() -> Result<File, Death> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/kvm")
+        .map_err(|error| Death::infrastructure(format!("opening /dev/kvm: {error}")))
 }
 
 /// The same file with a position of its own: workers that start at once must not share one.

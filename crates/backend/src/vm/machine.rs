@@ -134,8 +134,15 @@ impl Machine for Vm {
         .boxed()
     }
 
-    fn stop(mut self: Box<Self>) -> BoxFuture<'static, ()> {
-        async move {
+    fn stop(self: Box<Self>) -> BoxFuture<'static, ()> {
+        self.end().boxed()
+    }
+}
+
+impl Vm {
+    /// Kills it and waits until nothing of it is left.
+    pub(super) async fn end(mut self: Box<Self>) {
+        {
             if let Some(worker) = self.worker.take() {
                 let pid = worker.pid();
                 worker.stop().await;
@@ -146,6 +153,5 @@ impl Machine for Vm {
                 network.detach(attachment).await;
             }
         }
-        .boxed()
     }
 }

@@ -4,6 +4,7 @@
 mod console;
 mod control;
 pub mod fork;
+mod forking;
 pub mod identity;
 mod launcher;
 mod machine;
@@ -13,9 +14,11 @@ pub mod template;
 
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use cloude_protocol::agent::Cause;
 use cloude_protocol::api::{StartChoice, StartKind};
+use cloude_protocol::language::Language;
 use futures_util::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
@@ -34,6 +37,8 @@ pub struct MachineSpec {
     pub id: String,
     /// The image's cpio.
     pub image: PathBuf,
+    /// What it will run: a template of it is warmed for that.
+    pub language: Arc<Language>,
     /// 1 to 8.
     pub vcpus: u8,
     /// MiB.
@@ -54,6 +59,9 @@ pub struct Started {
     pub ip: Option<Ipv4Addr>,
     /// How it came to be.
     pub start: StartKind,
+    /// The template that it is a fork of: it must be given an identity, and its launcher wants to know
+    /// how it went ([`Launcher::forked`]).
+    pub template: Option<String>,
     /// The machine itself.
     pub machine: Box<dyn Machine>,
 }
@@ -94,6 +102,9 @@ pub trait Launcher: Send + Sync {
         spec: MachineSpec,
         cancel: CancellationToken,
     ) -> BoxFuture<'_, Result<Started, Death>>;
+
+    /// Says whether a fork of a template took its identity and went to work.
+    fn forked(&self, _template: &str, _result: Result<(), &Death>) {}
 }
 
 /// A running machine.

@@ -1,3 +1,316 @@
-//! Paused forks, made ahead of demand.
+//! Templates that are ready, built or failed, and the paused forks of each that wait for executions.
+//!
+//! State alone: whoever holds a [`Forks`] builds, forks and stops ([`super::forking`]).
 
 pub mod policy;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use self::policy::{Bounds, Demand, Step, Wish, share, step};
+use super::console::Console;
+use super::fork::{Fork, Shape, Snapshot};
+use crate::config;
+
+/// So many forks of one template may fail in a row before it is built anew.
+const FAILURES: u32 = 3;
+/// How long a template that could not be built is not tried again: doubled each time.
+const RETRY: Duration = Duration::from_secs(10);
+/// The longest that it becomes.
+const LONGEST_RETRY: Duration = Duration::from_secs(600);
+/// What a paused fork takes for itself, as long as nobody measured one, in KiB: its state, page tables
+/// and the process.
+const FORK_KIB: u64 = 2048;
+
+/// A saved VM that was warmed.
+#[derive(Debug)]
+pub struct Template {
+    /// What forks are made of.
+    pub snapshot: Snapshot,
+    /// What its agent asks for, until an identity replaces it.
+    pub token: String,
+    /// What shells it fits.
+    pub shape: Shape,
+}
+
+/// A fork that waits.
+pub struct Paused {
+    /// Its worker and stream.
+    pub fork: Fork,
+    /// What its guest says once it runs.
+    pub console: Console,
+    /// What it was made of.
+    pub template: Arc<Template>,
+}
+
+/// What there is for an execution.
+pub enum Found {
+    /// A fork that waited.
+    Paused(Paused),
+    /// A template, and no fork of it that waits.
+    Ready(Arc<Template>),
+    /// Somebody builds it.
+    Building,
+    /// It could not be built, and it is too early to try again.
+    Failed(String),
+    /// Nobody has begun: the caller now does, and says how it went ([`Forks::built`]).
+    Begin,
+}
+
+enum State {
+    Building,
+    Ready(Arc<Template>),
+    Failed { message: String, until: Instant },
+}
+
+struct Entry {
+    state: State,
+    waiting: VecDeque<Paused>,
+    demand: Demand,
+    /// Builds in a row that failed.
+    failed_builds: u32,
+    /// Forks in a row that failed.
+    failed_forks: u32,
+}
+
+/// What to make and to stop, for the pool to be as it should.
+pub struct Plan {
+    /// A fork of each, in this order.
+    pub make: Vec<(String, Arc<Template>)>,
+    /// To be stopped.
+    pub stop: Vec<Paused>,
+}
+
+/// All templates of a server.
+pub struct Forks {
+    bounds: Bounds,
+    budget_kib: u64,
+    templates: usize,
+    started: Instant,
+    entries: Mutex<HashMap<String, Entry>>,
+    changed: watch::Sender<u64>,
+}
+
+impl Forks {
+    /// None yet.
+    pub fn new(config: &config::Pool) -> Self {
+        Forks {
+            bounds: Bounds {
+                floor: config.floor,
+                ceiling: config.ceiling,
+                window: Duration::from_secs(2),
+                idle: Duration::from_secs(config.idle_s),
+            },
+            budget_kib: config.memory_mib << 10,
+            templates: config.templates,
+            started: Instant::now(),
+            entries: Mutex::default(),
+            changed: watch::Sender::new(0),
+        }
+    }
+
+    /// Says when anything has changed: a template, or the demand for forks.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    fn entries(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn notify(&self) {
+        self.changed
+            .send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    /// What there is of a template. Counts as demand.
+    pub fn find(&self, id: &str) -> Found {
+        let now = Instant::now();
+        let mut entries = self.entries();
+        let found = match entries.get_mut(id) {
+            Some(entry) => entry.find(now, now - self.started, &self.bounds),
+            None => {
+                entries.insert(id.to_owned(), Entry::new());
+                Found::Begin
+            }
+        };
+        drop(entries);
+        self.notify();
+        found
+    }
+
+    /// How the build went that [`Found::Begin`] began. Gives what there is to stop: forks of templates
+    /// that there is no room for any more.
+    pub fn built(&self, id: &str, result: Result<Template, String>) -> Vec<Paused> {
+        let now = Instant::now();
+        let mut entries = self.entries();
+        let entry = entries.entry(id.to_owned()).or_insert_with(Entry::new);
+        match result {
+            Ok(template) => {
+                entry.state = State::Ready(Arc::new(template));
+                entry.failed_builds = 0;
+                entry.demand.touch(now - self.started, &self.bounds);
+            }
+            Err(message) => {
+                let wait = RETRY * 2_u32.saturating_pow(entry.failed_builds.min(16));
+                entry.failed_builds += 1;
+                entry.state = State::Failed {
+                    message,
+                    until: now + wait.min(LONGEST_RETRY),
+                };
+            }
+        }
+        let dropped = self.evict(&mut entries);
+        drop(entries);
+        self.notify();
+        dropped
+    }
+
+    /// Forgets the templates that were not used for the longest time, past the most that are kept.
+    fn evict(&self, entries: &mut HashMap<String, Entry>) -> Vec<Paused> {
+        let mut dropped = Vec::new();
+        let is_ready = |entry: &Entry| matches!(entry.state, State::Ready(_));
+        while entries.values().filter(|entry| is_ready(entry)).count() > self.templates {
+            let oldest = entries
+                .iter()
+                .filter(|(_, entry)| is_ready(entry))
+                .min_by_key(|(_, entry)| entry.demand.last_use())
+                .map(|(id, _)| id.clone());
+            let Some(entry) = oldest.and_then(|id| entries.remove(&id)) else {
+                break;
+            };
+            dropped.extend(entry.waiting);
+        }
+        dropped
+    }
+
+    /// A fork of the template did what it should.
+    pub fn worked(&self, id: &str) {
+        if let Some(entry) = self.entries().get_mut(id) {
+            entry.failed_forks = 0;
+        }
+    }
+
+    /// A fork of the template failed before it ran anything. After some in a row the template is
+    /// forgotten, so that the next execution builds it anew; gives whether it was, and its forks.
+    pub fn failed(&self, id: &str) -> Option<Vec<Paused>> {
+        let mut entries = self.entries();
+        let entry = entries.get_mut(id)?;
+        entry.failed_forks += 1;
+        if entry.failed_forks < FAILURES {
+            return None;
+        }
+        let entry = entries.remove(id)?;
+        drop(entries);
+        self.notify();
+        Some(entry.waiting.into())
+    }
+
+    /// Puts a new fork to those that wait; gives it back if its template has gone meanwhile.
+    pub fn put(&self, id: &str, paused: Paused) -> Option<Paused> {
+        let mut entries = self.entries();
+        match entries.get_mut(id) {
+            Some(entry) if entry.is(&paused.template) => {
+                entry.waiting.push_back(paused);
+                None
+            }
+            _ => Some(paused),
+        }
+    }
+
+    /// What the pool lacks, one fork of each template at most, and what it has too much.
+    pub fn plan(&self) -> Plan {
+        let now = self.started.elapsed();
+        let mut plan = Plan {
+            make: Vec::new(),
+            stop: Vec::new(),
+        };
+        let mut entries = self.entries();
+        let mut ready: Vec<(&String, &mut Entry)> = entries.iter_mut().collect();
+        let wishes: Vec<Wish> = ready
+            .iter()
+            .map(|(_, entry)| Wish {
+                target: match entry.state {
+                    State::Ready(_) => entry.demand.target(now, &self.bounds),
+                    _ => 0,
+                },
+                fork_kib: FORK_KIB,
+                last_use: entry.demand.last_use(),
+            })
+            .collect();
+        let given = share(&wishes, self.budget_kib);
+        for (((id, entry), given), wish) in ready.iter_mut().zip(given).zip(&wishes) {
+            match step(entry.waiting.len(), given, wish.target) {
+                Step::Keep => {}
+                Step::Make(_) => {
+                    if let State::Ready(template) = &entry.state {
+                        plan.make.push(((*id).clone(), Arc::clone(template)));
+                    }
+                }
+                Step::Drop(count) => {
+                    let keep = entry.waiting.len().saturating_sub(count);
+                    plan.stop.extend(entry.waiting.drain(keep..));
+                }
+            }
+        }
+        plan
+    }
+
+    /// Forgets everything; gives the forks to stop.
+    pub fn clear(&self) -> Vec<Paused> {
+        let mut entries = self.entries();
+        let all = entries.drain().flat_map(|(_, entry)| entry.waiting);
+        all.collect()
+    }
+
+    /// How many forks wait, over all templates.
+    pub fn waiting(&self) -> usize {
+        self.entries()
+            .values()
+            .map(|entry| entry.waiting.len())
+            .sum()
+    }
+}
+
+impl Entry {
+    fn new() -> Self {
+        Entry {
+            state: State::Building,
+            waiting: VecDeque::new(),
+            demand: Demand::default(),
+            failed_builds: 0,
+            failed_forks: 0,
+        }
+    }
+
+    fn is(&self, template: &Arc<Template>) -> bool {
+        matches!(&self.state, State::Ready(own) if Arc::ptr_eq(own, template))
+    }
+
+    fn find(&mut self, now: Instant, since: Duration, bounds: &Bounds) -> Found {
+        match &self.state {
+            State::Building => Found::Building,
+            State::Failed { message, until } if now < *until => Found::Failed(message.clone()),
+            State::Failed { .. } => {
+                self.state = State::Building;
+                Found::Begin
+            }
+            State::Ready(template) => {
+                self.demand.take(since, bounds);
+                // One whose worker was killed while it waited is left out; dropping it reaps it.
+                while let Some(paused) = self.waiting.pop_front() {
+                    if !paused.fork.is_dead() {
+                        return Found::Paused(paused);
+                    }
+                }
+                Found::Ready(Arc::clone(template))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,364 @@
+//! How a launcher builds templates, forks them, and keeps forks ready.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use cloude_protocol::api::{StartChoice, StartKind};
+use cloude_protocol::language::Language;
+use cloude_vmm::probe::{KvmKind, kvm_kind};
+use sha2::{Digest, Sha256};
+use tokio_util::sync::CancellationToken;
+
+use super::console::Console;
+use super::control::Worker;
+use super::fork::{self, Fork, Parts, Shape, Shell};
+use super::launcher::{VmLauncher, open_kvm};
+use super::machine::Vm;
+use super::pool::{Found, Paused, Template};
+use super::template::key::TemplateKey;
+use super::template::warm::warm_request;
+use super::{Death, MachineSpec, Started, orphans};
+use crate::agent;
+use crate::config::Transport;
+use crate::store::WorkerRecord;
+
+/// However quiet it is, the pool is looked at so often, to shrink.
+const LOOK: Duration = Duration::from_secs(5);
+/// What may pass between two forks that the pool makes: running work comes first.
+const REST: Duration = Duration::from_millis(5);
+
+/// What a template is built of.
+struct Wanted {
+    key: TemplateKey,
+    language: Arc<Language>,
+    image: PathBuf,
+}
+
+impl VmLauncher {
+    /// Whether executions like this one are forked at all. Those with a network are booted, and so are
+    /// all where agents are reached over it.
+    pub(super) fn forks_for(&self, spec: &MachineSpec) -> bool {
+        self.config.pool.enabled
+            && spec.start != Some(StartChoice::Cold)
+            && !spec.network
+            && self.config.agent.transport == Transport::Vsock
+    }
+
+    /// A fork of the spec's template; none if there is no template yet, which is then being built. Where
+    /// the spec insists on a fork, it waits for that.
+    pub(super) async fn fork(
+        &self,
+        spec: &MachineSpec,
+        cancel: &CancellationToken,
+    ) -> Result<Option<Started>, Death> {
+        let key = self.template_key(spec).await?;
+        let id = key.id();
+        let must = spec.start == Some(StartChoice::Fork);
+        let mut changes = self.forks.changes();
+        loop {
+            changes.mark_unchanged();
+            match self.forks.find(&id) {
+                Found::Paused(paused) => match self.resume(paused, &id, StartKind::Pool).await {
+                    Ok(started) => return Ok(Some(started)),
+                    Err(death) => self.fork_failed(&id, &death),
+                },
+                Found::Ready(template) => {
+                    let forked = async {
+                        let paused = self.pause_fork(&template).await?;
+                        self.resume(paused, &id, StartKind::Fork).await
+                    };
+                    return match forked.await {
+                        Ok(started) => Ok(Some(started)),
+                        Err(death) => {
+                            self.fork_failed(&id, &death);
+                            if must { Err(death) } else { Ok(None) }
+                        }
+                    };
+                }
+                Found::Begin => {
+                    self.build_in_background(Wanted {
+                        key: key.clone(),
+                        language: Arc::clone(&spec.language),
+                        image: spec.image.clone(),
+                    });
+                    if !must {
+                        return Ok(None);
+                    }
+                }
+                Found::Failed(message) if must => {
+                    return Err(Death::infrastructure(format!(
+                        "the template of `{}` could not be built: {message}",
+                        spec.language.name
+                    )));
+                }
+                Found::Failed(_) => return Ok(None),
+                Found::Building if !must => return Ok(None),
+                Found::Building => tokio::select! {
+                    () = cancel.cancelled() => return Err(Death::cancelled()),
+                    () = self.closing.cancelled() => return Err(Death::cancelled()),
+                    _ = changes.changed() => {}
+                },
+            }
+        }
+    }
+
+    /// Told, and counted against the template.
+    pub(super) fn fork_failed(&self, id: &str, death: &Death) {
+        tracing::warn!(template = id, reason = death.message, "a fork failed");
+        if let Some(forks) = self.forks.failed(id) {
+            tracing::error!(template = id, "its forks fail: the template is built anew");
+            self.stop_all(forks);
+        }
+    }
+
+    async fn template_key(&self, spec: &MachineSpec) -> Result<TemplateKey, Death> {
+        let kvm = self.kvm.get_or_init(|| async {
+            // It runs a guest, for some milliseconds.
+            let kind = tokio::task::spawn_blocking(kvm_kind).await;
+            match kind {
+                Ok(KvmKind::Hardware) => "hardware",
+                Ok(KvmKind::Pvm { .. }) => "pvm",
+                _ => "none",
+            }
+            .to_owned()
+        });
+        let kvm = kvm.await.clone();
+        let (digests, image) = (Arc::clone(&self.digests), spec.image.clone());
+        let (kernel, agent) = (self.vmlinux.clone(), self.config.agent.binary.clone());
+        let of_files = tokio::task::spawn_blocking(move || {
+            let of = |path: &PathBuf| {
+                let digest = digests.of(path);
+                digest.map_err(|error| {
+                    Death::infrastructure(format!("reading {}: {error}", path.display()))
+                })
+            };
+            Ok::<_, Death>((of(&kernel)?, of(&image)?, of(&agent)?))
+        });
+        let of_files = of_files
+            .await
+            .map_err(|error| Death::infrastructure(error.to_string()))?;
+        let (kernel, image, agent) = of_files?;
+        Ok(TemplateKey {
+            kernel,
+            image,
+            agent,
+            language: language_digest(&spec.language)?,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            kvm,
+            shape: Shape {
+                vcpus: spec.vcpus,
+                memory_mib: spec.memory_mib,
+                network: spec.network,
+            },
+        })
+    }
+
+    fn build_in_background(&self, wanted: Wanted) {
+        let Some(me) = self.me.upgrade() else { return };
+        self.tasks.spawn(async move {
+            let id = wanted.key.id();
+            let started = std::time::Instant::now();
+            let result = tokio::select! {
+                () = me.closing.cancelled() => Err(Death::cancelled()),
+                // One at a time: each takes a whole VM beside those that run.
+                result = async {
+                    let _turn = me.building.lock().await;
+                    me.build(&wanted).await
+                } => result,
+            };
+            let language = &wanted.language.name;
+            let ms = started.elapsed().as_millis() as u64;
+            match &result {
+                Ok(_) => tracing::info!(template = id, language, ms, "template built"),
+                Err(death) => {
+                    let reason = &death.message;
+                    tracing::warn!(template = id, language, ms, reason, "no template");
+                }
+            }
+            let result = result.map_err(|death| death.message);
+            me.stop_all(me.forks.built(&id, result));
+        });
+    }
+
+    async fn build(&self, wanted: &Wanted) -> Result<Template, Death> {
+        let mut vm = Vm {
+            worker: None,
+            attachment: None,
+            console: Console::default(),
+            store: self.store.clone(),
+        };
+        let result = self.build_in(&mut vm, wanted).await;
+        let result = result.map_err(|death| vm.explain(death));
+        Box::new(vm).end().await;
+        result
+    }
+
+    async fn build_in(&self, vm: &mut Vm, wanted: &Wanted) -> Result<Template, Death> {
+        let shape = wanted.key.shape;
+        let spec = MachineSpec {
+            id: format!("template-{}", wanted.language.name),
+            image: wanted.image.clone(),
+            language: Arc::clone(&wanted.language),
+            vcpus: shape.vcpus,
+            memory_mib: shape.memory_mib,
+            network: shape.network,
+            start: None,
+        };
+        vm.adopt(self.spawn_worker().await?);
+        let (stream, token) = self.boot_within_time(vm, &spec, true).await?;
+        let request = warm_request(&wanted.language, &self.config.limits);
+        let (_, held) = agent::warm(stream, &token, &request)
+            .await
+            .map_err(|error| Death::infrastructure(format!("warming it: {error}")))?;
+        let snapshot = fork::save(vm.worker()?, wanted.key.origin()).await?;
+        drop(held);
+        Ok(Template {
+            snapshot,
+            token,
+            shape,
+        })
+    }
+
+    /// Makes a fork that waits. A shell of its own, too: some milliseconds.
+    async fn pause_fork(&self, template: &Arc<Template>) -> Result<Paused, Death> {
+        let failed = |error: std::io::Error| Death::infrastructure(format!("a fork: {error}"));
+        let (console, console_end) =
+            Console::open("fork", self.config.vm.log_guest_console).map_err(failed)?;
+        let worker = self.spawn_worker().await?;
+        let pid = worker.pid();
+        if let Some(start_time) = orphans::start_time(pid) {
+            self.store
+                .worker_started(WorkerRecord { pid, start_time }, None);
+        }
+        let parts = Parts {
+            kvm: open_kvm()?,
+            tap: None,
+            console: console_end,
+        };
+        let forked: Result<Fork, Death> = async {
+            let shell = Shell::make(worker, template.shape, parts).await?;
+            shell.take(&template.snapshot).await
+        }
+        .await;
+        match forked {
+            Ok(fork) => Ok(Paused {
+                fork,
+                console,
+                template: Arc::clone(template),
+            }),
+            Err(death) => {
+                self.store.worker_ended(pid);
+                Err(death)
+            }
+        }
+    }
+
+    async fn resume(&self, paused: Paused, id: &str, start: StartKind) -> Result<Started, Death> {
+        let pid = paused.fork.pid();
+        let (worker, stream) = match paused.fork.resume().await {
+            Ok(running) => running,
+            Err(death) => {
+                self.store.worker_ended(pid);
+                return Err(death);
+            }
+        };
+        let vm = Vm {
+            worker: Some(worker),
+            attachment: None,
+            console: paused.console,
+            store: self.store.clone(),
+        };
+        Ok(Started {
+            stream,
+            token: paused.template.token.clone(),
+            ip: None,
+            start,
+            template: Some(id.to_owned()),
+            machine: Box::new(vm),
+        })
+    }
+
+    /// Stops forks off everybody's path.
+    fn stop_all(&self, forks: Vec<Paused>) {
+        if !forks.is_empty() {
+            let store = self.store.clone();
+            self.tasks.spawn(async move {
+                for paused in forks {
+                    let pid = paused.fork.pid();
+                    paused.fork.stop().await;
+                    store.worker_ended(pid);
+                }
+            });
+        }
+    }
+
+    /// Keeps the pool as its plan wants it, until the launcher goes.
+    pub(super) async fn keep_pool(me: Weak<VmLauncher>) {
+        let Some(mut changes) = me.upgrade().map(|launcher| launcher.forks.changes()) else {
+            return;
+        };
+        loop {
+            let Some(launcher) = me.upgrade() else { return };
+            changes.mark_unchanged();
+            let busy = launcher.tend_pool().await;
+            let closing = launcher.closing.clone();
+            drop(launcher);
+            let rest = if busy { REST } else { LOOK };
+            tokio::select! {
+                () = closing.cancelled() => return,
+                () = tokio::time::sleep(rest) => {}
+                _ = changes.changed(), if !busy => {}
+            }
+        }
+    }
+
+    /// One fork for each template that lacks some. Gives whether there may be more to do.
+    async fn tend_pool(&self) -> bool {
+        let plan = self.forks.plan();
+        self.stop_all(plan.stop);
+        let mut made = false;
+        for (id, template) in plan.make {
+            if self.closing.is_cancelled() {
+                return false;
+            }
+            match self.pause_fork(&template).await {
+                Ok(paused) => {
+                    made = true;
+                    self.stop_all(self.forks.put(&id, paused).into_iter().collect());
+                }
+                Err(death) => self.fork_failed(&id, &death),
+            }
+        }
+        made
+    }
+
+    /// Stops every fork and build, and waits until nothing of them is left.
+    pub(super) async fn close_pool(&self) {
+        self.closing.cancel();
+        self.stop_all(self.forks.clear());
+        self.tasks.close();
+        self.tasks.wait().await;
+        // What was made while it closed.
+        for paused in self.forks.clear() {
+            let pid = paused.fork.pid();
+            paused.fork.stop().await;
+            self.store.worker_ended(pid);
+        }
+    }
+
+    async fn spawn_worker(&self) -> Result<Worker, Death> {
+        let path = &self.config.vm.worker;
+        Worker::spawn(path).await.map_err(|error| {
+            Death::infrastructure(format!("starting `{}`: {error}", path.display()))
+        })
+    }
+}
+
+/// Of everything in a language file that a template is warmed with.
+fn language_digest(language: &Language) -> Result<String, Death> {
+    let text = serde_json::to_vec(language)
+        .map_err(|error| Death::infrastructure(format!("the language file: {error}")))?;
+    let digest = Sha256::digest(&text);
+    Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())
+}
