@@ -85,6 +85,7 @@ impl Launcher for FakeLauncher {
                 token: TOKEN.into(),
                 ip: None,
                 start,
+                template: None,
                 machine: Box::new(FakeMachine(world)),
             })
         }
