@@ -13,6 +13,7 @@
 #include <net/if.h>
 #include <net/route.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
@@ -525,14 +526,40 @@ static void obey(pid_t child, int master)
     }
 }
 
+/*
+ * A process on each processor says every second that its timers work: one whose timer interrupt is lost
+ * looks idle, and whatever sleeps on it sleeps for ever. Returns where they write their processor's number.
+ */
+static int start_heartbeats(void)
+{
+    int ends[2];
+    if (pipe2(ends, O_CLOEXEC) < 0)
+        die("heartbeats");
+    for (long cpu = 0; cpu < sysconf(_SC_NPROCESSORS_ONLN); cpu++) {
+        if (fork())
+            continue;
+        unsigned char number = cpu;
+        cpu_set_t only;
+        CPU_ZERO(&only);
+        CPU_SET(cpu, &only);
+        if (sched_setaffinity(0, sizeof only, &only) < 0)
+            die("heartbeat");
+        while (write(ends[1], &number, 1) == 1)
+            sleep(1);
+        _exit(0);
+    }
+    close(ends[1]);
+    return ends[0];
+}
+
 /* Waits for the command, reaping whatever else ends; returns its exit code as a shell would say it. */
-static int supervise(pid_t child, int master, int signals)
+static int supervise(pid_t child, int master, int signals, int heartbeats)
 {
     for (;;) {
-        struct pollfd fds[2] = {{signals, POLLIN, 0}, {control, POLLIN, 0}};
+        struct pollfd fds[3] = {{signals, POLLIN, 0}, {control, POLLIN, 0}, {heartbeats, POLLIN, 0}};
         struct signalfd_siginfo info;
         int status;
-        if (poll(fds, 2, -1) < 0 && errno != EINTR)
+        if (poll(fds, 3, -1) < 0 && errno != EINTR)
             die("poll");
         if (fds[0].revents && read(signals, &info, sizeof info) < 0)
             continue;
@@ -551,6 +578,9 @@ static int supervise(pid_t child, int master, int signals)
         }
         if (fds[1].revents & POLLIN)
             obey(child, master);
+        unsigned char cpu;
+        if ((fds[2].revents & POLLIN) && read(heartbeats, &cpu, 1) == 1)
+            tell('B', &cpu, 1);
     }
 }
 
@@ -587,10 +617,11 @@ int main(void)
     sigaddset(&drain, SIGUSR1);
     sigprocmask(SIG_BLOCK, &drain, NULL);
 
+    int heartbeats = start_heartbeats();
     int master;
     pid_t child = start_command(&start, &master);
     tell('R', "", 0);
-    uint32_t code = supervise(child, master, signals);
+    uint32_t code = supervise(child, master, signals, heartbeats);
     for (int i = STDOUT; i <= STDERR; i++) {
         if (pumps[i] > 0) {
             kill(pumps[i], SIGUSR1);

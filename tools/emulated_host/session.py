@@ -23,6 +23,9 @@ FAILED = 125
 FORWARDED_SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 # A terminal's Ctrl-C goes to the command as a byte; so many of them this quickly end everything.
 PANIC_PRESSES, PANIC_SECONDS = 5, 2.0
+# Each processor gives a sign of life every second. After so many without one it has stopped for good: on a
+# busy machine they come late, and never by minutes.
+PATIENCE_SECONDS = float(os.environ.get("CLOUDE_EMULATED_HOST_PATIENCE") or 180)
 
 
 def read_exactly(source: socket.socket, size: int) -> bytes | None:
@@ -57,6 +60,8 @@ class Session:
         self.events: queue.SimpleQueue = queue.SimpleQueue()
         self.saved_terminal = None
         self.interrupts = 0
+        # When each processor was last heard of.
+        self.beats: dict[int, float] = {}
         self.tell_lock = threading.Lock()
         # The terminal that the command gets is one; the descriptors outside that are terminals share it.
         self.terminals = [fd for fd in (0, 1, 2) if os.isatty(fd)] if os.isatty(0) else []
@@ -148,6 +153,8 @@ class Session:
                 self.events.put(("hello", None))
             elif kind == b"R":
                 self.events.put(("running", None))
+            elif kind == b"B" and data:
+                self.beats[data[0]] = time.monotonic()
             elif kind == b"X" and data:
                 self.events.put(("exit", struct.unpack("<I", data)[0]))
         self.events.put(("gone", None))
@@ -214,11 +221,25 @@ class Session:
 
     def next_event(self):
         """Signals are handled only between waits of the main thread: no wait is for ever."""
+        late = False
         while True:
             try:
                 return self.events.get(timeout=0.1)
             except queue.Empty:
-                continue
+                # Twice: this process may have been stopped itself, with what came meanwhile still unread.
+                silent = self.silent_processors()
+                if silent and late:
+                    self.give_terminal_back()
+                    raise HostError(
+                        f"the emulated host's processor {silent[0]} has stopped: no sign of life for "
+                        f"{PATIENCE_SECONDS:g} s; run the command again"
+                    )
+                late = bool(silent)
+
+    def silent_processors(self) -> list[int]:
+        """Those that were not heard of for too long."""
+        now = time.monotonic()
+        return [cpu for cpu, at in list(self.beats.items()) if now - at > PATIENCE_SECONDS]
 
     def run(self) -> int:
         """The whole life of the emulated host."""

@@ -179,7 +179,7 @@ fn the_booted_tree_is_what_umoci_unpacks_and_two_builds_are_the_same_bytes() {
         program.to_str().unwrap(),
         &[bundle.join("rootfs").to_str().unwrap()],
     ));
-    assert!(expected.len() > 20, "umoci unpacked only {expected:#?}");
+    assert!(expected.len() >= 20, "umoci unpacked only {expected:#?}");
 
     let image = folder.join("image-1.cpio");
     let output = guest::vmm(&binaries::kernel(), &[&image])
@@ -192,10 +192,11 @@ fn the_booted_tree_is_what_umoci_unpacks_and_two_builds_are_the_same_bytes() {
         "{}",
         cloude::describe(&output)
     );
-    let booted = entries(&String::from_utf8_lossy(&output.stdout));
+    let printed = String::from_utf8_lossy(&output.stdout);
+    let booted = entries(&printed);
 
     for (path, entry) in &expected {
-        assert_eq!(booted.get(path), Some(entry), "{path}");
+        assert_eq!(booted.get(path), Some(entry), "{path}: {printed}");
     }
     let more: Vec<&String> = booted
         .keys()
@@ -206,7 +207,7 @@ fn the_booted_tree_is_what_umoci_unpacks_and_two_builds_are_the_same_bytes() {
 }
 
 #[test]
-fn a_wrong_password_is_told_as_such() {
+fn a_missing_password_is_told_as_such() {
     let folder = tempfile::tempdir().unwrap();
     let layout = folder.path().join("layout");
     write_layout(
@@ -226,7 +227,7 @@ fn a_wrong_password_is_told_as_such() {
     assert!(!output.status.success(), "{}", cloude::describe(&output));
     let message = String::from_utf8_lossy(&output.stderr).to_lowercase();
     assert!(
-        message.contains("auth") || message.contains("401") || message.contains("credential"),
+        message.contains("without a password") && message.contains("docker login"),
         "{message}"
     );
 }

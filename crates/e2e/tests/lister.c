@@ -28,7 +28,8 @@ static void show(const char *root, const char *path)
 {
     char full[8192], target[4096] = "";
     struct stat st;
-    snprintf(full, sizeof full, "%s%s", root, path);
+    /* A guest's own root has no name of its own. */
+    snprintf(full, sizeof full, "%s%s", root, *root || *path ? path : "/");
     if (lstat(full, &st)) {
         printf("ENTRY %s unreadable\n", path);
         return;

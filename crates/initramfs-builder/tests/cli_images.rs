@@ -137,3 +137,20 @@ fn an_unknown_language_is_answered_with_those_there_are() {
     ]);
     assert!(said.contains("no language `cobol`"), "{said}");
 }
+
+#[test]
+fn a_reader_that_leaves_is_no_crash() {
+    let cache = tempfile::tempdir().unwrap();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_cloude-initramfs"))
+        .args(["ls", "--json"])
+        .env("CLOUDE_CACHE_DIR", cache.path())
+        .stdout(writer)
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .and_then(std::process::Child::wait_with_output)
+        .unwrap();
+    assert_eq!(output.status.code(), Some(141));
+    assert!(output.stderr.is_empty(), "{output:?}");
+}

@@ -1,13 +1,8 @@
-//! Guest memory: one sealed memfd, mapped once, in one or two regions around the MMIO gap.
+//! Guest memory: anonymous, in one or two regions around the MMIO gap.
 
-use std::fs::File;
-use std::io;
-use std::os::fd::AsFd;
-
-use rustix::fs::{MemfdFlags, SealFlags};
 use vm_memory::mmap::{MmapRegionBuilder, MmapRegionError};
 use vm_memory::{
-    FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryRegion, GuestRegionMmap, VolatileSlice,
+    GuestAddress, GuestMemoryBackend, GuestMemoryRegion, GuestRegionMmap, VolatileSlice,
 };
 
 use crate::arch::layout;
@@ -35,14 +30,6 @@ pub enum MemoryError {
         /// What the host has.
         host_mib: u64,
     },
-    /// The host refused the file behind the memory; its limits on memory or descriptors say why.
-    #[error("cannot make a memfd of {mib} MiB for the guest: {source}")]
-    Memfd {
-        /// What was asked for.
-        mib: u64,
-        /// The host's error.
-        source: io::Error,
-    },
     /// The host refused the mapping; its address space limits say why.
     #[error("cannot map {mib} MiB of guest memory: {source}")]
     Map {
@@ -53,7 +40,13 @@ pub enum MemoryError {
     },
 }
 
+/// The mapping's name in `/proc/PID/smaps`, where the host's kernel has CONFIG_ANON_VMA_NAME.
+const NAME: &std::ffi::CStr = c"guest-memory";
+
 /// Makes `mib` MiB of guest memory, all zero and not yet backed by pages.
+///
+/// The host is asked for huge pages, since each page that a guest touches first costs an exit: what a boot
+/// unpacks comes 2 MiB at a time.
 pub fn allocate(mib: u64) -> Result<GuestMemory, MemoryError> {
     if mib < MIN_MIB {
         return Err(MemoryError::TooSmall { mib });
@@ -62,44 +55,41 @@ pub fn allocate(mib: u64) -> Result<GuestMemory, MemoryError> {
     if mib > host_mib {
         return Err(MemoryError::TooLarge { mib, host_mib });
     }
-    let size = mib << 20;
-    let file = sealed_memfd(size).map_err(|error| MemoryError::Memfd {
-        mib,
-        source: error.into(),
-    })?;
-    map(&file, size).map_err(|source| MemoryError::Map { mib, source })
+    let memory = map(mib << 20).map_err(|source| MemoryError::Map { mib, source })?;
+    for region in memory.iter() {
+        advise(region);
+    }
+    Ok(memory)
 }
 
-/// A memfd whose size nobody can change any more: a mapping of it can never fault with SIGBUS.
-fn sealed_memfd(size: u64) -> Result<File, rustix::io::Errno> {
-    let fd = rustix::fs::memfd_create(
-        "guest-memory",
-        MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING,
-    )?;
-    rustix::fs::ftruncate(&fd, size)?;
-    rustix::fs::fcntl_add_seals(
-        fd.as_fd(),
-        SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL,
-    )?;
-    Ok(fd.into())
-}
-
-fn map(file: &File, size: u64) -> Result<GuestMemory, MmapRegionError> {
-    let file = std::sync::Arc::new(file.try_clone().map_err(MmapRegionError::Mmap)?);
+fn map(size: u64) -> Result<GuestMemory, MmapRegionError> {
     let mut regions = Vec::with_capacity(2);
-    let mut offset = 0;
     for (base, len) in layout::ram_ranges(size) {
         let mapping = MmapRegionBuilder::new(len as usize)
             .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
-            .with_mmap_flags(libc::MAP_SHARED | libc::MAP_NORESERVE)
-            .with_file_offset(FileOffset::from_arc(file.clone(), offset))
+            .with_mmap_flags(libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE)
             .build()?;
         let region = GuestRegionMmap::new(mapping, GuestAddress(base))
             .expect("a range of the layout ends below 2^64");
         regions.push(region);
-        offset += len;
     }
     Ok(GuestMemory::from_regions(regions).expect("the layout's ranges are sorted and apart"))
+}
+
+/// Both are hints: a kernel without huge pages or names goes on without.
+fn advise(region: &GuestRegionMmap) {
+    let (start, len) = (region.as_ptr(), region.size());
+    // SAFETY: the range is that of the region's mapping; neither call changes what is in it.
+    unsafe {
+        libc::madvise(start.cast(), len, libc::MADV_HUGEPAGE);
+        libc::prctl(
+            libc::PR_SET_VMA,
+            libc::PR_SET_VMA_ANON_NAME,
+            start,
+            len,
+            NAME.as_ptr(),
+        );
+    }
 }
 
 /// The size of the guest's memory in bytes.
@@ -177,23 +167,13 @@ mod tests {
     }
 
     #[test]
-    fn the_file_behind_the_memory_cannot_change_its_size() {
-        let memory = allocate(32).unwrap();
-        let file = memory.iter().next().unwrap().file_offset().unwrap().arc();
-        assert!(file.set_len(4096).is_err());
-        assert!(file.set_len(1 << 30).is_err());
-    }
-
-    #[test]
     fn populated_pages_are_resident() {
         let memory = allocate(32).unwrap();
         populate(&memory, GuestAddress(0x10_0010), 3 * 4096);
-        let file = memory.iter().next().unwrap().file_offset().unwrap().arc();
-        let stat = rustix::fs::fstat(file.as_fd()).unwrap();
-        assert!(
-            stat.st_blocks * 512 >= 4 * 4096,
-            "{} blocks",
-            stat.st_blocks
-        );
+        let start = memory.get_host_address(GuestAddress(0x10_0000)).unwrap();
+        let mut resident = [0u8; 4];
+        // SAFETY: the range is mapped, and the answer has a byte for each of its pages.
+        let failed = unsafe { libc::mincore(start.cast(), 4 * PAGE, resident.as_mut_ptr()) };
+        assert_eq!((failed, resident), (0, [1; 4]));
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cloude_initramfs_builder::boot_segment::{BootSegment, BootSegmentError};
-use cloude_protocol::agent::READY_PORT;
+use cloude_protocol::agent::{Cause, READY_PORT};
 use cloude_protocol::boot::BootConfig;
 use cloude_vmm::control::{BootSpec, Request, TapSpec, VsockSpec};
 use futures_util::FutureExt;
@@ -146,7 +146,28 @@ impl VmLauncher {
             .map_err(|error| Death::infrastructure(format!("no network: {error}")))
     }
 
+    /// A guest that dies by itself before its agent is ready has run nothing of the client's: another one
+    /// is started in its place, once.
     async fn start(&self, spec: MachineSpec, cancel: CancellationToken) -> Result<Started, Death> {
+        match self.start_once(&spec, &cancel).await {
+            Err(death) if death.cause == Cause::GuestPanic => {
+                let message = death.message;
+                tracing::warn!(
+                    id = spec.id,
+                    message,
+                    "a guest died booting; starting another"
+                );
+                self.start_once(&spec, &cancel).await
+            }
+            result => result,
+        }
+    }
+
+    async fn start_once(
+        &self,
+        spec: &MachineSpec,
+        cancel: &CancellationToken,
+    ) -> Result<Started, Death> {
         let attachment = self.attach(spec.network).await?;
         let worker = Worker::spawn(&self.config.vm.worker)
             .await
@@ -169,7 +190,7 @@ impl VmLauncher {
                 tokio::select! {
                     biased;
                     () = cancel.cancelled() => Err(Death::cancelled()),
-                    booted = tokio::time::timeout(timeout, self.boot(&mut vm, &spec)) => booted
+                    booted = tokio::time::timeout(timeout, self.boot(&mut vm, spec)) => booted
                         .unwrap_or_else(|_| Err(self.too_slow())),
                 }
             }

@@ -240,10 +240,10 @@ fn build_one(args: &BuildArgs, name: &str, request: &BuildRequest) -> Result<(),
 
 fn report(name: &str, built: &BuiltImage, seconds: f64) {
     if built.up_to_date {
-        return println!("{name}: up to date ({})", built.path.display());
+        return say!("{name}: up to date ({})", built.path.display());
     }
     let summary = &built.metadata.summary;
-    println!(
+    say!(
         "{name}: {}, {} entries, needs {} of memory, built in {seconds:.1} s from {} ({})",
         text::size(summary.archive_bytes),
         summary.entries,
@@ -253,7 +253,7 @@ fn report(name: &str, built: &BuiltImage, seconds: f64) {
     );
     let warnings = &summary.warnings;
     if warnings.capabilities_dropped > 0 {
-        println!(
+        say!(
             "{name}: {} file capabilities left out; programs that need one need root",
             warnings.capabilities_dropped
         );

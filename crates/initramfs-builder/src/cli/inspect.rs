@@ -56,24 +56,24 @@ pub fn run(args: &InspectArgs, paths: &Paths) -> Result<(), Failure> {
         return print_json(&image.metadata);
     }
     let metadata = &image.metadata;
-    println!("name      {}", image.name);
-    println!("path      {}", image.path.display());
-    println!("source    {} ({})", metadata.source, metadata.platform);
+    say!("name      {}", image.name);
+    say!("path      {}", image.path.display());
+    say!("source    {} ({})", metadata.source, metadata.platform);
     if let Some(digest) = &metadata.digest {
-        println!("digest    {digest}");
+        say!("digest    {digest}");
     }
-    println!("built     {}", super::manage::age_of(metadata.built_at));
-    println!("archive   {}", text::size(metadata.summary.archive_bytes));
-    println!(
+    say!("built     {}", super::manage::age_of(metadata.built_at));
+    say!("archive   {}", text::size(metadata.summary.archive_bytes));
+    say!(
         "unpacked  {} in {} entries",
         text::size(metadata.summary.unpacked_bytes),
         metadata.summary.entries
     );
-    println!(
+    say!(
         "memory    {} at least",
         text::size(metadata.required_memory)
     );
-    println!(
+    say!(
         "user      {}",
         if metadata.config.user.is_empty() {
             "root"
@@ -81,16 +81,17 @@ pub fn run(args: &InspectArgs, paths: &Paths) -> Result<(), Failure> {
             &metadata.config.user
         }
     );
-    println!("env       {}", metadata.config.env.join("\n          "));
-    println!(
+    say!("env       {}", metadata.config.env.join("\n          "));
+    say!(
         "command   {:?} {:?}",
-        metadata.config.entrypoint, metadata.config.cmd
+        metadata.config.entrypoint,
+        metadata.config.cmd
     );
     for layer in &metadata.layers {
-        println!("layer     {} {}", layer.digest, text::size(layer.size));
+        say!("layer     {} {}", layer.digest, text::size(layer.size));
     }
     for package in &metadata.packages {
-        println!("package   {package}");
+        say!("package   {package}");
     }
     Ok(())
 }
@@ -119,11 +120,11 @@ fn file(path: &Path, args: &InspectArgs) -> io::Result<()> {
             entries,
             file_bytes,
         };
-        println!("{}", serde_json::to_string_pretty(&summary)?);
+        say!("{}", serde_json::to_string_pretty(&summary)?);
     } else {
-        println!("path      {}", path.display());
-        println!("archive   {}", text::size(archive_bytes));
-        println!("files     {} in {entries} entries", text::size(file_bytes));
+        say!("path      {}", path.display());
+        say!("archive   {}", text::size(archive_bytes));
+        say!("files     {} in {entries} entries", text::size(file_bytes));
     }
     Ok(())
 }
@@ -175,7 +176,7 @@ fn write_entry(out: &mut impl Write, entry: &ListedEntry) -> io::Result<()> {
 }
 
 pub fn print_json<T: Serialize>(value: &T) -> Result<(), Failure> {
-    println!(
+    say!(
         "{}",
         serde_json::to_string_pretty(value).map_err(Failure::new)?
     );

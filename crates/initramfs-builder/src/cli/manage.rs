@@ -40,13 +40,16 @@ pub fn ls(args: &LsArgs, paths: &Paths) -> Result<(), Failure> {
         .max()
         .unwrap_or(0)
         .max(4);
-    println!(
+    say!(
         "{:width$}  {:>10}  {:>10}  {:>15}  SOURCE",
-        "NAME", "SIZE", "MEMORY", "BUILT"
+        "NAME",
+        "SIZE",
+        "MEMORY",
+        "BUILT"
     );
     for image in &images {
         let metadata = &image.metadata;
-        println!(
+        say!(
             "{:width$}  {:>10}  {:>10}  {:>15}  {}",
             image.name,
             text::size(metadata.summary.archive_bytes),
@@ -70,7 +73,7 @@ pub fn rm(args: &RmArgs, paths: &Paths) -> Result<(), Failure> {
     let store = paths.store();
     for name in &args.names {
         let freed = store.remove(name)?;
-        println!("{name}: removed, {} freed", text::size(freed));
+        say!("{name}: removed, {} freed", text::size(freed));
     }
     Ok(())
 }
@@ -104,14 +107,14 @@ pub fn prune(args: &PruneArgs, paths: &Paths) -> Result<(), Failure> {
         "deleted"
     };
     for file in &pruned {
-        println!(
+        say!(
             "{verb} {} ({})",
             file.path.display(),
             text::size(file.bytes)
         );
     }
     let verb = if args.dry_run { "would free" } else { "freed" };
-    println!(
+    say!(
         "{verb} {} in {} files",
         text::size(freed_bytes),
         pruned.len()

@@ -1,11 +1,17 @@
 //! The command line.
 
+/// A line of standard output.
+macro_rules! say {
+    ($($text:tt)*) => { $crate::cli::output::line(format_args!($($text)*)) };
+}
+
 mod args;
 mod build;
 mod inspect;
 mod jsonl;
 mod language;
 mod manage;
+mod output;
 mod paths;
 mod progress;
 mod text;

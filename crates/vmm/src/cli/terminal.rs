@@ -2,7 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
 
 use cloude_vmm::control::ExitReason;
@@ -84,6 +84,8 @@ pub fn start_input(serial: Arc<Mutex<Serial>>, exit: ExitSignal) -> io::Result<(
     // Blocking: the thread waits on it while the guest does not read.
     let room = EventFd::new(0)?;
     lock(&serial).notify_input_room(room.try_clone()?);
+    // The thread waits for a key long after the VM has ended, and would keep its console open.
+    let serial = Arc::downgrade(&serial);
     std::thread::Builder::new()
         .name("console-input".to_owned())
         .stack_size(STACK)
@@ -91,7 +93,7 @@ pub fn start_input(serial: Arc<Mutex<Serial>>, exit: ExitSignal) -> io::Result<(
     Ok(())
 }
 
-fn copy_in(serial: &Mutex<Serial>, exit: &ExitSignal, room: &EventFd) {
+fn copy_in(serial: &Weak<Mutex<Serial>>, exit: &ExitSignal, room: &EventFd) {
     let mut escape = Escape::default();
     let mut buffer = [0; 1024];
     let is_terminal = rustix::termios::isatty(io::stdin().as_fd());
@@ -106,7 +108,11 @@ fn copy_in(serial: &Mutex<Serial>, exit: &ExitSignal, room: &EventFd) {
         };
         let mut rest = &typed[..];
         while !rest.is_empty() {
-            let taken = lock(serial).input(rest);
+            let Some(serial) = serial.upgrade() else {
+                return;
+            };
+            let taken = lock(&serial).input(rest);
+            drop(serial);
             rest = &rest[taken..];
             if !rest.is_empty() && room.read().is_err() {
                 return;

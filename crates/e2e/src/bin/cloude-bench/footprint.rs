@@ -13,7 +13,7 @@ use crate::sample::Samples;
 const SETTLE: Duration = Duration::from_secs(3);
 const IDLE: Duration = Duration::from_secs(5);
 /// What `cloude-vmm` names the guest's memory.
-const GUEST_MEMORY: &str = "memfd:guest-memory";
+const GUEST_MEMORY: &str = "guest-memory";
 
 pub fn measure(report: &mut Report) {
     host::isolate();

@@ -29,6 +29,13 @@ enum Command {
     Vm(Part),
     /// What needs none: images from a registry on loopback
     Image(Part),
+    /// Write an image of so many files: what `image` does in a process of its own
+    #[command(hide = true)]
+    Layout {
+        folder: PathBuf,
+        name: String,
+        files: usize,
+    },
     /// Join the results of the parts, print the table; exits with 1 if a threshold is missed
     Report {
         /// The parts' files
@@ -80,6 +87,11 @@ fn main() -> std::process::ExitCode {
             image::measure(&mut report);
             report.write(&part.json);
         }
+        Command::Layout {
+            folder,
+            name,
+            files,
+        } => image::write(&folder, &name, files),
         Command::Report { parts, json } => return report::join(&parts, &json),
     }
     std::process::ExitCode::SUCCESS
