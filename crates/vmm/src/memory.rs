@@ -1,11 +1,19 @@
-//! Guest memory: anonymous, in one or two regions around the MMIO gap.
+//! Guest memory, in one or two regions around the MMIO gap: anonymous, or a memfd where it is to be saved.
 
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use rustix::fs::{MemfdFlags, SealFlags};
 use vm_memory::mmap::{MmapRegionBuilder, MmapRegionError};
 use vm_memory::{
-    GuestAddress, GuestMemoryBackend, GuestMemoryRegion, GuestRegionMmap, VolatileSlice,
+    FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryRegion, GuestRegionMmap, VolatileSlice,
 };
 
 use crate::arch::layout;
+use crate::snapshot::MemoryFileError;
 
 /// The memory of a guest, as devices and loaders see it.
 pub type GuestMemory = vm_memory::GuestMemoryMmap<()>;
@@ -30,6 +38,14 @@ pub enum MemoryError {
         /// What the host has.
         host_mib: u64,
     },
+    /// The host refused the file behind the memory; its limits on memory or descriptors say why.
+    #[error("cannot make a memfd of {mib} MiB for the guest: {source}")]
+    Memfd {
+        /// What was asked for.
+        mib: u64,
+        /// The host's error.
+        source: io::Error,
+    },
     /// The host refused the mapping; its address space limits say why.
     #[error("cannot map {mib} MiB of guest memory: {source}")]
     Map {
@@ -48,6 +64,95 @@ const NAME: &std::ffi::CStr = c"guest-memory";
 /// The host is asked for huge pages, since each page that a guest touches first costs an exit: what a boot
 /// unpacks comes 2 MiB at a time.
 pub fn allocate(mib: u64) -> Result<GuestMemory, MemoryError> {
+    check_size(mib)?;
+    let memory = regions(mib << 20, |builder, _| {
+        builder.with_mmap_flags(libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE)
+    })
+    .map_err(|source| MemoryError::Map { mib, source })?;
+    for region in memory.iter() {
+        advise(region);
+    }
+    Ok(memory)
+}
+
+/// As [`allocate`], and the memory can be frozen later ([`crate::snapshot::freeze`]).
+pub fn allocate_to_save(mib: u64) -> Result<GuestMemory, MemoryError> {
+    check_size(mib)?;
+    let size = mib << 20;
+    let file = memfd(size).map_err(|error| MemoryError::Memfd {
+        mib,
+        source: error.into(),
+    })?;
+    let file = Arc::new(file);
+    regions(size, |builder, offset| {
+        builder
+            .with_mmap_flags(libc::MAP_SHARED | libc::MAP_NORESERVE)
+            .with_file_offset(FileOffset::from_arc(file.clone(), offset))
+    })
+    .map_err(|source| MemoryError::Map { mib, source })
+}
+
+/// Reserves the address space of `mib` MiB of guest memory: nothing may touch it before
+/// [`map_private`] has put memory there.
+pub fn reserve(mib: u64) -> Result<GuestMemory, MemoryError> {
+    check_size(mib)?;
+    let map = |source| MemoryError::Map { mib, source };
+    let memory = regions(mib << 20, |builder, _| {
+        builder.with_mmap_flags(libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE)
+    })
+    .map_err(map)?;
+    for region in memory.iter() {
+        let (start, len) = (region.as_ptr(), region.size());
+        // SAFETY: the range is that of a region that was just mapped, and which nobody has used.
+        if unsafe { libc::mprotect(start.cast(), len, libc::PROT_NONE) } != 0 {
+            return Err(map(MmapRegionError::Mmap(io::Error::last_os_error())));
+        }
+    }
+    Ok(memory)
+}
+
+/// Puts a private, copy-on-write mapping of `file` in the place of each region's memory. The file has
+/// the size of the memory, and nobody may cut it while it is mapped. Gives the number of system calls.
+pub fn map_private(memory: &GuestMemory, file: &File) -> Result<u32, MemoryFileError> {
+    let (have, need) = (
+        file.metadata().map_err(MemoryFileError::Read)?.len(),
+        size(memory),
+    );
+    if have != need {
+        return Err(MemoryFileError::Size { have, need });
+    }
+    let mut offset = 0;
+    let mut calls = 1;
+    for region in memory.iter() {
+        // SAFETY: the range is exactly that of a mapping that the region owns and unmaps when it is
+        // dropped; whoever has a pointer into it finds memory of the same size there, readable and
+        // writable, before and after.
+        let mapped = unsafe {
+            libc::mmap(
+                region.as_ptr().cast(),
+                region.size(),
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_FIXED | libc::MAP_NORESERVE,
+                file.as_fd().as_raw_fd(),
+                offset,
+            )
+        };
+        if mapped == libc::MAP_FAILED {
+            return Err(MemoryFileError::Map(io::Error::last_os_error()));
+        }
+        offset += region.size() as libc::off_t;
+        calls += 1;
+    }
+    Ok(calls)
+}
+
+/// The file behind the memory, where there is one.
+pub fn file(memory: &GuestMemory) -> Option<File> {
+    let region = memory.iter().next()?;
+    region.file_offset()?.file().try_clone().ok()
+}
+
+fn check_size(mib: u64) -> Result<(), MemoryError> {
     if mib < MIN_MIB {
         return Err(MemoryError::TooSmall { mib });
     }
@@ -55,20 +160,41 @@ pub fn allocate(mib: u64) -> Result<GuestMemory, MemoryError> {
     if mib > host_mib {
         return Err(MemoryError::TooLarge { mib, host_mib });
     }
-    let memory = map(mib << 20).map_err(|source| MemoryError::Map { mib, source })?;
-    for region in memory.iter() {
-        advise(region);
-    }
-    Ok(memory)
+    Ok(())
 }
 
-fn map(size: u64) -> Result<GuestMemory, MmapRegionError> {
+/// A memfd whose size nobody can change any more: a mapping of it can never fault with SIGBUS.
+pub(crate) fn memfd(size: u64) -> Result<File, rustix::io::Errno> {
+    let fd = rustix::fs::memfd_create(
+        "guest-memory",
+        MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING,
+    )?;
+    rustix::fs::ftruncate(&fd, size)?;
+    let seals = SealFlags::SHRINK | SealFlags::GROW;
+    rustix::fs::fcntl_add_seals(fd.as_fd(), seals)?;
+    Ok(fd.into())
+}
+
+/// A memfd of these bytes that nobody can change any more.
+pub(crate) fn sealed(bytes: &[u8]) -> io::Result<File> {
+    let file = memfd(bytes.len() as u64)?;
+    file.write_all_at(bytes, 0)?;
+    rustix::fs::fcntl_add_seals(file.as_fd(), SealFlags::WRITE | SealFlags::SEAL)?;
+    Ok(file)
+}
+
+/// The regions of `size` bytes of memory, each mapped as `how` says for its offset in a file.
+fn regions(
+    size: u64,
+    how: impl Fn(MmapRegionBuilder, u64) -> MmapRegionBuilder,
+) -> Result<GuestMemory, MmapRegionError> {
     let mut regions = Vec::with_capacity(2);
+    let mut offset = 0;
     for (base, len) in layout::ram_ranges(size) {
-        let mapping = MmapRegionBuilder::new(len as usize)
-            .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
-            .with_mmap_flags(libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE)
-            .build()?;
+        let builder =
+            MmapRegionBuilder::new(len as usize).with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE);
+        let mapping = how(builder, offset).build()?;
+        offset += len;
         let region = GuestRegionMmap::new(mapping, GuestAddress(base))
             .expect("a range of the layout ends below 2^64");
         regions.push(region);

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::unix::thread::JoinHandleExt;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -32,7 +32,11 @@ pub struct Machine {
 }
 
 /// All vCPUs of a VM, each with its thread.
-pub struct Vcpus(Vec<Thread>);
+pub struct Vcpus {
+    threads: Vec<Thread>,
+    /// Whether they were last told to run.
+    running: AtomicBool,
+}
 
 struct Thread {
     vcpu: Arc<Vcpu>,
@@ -66,16 +70,34 @@ const STACK: usize = 256 << 10;
 impl Vcpus {
     /// Starts a thread for each vCPU; none enters the guest before [`Vcpus::resume`].
     pub fn spawn(vcpus: Vec<VcpuFd>, machine: &Machine) -> io::Result<Self> {
+        Self::spawn_threads(vcpus, machine, false)
+    }
+
+    /// As [`Vcpus::spawn`], of vCPUs that get their state later: each runs once, in vain, from where it
+    /// starts after power-on, so that its first run with a state finds done what KVM does in the first.
+    /// Returns when that is over.
+    pub fn spawn_warmed_up(vcpus: Vec<VcpuFd>, machine: &Machine) -> io::Result<Self> {
+        let vcpus = Self::spawn_threads(vcpus, machine, true)?;
+        for thread in &vcpus.threads {
+            thread.vcpu.wait_until_out();
+        }
+        Ok(vcpus)
+    }
+
+    fn spawn_threads(vcpus: Vec<VcpuFd>, machine: &Machine, warm_up: bool) -> io::Result<Self> {
         install_kick_handler()?;
-        let mut threads = Self(Vec::with_capacity(vcpus.len()));
+        let mut threads = Self {
+            threads: Vec::with_capacity(vcpus.len()),
+            running: AtomicBool::new(false),
+        };
         for (index, fd) in vcpus.into_iter().enumerate() {
-            let vcpu = Arc::new(Vcpu::new(fd));
+            let vcpu = Arc::new(Vcpu::new(fd, warm_up));
             let (thread_vcpu, machine) = (vcpu.clone(), machine.clone());
             let handle = std::thread::Builder::new()
                 .name(format!("vcpu{index}"))
                 .stack_size(STACK)
-                .spawn(move || thread_vcpu.work(&machine))?;
-            threads.0.push(Thread {
+                .spawn(move || thread_vcpu.work(&machine, warm_up))?;
+            threads.threads.push(Thread {
                 vcpu,
                 handle: Some(handle),
             });
@@ -85,28 +107,35 @@ impl Vcpus {
 
     /// Lets all enter the guest.
     pub fn resume(&self) {
-        for thread in &self.0 {
+        self.running.store(true, Ordering::SeqCst);
+        for thread in &self.threads {
             thread.vcpu.set_target(Target::Run);
         }
     }
 
     /// Takes all out of the guest, with nothing half done, and returns when they are.
     pub fn pause(&self) {
+        self.running.store(false, Ordering::SeqCst);
         self.set_target_and_kick(Target::Pause);
-        for thread in &self.0 {
+        for thread in &self.threads {
             thread.vcpu.wait_until_out();
         }
     }
 
+    /// Whether they were last told to run, not to pause.
+    pub fn is_running(&self) -> bool {
+        self.running.load(Ordering::SeqCst)
+    }
+
     /// CPU time that each thread has had.
     pub fn cpu_times(&self) -> Vec<Duration> {
-        self.0.iter().map(Thread::cpu_time).collect()
+        self.threads.iter().map(Thread::cpu_time).collect()
     }
 
     /// Whether nothing can wake the guest: every vCPU waits, halted with interrupts off or never
     /// started. To be asked while paused.
     pub fn all_dead(&self) -> bool {
-        self.0.iter().all(|thread| thread.vcpu.is_dead())
+        self.threads.iter().all(|thread| thread.vcpu.is_dead())
     }
 
     /// Calls `f` with each vCPU in order. To be used while paused: it waits for a vCPU that runs.
@@ -114,14 +143,14 @@ impl Vcpus {
         &self,
         mut f: impl FnMut(usize, &VcpuFd) -> Result<(), E>,
     ) -> Result<(), E> {
-        for (index, thread) in self.0.iter().enumerate() {
+        for (index, thread) in self.threads.iter().enumerate() {
             f(index, &lock(&thread.vcpu.fd))?;
         }
         Ok(())
     }
 
     fn set_target_and_kick(&self, target: Target) {
-        for thread in &self.0 {
+        for thread in &self.threads {
             thread.vcpu.set_target(target);
             thread.kick();
         }
@@ -132,7 +161,7 @@ impl Vcpus {
 impl Drop for Vcpus {
     fn drop(&mut self) {
         self.set_target_and_kick(Target::Stop);
-        for thread in &mut self.0 {
+        for thread in &mut self.threads {
             if let Some(handle) = thread.handle.take() {
                 // A panic of the thread was printed, and the VM ends anyway.
                 let _ = handle.join();
@@ -174,22 +203,25 @@ impl Thread {
 }
 
 impl Vcpu {
-    fn new(mut fd: VcpuFd) -> Self {
+    fn new(mut fd: VcpuFd, running: bool) -> Self {
         let immediate_exit = ImmediateExit(&raw mut fd.get_kvm_run().immediate_exit);
         Self {
             fd: Mutex::new(fd),
             immediate_exit,
             state: Mutex::new(State {
                 target: Target::Pause,
-                running: false,
+                running,
             }),
             changed: Condvar::new(),
         }
     }
 
     /// The thread's life.
-    fn work(&self, machine: &Machine) {
+    fn work(&self, machine: &Machine, warm_up: bool) {
         let _guard = EndOnPanic(self, &machine.exit);
+        if warm_up {
+            run::warm_up(&mut lock(&self.fd));
+        }
         while self.wait_for_run() {
             let mut fd = lock(&self.fd);
             if let run::Left::Ended(reason) = run::run(&mut fd, &self.immediate_exit, machine) {

@@ -5,14 +5,13 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use event_manager::MutEventSubscriber;
-use kvm_bindings::kvm_userspace_memory_region;
-use kvm_ioctls::{Cap, IoEventAddress, Kvm, VcpuFd, VmFd};
-use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
+use kvm_bindings::CpuId;
+use kvm_ioctls::{IoEventAddress, Kvm, VcpuFd, VmFd};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::arch::x86_64::boot::{self, BootError};
 use crate::arch::x86_64::kernel::Entry;
-use crate::arch::x86_64::{cpuid, layout, msrs, regs};
+use crate::arch::x86_64::{layout, regs};
 use crate::bus::{Bus, Overlap, SharedDevice};
 use crate::control::{ExitReason, ExitReport};
 use crate::devices::power::{self, KeyboardController, PowerControl, ResetControl};
@@ -22,15 +21,22 @@ use crate::devices::virtio::mmio::{QUEUE_NOTIFY, WINDOW_SIZE};
 use crate::devices::virtio::{MmioSlot, MmioTransport, VirtioDevice};
 use crate::exit::ExitSignal;
 use crate::memory::{self, GuestMemory};
+use crate::snapshot::{MsrPolicy, XsaveSize};
 use crate::vcpu::{Machine, Vcpus};
 
+mod build;
 mod error;
 mod event_loop;
 mod halt_watch;
+mod handle;
+mod shell;
 mod signal_watch;
 
 pub use error::VmError;
+pub use event_loop::EventLoop;
 pub(crate) use event_loop::{raw, watch_or_end};
+pub use handle::{Saved, VmHandle};
+pub use shell::Shell;
 pub use signal_watch::SignalWatch;
 
 /// The most vCPUs that a VM may have.
@@ -55,9 +61,11 @@ pub struct Shape {
 pub struct Vm {
     // The vCPUs go first: their threads use what follows.
     vcpus: Option<Arc<Vcpus>>,
-    vm: VmFd,
+    vm: Arc<VmFd>,
     idle_vcpus: Vec<VcpuFd>,
+    cpu: Arc<CpuModel>,
     shape: Shape,
+    kind: Kind,
     memory: GuestMemory,
     ports: Bus,
     mmio: Bus,
@@ -68,18 +76,68 @@ pub struct Vm {
     exit: ExitSignal,
 }
 
+/// What a VM's memory is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// To run, and no more.
+    Plain,
+    /// To run and to be saved.
+    Saveable,
+    /// Reserved address space: the memory comes from a template.
+    Reserved,
+}
+
+/// What the state of a vCPU depends on beyond the vCPU.
+struct CpuModel {
+    /// By vCPU.
+    cpuids: Vec<CpuId>,
+    msrs: MsrPolicy,
+    xsave_size: XsaveSize,
+}
+
 impl Vm {
     /// A machine of this shape with its fixed devices. Console output goes to `console`, if anywhere.
     pub fn new(kvm: &Kvm, shape: Shape, console: Option<OwnedFd>) -> Result<Self, VmError> {
+        Self::with_memory(kvm, shape, console, Kind::Plain)
+    }
+
+    /// As [`Vm::new`], and it can be saved ([`VmHandle::save`]).
+    pub fn saveable(kvm: &Kvm, shape: Shape, console: Option<OwnedFd>) -> Result<Self, VmError> {
+        Self::with_memory(kvm, shape, console, Kind::Saveable)
+    }
+
+    /// A machine without memory, to become a [`Shell`] once its devices are attached: in the same order
+    /// as those of the VMs that it is to take the state of.
+    pub fn reserved(kvm: &Kvm, shape: Shape, console: Option<OwnedFd>) -> Result<Self, VmError> {
+        Self::with_memory(kvm, shape, console, Kind::Reserved)
+    }
+
+    fn with_memory(
+        kvm: &Kvm,
+        shape: Shape,
+        console: Option<OwnedFd>,
+        kind: Kind,
+    ) -> Result<Self, VmError> {
         if shape.vcpus == 0 || shape.vcpus > MAX_VCPUS {
             return Err(VmError::Vcpus { vcpus: shape.vcpus });
         }
-        let memory = memory::allocate(shape.memory_mib)?;
-        let vm = create_vm(kvm)?;
-        map_memory(&vm, &memory)?;
+        let memory = match kind {
+            Kind::Plain => memory::allocate(shape.memory_mib)?,
+            Kind::Saveable => memory::allocate_to_save(shape.memory_mib)?,
+            Kind::Reserved => memory::reserve(shape.memory_mib)?,
+        };
+        let vm = build::create_vm(kvm)?;
+        build::map_memory(&vm, &memory)?;
         vm.create_irq_chip()
             .map_err(VmError::kvm("create interrupt controllers"))?;
-        let idle_vcpus = create_vcpus(kvm, &vm, shape.vcpus)?;
+        let (idle_vcpus, cpuids) = build::create_vcpus(kvm, &vm, shape.vcpus)?
+            .into_iter()
+            .unzip();
+        let cpu = CpuModel {
+            cpuids,
+            msrs: MsrPolicy::of(kvm)?,
+            xsave_size: XsaveSize::of(&vm),
+        };
 
         let exit = ExitSignal::new().map_err(VmError::host("make an eventfd"))?;
         let irq = EventFd::new(EFD_NONBLOCK).map_err(VmError::host("make an eventfd"))?;
@@ -89,9 +147,11 @@ impl Vm {
         let serial = Arc::new(Mutex::new(Serial::new(irq, sink)));
         let mut machine = Self {
             vcpus: None,
-            vm,
+            vm: Arc::new(vm),
             idle_vcpus,
+            cpu: Arc::new(cpu),
             shape,
+            kind,
             memory,
             ports: Bus::default(),
             mmio: Bus::default(),
@@ -179,6 +239,9 @@ impl Vm {
         initramfs: &[File],
         cmdline: &str,
     ) -> Result<(), VmError> {
+        if self.kind == Kind::Reserved {
+            return Err(VmError::Reserved);
+        }
         let nodes: Vec<u8> = self
             .devices
             .iter()
@@ -206,11 +269,20 @@ impl Vm {
 
     /// Starts the vCPUs.
     pub fn start(&mut self) -> Result<(), VmError> {
-        if self.vcpus.is_some() {
-            return Err(VmError::Started);
+        if self.kind == Kind::Reserved {
+            return Err(VmError::Reserved);
         }
         for device in &self.devices {
             lock(device).start();
+        }
+        self.spawn_vcpus()?.resume();
+        Ok(())
+    }
+
+    /// Starts the vCPUs' threads, which wait.
+    fn spawn_vcpus(&mut self) -> Result<Arc<Vcpus>, VmError> {
+        if self.vcpus.is_some() {
+            return Err(VmError::Started);
         }
         let machine = Machine {
             ports: Arc::new(self.ports.clone()),
@@ -218,30 +290,35 @@ impl Vm {
             memory: self.memory.clone(),
             exit: self.exit.clone(),
         };
-        let vcpus = Vcpus::spawn(std::mem::take(&mut self.idle_vcpus), &machine)
+        let spawn = match self.kind {
+            Kind::Reserved => Vcpus::spawn_warmed_up,
+            Kind::Plain | Kind::Saveable => Vcpus::spawn,
+        };
+        let vcpus = spawn(std::mem::take(&mut self.idle_vcpus), &machine)
             .map_err(VmError::host("start the vCPU threads"))?;
-        vcpus.resume();
-        self.vcpus = Some(Arc::new(vcpus));
-        Ok(())
+        let vcpus = Arc::new(vcpus);
+        self.vcpus = Some(vcpus.clone());
+        Ok(vcpus)
+    }
+
+    /// What to pause, resume and save the VM with while [`Vm::serve`] has it; `None` before it was
+    /// started. Its vCPU threads live as long as a handle does.
+    pub fn handle(&self) -> Option<VmHandle> {
+        let vcpus = self.vcpus.clone()?;
+        Some(VmHandle::new(self, vcpus))
     }
 
     /// Stops the vCPUs between two instructions, then the devices.
     pub fn pause(&mut self) {
-        if let Some(vcpus) = &self.vcpus {
-            vcpus.pause();
-        }
-        for device in &self.devices {
-            lock(device).pause();
+        if let Some(handle) = self.handle() {
+            handle.pause();
         }
     }
 
     /// Lets the devices and then the vCPUs go on.
     pub fn resume(&mut self) {
-        for device in &self.devices {
-            lock(device).resume();
-        }
-        if let Some(vcpus) = &self.vcpus {
-            vcpus.resume();
+        if let Some(handle) = self.handle() {
+            handle.resume();
         }
     }
 
@@ -262,9 +339,22 @@ impl Vm {
 
     /// Serves the devices and `subscribers` until the VM ends, stops the vCPUs, and says how it ended.
     pub fn serve(&mut self, subscribers: Vec<Subscriber>) -> Result<ExitReport, VmError> {
+        let event_loop = self.event_loop(subscribers)?;
+        self.serve_on(event_loop)
+    }
+
+    /// The event loop of the devices and `subscribers`, for [`Vm::serve_on`]: made ahead of the moment
+    /// when the vCPUs run.
+    pub fn event_loop(&mut self, subscribers: Vec<Subscriber>) -> Result<EventLoop, VmError> {
         let mut all = std::mem::take(&mut self.subscribers);
         all.extend(subscribers);
-        event_loop::serve(all, self.vcpus.clone(), &self.exit)?;
+        EventLoop::new(all, self.vcpus.clone(), self.exit.clone())
+    }
+
+    /// As [`Vm::serve`], on an event loop of this VM.
+    pub fn serve_on(&mut self, mut event_loop: EventLoop) -> Result<ExitReport, VmError> {
+        event_loop.run()?;
+        drop(event_loop);
         self.vcpus = None;
         let reason = self.exit.reason().unwrap_or(ExitReason::Stopped);
         let serial = self.serial.lock().unwrap_or_else(PoisonError::into_inner);
@@ -285,79 +375,4 @@ fn shared(device: impl crate::devices::BusDevice + 'static) -> SharedDevice {
 
 fn lock(device: &SharedDevice) -> MutexGuard<'_, dyn crate::devices::BusDevice + 'static> {
     device.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn create_vm(kvm: &Kvm) -> Result<VmFd, VmError> {
-    // KVM gives EINTR when a signal comes while it makes a VM.
-    let vm = loop {
-        match kvm.create_vm() {
-            Err(error) if error.errno() == libc::EINTR => {}
-            result => break result.map_err(VmError::kvm("create a VM"))?,
-        }
-    };
-    vm.set_identity_map_address(layout::KVM_IDENTITY_MAP)
-        .map_err(VmError::kvm("set the identity map"))?;
-    vm.set_tss_address(layout::KVM_TSS as usize)
-        .map_err(VmError::kvm("set the task segment"))?;
-    Ok(vm)
-}
-
-fn map_memory(vm: &VmFd, memory: &GuestMemory) -> Result<(), VmError> {
-    for (slot, region) in memory.iter().enumerate() {
-        let host = region
-            .get_host_address(vm_memory::MemoryRegionAddress(0))
-            .map_err(BootError::Memory)?;
-        let memslot = kvm_userspace_memory_region {
-            slot: slot as u32,
-            flags: 0,
-            guest_phys_addr: region.start_addr().0,
-            memory_size: region.len(),
-            userspace_addr: host as u64,
-        };
-        // SAFETY: the mapping is the guest's alone and outlives the VM: `Vm` drops its memory after
-        // its vCPUs, and KVM keeps no pointer past the last of its descriptors.
-        unsafe { vm.set_user_memory_region(memslot) }
-            .map_err(VmError::kvm("give the VM its memory"))?;
-    }
-    Ok(())
-}
-
-fn create_vcpus(kvm: &Kvm, vm: &VmFd, count: u8) -> Result<Vec<VcpuFd>, VmError> {
-    let supported = kvm
-        .get_supported_cpuid(kvm_bindings::KVM_MAX_CPUID_ENTRIES)
-        .map_err(VmError::kvm("say what CPUs it supports"))?;
-    let tsc_deadline = vm.check_extension(Cap::TscDeadlineTimer);
-    let boot_msrs = msrs::boot_msrs();
-    let mut vcpus = Vec::with_capacity(count.into());
-    for id in 0..count {
-        let vcpu = vm
-            .create_vcpu(id.into())
-            .map_err(VmError::kvm("create a vCPU"))?;
-        let spec = cpuid::CpuidSpec {
-            apic_id: id,
-            vcpus: count,
-            tsc_khz: vcpu.get_tsc_khz().ok(),
-            tsc_deadline,
-        };
-        vcpu.set_cpuid2(&cpuid::fit(&supported, spec))
-            .map_err(VmError::kvm("set CPUID"))?;
-        let set = vcpu
-            .set_msrs(&boot_msrs)
-            .map_err(VmError::kvm("set MSRs"))?;
-        if let Some(refused) = boot_msrs.as_slice().get(set) {
-            return Err(VmError::Msr {
-                index: refused.index,
-            });
-        }
-        vcpu.set_fpu(&regs::boot_fpu())
-            .map_err(VmError::kvm("set floating-point state"))?;
-        let mut lapic = vcpu
-            .get_lapic()
-            .map_err(VmError::kvm("give the local APIC"))?;
-        regs::set_local_interrupts(&mut lapic);
-        vcpu.set_lapic(&lapic)
-            .map_err(VmError::kvm("set the local APIC"))?;
-        vcpus.push(vcpu);
-    }
-    Ok(vcpus)
 }

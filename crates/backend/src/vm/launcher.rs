@@ -290,6 +290,7 @@ impl VmLauncher {
                 guest_cid: GUEST_CID,
                 ready_port: READY_PORT,
             }),
+            saveable: false,
         });
         vm.worker()?
             .send(&boot, &descriptors)

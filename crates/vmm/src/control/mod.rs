@@ -10,6 +10,7 @@ mod channel;
 mod report;
 mod spawn;
 
+pub use crate::snapshot::Origin;
 pub use channel::{Channel, ChannelError, MAX_DESCRIPTORS, MAX_MESSAGE};
 pub use spawn::spawn;
 
@@ -38,6 +39,62 @@ pub enum Request {
         /// The bytes.
         bytes: Vec<u8>,
     },
+    /// Pause a VM that was booted as `saveable`, and save it: [`Event::Saved`]. It stays paused.
+    ///
+    /// A vsock connection that is open becomes part of the snapshot; there may be one at most, and all
+    /// that either side sent on it has to have arrived. A VM that cannot be saved is the end of the
+    /// worker ([`Event::Failed`]).
+    Save {
+        /// What the VM was booted of.
+        origin: Origin,
+    },
+    /// Make a VM without a guest, for [`Request::Restore`]; the first message, instead of
+    /// [`Request::Boot`]. The answer is [`Event::ShellReady`]. Descriptors: /dev/kvm, then the TAP if
+    /// `tap`, then the console's write end if `console`.
+    Shell(ShellSpec),
+    /// Give a shell the state of a saved VM; once. The answer is [`Event::Restored`], or
+    /// [`Event::Failed`], after which the worker ends: a shell that took half a state is of no use.
+    /// Descriptors: the memory, the record, and, if a vsock connection was open when the VM was saved,
+    /// a connected stream socket that becomes the host's end of it.
+    ///
+    /// The memory's size is checked and its content is not (`cloude_vmm::snapshot::Template`): whoever
+    /// found it on a disk has checked it once.
+    Restore {
+        /// What the snapshot is expected to be of.
+        origin: Origin,
+    },
+    /// Let the vCPUs of a restored VM, or of one that was saved, run. The answer is [`Event::Started`].
+    Resume,
+}
+
+/// What to make a shell of. All of it has to be as in the [`BootSpec`] of the VMs whose state it is to
+/// take, but for the MAC address and the console.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+pub struct ShellSpec {
+    /// 1 to 8.
+    pub vcpus: u8,
+    /// Guest memory in MiB.
+    pub memory_mib: u64,
+    /// A TAP follows. The MAC address is the restored VM's own, whatever that of the saved VM was: its
+    /// driver goes on with the old one until the guest is told.
+    pub tap: Option<TapSpec>,
+    /// A descriptor that takes the console's bytes follows, as for [`BootSpec::console`].
+    pub console: bool,
+    /// The guest's vsock.
+    pub vsock: Option<VsockSpec>,
+}
+
+/// What a restore cost, measured in the worker from the request to the answer.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
+pub struct RestoreCosts {
+    /// Requests to KVM.
+    pub ioctls: u64,
+    /// Other system calls that map the memory.
+    pub syscalls: u64,
+    /// Page faults that no disk was read for.
+    pub minor_faults: u64,
+    /// Microseconds.
+    pub elapsed_us: u64,
 }
 
 /// What to boot.
@@ -60,6 +117,9 @@ pub struct BootSpec {
     /// The guest's vsock: its own context id, 3 or more, and the host port whose connection attempt
     /// means that the guest is ready. Every other connection that the guest tries is refused.
     pub vsock: Option<VsockSpec>,
+    /// The VM can be saved ([`Request::Save`]).
+    #[serde(default)]
+    pub saveable: bool,
 }
 
 /// A network interface.
@@ -100,9 +160,19 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+    /// The VM is paused and saved. Descriptors: its memory, a memfd that nobody can write to any more,
+    /// and its record, such a memfd too.
+    Saved,
+    /// A [`Request::Shell`] is done: the shell waits for a state.
+    ShellReady,
+    /// A [`Request::Restore`] is done: the VM is paused.
+    Restored {
+        /// What it cost.
+        costs: RestoreCosts,
+    },
     /// The VM ended; the last message, after which the worker exits.
     Exited(ExitReport),
-    /// The VM could not be made; the last message.
+    /// The VM could not be made, saved or restored; the last message.
     Failed {
         /// What was wrong and what to do.
         message: String,

@@ -50,6 +50,18 @@ pub trait BusDevice: Device {
     fn write(&mut self, offset: u64, data: &[u8]);
 }
 
+/// Takes the state of a device that keeps none: anything in it is another device's.
+pub(crate) fn expect_no_state(
+    device: &'static str,
+    state: &serde_json::Value,
+) -> Result<(), StateError> {
+    if state.is_null() {
+        return Ok(());
+    }
+    let what = "it keeps no state, and the record has some".to_owned();
+    Err(StateError::Invalid { device, what })
+}
+
 /// A device state that cannot be taken or given.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {

@@ -5,6 +5,7 @@ use std::io;
 use crate::arch::x86_64::boot::BootError;
 use crate::bus::Overlap;
 use crate::memory::MemoryError;
+use crate::snapshot::SnapshotError;
 
 /// A VM that cannot be made or run.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +54,12 @@ pub enum VmError {
     /// Two devices want the same addresses.
     #[error(transparent)]
     Overlap(#[from] Overlap),
+    /// The VM has address space and no memory: make a [`super::Shell`] of it, and give that a template.
+    #[error("the VM has no memory before it takes a template")]
+    Reserved,
+    /// KVM does not tell the state that a snapshot is made of.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
     /// A VM is loaded and started once.
     #[error("the VM was started already")]
     Started,

@@ -13,26 +13,40 @@ use crate::vcpu::Vcpus;
 /// How many ready descriptors one turn of the loop takes. A VM has some twenty at most.
 const READY_CAPACITY: usize = 32;
 
-/// Serves `subscribers` until `exit` is raised.
-pub(super) fn serve(
-    subscribers: Vec<Subscriber>,
-    vcpus: Option<Arc<Vcpus>>,
-    exit: &ExitSignal,
-) -> Result<(), VmError> {
-    let mut manager = EventManager::<Subscriber>::new_with_capacity(READY_CAPACITY)
-        .map_err(VmError::EventLoop)?;
-    manager.add_subscriber(Arc::new(Mutex::new(WakeOnExit(exit.clone()))));
-    if let Some(vcpus) = vcpus {
-        let watch = HaltWatch::new(vcpus, exit.clone()).map_err(VmError::host("make a timer"))?;
-        manager.add_subscriber(Arc::new(Mutex::new(watch)));
+/// What waits for the descriptors of a VM's devices and of its owner.
+pub struct EventLoop {
+    manager: EventManager<Subscriber>,
+    exit: ExitSignal,
+}
+
+impl EventLoop {
+    /// Of `subscribers`, and a watch that notices that all `vcpus` halted for good.
+    pub(super) fn new(
+        subscribers: Vec<Subscriber>,
+        vcpus: Option<Arc<Vcpus>>,
+        exit: ExitSignal,
+    ) -> Result<Self, VmError> {
+        let mut manager = EventManager::<Subscriber>::new_with_capacity(READY_CAPACITY)
+            .map_err(VmError::EventLoop)?;
+        manager.add_subscriber(Arc::new(Mutex::new(WakeOnExit(exit.clone()))));
+        if let Some(vcpus) = vcpus {
+            let watch =
+                HaltWatch::new(vcpus, exit.clone()).map_err(VmError::host("make a timer"))?;
+            manager.add_subscriber(Arc::new(Mutex::new(watch)));
+        }
+        for subscriber in subscribers {
+            manager.add_subscriber(subscriber);
+        }
+        Ok(Self { manager, exit })
     }
-    for subscriber in subscribers {
-        manager.add_subscriber(subscriber);
+
+    /// Serves until the VM ends.
+    pub(super) fn run(&mut self) -> Result<(), VmError> {
+        while !self.exit.is_raised() {
+            self.manager.run().map_err(VmError::EventLoop)?;
+        }
+        Ok(())
     }
-    while !exit.is_raised() {
-        manager.run().map_err(VmError::EventLoop)?;
-    }
-    Ok(())
 }
 
 /// Wakes the loop, whose condition then ends it.

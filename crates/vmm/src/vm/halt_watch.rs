@@ -68,6 +68,11 @@ impl HaltWatch {
     }
 
     fn look(&mut self) {
+        if !self.vcpus.is_running() {
+            // Paused by its owner, who knows; a look would end with the vCPUs running.
+            self.period = (self.period * 2).min(LONGEST);
+            return;
+        }
         let now = self.vcpus.cpu_times();
         let ran = self.ran_since(&now);
         self.seen = now;

@@ -1,21 +1,76 @@
 //! What the worker does with the vsock device: passes connects on, and its answers back.
 
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 use super::WorkerError;
-use crate::control::{Channel, ChannelError, Event, VsockSpec};
-use crate::devices::virtio::vsock::{Vsock, VsockConfig, VsockEvent, VsockHandle};
-use crate::vm::Vm;
+use crate::control::{Channel, Event, VsockSpec};
+use crate::devices::virtio::MmioTransport;
+use crate::devices::virtio::vsock::{ConnectionInfo, Vsock, VsockConfig, VsockEvent, VsockHandle};
+use crate::vm::{Attached, Vm};
 
 /// The device, as the control socket's side sees it.
-pub(super) struct VsockLink(VsockHandle);
+#[derive(Clone)]
+pub(super) struct VsockLink {
+    handle: VsockHandle,
+    device: Attached<Vsock>,
+}
 
 impl VsockLink {
     /// The answer comes through the channel.
-    pub fn connect(&self, id: u64, port: u32, stream: OwnedFd) -> Result<(), ChannelError> {
-        self.0.connect(id, port, stream);
-        Ok(())
+    pub fn connect(&self, id: u64, port: u32, stream: OwnedFd) {
+        self.handle.connect(id, port, stream);
+    }
+
+    fn device(&self) -> MutexGuard<'_, MmioTransport<Vsock>> {
+        self.device.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn open_connections(&self) -> Vec<ConnectionInfo> {
+        let mut connections = self.device().device().connections();
+        connections.retain(|connection| connection.open);
+        connections
+    }
+}
+
+/// Whether what there is of connections can be part of a snapshot: one at most, and nothing under way.
+pub(super) fn check_before_save(vsock: Option<&VsockLink>) -> Result<(), WorkerError> {
+    let Some(vsock) = vsock else {
+        return Ok(());
+    };
+    if let Some(why) = vsock.device().device().under_way() {
+        return Err(WorkerError::Connection(why.to_owned()));
+    }
+    match vsock.open_connections().len() {
+        0 | 1 => Ok(()),
+        count => Err(WorkerError::Connection(format!(
+            "{count} are open, and a snapshot has one at most"
+        ))),
+    }
+}
+
+/// Gives the connection of a restored VM its stream.
+pub(super) fn attach_saved(
+    vsock: Option<&VsockLink>,
+    stream: Option<OwnedFd>,
+) -> Result<(), WorkerError> {
+    let open = vsock.map_or_else(Vec::new, VsockLink::open_connections);
+    match (vsock, open.as_slice(), stream) {
+        (_, [], None) => Ok(()),
+        (Some(vsock), [connection], Some(stream)) => {
+            let port = connection.local_port;
+            let attached = vsock.device().device_mut().attach(port, stream);
+            attached.map_err(|error| WorkerError::Connection(error.to_string()))
+        }
+        (_, open, stream) => Err(WorkerError::Connection(format!(
+            "the snapshot has {} open, and {} came with the request",
+            open.len(),
+            if stream.is_some() {
+                "a stream"
+            } else {
+                "no stream"
+            },
+        ))),
     }
 }
 
@@ -41,6 +96,6 @@ pub(super) fn attach_vsock(
     };
     let device = Vsock::new(config, tell).map_err(WorkerError::Vsock)?;
     let handle = device.handle();
-    vm.attach_virtio(device)?;
-    Ok(VsockLink(handle))
+    let device = vm.attach_virtio(device)?;
+    Ok(VsockLink { handle, device })
 }

@@ -8,7 +8,10 @@ use std::path::Path;
 use std::process::Child;
 use std::thread::JoinHandle;
 
-use cloude_vmm::control::{self, BootSpec, Channel, Event, ExitReport, Request};
+use cloude_vmm::control::{self, BootSpec, Channel, Event, ExitReport, Origin, Request};
+
+pub mod linux;
+pub mod prover;
 
 /// Where a guest's code is loaded and entered.
 pub const ENTRY: u32 = 0x10_0000;
@@ -140,7 +143,13 @@ pub fn spec() -> BootSpec {
         tap: None,
         console: true,
         vsock: None,
+        saveable: false,
     }
+}
+
+pub fn kvm() -> File {
+    let mut options = File::options();
+    options.read(true).write(true).open("/dev/kvm").unwrap()
 }
 
 /// A worker process and the host's end of its socket.
@@ -158,11 +167,7 @@ impl Worker {
 
     /// Asks it to boot, with the descriptors of `files` after /dev/kvm and `console` after them.
     pub fn boot(&self, spec: &BootSpec, files: &[&File], console: Option<OwnedFd>) {
-        let kvm = File::options()
-            .read(true)
-            .write(true)
-            .open("/dev/kvm")
-            .unwrap();
+        let kvm = kvm();
         let mut descriptors = vec![kvm.as_fd()];
         descriptors.extend(files.iter().map(|file| file.as_fd()));
         descriptors.extend(console.as_ref().map(|fd| fd.as_fd()));
@@ -173,6 +178,20 @@ impl Worker {
 
     pub fn event(&self) -> Event {
         self.channel.recv().unwrap().0
+    }
+
+    /// The next event has to be this one.
+    pub fn expect(&self, event: &Event) {
+        assert_eq!(&self.event(), event);
+    }
+
+    /// Saves the VM: its memory and its record.
+    pub fn save(&self, origin: Origin) -> (File, File) {
+        self.channel.send(&Request::Save { origin }, &[]).unwrap();
+        let (event, descriptors) = self.channel.recv::<Event>().unwrap();
+        assert_eq!(event, Event::Saved);
+        let mut files = descriptors.into_iter().map(File::from);
+        (files.next().unwrap(), files.next().unwrap())
     }
 
     /// The report, once the worker is gone too.

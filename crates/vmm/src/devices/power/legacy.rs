@@ -3,7 +3,7 @@
 use vm_superio::{I8042Device, Trigger};
 
 use crate::control::ExitReason;
-use crate::devices::{BusDevice, Device, StateError};
+use crate::devices::{BusDevice, Device, StateError, expect_no_state};
 use crate::exit::ExitSignal;
 
 struct Reset(ExitSignal);
@@ -89,8 +89,8 @@ macro_rules! stateless {
                 Ok(serde_json::Value::Null)
             }
 
-            fn restore(&mut self, _: &serde_json::Value) -> Result<(), StateError> {
-                Ok(())
+            fn restore(&mut self, state: &serde_json::Value) -> Result<(), StateError> {
+                expect_no_state($name, state)
             }
 
             /// Kernels know the port.
@@ -117,6 +117,15 @@ mod tests {
         assert_eq!(exit.reason(), None);
         device.write(4, &[0xfe]);
         assert_eq!(exit.reason(), Some(ExitReason::Reset));
+    }
+
+    #[test]
+    fn a_state_where_there_is_none_is_refused() {
+        let mut device = ResetControl::new(ExitSignal::new().unwrap());
+        let state = device.save().unwrap();
+        assert!(device.restore(&state).is_ok());
+        let error = device.restore(&serde_json::json!(1)).unwrap_err();
+        assert!(matches!(error, StateError::Invalid { .. }));
     }
 
     #[test]

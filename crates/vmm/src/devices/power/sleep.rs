@@ -1,7 +1,7 @@
 //! The sleep and reset registers of hardware-reduced ACPI (ACPI 6.5, section 4.8.3.7).
 
 use crate::control::ExitReason;
-use crate::devices::{BusDevice, Device, StateError};
+use crate::devices::{BusDevice, Device, StateError, expect_no_state};
 use crate::exit::ExitSignal;
 
 /// The sleep control register.
@@ -43,8 +43,8 @@ impl Device for PowerControl {
         Ok(serde_json::Value::Null)
     }
 
-    fn restore(&mut self, _: &serde_json::Value) -> Result<(), StateError> {
-        Ok(())
+    fn restore(&mut self, state: &serde_json::Value) -> Result<(), StateError> {
+        expect_no_state(self.name(), state)
     }
 
     /// The FADT names the registers.

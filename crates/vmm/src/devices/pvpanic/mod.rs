@@ -4,7 +4,7 @@ use acpi_tables::{Aml, aml};
 
 use crate::arch::layout;
 use crate::control::ExitReason;
-use crate::devices::{BusDevice, Device, StateError};
+use crate::devices::{BusDevice, Device, StateError, expect_no_state};
 use crate::exit::ExitSignal;
 
 /// `PVPANIC_PANICKED`: the kernel panicked.
@@ -36,8 +36,8 @@ impl Device for PvPanic {
         Ok(serde_json::Value::Null)
     }
 
-    fn restore(&mut self, _: &serde_json::Value) -> Result<(), StateError> {
-        Ok(())
+    fn restore(&mut self, state: &serde_json::Value) -> Result<(), StateError> {
+        expect_no_state(self.name(), state)
     }
 
     fn acpi_node(&self) -> Vec<u8> {

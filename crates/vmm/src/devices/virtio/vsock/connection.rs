@@ -238,6 +238,15 @@ impl Connection {
         self.flush();
     }
 
+    /// Whether the stream has bytes for the guest.
+    pub fn stream_has_bytes(&self) -> bool {
+        let Some(stream) = &self.stream else {
+            return false;
+        };
+        // One that does not say so is broken, and has none.
+        rustix::io::ioctl_fionread(stream).is_ok_and(|count| count > 0)
+    }
+
     fn shut(&self, how: libc::c_int) {
         if let Some(stream) = &self.stream {
             // SAFETY: shutdown takes integers alone; a stream that is no longer connected answers

@@ -49,6 +49,8 @@ pub struct ConnectionInfo {
     pub guest_port: u32,
     /// Whether it has a stream.
     pub attached: bool,
+    /// Whether either side may still send: not waiting for the guest to agree to its end.
+    pub open: bool,
 }
 
 /// A stream that cannot be attached.
@@ -147,8 +149,29 @@ impl Vsock {
             local_port: c.local_port,
             guest_port: c.guest_port,
             attached: c.stream.is_some(),
+            open: c.phase == Phase::Established,
         };
         self.connections.values().map(info).collect()
+    }
+
+    /// Why a save now would lose bytes, or a connect, if it would: what streams hold is not part of the
+    /// state. To be asked while paused.
+    pub fn under_way(&self) -> Option<&'static str> {
+        let asked = self.shared.has_requests() || !self.waiting.is_empty();
+        if asked || self.has(|c| c.phase == Phase::Connecting) {
+            return Some("a connect is under way");
+        }
+        if !self.draining.is_empty() || self.has(|c| !c.buffer.is_empty()) {
+            return Some("the guest has sent what the host has not taken");
+        }
+        if self.has(Connection::stream_has_bytes) {
+            return Some("the host has sent what the guest has not taken");
+        }
+        None
+    }
+
+    fn has(&self, what: impl Fn(&Connection) -> bool) -> bool {
+        self.connections.values().any(what)
     }
 
     /// Gives a restored connection its stream, a connected stream socket. What the guest sent in the
@@ -242,6 +265,12 @@ impl VirtioDevice for Vsock {
         _events: EventSet,
     ) -> Result<(), RingError> {
         self.work(rings)
+    }
+
+    fn pause(&mut self, rings: &mut Rings) {
+        // What the guest has sent goes to its streams, which a restored device does not have. An error is
+        // met again, and told, when the device goes on.
+        let _ = self.work(Some(rings));
     }
 
     fn reset(&mut self) {

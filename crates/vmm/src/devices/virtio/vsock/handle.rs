@@ -47,6 +47,12 @@ impl Shared {
         std::mem::take(&mut *self.requests.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Whether a connect was asked for that the device has not taken up.
+    pub fn has_requests(&self) -> bool {
+        let requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        !requests.is_empty()
+    }
+
     fn push(&self, request: ConnectRequest) {
         let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
         requests.push_back(request);

@@ -41,6 +41,10 @@ pub struct ConnectionState {
     pub closing: bool,
     /// `fwd_cnt`.
     pub forwarded: u32,
+    /// The `fwd_cnt` that the guest was told.
+    pub forwarded_told: u32,
+    /// Whether the guest is to be told without anything to send.
+    pub wants_credit_update: bool,
     /// `tx_cnt`.
     pub sent: u32,
     /// The guest's `buf_alloc`.
@@ -72,6 +76,8 @@ impl ConnectionState {
             guest_port: connection.guest_port,
             closing: connection.phase == Phase::Closing,
             forwarded: connection.forwarded.0,
+            forwarded_told: connection.forwarded_told.0,
+            wants_credit_update: connection.wants_credit_update,
             sent: connection.sent.0,
             peer_buf_alloc: connection.peer_buf_alloc,
             peer_forwarded: connection.peer_forwarded.0,
@@ -108,8 +114,8 @@ impl ConnectionState {
         connection.host_shutdown = self.host_shutdown;
         connection.told_shutdown = self.told_shutdown;
         connection.buffer = buffer.into();
-        // What the guest was told of our credit is not kept: it is told anew.
-        connection.wants_credit_update = !self.closing;
+        connection.forwarded_told = Wrapping(self.forwarded_told);
+        connection.wants_credit_update = self.wants_credit_update;
         Ok(connection)
     }
 }

@@ -153,11 +153,17 @@ fn a_moved_device_has_its_buffers_and_goes_on() {
 }
 
 #[test]
-fn the_state_of_another_interface_is_refused() {
+fn a_state_gives_no_address_and_that_of_another_mtu_is_refused() {
     let state = net().0.save().unwrap();
     assert!(net().0.restore(&state).is_ok());
     let mut other = state.clone();
     other["mac"][5] = json!(9);
+    let mut device = net().0;
+    device.restore(&other).unwrap();
+    let mut mac = [0; 6];
+    device.read_config(0, &mut mac);
+    assert_eq!(mac, MAC);
+    other["mtu"] = json!(9000);
     assert!(matches!(
         net().0.restore(&other),
         Err(StateError::Invalid { .. })

@@ -56,12 +56,43 @@ fn a_connection_survives_a_move_with_bytes_under_way() {
 }
 
 #[test]
-fn the_guest_is_told_the_credit_anew_after_a_move() {
+fn the_credit_goes_on_after_a_move_with_nothing_to_tell() {
     let (mut guest, _stream, port) = Guest::connected();
     guest.send_data(port, b"12345");
     let mut guest = guest.moved();
-    let (header, _) = guest.next();
-    assert_eq!((header.op, header.fwd_cnt), (op::CREDIT_UPDATE, 5));
+    guest.driver.run();
+    guest.drain();
+    let (mut ours, theirs) = UnixStream::pair().unwrap();
+    guest
+        .driver
+        .device()
+        .device_mut()
+        .attach(port, theirs.into())
+        .unwrap();
+    ours.write_all(b"next").unwrap();
+    guest.driver.run();
+    let (header, bytes) = guest.next();
+    assert_eq!((header.op, header.fwd_cnt), (op::RW, 5));
+    assert_eq!(bytes, b"next");
+}
+
+#[test]
+fn what_is_under_way_is_told_before_a_save() {
+    let (mut guest, mut stream, port) = Guest::connected();
+    let under_way = |guest: &Guest| guest.driver.device().device().under_way();
+    assert_eq!(under_way(&guest), None);
+    stream.write_all(b"x").unwrap();
+    assert!(under_way(&guest).unwrap().starts_with("the host has sent"));
+    guest.driver.run();
+    guest.drain();
+    assert_eq!(under_way(&guest), None);
+    let mut sent = 0;
+    while under_way(&guest).is_none() {
+        guest.send_data(port, &pattern(sent + 8192)[sent..]);
+        guest.drain();
+        sent += 8192;
+    }
+    assert!(under_way(&guest).unwrap().starts_with("the guest has sent"));
 }
 
 #[test]

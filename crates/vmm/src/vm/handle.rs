@@ -1,0 +1,147 @@
+//! Pausing, resuming and saving a VM that the event loop serves.
+
+use std::fs::File;
+use std::sync::Arc;
+
+use kvm_ioctls::VmFd;
+
+use super::{CpuModel, Kind, Shape, Vm, lock};
+use crate::bus::SharedDevice;
+use crate::devices::StateError;
+use crate::memory::GuestMemory;
+use crate::snapshot::{
+    self, DeviceState, Key, MachineState, Origin, Record, SnapshotError, VcpuState, VmState,
+};
+use crate::vcpu::Vcpus;
+
+/// A VM, as seen by whoever pauses, resumes and saves it: on the event loop's thread, or any other that
+/// alone does so.
+#[derive(Clone)]
+pub struct VmHandle {
+    pub(super) vcpus: Arc<Vcpus>,
+    pub(super) vm: Arc<VmFd>,
+    pub(super) cpu: Arc<CpuModel>,
+    pub(super) devices: Vec<SharedDevice>,
+    memory: GuestMemory,
+    shape: Shape,
+    saveable: bool,
+}
+
+/// A VM that was saved.
+#[derive(Debug)]
+pub struct Saved {
+    /// The record.
+    pub record: Record,
+    /// The memory: a memfd that nobody can write to any more.
+    pub memory: File,
+}
+
+impl VmHandle {
+    pub(super) fn new(vm: &Vm, vcpus: Arc<Vcpus>) -> Self {
+        Self {
+            vcpus,
+            vm: vm.vm.clone(),
+            cpu: vm.cpu.clone(),
+            devices: vm.devices.clone(),
+            memory: vm.memory.clone(),
+            shape: vm.shape,
+            saveable: vm.kind == Kind::Saveable,
+        }
+    }
+
+    /// Whether the vCPUs were last let run, not paused.
+    pub fn is_running(&self) -> bool {
+        self.vcpus.is_running()
+    }
+
+    /// Stops the vCPUs between two instructions, then the devices.
+    pub fn pause(&self) {
+        self.vcpus.pause();
+        for device in &self.devices {
+            lock(device).pause();
+        }
+    }
+
+    /// Lets the devices and then the vCPUs go on.
+    pub fn resume(&self) {
+        for device in &self.devices {
+            lock(device).resume();
+        }
+        self.vcpus.resume();
+    }
+
+    /// Saves the VM while it is paused. Its memory becomes the snapshot's; the VM itself may go on, with
+    /// copies of the pages that it changes. A VM is saved once, and only one that was made by
+    /// [`Vm::saveable`].
+    pub fn save(&self, origin: &Origin) -> Result<Saved, SnapshotError> {
+        if !self.saveable {
+            return Err(SnapshotError::NotSaveable);
+        }
+        if self.vcpus.is_running() {
+            return Err(SnapshotError::NotPaused);
+        }
+        let state = MachineState {
+            vcpus: self.vcpu_states()?,
+            vm: VmState::save(&self.vm)?,
+            devices: self.device_states()?,
+        };
+        // Last: reading a vCPU's state may write to the memory, such as that it was preempted.
+        let memory = snapshot::freeze(&self.memory)?;
+        let record = Record {
+            key: self.key(origin),
+            memory_digest: snapshot::memory_digest(&memory)?,
+            state,
+        };
+        Ok(Saved { record, memory })
+    }
+
+    pub(super) fn vcpu_states(&self) -> Result<Vec<VcpuState>, SnapshotError> {
+        let CpuModel {
+            cpuids,
+            msrs,
+            xsave_size,
+        } = &*self.cpu;
+        let mut states = Vec::with_capacity(cpuids.len());
+        self.vcpus.with_each(|index, vcpu| {
+            states.push(VcpuState::save(vcpu, &cpuids[index], msrs, *xsave_size)?);
+            Ok::<_, SnapshotError>(())
+        })?;
+        Ok(states)
+    }
+
+    pub(super) fn device_states(&self) -> Result<Vec<DeviceState>, SnapshotError> {
+        let save = |device: &SharedDevice| {
+            let device = lock(device);
+            Ok(DeviceState {
+                name: device.name().to_owned(),
+                state: device.save()?.to_string(),
+            })
+        };
+        self.devices.iter().map(save).collect()
+    }
+
+    /// Gives the devices the states that they or their like had, in the same order.
+    pub(super) fn restore_devices(&self, states: &[DeviceState]) -> Result<(), SnapshotError> {
+        for (device, saved) in self.devices.iter().zip(states) {
+            let mut device = lock(device);
+            let name = device.name();
+            let format = |source| StateError::Format {
+                device: name,
+                source,
+            };
+            device.restore(&serde_json::from_str(&saved.state).map_err(format)?)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn key(&self, origin: &Origin) -> Key {
+        let devices = self.devices.iter();
+        let names = devices.map(|device| lock(device).name().to_owned());
+        Key::new(
+            self.shape,
+            origin.clone(),
+            &self.cpu.cpuids,
+            names.collect(),
+        )
+    }
+}

@@ -1,0 +1,108 @@
+//! A VM that is made ahead of demand, for whichever template is wanted then.
+
+use super::{Kind, Vm, VmError, VmHandle};
+use crate::memory;
+use crate::snapshot::{
+    Key, MachineState, Origin, Record, SnapshotError, Template, Trace, VcpuState, VmState,
+};
+
+/// A VM without a guest: interrupt controllers, vCPUs with their threads, devices with their eventfds,
+/// and memslots over reserved address space.
+///
+/// What is slow about a VM is done: registering a memslot waits for a grace period of the kernel, some
+/// milliseconds. [`Shell::take`] registers and closes nothing.
+pub struct Shell {
+    vm: Vm,
+    handle: VmHandle,
+    /// What the vCPUs and the VM have already, which a restore need not set.
+    vcpus_now: Vec<VcpuState>,
+    vm_now: VmState,
+    key: Key,
+}
+
+impl Shell {
+    /// Of a VM that [`Vm::reserved`] made and that has its devices.
+    pub fn new(mut vm: Vm) -> Result<Self, VmError> {
+        if vm.kind != Kind::Reserved {
+            return Err(VmError::Started);
+        }
+        let vcpus = vm.spawn_vcpus()?;
+        let handle = VmHandle::new(&vm, vcpus);
+        let shell = Self {
+            vcpus_now: handle.vcpu_states()?,
+            vm_now: VmState::save(&handle.vm)?,
+            key: handle.key(&Origin::default()),
+            handle,
+            vm,
+        };
+        shell.rehearse()?;
+        Ok(shell)
+    }
+
+    /// Takes in vain what [`Shell::take`] takes in earnest, as far as that changes nothing: a record that is
+    /// decoded, and devices' states. A process's first way through code costs page faults, which are then
+    /// behind it.
+    fn rehearse(&self) -> Result<(), SnapshotError> {
+        let record = Record {
+            key: self.key.clone(),
+            memory_digest: [0; 32],
+            state: MachineState {
+                vcpus: self.vcpus_now.clone(),
+                vm: self.vm_now.clone(),
+                devices: self.handle.device_states()?,
+            },
+        };
+        let record = Record::decode(&record.encode()?)?;
+        record.key.check(&self.key)?;
+        self.handle.restore_devices(&record.state.devices)
+    }
+
+    /// Becomes the VM that `template` was saved of: paused, with the template's memory copy-on-write.
+    /// [`Vm::resume`] lets it run.
+    ///
+    /// `origin` is what the template is expected to be of. After an error the shell is of no use.
+    pub fn take(
+        mut self,
+        template: &Template,
+        origin: &Origin,
+    ) -> Result<(Vm, Trace), SnapshotError> {
+        let mut trace = Trace::start();
+        let record = template.record();
+        self.key.origin = origin.clone();
+        record.key.check(&self.key)?;
+        let state = &record.state;
+        let complete = |what, have, need| match have == need {
+            true => Ok(()),
+            false => Err(SnapshotError::Incomplete { what, have, need }),
+        };
+        complete("vCPUs", state.vcpus.len(), self.vcpus_now.len())?;
+        complete("devices", state.devices.len(), self.handle.devices.len())?;
+        trace.step("check the key");
+
+        // The memslots are there, and what they point to comes first: see `snapshot` for the order.
+        let mapped = memory::map_private(&self.vm.memory, template.memory())?;
+        trace.syscall(mapped);
+        self.vm.kind = Kind::Plain;
+        trace.step("map the memory");
+        self.handle.vcpus.with_each(|index, vcpu| {
+            let now = &self.vcpus_now[index];
+            state.vcpus[index].restore(index, vcpu, now, self.handle.cpu.xsave_size, &mut trace)
+        })?;
+        state
+            .vm
+            .restore(&self.handle.vm, &self.vm_now, &mut trace)?;
+        self.handle.restore_devices(&state.devices)?;
+        trace.step("devices");
+        Ok((self.vm, trace))
+    }
+
+    /// The VM, for its parts: console, devices, event loop.
+    pub fn vm_mut(&mut self) -> &mut Vm {
+        &mut self.vm
+    }
+
+    /// The VM's handle.
+    pub fn handle(&self) -> VmHandle {
+        self.handle.clone()
+    }
+}

@@ -1,0 +1,264 @@
+//! A Linux guest with the agent, for hosts whose KVM boots kernels.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use cloude_vmm::control::{BootSpec, Event, Origin, Request, ShellSpec, VsockSpec};
+use cloude_vmm::probe::{KvmKind, kvm_kind};
+
+use super::{Worker, kvm, memfd};
+
+/// What a guest is booted of.
+pub struct Files {
+    kernel: PathBuf,
+    image: PathBuf,
+    agent: PathBuf,
+}
+
+impl Files {
+    /// `None`, and why on standard error, where KVM boots no kernel or a file is not there: the tuned
+    /// kernel and the Python image of the cache, and the agent (CLOUDE_AGENT_BINARY).
+    pub fn find() -> Option<Self> {
+        let kind = kvm_kind();
+        if kind != KvmKind::Hardware {
+            eprintln!("skipped: KVM is of kind {kind} and boots no kernel; use tools/with-kvm");
+            return None;
+        }
+        let cache = std::env::var_os("CLOUDE_CACHE_DIR").map_or_else(
+            || Path::new(&std::env::var_os("HOME").unwrap_or_default()).join(".cache/cloude"),
+            PathBuf::from,
+        );
+        let agent = std::env::var_os("CLOUDE_AGENT_BINARY").map_or_else(
+            || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/cloude/bin/cloude-agent"),
+            PathBuf::from,
+        );
+        let files = Self {
+            kernel: cache.join("kernels/tuned/vmlinux"),
+            image: cache.join("images/python.cpio"),
+            agent,
+        };
+        let missing = [&files.kernel, &files.image, &files.agent]
+            .into_iter()
+            .find(|path| !path.exists());
+        if let Some(path) = missing {
+            eprintln!("skipped: there is no {}", path.display());
+            return None;
+        }
+        Some(files)
+    }
+}
+
+const TOKEN: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
+const VSOCK: VsockSpec = VsockSpec {
+    guest_cid: 3,
+    ready_port: 1025,
+};
+const AGENT_PORT: u32 = 1024;
+const MEMORY_MIB: u64 = 256;
+
+pub fn origin() -> Origin {
+    Origin {
+        kernel: "tuned".to_owned(),
+        initramfs: "python".to_owned(),
+        kvm: "hardware".to_owned(),
+    }
+}
+
+/// A saved guest that waits for a request on its one connection.
+pub struct Snapshot {
+    vcpus: u8,
+    pub memory: File,
+    pub record: File,
+}
+
+impl Snapshot {
+    /// Boots a guest, has it answer once, and saves it.
+    pub fn make(files: &Files, vcpus: u8) -> Self {
+        let worker = Worker::start();
+        let spec = BootSpec {
+            vcpus,
+            memory_mib: MEMORY_MIB,
+            cmdline: "console=ttyS0 rdinit=/.cloude/agent panic=-1 random.trust_cpu=on quiet"
+                .to_owned(),
+            initramfs_segments: 2,
+            tap: None,
+            console: true,
+            vsock: Some(VSOCK),
+            saveable: true,
+        };
+        let open = |path: &Path| File::open(path).unwrap();
+        let own = memfd(&segment(&std::fs::read(&files.agent).unwrap()));
+        let console = console();
+        worker.boot(
+            &spec,
+            &[&open(&files.kernel), &open(&files.image), &own],
+            Some(console.into()),
+        );
+        worker.expect(&Event::Started);
+        worker.expect(&Event::Ready);
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let connect = Request::Connect {
+            id: 1,
+            port: AGENT_PORT,
+        };
+        worker.channel.send(&connect, &[theirs.as_fd()]).unwrap();
+        drop(theirs);
+        worker.expect(&Event::Connected { id: 1 });
+        let mut agent = Agent(BufReader::new(ours));
+        assert_eq!(agent.health(), 200);
+        let (memory, record) = worker.save(origin());
+        Self {
+            vcpus,
+            memory,
+            record,
+        }
+    }
+
+    /// A guest that goes on where the saved one was.
+    pub fn fork(&self) -> Fork {
+        let worker = Worker::start();
+        let spec = ShellSpec {
+            vcpus: self.vcpus,
+            memory_mib: MEMORY_MIB,
+            tap: None,
+            console: true,
+            vsock: Some(VSOCK),
+        };
+        let (kvm, console) = (kvm(), console());
+        worker
+            .channel
+            .send(&Request::Shell(spec), &[kvm.as_fd(), console.as_fd()])
+            .unwrap();
+        worker.expect(&Event::ShellReady);
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let descriptors = [self.memory.as_fd(), self.record.as_fd(), theirs.as_fd()];
+        let restore = Request::Restore { origin: origin() };
+        worker.channel.send(&restore, &descriptors).unwrap();
+        match worker.event() {
+            Event::Restored { costs } => eprintln!("restored: {costs:?}"),
+            event => panic!("{event:?}"),
+        }
+        Fork {
+            worker,
+            agent: Agent(BufReader::new(ours)),
+        }
+    }
+}
+
+/// A restored guest, paused until [`Fork::resume`].
+pub struct Fork {
+    pub worker: Worker,
+    pub agent: Agent,
+}
+
+impl Fork {
+    pub fn resume(&self) {
+        self.worker.channel.send(&Request::Resume, &[]).unwrap();
+        self.worker.expect(&Event::Started);
+    }
+}
+
+/// Where the console's bytes go: to the test's own standard error.
+fn console() -> File {
+    File::from(std::io::stderr().as_fd().try_clone_to_owned().unwrap())
+}
+
+/// The agent, over its one connection, which stays open.
+pub struct Agent(BufReader<UnixStream>);
+
+impl Agent {
+    /// The status of `GET /health`.
+    pub fn health(&mut self) -> u16 {
+        self.ask("GET", "/health", "").0
+    }
+
+    /// What a Python program prints.
+    pub fn python(&mut self, program: &str) -> String {
+        let request = serde_json::json!({
+            "id": "test",
+            "files": [{"path": "main.py", "content": program}],
+            "run": {
+                "argv": ["python3", "main.py"],
+                "wall_time_ms": 120_000,
+                "output_bytes": 100_000,
+            },
+        });
+        let (status, body) = self.ask("POST", "/execute", &request.to_string());
+        assert_eq!(status, 200, "{body}");
+        let answer: serde_json::Value = serde_json::from_str(&body).unwrap();
+        match answer["run"]["stdout"].as_str() {
+            Some(text) => text.to_owned(),
+            None => panic!("{body}"),
+        }
+    }
+
+    fn ask(&mut self, method: &str, path: &str, body: &str) -> (u16, String) {
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: vm\r\nAuthorization: Bearer {TOKEN}\r\n\
+             Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        self.0.get_mut().write_all(request.as_bytes()).unwrap();
+        let mut line = String::new();
+        self.0.read_line(&mut line).unwrap();
+        let status = line.split(' ').nth(1).unwrap_or(&line).parse().unwrap();
+        let mut len = 0;
+        loop {
+            line.clear();
+            self.0.read_line(&mut line).unwrap();
+            let header = line.trim().to_ascii_lowercase();
+            if header.is_empty() {
+                break;
+            }
+            if let Some(value) = header.strip_prefix("content-length:") {
+                len = value.trim().parse().unwrap();
+            }
+        }
+        let mut body = vec![0; len];
+        self.0.read_exact(&mut body).unwrap();
+        (status, String::from_utf8(body).unwrap())
+    }
+}
+
+/// The agent and what it is told, as an initramfs segment.
+fn segment(agent: &[u8]) -> Vec<u8> {
+    let config = serde_json::json!({ "token": TOKEN, "hostname": "vm" }).to_string();
+    let mut cpio = Vec::new();
+    entry(&mut cpio, ".cloude", 0o40_700, b"");
+    entry(&mut cpio, ".cloude/agent", 0o100_700, agent);
+    entry(&mut cpio, ".cloude/boot.json", 0o100_600, config.as_bytes());
+    entry(&mut cpio, "TRAILER!!!", 0, b"");
+    cpio
+}
+
+/// A member of a newc archive (Linux, Documentation/driver-api/early-userspace/buffer-format.rst).
+fn entry(cpio: &mut Vec<u8>, name: &str, mode: u32, content: &[u8]) {
+    let (size, name_size) = (content.len() as u32, name.len() as u32 + 1);
+    let fields = [
+        cpio.len() as u32, // A number of its own for each, or they would be links of one file.
+        mode,
+        0,
+        0,
+        1,
+        0,
+        size,
+        0,
+        0,
+        0,
+        0,
+        name_size,
+        0,
+    ];
+    cpio.extend(b"070701");
+    for field in fields {
+        cpio.extend(format!("{field:08x}").bytes());
+    }
+    cpio.extend(name.bytes());
+    cpio.push(0);
+    cpio.resize(cpio.len().next_multiple_of(4), 0);
+    cpio.extend(content);
+    cpio.resize(cpio.len().next_multiple_of(4), 0);
+}

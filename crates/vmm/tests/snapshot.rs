@@ -1,0 +1,310 @@
+//! A guest that is saved and goes on elsewhere, with all that it had.
+
+#![allow(clippy::unwrap_used)] // A test fails by panicking.
+
+mod common;
+
+use std::fs::File;
+use std::os::unix::fs::{FileExt, MetadataExt};
+
+use cloude_vmm::control::Origin;
+use cloude_vmm::devices::virtio::rng::Rng;
+use cloude_vmm::probe::open_kvm;
+use cloude_vmm::snapshot::{
+    self, Mismatch, Record, RecordError, SnapshotError, Template, load_sparse, save_sparse,
+};
+use cloude_vmm::vm::{Saved, Shape, Shell, Vm};
+use common::prover::{self, Block};
+
+fn goes_on(vcpus: u8) {
+    let (mut template_vm, _said) = prover::ready(vcpus);
+    template_vm.pause();
+    let Saved { record, memory } = template_vm
+        .handle()
+        .unwrap()
+        .save(&prover::origin())
+        .unwrap();
+    for id in 0..vcpus {
+        assert!(
+            !Block(&template_vm, id).timer_fired_before(),
+            "saved too late"
+        );
+    }
+    let template = Template::new(&record.encode().unwrap(), memory).unwrap();
+
+    let (mut fork, mut said, _) = prover::fork(&template);
+    prover::go(&fork);
+    fork.resume();
+    said.wait_for_last('d', vcpus);
+
+    for id in 0..vcpus {
+        let (before, after) = (Block(&template_vm, id), Block(&fork, id));
+        assert!(after.is_done());
+        after.check_registers();
+        let (last, first) = after.tscs();
+        assert!(first > last, "TSC of vCPU {id}: {last}, then {first}");
+        // It may have read once more on its way out of the loop.
+        let saved = before.tscs().0;
+        assert!(last >= saved, "TSC of vCPU {id}: {saved}, then {last}");
+        let ((_, time_before, _), (version, time_after, flags)) = (before.clock(), after.clock());
+        assert!(version % 2 == 0 && time_after >= time_before, "vCPU {id}");
+        const GUEST_STOPPED: u8 = 2;
+        assert_ne!(
+            flags & GUEST_STOPPED,
+            0,
+            "vCPU {id} was not told that it stood"
+        );
+    }
+    assert_eq!(
+        prover::shared(&fork),
+        prover::SHARED_START + u32::from(vcpus)
+    );
+}
+
+#[test]
+fn a_guest_of_one_vcpu_goes_on_with_all_that_it_had() {
+    goes_on(1);
+}
+
+#[test]
+fn a_guest_of_four_vcpus_goes_on_with_all_that_it_had() {
+    goes_on(4);
+}
+
+#[test]
+fn forks_and_their_template_do_not_see_each_other() {
+    let template = prover::template(1);
+    let digest = snapshot::memory_digest(template.memory()).unwrap();
+    let (mut first, mut first_said, _) = prover::fork(&template);
+    let (mut second, mut second_said, _) = prover::fork(&template);
+    prover::set_shared(&first, 1);
+    for fork in [&mut first, &mut second] {
+        prover::go(fork);
+        fork.resume();
+    }
+    first_said.wait_for_last('w', 1);
+    second_said.wait_for_last('w', 1);
+    assert_eq!(prover::shared(&first), 2);
+    assert_eq!(Block(&second, 0).shared(), prover::SHARED_START);
+    assert_eq!(prover::shared(&second), prover::SHARED_START + 1);
+    assert_eq!(snapshot::memory_digest(template.memory()).unwrap(), digest);
+}
+
+#[test]
+fn a_vm_that_was_saved_can_go_on_and_changes_nothing_of_its_snapshot() {
+    let (mut vm, mut said) = prover::ready(1);
+    vm.pause();
+    let saved = vm.handle().unwrap().save(&prover::origin()).unwrap();
+    prover::go(&vm);
+    vm.resume();
+    said.wait_for_last('w', 1);
+    assert_eq!(prover::shared(&vm), prover::SHARED_START + 1);
+    let digest = snapshot::memory_digest(&saved.memory).unwrap();
+    assert_eq!(digest, saved.record.memory_digest);
+    assert!(saved.memory.write_at(b"x", 0).is_err());
+}
+
+#[test]
+fn only_a_paused_vm_that_was_made_for_it_is_saved() {
+    let (vm, _said) = prover::ready(1);
+    let error = vm.handle().unwrap().save(&prover::origin()).unwrap_err();
+    assert!(matches!(error, SnapshotError::NotPaused));
+    let kvm = open_kvm().unwrap();
+    let mut vm = Vm::new(&kvm, prover::shape(1), None).unwrap();
+    vm.load(&prover::kernel(), &[], "").unwrap();
+    vm.start().unwrap();
+    vm.pause();
+    let error = vm.handle().unwrap().save(&prover::origin()).unwrap_err();
+    assert!(matches!(error, SnapshotError::NotSaveable));
+}
+
+/// The error of a shell that takes a record after `change`.
+fn refused(change: impl Fn(&mut Record)) -> SnapshotError {
+    let Saved { mut record, memory } = prover::saved(1);
+    change(&mut record);
+    let template = Template::new(&record.encode().unwrap(), memory).unwrap();
+    let (shell, _said) = prover::shell(1);
+    match shell.take(&template, &prover::origin()) {
+        Err(error) => error,
+        Ok(_) => panic!("it was taken"),
+    }
+}
+
+#[test]
+fn a_record_of_another_version_or_cpu_is_refused() {
+    let error = refused(|record| record.key.version = "0.0.0".to_owned());
+    assert!(matches!(
+        error,
+        SnapshotError::Mismatch(Mismatch::Version { .. })
+    ));
+    let error = refused(|record| record.key.cpu_features[0] ^= 1);
+    assert!(matches!(
+        error,
+        SnapshotError::Mismatch(Mismatch::Cpu { .. })
+    ));
+    let error = refused(|record| record.key.cpu_vendor = "GenuineOther".to_owned());
+    assert!(matches!(
+        error,
+        SnapshotError::Mismatch(Mismatch::Cpu { .. })
+    ));
+}
+
+#[test]
+fn a_record_that_lacks_a_vcpu_or_a_device_is_refused() {
+    let error = refused(|record| record.state.vcpus.clear());
+    assert!(matches!(
+        error,
+        SnapshotError::Incomplete { what: "vCPUs", .. }
+    ));
+    let error = refused(|record| drop(record.state.devices.pop()));
+    assert!(matches!(
+        error,
+        SnapshotError::Incomplete {
+            what: "devices",
+            ..
+        }
+    ));
+}
+
+#[test]
+fn a_device_state_of_another_shape_is_refused() {
+    let error = refused(|record| record.state.devices[0].state = "{}".to_owned());
+    assert!(matches!(error, SnapshotError::Device(_)));
+    let error = refused(|record| record.state.devices[0].state = "{".to_owned());
+    assert!(matches!(error, SnapshotError::Device(_)));
+    let error = refused(|record| record.state.devices.swap(0, 1));
+    assert!(matches!(error, SnapshotError::Device(_)));
+}
+
+#[test]
+fn a_snapshot_of_other_software_is_refused() {
+    let template = prover::template(1);
+    type Case = (fn(&mut Origin), fn(&Mismatch) -> bool);
+    let cases: [Case; 3] = [
+        (
+            |o| o.kernel.push('x'),
+            |m| matches!(m, Mismatch::Kernel { .. }),
+        ),
+        (
+            |o| o.initramfs.push('x'),
+            |m| matches!(m, Mismatch::Initramfs { .. }),
+        ),
+        (|o| o.kvm.push('x'), |m| matches!(m, Mismatch::Kvm { .. })),
+    ];
+    for (change, expected) in cases {
+        let mut origin = prover::origin();
+        change(&mut origin);
+        let (shell, _said) = prover::shell(1);
+        match shell.take(&template, &origin) {
+            Err(SnapshotError::Mismatch(mismatch)) => assert!(expected(&mismatch), "{mismatch}"),
+            Err(error) => panic!("{error}"),
+            Ok(_) => panic!("it was taken"),
+        }
+    }
+}
+
+#[test]
+fn a_shell_of_another_shape_takes_nothing() {
+    let template = prover::template(1);
+    let kvm = open_kvm().unwrap();
+    let of = |vcpus, memory_mib| Vm::reserved(&kvm, Shape { vcpus, memory_mib }, None).unwrap();
+    let mut with_device = of(1, prover::MEMORY_MIB);
+    with_device.attach_virtio(Rng::new()).unwrap();
+    for vm in [of(2, prover::MEMORY_MIB), of(1, 33), with_device] {
+        let shell = Shell::new(vm).unwrap();
+        match shell.take(&template, &prover::origin()) {
+            Err(SnapshotError::Mismatch(Mismatch::Shape { .. })) => {}
+            Err(error) => panic!("{error}"),
+            Ok(_) => panic!("it was taken"),
+        }
+    }
+}
+
+#[test]
+fn a_damaged_record_is_an_error_whatever_the_damage() {
+    let bytes = prover::saved(1).record.encode().unwrap();
+    assert!(Record::decode(&bytes).is_ok());
+    for len in (0..bytes.len()).step_by(1 + bytes.len() / 500) {
+        let error = Record::decode(&bytes[..len]).unwrap_err();
+        assert!(
+            matches!(error, RecordError::Truncated { .. }),
+            "{len}: {error}"
+        );
+    }
+    for bit in (0..bytes.len() * 8).step_by(1 + bytes.len() * 8 / 500) {
+        let mut damaged = bytes.clone();
+        damaged[bit / 8] ^= 1 << (bit % 8);
+        assert!(Record::decode(&damaged).is_err(), "bit {bit}");
+    }
+    let longer = [bytes.as_slice(), &[0]].concat();
+    assert!(matches!(
+        Record::decode(&longer),
+        Err(RecordError::TooLong { .. })
+    ));
+    let mut other = bytes.clone();
+    other[8] += 1;
+    assert!(matches!(
+        Record::decode(&other),
+        Err(RecordError::OtherVersion { .. })
+    ));
+    assert_eq!(
+        Record::decode(b"#!/bin/sh").unwrap_err(),
+        RecordError::NotARecord
+    );
+}
+
+#[test]
+fn a_fork_goes_on_from_a_file_of_which_only_data_takes_room() {
+    let Saved { record, memory } = prover::saved(1);
+    let bytes = record.encode().unwrap();
+    let file = tempfile();
+    save_sparse(&memory, &file).unwrap();
+    assert_eq!(file.metadata().unwrap().len(), prover::MEMORY_MIB << 20);
+    // A handful of pages: tables, code and blocks.
+    assert!(file.metadata().unwrap().blocks() * 512 < 1 << 20);
+    let template = Template::new(&bytes, file).unwrap();
+    template.verify_memory().unwrap();
+    let (mut fork, mut said, _) = prover::fork(&template);
+    prover::go(&fork);
+    fork.resume();
+    said.wait_for_last('w', 1);
+    Block(&fork, 0).check_registers();
+}
+
+#[test]
+fn memory_that_was_cut_or_changed_is_found_out() {
+    let Saved { record, memory } = prover::saved(1);
+    let bytes = record.encode().unwrap();
+    let copy = || {
+        let file = tempfile();
+        save_sparse(&memory, &file).unwrap();
+        file
+    };
+    let cut = copy();
+    cut.set_len(1 << 20).unwrap();
+    assert!(matches!(
+        Template::new(&bytes, cut),
+        Err(SnapshotError::Memory(_))
+    ));
+    let changed = copy();
+    let mut byte = [0];
+    changed.read_exact_at(&mut byte, 0x10_0000).unwrap();
+    changed.write_all_at(&[byte[0] ^ 1], 0x10_0000).unwrap();
+    let template = Template::new(&bytes, changed).unwrap();
+    assert!(template.verify_memory().is_err());
+    let loaded = Template::new(&bytes, load_sparse(&copy()).unwrap()).unwrap();
+    loaded.verify_memory().unwrap();
+}
+
+/// A file on a file system that knows holes, gone when it is closed.
+fn tempfile() -> File {
+    let path = std::env::temp_dir().join(format!(
+        "cloude-snapshot-{}-{:?}",
+        std::process::id(),
+        std::thread::current().id()
+    ));
+    let mut options = File::options();
+    let file = options.read(true).write(true).create_new(true).open(&path);
+    std::fs::remove_file(&path).unwrap();
+    file.unwrap()
+}

@@ -1,0 +1,282 @@
+//! The worker's side of the control socket: saving, and shells that take what was saved.
+
+#![allow(clippy::unwrap_used)] // A test fails by panicking.
+
+mod common;
+
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::thread::JoinHandle;
+
+use cloude_vmm::control::{
+    BootSpec, Channel, Event, ExitReason, Origin, Request, RestoreCosts, ShellSpec, VsockSpec,
+};
+use cloude_vmm::snapshot::Record;
+use common::{Code, Worker, collect, kvm, memfd, spec};
+
+/// Waits for its first input, then prints what it remembers and powers off.
+fn remembering() -> Code {
+    Code::new()
+        .bytes(&[0xbe]) // mov esi, …
+        .bytes(&0x5a5a_5a41_u32.to_le_bytes())
+        .out(0x3f9, 1)
+        .print("r")
+        .bytes(&[
+            0x66, 0xba, 0xfd, 0x03, 0xec, // mov dx, 0x3fd; in al, dx
+            0xa8, 0x01, 0x74, 0xfb, // test al, 1; jz to the in
+            0x66, 0xba, 0xf8, 0x03, 0xec, 0xee, // mov dx, 0x3f8; in al, dx; out dx, al
+            0x89, 0xf0, // mov eax, esi
+        ])
+        .print_al()
+        .power_off()
+}
+
+fn origin() -> Origin {
+    Origin {
+        kernel: "hand-made".to_owned(),
+        ..Origin::default()
+    }
+}
+
+const VSOCK: VsockSpec = VsockSpec {
+    guest_cid: 3,
+    ready_port: 1025,
+};
+
+/// A worker whose guest has said that it is ready.
+fn ready() -> Worker {
+    let worker = Worker::start();
+    let (mut said, console) = std::io::pipe().unwrap();
+    let spec = BootSpec {
+        vsock: Some(VSOCK),
+        saveable: true,
+        ..spec()
+    };
+    worker.boot(&spec, &[&remembering().pvh()], Some(console.into()));
+    worker.expect(&Event::Started);
+    std::io::Read::read_exact(&mut said, &mut [0]).unwrap();
+    worker
+}
+
+fn saved() -> (File, File) {
+    ready().save(origin())
+}
+
+fn shell_spec() -> ShellSpec {
+    ShellSpec {
+        vcpus: 1,
+        memory_mib: 32,
+        tap: None,
+        console: true,
+        vsock: Some(VSOCK),
+    }
+}
+
+fn shell() -> (Worker, JoinHandle<Vec<u8>>) {
+    let worker = Worker::start();
+    let (console, output) = collect();
+    ask_for_shell(&worker, &shell_spec(), console);
+    worker.expect(&Event::ShellReady);
+    (worker, output)
+}
+
+fn ask_for_shell(worker: &Worker, spec: &ShellSpec, console: OwnedFd) {
+    let kvm = kvm();
+    let descriptors = [kvm.as_fd(), console.as_fd()];
+    let request = Request::Shell(spec.clone());
+    worker.channel.send(&request, &descriptors).unwrap();
+}
+
+fn ask_to_restore(worker: &Worker, origin: Origin, descriptors: &[BorrowedFd]) {
+    let request = Request::Restore { origin };
+    worker.channel.send(&request, descriptors).unwrap();
+}
+
+fn restore(worker: &Worker, memory: &File, record: &File) -> RestoreCosts {
+    ask_to_restore(worker, origin(), &[memory.as_fd(), record.as_fd()]);
+    match worker.event() {
+        Event::Restored { costs } => costs,
+        event => panic!("{event:?}"),
+    }
+}
+
+fn type_key(worker: &Worker) {
+    let bytes = b"k".to_vec();
+    let request = Request::ConsoleInput { bytes };
+    worker.channel.send(&request, &[]).unwrap();
+}
+
+#[test]
+fn shells_take_what_was_saved_and_go_on() {
+    let (memory, record) = saved();
+    for _ in 0..3 {
+        let (worker, output) = shell();
+        let costs = restore(&worker, &memory, &record);
+        assert!(costs.ioctls > 0 && costs.syscalls > 0, "{costs:?}");
+        worker.channel.send(&Request::Resume, &[]).unwrap();
+        worker.expect(&Event::Started);
+        type_key(&worker);
+        assert_eq!(worker.exit_report().reason, ExitReason::PowerOff);
+        assert_eq!(output.join().unwrap(), b"kA");
+    }
+}
+
+#[test]
+fn a_saved_vm_waits_and_goes_on_when_told() {
+    let worker = ready();
+    let (memory, record) = worker.save(origin());
+    assert!(Record::decode(&std::fs::read(proc_path(&record)).unwrap()).is_ok());
+    assert!(File::set_len(&memory, 0).is_err());
+    worker.channel.send(&Request::Resume, &[]).unwrap();
+    worker.expect(&Event::Started);
+    type_key(&worker);
+    assert_eq!(worker.exit_report().reason, ExitReason::PowerOff);
+}
+
+fn proc_path(file: &File) -> String {
+    use std::os::fd::AsRawFd;
+    format!("/proc/self/fd/{}", file.as_raw_fd())
+}
+
+/// What a worker says last.
+fn failure(mut worker: Worker) -> String {
+    let Event::Failed { message } = worker.event() else {
+        panic!("it did not fail");
+    };
+    assert!(!worker.child.wait().unwrap().success());
+    message
+}
+
+#[test]
+fn what_cannot_be_restored_is_refused_with_the_reason() {
+    let (memory, record) = saved();
+    let bytes = std::fs::read(proc_path(&record)).unwrap();
+    let mut damaged = bytes.clone();
+    damaged[bytes.len() / 2] ^= 4;
+    let mut newer = bytes.clone();
+    newer[8] += 1;
+    let cases: [(&str, &File, &File); 6] = [
+        ("checksum does not match", &memory, &memfd(&damaged)),
+        (
+            "the record ends after",
+            &memory,
+            &memfd(&bytes[..bytes.len() - 1]),
+        ),
+        ("the record ends after 0", &memory, &memfd(b"")),
+        ("format 2", &memory, &memfd(&newer)),
+        ("not a snapshot's record", &memory, &memfd(b"hello, world")),
+        ("the memory has 12 bytes", &memfd(b"hello, world"), &record),
+    ];
+    for (expected, memory, record) in cases {
+        let (worker, _output) = shell();
+        ask_to_restore(&worker, origin(), &[memory.as_fd(), record.as_fd()]);
+        let message = failure(worker);
+        assert!(message.contains(expected), "{message:?} lacks {expected:?}");
+    }
+    let (worker, _output) = shell();
+    let other = Origin::default();
+    ask_to_restore(&worker, other, &[memory.as_fd(), record.as_fd()]);
+    assert!(failure(worker).contains("kernel hand-made"));
+}
+
+#[test]
+fn descriptors_that_do_not_fit_the_request_are_refused() {
+    let (memory, record) = saved();
+    let (_ours, theirs) = UnixStream::pair().unwrap();
+    let kvm = kvm();
+    let all = [memory.as_fd(), record.as_fd(), theirs.as_fd(), kvm.as_fd()];
+    for (expected, descriptors) in [
+        ("needs 2 descriptors and came with 0", &all[..0]),
+        ("needs 2 descriptors and came with 1", &all[..1]),
+        ("0 open, and a stream", &all[..3]),
+        ("needs 3 descriptors and came with 4", &all[..4]),
+    ] {
+        let (worker, _output) = shell();
+        ask_to_restore(&worker, origin(), descriptors);
+        let message = failure(worker);
+        assert!(message.contains(expected), "{message:?} lacks {expected:?}");
+    }
+    let worker = Worker::start();
+    let request = Request::Shell(shell_spec());
+    worker.channel.send(&request, &[kvm.as_fd()]).unwrap();
+    assert!(failure(worker).contains("needs 2 descriptors and came with 1"));
+}
+
+#[test]
+fn a_shell_of_another_shape_is_refused() {
+    let (memory, record) = saved();
+    let worker = Worker::start();
+    let spec = ShellSpec {
+        vsock: None,
+        ..shell_spec()
+    };
+    ask_for_shell(&worker, &spec, collect().0);
+    worker.expect(&Event::ShellReady);
+    ask_to_restore(&worker, origin(), &[memory.as_fd(), record.as_fd()]);
+    assert!(failure(worker).contains("vsock"));
+}
+
+#[test]
+fn requests_out_of_order_are_refused() {
+    let save = || Request::Save { origin: origin() };
+    let first = Worker::start();
+    first.channel.send(&Request::Resume, &[]).unwrap();
+    assert!(failure(first).contains("resume is not possible first"));
+    let (early, _output) = shell();
+    early.channel.send(&Request::Resume, &[]).unwrap();
+    assert!(failure(early).contains("resume is not possible to a shell"));
+    let running = ready();
+    running.channel.send(&Request::Resume, &[]).unwrap();
+    assert!(failure(running).contains("while the VM runs"));
+    let twice = ready();
+    twice.save(origin());
+    twice.channel.send(&save(), &[]).unwrap();
+    assert!(failure(twice).contains("once it was saved"));
+}
+
+#[test]
+fn a_vm_that_was_not_made_to_be_saved_is_not() {
+    let worker = Worker::start();
+    let (console, _output) = collect();
+    worker.boot(&spec(), &[&remembering().pvh()], Some(console));
+    worker.expect(&Event::Started);
+    let save = Request::Save { origin: origin() };
+    worker.channel.send(&save, &[]).unwrap();
+    assert!(failure(worker).contains("not made to be saved"));
+}
+
+#[test]
+fn a_connect_that_waits_keeps_the_vm_from_being_saved() {
+    let worker = ready();
+    let (_ours, theirs) = UnixStream::pair().unwrap();
+    let connect = Request::Connect { id: 1, port: 5 };
+    worker.channel.send(&connect, &[theirs.as_fd()]).unwrap();
+    let save = Request::Save { origin: origin() };
+    worker.channel.send(&save, &[]).unwrap();
+    assert!(failure(worker).contains("a connect is under way"));
+}
+
+/// Closes the worker's control socket and waits for its end.
+fn hang_up(mut worker: Worker) {
+    let (replacement, _other) = Channel::pair().unwrap();
+    drop(std::mem::replace(&mut worker.channel, replacement));
+    assert!(worker.child.wait().unwrap().success());
+}
+
+#[test]
+fn a_worker_ends_when_its_socket_closes_whatever_state_it_is_in() {
+    hang_up(shell().0);
+    let (memory, record) = saved();
+    let (paused, _output) = shell();
+    restore(&paused, &memory, &record);
+    hang_up(paused);
+    let (running, _output) = shell();
+    restore(&running, &memory, &record);
+    running.channel.send(&Request::Resume, &[]).unwrap();
+    running.expect(&Event::Started);
+    hang_up(running);
+    let template = ready();
+    template.save(origin());
+    hang_up(template);
+}
