@@ -1,0 +1,441 @@
+//! Warm templates: forks of one saved VM are VMs of their own, and run nothing before they are.
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::process::Child;
+use std::time::{Duration, SystemTime};
+
+use cloude_e2e::binaries;
+use cloude_initramfs_builder::boot_segment::BootSegment;
+use cloude_protocol::agent::{
+    AGENT_PORT, ExecuteRequest, ExecuteResponse, File as ProgramFile, Identity, READY_PORT, Runner,
+    Stage, WarmRequest, WarmResponse,
+};
+use cloude_protocol::boot::BootConfig;
+use cloude_protocol::language::Language;
+use cloude_vmm::control::{self, BootSpec, Channel, Event, Origin, Request, ShellSpec, VsockSpec};
+
+const TEMPLATE_TOKEN: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
+const VSOCK: VsockSpec = VsockSpec {
+    guest_cid: 3,
+    ready_port: READY_PORT,
+};
+const MEMORY_MIB: u64 = 512;
+/// Past the intervals at which OpenSSL's generators reseed, of which the longest is an hour.
+const CLOCK_BACK_S: u64 = 24 * 60 * 60;
+/// How far apart the clocks of host and guest may be.
+const CLOCK_TOLERANCE_S: f64 = 2.0;
+
+/// A worker process, killed when this is dropped.
+struct Worker {
+    child: Child,
+    channel: Channel,
+}
+
+impl Worker {
+    fn start() -> Self {
+        let (child, channel) = control::spawn(&binaries::binary("cloude-vmm")).unwrap();
+        Self { child, channel }
+    }
+
+    fn expect(&self, wanted: &Event) {
+        let (event, _) = self.channel.recv::<Event>().unwrap();
+        assert_eq!(&event, wanted);
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The agent, over a connection that is kept.
+struct Agent(BufReader<UnixStream>);
+
+impl Agent {
+    fn post(&mut self, path: &str, token: &str, body: &str) -> (u16, String) {
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nHost: vm\r\nAuthorization: Bearer {token}\r\n\
+             Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        self.0.get_mut().write_all(request.as_bytes()).unwrap();
+        let mut line = String::new();
+        self.0.read_line(&mut line).unwrap();
+        let status = line.split(' ').nth(1).unwrap_or(&line).parse().unwrap();
+        let mut length = 0;
+        loop {
+            line.clear();
+            self.0.read_line(&mut line).unwrap();
+            let header = line.trim().to_ascii_lowercase();
+            if header.is_empty() {
+                break;
+            }
+            if let Some(value) = header.strip_prefix("content-length:") {
+                length = value.trim().parse().unwrap();
+            }
+        }
+        let mut body = vec![0; length];
+        self.0.read_exact(&mut body).unwrap();
+        (status, String::from_utf8(body).unwrap())
+    }
+}
+
+fn connect(worker: &Worker) -> Agent {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let request = Request::Connect {
+        id: 1,
+        port: AGENT_PORT,
+    };
+    worker.channel.send(&request, &[theirs.as_fd()]).unwrap();
+    worker.expect(&Event::Connected { id: 1 });
+    Agent(BufReader::new(ours))
+}
+
+fn origin(language: &str) -> Origin {
+    Origin {
+        kernel: "test".to_owned(),
+        initramfs: language.to_owned(),
+        kvm: "hardware".to_owned(),
+    }
+}
+
+fn kvm() -> File {
+    let mut options = File::options();
+    options.read(true).write(true).open("/dev/kvm").unwrap()
+}
+
+fn stderr() -> File {
+    File::from(std::io::stderr().as_fd().try_clone_to_owned().unwrap())
+}
+
+/// A warmed and saved VM of a language.
+struct Template {
+    language: Language,
+    memory: File,
+    record: File,
+}
+
+impl Template {
+    fn make(name: &str) -> Self {
+        binaries::require_kvm();
+        let language = binaries::language(name);
+        let kernel = binaries::kernel();
+        let folder = tempfile::tempdir().unwrap();
+        let config = BootConfig {
+            token: TEMPLATE_TOKEN.to_owned(),
+            hostname: "template".to_owned(),
+            network: None,
+            copy_output_to_console: false,
+            shell: false,
+            template: true,
+        };
+        let segment = BootSegment::new()
+            .agent_file(&binaries::agent())
+            .unwrap()
+            .kernel(&kernel)
+            .unwrap()
+            .boot_config(&config)
+            .unwrap();
+        let path = folder.path().join("boot.cpio");
+        std::fs::write(&path, segment.to_bytes()).unwrap();
+
+        let worker = Worker::start();
+        let boot = BootSpec {
+            vcpus: 1,
+            memory_mib: MEMORY_MIB,
+            cmdline: "console=ttyS0 rdinit=/.cloude/agent panic=-1 random.trust_cpu=on quiet"
+                .to_owned(),
+            initramfs_segments: 2,
+            tap: None,
+            console: true,
+            vsock: Some(VSOCK),
+            saveable: true,
+        };
+        let files = [
+            kvm(),
+            File::open(kernel.join("vmlinux")).unwrap(),
+            File::open(binaries::image(name)).unwrap(),
+            File::open(&path).unwrap(),
+            stderr(),
+        ];
+        let descriptors: Vec<_> = files.iter().map(AsFd::as_fd).collect();
+        worker
+            .channel
+            .send(&Request::Boot(boot), &descriptors)
+            .unwrap();
+        worker.expect(&Event::Started);
+        worker.expect(&Event::Ready);
+        let mut agent = connect(&worker);
+        let work = serde_json::to_string(&warm_request(&language)).unwrap();
+        let (status, body) = agent.post("/warm", TEMPLATE_TOKEN, &work);
+        assert_eq!(status, 200, "{body}");
+        let answer: WarmResponse = serde_json::from_str(&body).unwrap();
+        assert!(answer.runner, "{name} has a runner");
+
+        let save = Request::Save {
+            origin: origin(name),
+        };
+        worker.channel.send(&save, &[]).unwrap();
+        let (event, descriptors) = worker.channel.recv::<Event>().unwrap();
+        assert_eq!(event, Event::Saved);
+        let [memory, record] = <[_; 2]>::try_from(descriptors).unwrap().map(File::from);
+        Self {
+            language,
+            memory,
+            record,
+        }
+    }
+
+    /// A fork that runs, and the connection to it that was saved.
+    fn fork(&self) -> (Worker, Agent) {
+        let worker = Worker::start();
+        let shell = ShellSpec {
+            vcpus: 1,
+            memory_mib: MEMORY_MIB,
+            tap: None,
+            console: true,
+            vsock: Some(VSOCK),
+        };
+        let (kvm, console) = (kvm(), stderr());
+        worker
+            .channel
+            .send(&Request::Shell(shell), &[kvm.as_fd(), console.as_fd()])
+            .unwrap();
+        worker.expect(&Event::ShellReady);
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let descriptors = [self.memory.as_fd(), self.record.as_fd(), theirs.as_fd()];
+        let restore = Request::Restore {
+            origin: origin(&self.language.name),
+        };
+        worker.channel.send(&restore, &descriptors).unwrap();
+        let (event, _) = worker.channel.recv::<Event>().unwrap();
+        assert!(matches!(event, Event::Restored { .. }), "{event:?}");
+        worker.channel.send(&Request::Resume, &[]).unwrap();
+        worker.expect(&Event::Started);
+        (worker, Agent(BufReader::new(ours)))
+    }
+
+    fn program(&self, code: &str, identity: Option<Identity>) -> ExecuteRequest {
+        ExecuteRequest {
+            id: "test".to_owned(),
+            files: vec![file(&self.language.file, code)],
+            compile: None,
+            run: stage(&self.language.run.command),
+            stdin: String::new().into(),
+            env: self.language.run.env.clone(),
+            working_dir: None,
+            identity,
+        }
+    }
+
+    /// Runs a program in forks of its own, each with an identity of its own, and gives the lines it
+    /// printed and the identity's fields that it should have seen.
+    fn in_forks(&self, code: &str) -> Vec<BTreeMap<String, String>> {
+        let outputs = (1..=3).map(|number| {
+            let (_worker, mut agent) = self.fork();
+            let identity = identity(number);
+            let sent = seconds(SystemTime::now());
+            let body = self.program(code, Some(identity.clone()));
+            let body = serde_json::to_string(&body).unwrap();
+            let (status, body) = agent.post("/execute", TEMPLATE_TOKEN, &body);
+            let received = seconds(SystemTime::now());
+            assert_eq!(status, 200, "{body}");
+            let answer: ExecuteResponse = serde_json::from_str(&body).unwrap();
+            let run = answer.result.run.unwrap();
+            let text = answer.run.stdout.to_text();
+            assert_eq!(run.exit_code, Some(0), "{body}");
+            eprintln!("fork {number}:\n{text}");
+            assert!(run.warm, "the runner that waited took the program");
+            let mut lines: BTreeMap<String, String> = text
+                .lines()
+                .filter_map(|line| line.split_once(' '))
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .collect();
+            assert_eq!(lines["hostname"], identity.hostname);
+            assert_eq!(lines["machine-id"], identity.machine_id);
+            assert_eq!(lines["boot-id"], identity.boot_id);
+            let time: f64 = lines.remove("time").unwrap().parse().unwrap();
+            assert!(
+                (sent - CLOCK_TOLERANCE_S..received + CLOCK_TOLERANCE_S).contains(&time),
+                "the guest's clock says {time}, and the host's said {sent} to {received}"
+            );
+            lines
+        });
+        outputs.collect()
+    }
+}
+
+fn seconds(time: SystemTime) -> f64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH);
+    since.unwrap_or(Duration::ZERO).as_secs_f64()
+}
+
+fn file(path: &str, content: &str) -> ProgramFile {
+    ProgramFile {
+        path: path.to_owned(),
+        content: content.to_owned().into(),
+        mode: None,
+    }
+}
+
+fn stage(argv: &[String]) -> Stage {
+    Stage {
+        argv: argv.to_vec(),
+        wall_time_ms: 120_000,
+        output_bytes: 100_000,
+    }
+}
+
+/// All that a language's `[warm]` says.
+fn warm_request(language: &Language) -> WarmRequest {
+    let warm = language.warm.clone().unwrap();
+    let mut run = stage(&language.run.command);
+    run.argv.extend(language.self_test.args.iter().cloned());
+    let rehearsal = ExecuteRequest {
+        id: "rehearsal".to_owned(),
+        files: vec![file(&language.file, &language.self_test.code)],
+        compile: None,
+        run,
+        stdin: language.self_test.stdin.clone().into(),
+        env: language.run.env.clone(),
+        working_dir: None,
+        identity: None,
+    };
+    WarmRequest {
+        prepare: warm.prepare.iter().map(|argv| stage(argv)).collect(),
+        rehearse: warm.rehearse.then_some(rehearsal).into_iter().collect(),
+        runner: warm.runner.map(|runner| Runner {
+            argv: language.run.command.clone(),
+            env: language.run.env.clone(),
+            hook_env: runner.env,
+            files: runner
+                .files
+                .iter()
+                .map(|(path, content)| file(path, content))
+                .collect(),
+            cold_env: runner.cold_env,
+            timeout_ms: 120_000,
+        }),
+        clock_back_s: CLOCK_BACK_S,
+    }
+}
+
+/// The identity of the fork with this number, and entropy of the host.
+fn identity(number: u8) -> Identity {
+    let mut entropy = [0; 32];
+    File::open("/dev/urandom")
+        .unwrap()
+        .read_exact(&mut entropy)
+        .unwrap();
+    let since = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap();
+    Identity {
+        entropy: entropy.iter().map(|byte| format!("{byte:02x}")).collect(),
+        wall_clock_ns: since.as_nanos().try_into().unwrap(),
+        hostname: format!("fork-{number}"),
+        machine_id: format!("{number:032x}"),
+        boot_id: format!("00000000-0000-4000-8000-{number:012x}"),
+        token: format!("{number:064x}"),
+        network: None,
+    }
+}
+
+/// No two forks printed the same value under any name, and each printed all of them.
+fn assert_distinct(forks: &[BTreeMap<String, String>], names: &[&str]) {
+    let shared: Vec<&str> = names
+        .iter()
+        .copied()
+        .filter(|&name| {
+            let values: HashSet<&str> = forks.iter().map(|fork| fork[name].as_str()).collect();
+            values.len() != forks.len()
+        })
+        .collect();
+    assert!(shared.is_empty(), "forks share {shared:?}: {forks:#?}");
+}
+
+const PYTHON: &str = "
+import os, random, secrets, socket, time, uuid
+print('time', time.time())
+print('getrandom', os.getrandom(16).hex())
+print('urandom', open('/dev/urandom', 'rb').read(16).hex())
+print('random', random.random())
+print('uuid4', uuid.uuid4())
+print('secrets', secrets.token_hex(16))
+print('boot-id', open('/proc/sys/kernel/random/boot_id').read().strip())
+print('machine-id', open('/etc/machine-id').read().strip())
+print('hostname', socket.gethostname())
+";
+
+#[test]
+fn forks_of_a_python_template_are_their_own() {
+    let forks = Template::make("python").in_forks(PYTHON);
+    let names = [
+        "getrandom",
+        "urandom",
+        "random",
+        "uuid4",
+        "secrets",
+        "boot-id",
+        "machine-id",
+        "hostname",
+    ];
+    assert_distinct(&forks, &names);
+}
+
+const NODE: &str = "
+const crypto = require('crypto'), fs = require('fs'), os = require('os');
+console.log('time', Date.now() / 1000);
+console.log('randomBytes', crypto.randomBytes(16).toString('hex'));
+console.log('randomUUID', crypto.randomUUID());
+console.log('webcrypto', Buffer.from(crypto.webcrypto.getRandomValues(new Uint8Array(16))).toString('hex'));
+console.log('private', crypto.generateKeyPairSync('x25519').privateKey.export({ format: 'jwk' }).d);
+console.log('Math.random', Math.random());
+console.log('boot-id', fs.readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim());
+console.log('machine-id', fs.readFileSync('/etc/machine-id', 'utf8').trim());
+console.log('hostname', os.hostname());
+";
+
+#[test]
+fn forks_of_a_node_template_are_their_own() {
+    let forks = Template::make("node").in_forks(NODE);
+    let names = [
+        "randomBytes",
+        "randomUUID",
+        "webcrypto",
+        "private",
+        "Math.random",
+        "boot-id",
+        "machine-id",
+        "hostname",
+    ];
+    assert_distinct(&forks, &names);
+}
+
+#[test]
+fn forks_without_their_identity_run_nothing() {
+    let template = Template::make("python");
+    let (worker, mut agent) = template.fork();
+    let ask = |agent: &mut Agent, identity| {
+        let body = template.program("print('it ran')", identity);
+        let body = serde_json::to_string(&body).unwrap();
+        let (status, body) = agent.post("/execute", TEMPLATE_TOKEN, &body);
+        assert!(!body.contains("it ran"), "{body}");
+        status
+    };
+    assert_eq!(ask(&mut agent, None), 403);
+    let mut broken = identity(1);
+    broken.machine_id = "no machine".to_owned();
+    // The agent may close a connection on which it refused something.
+    let mut agent = connect(&worker);
+    assert_eq!(ask(&mut agent, Some(broken)), 400);
+    let mut agent = connect(&worker);
+    assert_eq!(ask(&mut agent, Some(identity(1))), 409);
+}
