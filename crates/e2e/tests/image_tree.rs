@@ -179,7 +179,7 @@ fn the_booted_tree_is_what_umoci_unpacks_and_two_builds_are_the_same_bytes() {
         program.to_str().unwrap(),
         &[bundle.join("rootfs").to_str().unwrap()],
     ));
-    assert!(expected.len() >= 20, "umoci unpacked only {expected:#?}");
+    assert_eq!(expected.len(), 20, "umoci unpacked {expected:#?}");
 
     let image = folder.join("image-1.cpio");
     let output = guest::vmm(&binaries::kernel(), &[&image])

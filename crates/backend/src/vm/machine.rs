@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use cloude_protocol::agent::{AGENT_PORT, Cause};
-use cloude_vmm::control::{Event, Request};
+use cloude_vmm::control::{ChannelError, Event, Request};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::net::{TcpStream, UnixStream};
@@ -79,9 +79,12 @@ impl Vm {
             id: CONNECTION,
             port: AGENT_PORT,
         };
-        self.worker()?
-            .send(&connect, &[workers.as_fd()])
-            .map_err(|error| failed(error.to_string()))?;
+        let worker = self.worker()?;
+        match worker.send(&connect, &[workers.as_fd()]) {
+            // It has ended already: its own word says why.
+            Err(ChannelError::Closed) => return Err(worker.death().await),
+            sent => sent.map_err(|error| failed(error.to_string()))?,
+        }
         drop(workers);
         self.wait_for(|event| match event {
             Event::Connected { id: CONNECTION } => Some(Ok(())),

@@ -120,9 +120,10 @@ impl Channel {
             let mut data = [IoSliceMut::new(&mut bytes)];
             let flags = flags | RecvFlags::CMSG_CLOEXEC;
             match rustix::net::recvmsg(&self.0, &mut data, &mut ancillary, flags) {
-                Err(Errno::INTR) => {}
+                // Told once, and before what the other end had sent, where it closed without having
+                // read everything (net/unix/af_unix.c, `unix_release_sock`).
+                Err(Errno::INTR | Errno::CONNRESET) => {}
                 Err(Errno::AGAIN) => return Ok(None),
-                Err(Errno::CONNRESET) => return Err(ChannelError::Closed),
                 Err(error) => return Err(io::Error::from(error).into()),
                 Ok(received) => break received,
             }
@@ -221,6 +222,16 @@ mod tests {
             .unwrap_err();
         assert!(matches!(error, ChannelError::TooLarge { .. }));
         assert!(worker.try_recv::<Request>().unwrap().is_none());
+    }
+
+    #[test]
+    fn the_last_words_of_an_end_that_did_not_listen_arrive() {
+        let (host, worker) = Channel::pair().unwrap();
+        host.send(&"connect", &[]).unwrap();
+        worker.send(&"exited", &[]).unwrap();
+        drop(worker);
+        assert_eq!(host.recv::<String>().unwrap().0, "exited");
+        assert!(matches!(host.recv::<String>(), Err(ChannelError::Closed)));
     }
 
     #[test]
