@@ -1,0 +1,5 @@
+# corpus: signal = 6
+import os
+
+print("before")
+os.abort()

@@ -1,0 +1,13 @@
+import atexit
+
+
+class Callback:
+    def __call__(self):
+        raise ValueError("in a callback")
+
+    def __repr__(self):
+        return "<the callback>"
+
+
+atexit.register(print, "still called")
+atexit.register(Callback())

@@ -1,0 +1,4 @@
+# corpus: exit_code = 255
+import sys
+
+sys.exit(-1)

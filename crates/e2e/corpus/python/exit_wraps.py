@@ -1,0 +1,4 @@
+# corpus: exit_code = 44
+import sys
+
+sys.exit(300)

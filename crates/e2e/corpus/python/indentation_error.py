@@ -1,0 +1,3 @@
+# corpus: exit_code = 1
+if True:
+print("never printed")

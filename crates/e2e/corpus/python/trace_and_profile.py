@@ -1,0 +1,23 @@
+# Hooks that a program sets see the program only.
+import sys
+
+calls = []
+
+
+def tracer(frame, event, argument):
+    calls.append((event, frame.f_code.co_name))
+    return tracer
+
+
+def function():
+    return 1
+
+
+sys.settrace(tracer)
+function()
+sys.settrace(None)
+print(calls)
+sys.setprofile(lambda frame, event, argument: calls.append(event))
+function()
+sys.setprofile(None)
+print(len(calls), sys.getrefcount(function) < 10)

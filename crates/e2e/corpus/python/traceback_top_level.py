@@ -1,0 +1,3 @@
+# corpus: exit_code = 1
+print("before")
+undefined_name
