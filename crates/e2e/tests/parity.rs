@@ -203,10 +203,10 @@ fn programs_show_the_same_cold_and_forked(language: &str) {
                     let (problem, was_warm) = check(&backend, program, second);
                     warm.fetch_add(usize::from(was_warm), Ordering::Relaxed);
                     if !problem.is_empty() {
-                        wrong
-                            .lock()
-                            .unwrap()
-                            .push(format!("{}\n{problem}", program.name));
+                        let problem = format!("{}\n{problem}", program.name);
+                        // At once: a run of hundreds that is cut short has shown something.
+                        eprint!("{problem}");
+                        wrong.lock().unwrap().push(problem);
                     }
                 }
             });

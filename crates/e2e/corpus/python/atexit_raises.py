@@ -11,3 +11,10 @@ class Callback:
 
 atexit.register(print, "still called")
 atexit.register(Callback())
+
+# SystemExit in a callback.
+import atexit
+import sys
+
+atexit.register(print, "the rest is still called")
+atexit.register(sys.exit, 5)

@@ -7,3 +7,9 @@ print(type(__builtins__).__name__, __builtins__.__name__)
 main = sys.modules["__main__"]
 print(main.__dict__ is globals(), main.__name__, repr(main))
 print("frame name:", sys._getframe().f_code.co_name)
+
+# Nothing is in the main module but what a program starts with.
+print(sorted(globals()))
+print(sorted(dir()))
+print(locals() is globals())
+print({name: value for name, value in globals().items() if name in ("__doc__", "__package__", "__spec__", "__annotations__")})

@@ -17,3 +17,22 @@ signal.setitimer(signal.ITIMER_REAL, 0.05)
 while len(seen) < 5:
     time.sleep(0.01)
 print(seen)
+
+import os
+import signal
+
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+os.kill(os.getpid(), signal.SIGUSR1)
+print(signal.sigpending() == {signal.SIGUSR1}, signal.sigwait([signal.SIGUSR1]).name)
+
+# SIGINT is a KeyboardInterrupt.
+import os
+import signal
+
+print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+    while True:
+        pass
+except KeyboardInterrupt:
+    print("interrupted")

@@ -1,3 +1,10 @@
+import contextvars
+
+variable = contextvars.ContextVar("variable", default=0)
+print(len(contextvars.copy_context()), variable.get())
+variable.set(1)
+print(contextvars.copy_context().run(variable.get), len(contextvars.copy_context()))
+
 import threading
 
 print(threading.current_thread().name, threading.current_thread() is threading.main_thread(), threading.active_count())

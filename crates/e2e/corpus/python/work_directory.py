@@ -8,3 +8,7 @@ for folder in (".", "/tmp", "/dev/shm", "/var/tmp"):
 entry = os.stat("main.py")
 print(stat.filemode(entry.st_mode), entry.st_uid, entry.st_gid, entry.st_nlink)
 print(stat.filemode(os.stat(".").st_mode), os.access(".", os.W_OK))
+
+for line in sorted(open("/proc/self/mounts")):
+    _, point, kind, *_ = line.split()
+    print(point, kind)

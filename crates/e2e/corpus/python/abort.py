@@ -1,5 +1,0 @@
-# corpus: signal = 6
-import os
-
-print("before")
-os.abort()

@@ -1,2 +1,0 @@
-# corpus: exit_code = 1
-raise SystemExit(True)

@@ -1,2 +1,0 @@
-# corpus: exit_code = 1
-from os import no_such_name

@@ -1,3 +1,0 @@
-# corpus: exit_code = 1
-if True:
-print("never printed")

@@ -1,4 +1,0 @@
-# Python ends itself by the signal after the traceback.
-# corpus: signal = 2
-print("before")
-raise KeyboardInterrupt

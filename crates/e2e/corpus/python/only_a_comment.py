@@ -1,1 +1,0 @@
-# Nothing to do, and nothing said about it.

@@ -1,3 +1,0 @@
-# corpus: exit_code = 1
-print("before")
-undefined_name
