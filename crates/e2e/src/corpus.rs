@@ -86,8 +86,15 @@ impl Program {
     }
 }
 
-/// All programs of a language, by name; only those with `CLOUDE_PARITY_ONLY` in their name, where
-/// that is set.
+/// The programs of a language to execute: all, or those with `CLOUDE_PARITY_ONLY` in their name.
+pub fn chosen(language: &str) -> Vec<Program> {
+    let wanted = std::env::var("CLOUDE_PARITY_ONLY").unwrap_or_default();
+    let mut programs = programs(language);
+    programs.retain(|program| program.name.contains(&wanted));
+    programs
+}
+
+/// All programs of a language, by name.
 pub fn programs(language: &str) -> Vec<Program> {
     let folder = folder().join(language);
     let mut paths: Vec<PathBuf> = folder
@@ -97,11 +104,9 @@ pub fn programs(language: &str) -> Vec<Program> {
         .collect();
     paths.sort();
     let extensions = binaries::language(language).extensions;
-    let wanted = std::env::var("CLOUDE_PARITY_ONLY").unwrap_or_default();
     paths
         .iter()
         .map(|path| read(language, &extensions, path))
-        .filter(|program| program.name.contains(&wanted))
         .collect()
 }
 

@@ -189,7 +189,7 @@ fn programs_show_the_same_cold_and_forked(language: &str) {
         .unwrap();
     let second = second_way();
     let backend = Backend::start("");
-    let programs = corpus::programs(language);
+    let programs = corpus::chosen(language);
     let (next, warm, wrong) = (
         AtomicUsize::new(0),
         AtomicUsize::new(0),
