@@ -8,6 +8,7 @@
 pub mod backend;
 pub mod binaries;
 pub mod cloude;
+pub mod corpus;
 pub mod curl;
 pub mod guest;
 pub mod host;

@@ -1,0 +1,6 @@
+// Where the program stands in the chain of asynchronous events.
+const { executionAsyncId, triggerAsyncId, AsyncLocalStorage } = require("async_hooks");
+console.log(executionAsyncId(), triggerAsyncId());
+const storage = new AsyncLocalStorage();
+console.log(storage.getStore());
+storage.run("stored", () => setTimeout(() => console.log(storage.getStore()), 1));

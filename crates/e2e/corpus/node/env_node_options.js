@@ -1,0 +1,5 @@
+// Read when the interpreter starts.
+// corpus: env = { NODE_OPTIONS = "--stack-trace-limit=2 --no-warnings" }
+// corpus: exit_code = 1
+console.log(process.execArgv, process.env.NODE_OPTIONS, Error.stackTraceLimit);
+throw new Error("two frames");

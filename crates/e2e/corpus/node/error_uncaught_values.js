@@ -1,0 +1,4 @@
+// What is thrown need not be an error.
+// corpus: exit_code = 1
+process.on("exit", (code) => console.log("exit", code, process.exitCode));
+throw { not: "an error", nested: [1, { two: 2 }] };

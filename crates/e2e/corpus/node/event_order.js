@@ -1,0 +1,11 @@
+const order = [];
+const note = (name) => () => order.push(name);
+setTimeout(note("timeout"), 0);
+setImmediate(note("immediate"));
+process.nextTick(note("tick"));
+queueMicrotask(note("microtask"));
+Promise.resolve().then(note("promise")).then(note("promise, again"));
+process.nextTick(() => { order.push("tick 2"); process.nextTick(note("tick in tick")); Promise.resolve().then(note("promise in tick")); });
+(async () => { order.push("async body"); await null; order.push("after await"); })();
+order.push("main");
+process.on("exit", () => console.log(order.filter((name) => !["timeout", "immediate"].includes(name)), order.length));

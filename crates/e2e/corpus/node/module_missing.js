@@ -1,0 +1,3 @@
+// corpus: exit_code = 1
+console.log("before");
+require("./no-such-module");

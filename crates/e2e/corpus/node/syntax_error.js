@@ -1,0 +1,3 @@
+// corpus: exit_code = 1
+console.log("never printed");
+const = 5;

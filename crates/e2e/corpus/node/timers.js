@@ -1,0 +1,11 @@
+const order = [];
+setTimeout(() => order.push("30"), 30);
+setTimeout(() => order.push("10"), 10);
+const cleared = setTimeout(() => order.push("cleared"), 5);
+clearTimeout(cleared);
+let count = 0;
+const interval = setInterval(() => ++count === 3 && (clearInterval(interval), order.push("three times")), 1);
+setTimeout(() => order.push("never"), 100000).unref();
+setTimeout((...given) => order.push(given.join()), 200, "with", "arguments");
+process.on("exit", () => console.log(order.sort()));
+require("timers/promises").setTimeout(50, "value").then((value) => order.push(value));

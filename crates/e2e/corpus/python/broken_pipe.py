@@ -1,0 +1,11 @@
+# SIGPIPE is ignored, so that writing to nobody is an error.
+import os
+import signal
+
+print(signal.getsignal(signal.SIGPIPE))
+reader, writer = os.pipe()
+os.close(reader)
+try:
+    os.write(writer, b"x")
+except BrokenPipeError as error:
+    print(error.strerror)

@@ -1,0 +1,5 @@
+# Past a C long.
+# corpus: exit_code = 255
+import sys
+
+sys.exit(2**70)

@@ -1,0 +1,5 @@
+# Written with CR LF.
+text = """first
+second"""
+print(repr(text))
+print("done")

@@ -1,0 +1,6 @@
+# What has been imported before the program's first line.
+import sys
+
+names = sorted(sys.modules)
+print(len(names))
+print("\n".join(names))

@@ -1,0 +1,1 @@
+# Nothing to do, and nothing said about it.

@@ -1,0 +1,7 @@
+# What ps would show.
+# corpus: args = ["one", "two words"]
+import subprocess
+
+print(open("/proc/self/cmdline", "rb").read().split(b"\0"))
+print(open("/proc/self/comm").read())
+print(subprocess.run(["sh", "-c", "tr '\\0' ' ' < /proc/$PPID/cmdline"], capture_output=True, text=True).stdout)

@@ -1,0 +1,5 @@
+# corpus: signal = 11
+import ctypes
+
+print("before")
+ctypes.string_at(0)

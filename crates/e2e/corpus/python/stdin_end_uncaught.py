@@ -1,0 +1,2 @@
+# corpus: exit_code = 1
+value = input("prompt: ")

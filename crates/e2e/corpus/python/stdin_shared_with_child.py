@@ -1,0 +1,8 @@
+# What the program has not taken, its child reads.
+# corpus: stdin = "headrest of it\nand more\n"
+import os
+import subprocess
+
+print(os.read(0, 4))
+print(subprocess.run(["cat"], stdout=subprocess.PIPE).stdout)
+print(os.read(0, 10))

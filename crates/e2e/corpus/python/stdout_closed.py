@@ -1,0 +1,6 @@
+# corpus: exit_code = 1
+import os
+
+print("before")
+os.close(1)
+print("after")

@@ -1,0 +1,11 @@
+# Unbuffered: what is printed, written and said by children comes in this order.
+import os
+import subprocess
+import sys
+
+print("one", end=" ")
+os.write(1, b"two ")
+sys.stdout.write("three ")
+subprocess.run(["echo", "four"])
+sys.stdout.buffer.write(b"five \xff\n")
+print("six")

@@ -1,0 +1,4 @@
+# corpus: exit_code = 1
+print("never printed")
+def broken(:
+    pass

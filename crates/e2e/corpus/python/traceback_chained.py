@@ -1,0 +1,5 @@
+# corpus: exit_code = 1
+try:
+    {}["missing"]
+except KeyError as error:
+    raise ValueError("while handling") from error

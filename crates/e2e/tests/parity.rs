@@ -1,0 +1,287 @@
+//! A program cannot tell a fork of a warm VM from a VM booted for it: each program of the corpus
+//! is executed both ways, and all that it shows must be the same, byte for byte.
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
+use std::fmt::Write as _;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use cloude_e2e::backend::Backend;
+use cloude_e2e::corpus::{self, Program};
+use cloude_e2e::curl;
+use cloude_protocol::agent::StageResult;
+use cloude_protocol::api::Execution;
+use serde_json::Value;
+
+/// Every language, the fewest programs of it, and how many are executed at once: two, but one
+/// where a compiler takes all the memory that a small host has.
+const LANGUAGES: [(&str, usize, usize); 8] = [
+    ("bash", 10, 2),
+    ("c", 10, 2),
+    ("cpp", 10, 1),
+    ("go", 10, 1),
+    ("java", 10, 1),
+    ("node", 40, 2),
+    ("python", 60, 2),
+    ("rust", 10, 1),
+];
+/// Over all languages.
+const FEWEST: usize = 170;
+
+/// How a VM is to come to be: the request's `start`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Way {
+    Cold,
+    Fork,
+}
+
+impl Way {
+    fn field(self) -> &'static str {
+        match self {
+            Way::Cold => "cold",
+            Way::Fork => "fork",
+        }
+    }
+
+    /// Whether a result's `start` is what was asked for. A fork from the pool is one.
+    fn is(self, start: &str) -> bool {
+        match self {
+            Way::Cold => start == "cold",
+            Way::Fork => matches!(start, "fork" | "pool"),
+        }
+    }
+}
+
+/// What the first execution is compared with: a fork, or with `CLOUDE_PARITY=cold` a second cold
+/// one, which shows that a new program says the same every time.
+fn second_way() -> Way {
+    match std::env::var("CLOUDE_PARITY").as_deref() {
+        Err(_) | Ok("fork") => Way::Fork,
+        Ok("cold") => Way::Cold,
+        Ok(other) => panic!("CLOUDE_PARITY is {other:?}: neither fork nor cold"),
+    }
+}
+
+/// An execution, and whether an interpreter that waited took it over.
+struct Run {
+    execution: Execution,
+    warm: bool,
+}
+
+fn execute(backend: &Backend, program: &Program, way: Way) -> Result<Run, String> {
+    let mut request = serde_json::to_value(program.request()).unwrap();
+    request["start"] = way.field().into();
+    let answer = curl::post(
+        &format!("{}/v1/executions", backend.url()),
+        &request.to_string(),
+    );
+    if answer.status != 200 {
+        return Err(format!("answered {}: {}", answer.status, answer.body));
+    }
+    let start = answer.body["start"].as_str().unwrap_or_default();
+    if !way.is(start) {
+        return Err(format!("asked for {}, was {start:?}", way.field()));
+    }
+    Ok(Run {
+        warm: answer.body["run"]["warm"] == Value::Bool(true),
+        execution: serde_json::from_value(answer.body).unwrap(),
+    })
+}
+
+/// All that a program shows, by name.
+fn shown(execution: &Execution) -> Vec<(&'static str, String)> {
+    let bytes = |data: &cloude_protocol::Data| data.0.escape_ascii().to_string();
+    let stage = |result: &StageResult| {
+        format!(
+            "{:?}, exit code {:?}, signal {:?}, {} + {} bytes, {} + {} dropped",
+            result.cause,
+            result.exit_code,
+            result.signal,
+            result.stdout_bytes,
+            result.stderr_bytes,
+            result.stdout_dropped,
+            result.stderr_dropped
+        )
+    };
+    let compile = execution.compile.as_ref();
+    vec![
+        ("status", format!("{:?}", execution.status)),
+        ("cause", format!("{:?}", execution.cause)),
+        ("exit code", format!("{:?}", execution.exit_code)),
+        ("signal", format!("{:?}", execution.signal)),
+        ("stdout", bytes(&execution.stdout)),
+        ("stderr", bytes(&execution.stderr)),
+        ("run", execution.run.as_ref().map(stage).unwrap_or_default()),
+        (
+            "compile",
+            compile.map(|it| stage(&it.result)).unwrap_or_default(),
+        ),
+        (
+            "compiler's stdout",
+            compile.map(|it| bytes(&it.stdout)).unwrap_or_default(),
+        ),
+        (
+            "compiler's stderr",
+            compile.map(|it| bytes(&it.stderr)).unwrap_or_default(),
+        ),
+    ]
+}
+
+/// Where two texts part, with a little before it.
+fn parting(first: &str, second: &str) -> String {
+    let same = first
+        .chars()
+        .zip(second.chars())
+        .take_while(|(one, other)| one == other)
+        .count();
+    let around = |text: &str| {
+        text.chars()
+            .skip(same.saturating_sub(60))
+            .take(300)
+            .collect::<String>()
+    };
+    format!(
+        "at character {same}\n        {}\n        {}",
+        around(first),
+        around(second)
+    )
+}
+
+/// What is wrong with a program, nothing where it is as it should be; and whether it was warm.
+fn check(backend: &Backend, program: &Program, second: Way) -> (String, bool) {
+    let mut wrong = String::new();
+    let (cold, other) = match (
+        execute(backend, program, Way::Cold),
+        execute(backend, program, second),
+    ) {
+        (Ok(cold), Ok(other)) => (cold, other),
+        (cold, other) => {
+            for error in [cold.err(), other.err()].into_iter().flatten() {
+                writeln!(wrong, "    {error}").unwrap();
+            }
+            return (wrong, false);
+        }
+    };
+    let execution = &cold.execution;
+    let end = (execution.cause, execution.exit_code, execution.signal);
+    if end != program.front.end() {
+        writeln!(
+            wrong,
+            "    cold it ends with {end:?}, its front matter says {:?}; {:?}, stderr {:?}",
+            program.front.end(),
+            execution.error,
+            execution.stderr.to_text()
+        )
+        .unwrap();
+    }
+    for ((what, first), (_, second)) in shown(execution).iter().zip(&shown(&other.execution)) {
+        if first != second {
+            writeln!(wrong, "    {what} differs {}", parting(first, second)).unwrap();
+        }
+    }
+    (wrong, other.warm)
+}
+
+fn programs_show_the_same_cold_and_forked(language: &str) {
+    let (_, _, at_once) = LANGUAGES
+        .into_iter()
+        .find(|(name, _, _)| *name == language)
+        .unwrap();
+    let second = second_way();
+    let backend = Backend::start("");
+    let programs = corpus::chosen(language);
+    let (next, warm, wrong) = (
+        AtomicUsize::new(0),
+        AtomicUsize::new(0),
+        Mutex::new(Vec::new()),
+    );
+    // Threads of this one are in its network namespace, as the backend is.
+    std::thread::scope(|scope| {
+        for _ in 0..at_once {
+            scope.spawn(|| {
+                while let Some(program) = programs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let (problem, was_warm) = check(&backend, program, second);
+                    warm.fetch_add(usize::from(was_warm), Ordering::Relaxed);
+                    if !problem.is_empty() {
+                        let problem = format!("{}\n{problem}", program.name);
+                        // At once: a run of hundreds that is cut short has shown something.
+                        eprint!("{problem}");
+                        wrong.lock().unwrap().push(problem);
+                    }
+                }
+            });
+        }
+    });
+    let mut wrong = wrong.into_inner().unwrap();
+    wrong.sort();
+    println!(
+        "{language}: {} programs cold and {}, {} of them by a warm interpreter; {} differ",
+        programs.len(),
+        second.field(),
+        warm.into_inner(),
+        wrong.len()
+    );
+    assert!(!programs.is_empty(), "no such program");
+    assert!(
+        wrong.is_empty(),
+        "of {} programs {} are not the same:\n{}",
+        programs.len(),
+        wrong.len(),
+        wrong.concat()
+    );
+    backend.stop();
+}
+
+#[test]
+fn the_corpus_is_well_formed_and_large_enough() {
+    let mut total = 0;
+    for (language, fewest, _) in LANGUAGES {
+        let count = corpus::programs(language).len();
+        assert!(count >= fewest, "{language}: {count} programs");
+        total += count;
+    }
+    assert!(total >= FEWEST, "{total} programs");
+    let folders = corpus::folder().read_dir().unwrap();
+    let folders = folders.filter(|entry| entry.as_ref().unwrap().path().is_dir());
+    assert_eq!(folders.count(), LANGUAGES.len());
+}
+
+#[test]
+fn bash_programs_show_the_same_cold_and_forked() {
+    programs_show_the_same_cold_and_forked("bash");
+}
+
+#[test]
+fn c_programs_show_the_same_cold_and_forked() {
+    programs_show_the_same_cold_and_forked("c");
+}
+
+#[test]
+fn cpp_programs_show_the_same_cold_and_forked() {
+    programs_show_the_same_cold_and_forked("cpp");
+}
+
+#[test]
+fn go_programs_show_the_same_cold_and_forked() {
+    programs_show_the_same_cold_and_forked("go");
+}
+
+#[test]
+fn java_programs_show_the_same_cold_and_forked() {
+    programs_show_the_same_cold_and_forked("java");
+}
+
+#[test]
+fn node_programs_show_the_same_cold_and_forked() {
+    programs_show_the_same_cold_and_forked("node");
+}
+
+#[test]
+fn python_programs_show_the_same_cold_and_forked() {
+    programs_show_the_same_cold_and_forked("python");
+}
+
+#[test]
+fn rust_programs_show_the_same_cold_and_forked() {
+    programs_show_the_same_cold_and_forked("rust");
+}
