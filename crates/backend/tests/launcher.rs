@@ -36,7 +36,7 @@ def serve():
 const LANGUAGE: &str = r#"
 name = "l"
 file = "f"
-image.reference = "r"
+image = { reference = "r", debian = { suite = "s", packages = [] } }
 run.command = ["true"]
 self_test = { code = "", stdout = "", exit_code = 0 }
 "#;
