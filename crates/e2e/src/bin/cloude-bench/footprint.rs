@@ -12,8 +12,6 @@ use crate::sample::Samples;
 /// From the agent's line until the guest has nothing left to do.
 const SETTLE: Duration = Duration::from_secs(3);
 const IDLE: Duration = Duration::from_secs(5);
-/// What `cloude-vmm` names the guest's memory.
-const GUEST_MEMORY: &str = "guest-memory";
 
 pub fn measure(report: &mut Report) {
     host::isolate();
@@ -67,30 +65,30 @@ pub fn measure(report: &mut Report) {
     );
 }
 
-/// Resident and private bytes of all mappings but the guest's memory (proc(5), smaps).
+/// Resident and private bytes of all mappings but the guest's memory (proc(5), smaps): that is the one
+/// which is advised to be of huge pages (`hg`).
 fn beside_the_guest(id: u32) -> (u64, u64) {
     let smaps = std::fs::read_to_string(format!("/proc/{id}/smaps")).unwrap();
-    let (mut resident, mut private, mut guest, mut guests) = (0, 0, false, 0);
+    let (mut resident, mut private, mut guests) = (0, 0, 0);
+    let (mut rss, mut own) = (0, 0);
     for line in smaps.lines() {
         let mut words = line.split_whitespace();
         let key = words.next().unwrap_or_default();
-        if !key.ends_with(':') {
-            guest = line.contains(GUEST_MEMORY);
-            guests += u32::from(guest);
-            continue;
-        }
-        let bytes = words
-            .next()
-            .and_then(|number| number.parse::<u64>().ok())
-            .unwrap_or(0)
-            * 1024;
+        let mut bytes = || words.next().unwrap().parse::<u64>().unwrap() * 1024;
         match key {
-            "Rss:" if !guest => resident += bytes,
-            "Private_Clean:" | "Private_Dirty:" if !guest => private += bytes,
+            "Rss:" => rss = bytes(),
+            "Private_Clean:" => own = bytes(),
+            "Private_Dirty:" => own += bytes(),
+            // The last line of each mapping.
+            "VmFlags:" if words.any(|flag| flag == "hg") => guests += 1,
+            "VmFlags:" => {
+                resident += rss;
+                private += own;
+            }
             _ => {}
         }
     }
-    assert!(guests > 0, "no mapping is called {GUEST_MEMORY}");
+    assert!(guests > 0, "no mapping is advised to be of huge pages");
     (resident, private)
 }
 
