@@ -16,9 +16,12 @@ use crate::control::ExitReason;
 use crate::exit::ExitSignal;
 use crate::vcpu::Vcpus;
 
-/// The first period, and the longest: it doubles while the guest sleeps.
+/// The first period, and the longest: it doubles while the guest sleeps, but for its own timers.
 const FIRST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(8);
+/// A guest that takes less than this part of a period sleeps: its timers alone take some hundred
+/// microseconds a second.
+const ASLEEP: u32 = 20;
 
 pub(super) struct HaltWatch {
     vcpus: Arc<Vcpus>,
@@ -74,15 +77,25 @@ impl HaltWatch {
             return;
         }
         let now = self.vcpus.cpu_times();
-        let ran = self.ran_since(&now);
+        let used = self.used_since(&now);
         self.seen = now;
-        self.settling = false;
-        if ran {
+        let settling = std::mem::take(&mut self.settling);
+        if used.is_none_or(|used| used >= self.period / ASLEEP) {
             self.checked = false;
             self.period = FIRST;
             return;
         }
         self.period = (self.period * 2).min(LONGEST);
+        let slack = if settling {
+            COST_OF_A_LOOK
+        } else {
+            Duration::ZERO
+        };
+        if used.is_some_and(|used| used > slack) {
+            // It wakes by itself.
+            self.checked = false;
+            return;
+        }
         if self.checked {
             return;
         }
@@ -95,18 +108,13 @@ impl HaltWatch {
         self.settling = true;
     }
 
-    /// Whether the guest did anything since the last look.
-    fn ran_since(&self, now: &[Duration]) -> bool {
-        let slack = if self.settling {
-            COST_OF_A_LOOK
-        } else {
-            Duration::ZERO
-        };
-        now.len() != self.seen.len()
-            || now
-                .iter()
-                .zip(&self.seen)
-                .any(|(now, seen)| *now > *seen + slack)
+    /// The most that a vCPU ran since the last look; none at the first.
+    fn used_since(&self, now: &[Duration]) -> Option<Duration> {
+        let used = now
+            .iter()
+            .zip(&self.seen)
+            .map(|(now, seen)| now.saturating_sub(*seen));
+        used.max()
     }
 }
 
