@@ -7,6 +7,7 @@ use super::key::Mismatch;
 use super::memory::MemoryFileError;
 use super::record::RecordError;
 use crate::devices::StateError;
+use crate::devices::vmgenid::GenerationError;
 
 /// A part of the state, by the name that KVM's interface has for it (Linux, Documentation/virt/kvm/api.rst).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +83,9 @@ pub enum SnapshotError {
     /// A device does not give or take its state.
     #[error(transparent)]
     Device(#[from] StateError),
+    /// A fork has to have a generation ID of its own.
+    #[error("the VM generation ID: {0}")]
+    Generation(#[from] GenerationError),
     /// The snapshot is of another machine. Take a shell that fits, or build the snapshot anew.
     #[error(transparent)]
     Mismatch(#[from] Mismatch),

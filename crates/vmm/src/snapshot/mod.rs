@@ -14,7 +14,8 @@
 //!    clear a pending exception), KVMCLOCK_CTRL (after the MSRs, which turn the clock page on);
 //! 3. of the VM: the clock, then the PICs and the I/O APIC (after the local APICs that they deliver
 //!    to). The machine has no PIT;
-//! 4. devices: they may raise an interrupt again, which the I/O APIC has to be there for.
+//! 4. devices: they may raise an interrupt again, which the I/O APIC has to be there for;
+//! 5. the VM generation ID: a fresh one is written, then the guest is told.
 
 mod blob;
 mod error;

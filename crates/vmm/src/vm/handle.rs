@@ -7,7 +7,7 @@ use kvm_ioctls::VmFd;
 
 use super::{CpuModel, Kind, Shape, Vm, lock};
 use crate::bus::SharedDevice;
-use crate::devices::StateError;
+use crate::devices::{StateError, vmgenid};
 use crate::memory::GuestMemory;
 use crate::snapshot::{
     self, DeviceState, Key, MachineState, Origin, Record, SnapshotError, VcpuState, VmState,
@@ -137,6 +137,8 @@ impl VmHandle {
     pub(super) fn key(&self, origin: &Origin) -> Key {
         let devices = self.devices.iter();
         let names = devices.map(|device| lock(device).name().to_owned());
+        // It has no state, and a guest that was told of it has its interrupt.
+        let names = names.chain([vmgenid::NAME.to_owned()]);
         Key::new(
             self.shape,
             origin.clone(),
