@@ -6,6 +6,7 @@ use std::io;
 use super::key::Mismatch;
 use super::memory::MemoryFileError;
 use super::record::RecordError;
+use super::working_set::WorkingSetError;
 use crate::devices::StateError;
 use crate::devices::vmgenid::GenerationError;
 
@@ -95,6 +96,9 @@ pub enum SnapshotError {
     /// The memory is damaged, missing in part, or cannot be mapped.
     #[error(transparent)]
     Memory(#[from] MemoryFileError),
+    /// The pages that forks touch cannot be told or copied.
+    #[error(transparent)]
+    WorkingSet(#[from] WorkingSetError),
     /// The state has another number of vCPUs or devices than its key says.
     #[error("the record has the state of {have} {what}, not {need}")]
     Incomplete {

@@ -27,6 +27,7 @@ mod record;
 mod template;
 mod trace;
 mod vcpu_state;
+mod working_set;
 
 pub use error::{SnapshotError, StateKind};
 pub use key::{Key, Mismatch, Origin};
@@ -37,3 +38,4 @@ pub use record::{FORMAT_VERSION, Record, RecordError};
 pub use template::Template;
 pub use trace::{Step, Trace};
 pub use vcpu_state::{VcpuState, XsaveSize};
+pub use working_set::{Run, WorkingSet, WorkingSetError};

@@ -11,6 +11,7 @@ use crate::devices::{StateError, vmgenid};
 use crate::memory::GuestMemory;
 use crate::snapshot::{
     self, DeviceState, Key, MachineState, Origin, Record, SnapshotError, VcpuState, VmState,
+    WorkingSet,
 };
 use crate::vcpu::Vcpus;
 
@@ -93,6 +94,25 @@ impl VmHandle {
             state,
         };
         Ok(Saved { record, memory })
+    }
+
+    /// The pages that a fork has touched so far; `pagemap` is this process's own `/proc/PID/pagemap`.
+    pub fn working_set(&self, pagemap: &File) -> Result<WorkingSet, SnapshotError> {
+        Ok(WorkingSet::of(&self.memory, pagemap)?)
+    }
+
+    /// Gives a paused fork the pages that another one has touched, `limit` copies at most. Gives how many
+    /// were copied.
+    pub fn replay(&self, set: &WorkingSet, limit: u64) -> Result<u64, SnapshotError> {
+        let mut copied = 0;
+        // All vCPUs share what is mapped.
+        self.vcpus.with_each(|index, vcpu| {
+            if index == 0 {
+                copied = set.replay(&self.memory, vcpu, limit)?;
+            }
+            Ok::<_, SnapshotError>(())
+        })?;
+        Ok(copied)
     }
 
     pub(super) fn vcpu_states(&self) -> Result<Vec<VcpuState>, SnapshotError> {
