@@ -213,6 +213,7 @@ impl Template {
         let descriptors = [self.memory.as_fd(), self.record.as_fd(), theirs.as_fd()];
         let restore = Request::Restore {
             origin: origin(&self.language.name),
+            copy_ahead: None,
         };
         worker.channel.send(&restore, &descriptors).unwrap();
         let (event, _) = worker.channel.recv::<Event>().unwrap();

@@ -19,6 +19,7 @@ use crate::devices::pvpanic::PvPanic;
 use crate::devices::serial::{self, ConsoleSink, Serial};
 use crate::devices::virtio::mmio::{QUEUE_NOTIFY, WINDOW_SIZE};
 use crate::devices::virtio::{MmioSlot, MmioTransport, VirtioDevice};
+use crate::devices::vmgenid;
 use crate::exit::ExitSignal;
 use crate::memory::{self, GuestMemory};
 use crate::snapshot::{MsrPolicy, XsaveSize};
@@ -209,7 +210,7 @@ impl Vm {
             gsi: layout::VIRTIO_GSI + index,
             uid: self.virtio_count,
         };
-        if slot.gsi > layout::LAST_GSI {
+        if slot.gsi > layout::LAST_VIRTIO_GSI {
             return Err(VmError::TooManyDevices);
         }
         let transport = MmioTransport::new(device, self.memory.clone(), slot)
@@ -242,11 +243,13 @@ impl Vm {
         if self.kind == Kind::Reserved {
             return Err(VmError::Reserved);
         }
-        let nodes: Vec<u8> = self
+        let mut nodes: Vec<u8> = self
             .devices
             .iter()
             .flat_map(|device| lock(device).acpi_node())
             .collect();
+        nodes.extend(vmgenid::acpi_nodes());
+        vmgenid::write_fresh(&self.memory)?;
         let entry = boot::load(
             &self.memory,
             kernel,

@@ -31,6 +31,9 @@ for i in range(20000):
 print(len(cpus), all(naps), back)
 ";
 
+/// What Linux says when its VM generation ID has changed (drivers/char/random.c).
+const RESEEDED: &str = "crng reseeded due to virtual machine fork";
+
 fn forks_go_on(vcpus: u8) {
     let Some(files) = Files::find() else {
         return;
@@ -52,6 +55,50 @@ fn forks_go_on(vcpus: u8) {
         assert_eq!(fork.agent.health(), 200);
         assert_eq!(fork.agent.python(CLOCKS), format!("{vcpus} True 0\n"));
     }
+    for fork in forks {
+        let said = fork.end();
+        assert!(said.contains(RESEEDED), "{said}");
+    }
+}
+
+/// Prints how long the first answers take, and a program, with and without the pages of an earlier fork.
+fn forks_take_pages_of_another(vcpus: u8) {
+    let Some(files) = Files::find() else {
+        return;
+    };
+    let snapshot = Snapshot::make(&files, vcpus);
+    let mut first = snapshot.fork();
+    first.resume();
+    assert_eq!(first.agent.health(), 200);
+    let (answered, list) = first.working_set();
+    assert_eq!(first.agent.python("print(1)"), "1\n");
+    let (written, _) = first.working_set();
+    assert!(0 < answered && answered < written);
+    drop(first);
+    eprintln!("{vcpus} vCPUs: {answered} pages written for an answer, {written} with a program");
+    for round in 0..5 {
+        for list in [None, Some(&list)] {
+            let mut fork = snapshot.fork_with(list);
+            let since = Instant::now();
+            fork.resume();
+            assert_eq!(fork.agent.health(), 200);
+            let answer = since.elapsed();
+            assert_eq!(fork.agent.python("print(1)"), "1\n");
+            let with = if list.is_some() { "with" } else { "without" };
+            let program = since.elapsed();
+            eprintln!("{round} {with} pages: answer {answer:?}, program {program:?}");
+        }
+    }
+}
+
+#[test]
+fn forks_of_one_vcpu_take_pages_of_another() {
+    forks_take_pages_of_another(1);
+}
+
+#[test]
+fn forks_of_four_vcpus_take_pages_of_another() {
+    forks_take_pages_of_another(4);
 }
 
 #[test]

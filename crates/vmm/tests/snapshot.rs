@@ -7,14 +7,17 @@ mod common;
 use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt};
 
+use cloude_vmm::arch::x86_64::layout;
 use cloude_vmm::control::Origin;
 use cloude_vmm::devices::virtio::rng::Rng;
+use cloude_vmm::devices::vmgenid;
 use cloude_vmm::probe::open_kvm;
 use cloude_vmm::snapshot::{
     self, Mismatch, Record, RecordError, SnapshotError, Template, load_sparse, save_sparse,
 };
 use cloude_vmm::vm::{Saved, Shape, Shell, Vm};
 use common::prover::{self, Block};
+use vm_memory::{Bytes, GuestAddress};
 
 fn goes_on(vcpus: u8) {
     let (mut template_vm, _said) = prover::ready(vcpus);
@@ -88,6 +91,28 @@ fn forks_and_their_template_do_not_see_each_other() {
     assert_eq!(Block(&second, 0).shared(), prover::SHARED_START);
     assert_eq!(prover::shared(&second), prover::SHARED_START + 1);
     assert_eq!(snapshot::memory_digest(template.memory()).unwrap(), digest);
+}
+
+#[test]
+fn each_fork_has_a_generation_id_of_its_own_and_gets_it_last() {
+    let (mut vm, _said) = prover::ready(1);
+    let id = |vm: &Vm| -> [u8; vmgenid::SIZE] {
+        let at = GuestAddress(layout::VMGENID);
+        vm.memory().read_obj(at).unwrap()
+    };
+    vm.pause();
+    let saved = vm.handle().unwrap().save(&prover::origin()).unwrap();
+    let template = Template::new(&saved.record.encode().unwrap(), saved.memory).unwrap();
+    let mut ids = vec![id(&vm)];
+    for _ in 0..3 {
+        let (fork, _said, trace) = prover::fork(&template);
+        assert!(!ids.contains(&id(&fork)));
+        ids.push(id(&fork));
+        let last = trace.steps().last().unwrap();
+        assert_eq!((last.name, last.ioctls), ("VMGenID", 2));
+    }
+    // The one that was saved goes on as itself.
+    assert_eq!(id(&vm), ids[0]);
 }
 
 #[test]

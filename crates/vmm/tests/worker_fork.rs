@@ -5,6 +5,7 @@
 mod common;
 
 use std::fs::File;
+use std::io::{PipeReader, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::thread::JoinHandle;
@@ -46,6 +47,10 @@ const VSOCK: VsockSpec = VsockSpec {
 
 /// A worker whose guest has said that it is ready.
 fn ready() -> Worker {
+    ready_of(remembering())
+}
+
+fn ready_of(guest: Code) -> Worker {
     let worker = Worker::start();
     let (mut said, console) = std::io::pipe().unwrap();
     let spec = BootSpec {
@@ -53,9 +58,9 @@ fn ready() -> Worker {
         saveable: true,
         ..spec()
     };
-    worker.boot(&spec, &[&remembering().pvh()], Some(console.into()));
+    worker.boot(&spec, &[&guest.pvh()], Some(console.into()));
     worker.expect(&Event::Started);
-    std::io::Read::read_exact(&mut said, &mut [0]).unwrap();
+    said.read_exact(&mut [0]).unwrap();
     worker
 }
 
@@ -89,7 +94,10 @@ fn ask_for_shell(worker: &Worker, spec: &ShellSpec, console: OwnedFd) {
 }
 
 fn ask_to_restore(worker: &Worker, origin: Origin, descriptors: &[BorrowedFd]) {
-    let request = Request::Restore { origin };
+    let request = Request::Restore {
+        origin,
+        copy_ahead: None,
+    };
     worker.channel.send(&request, descriptors).unwrap();
 }
 
@@ -201,6 +209,90 @@ fn descriptors_that_do_not_fit_the_request_are_refused() {
     let request = Request::Shell(shell_spec());
     worker.channel.send(&request, &[kvm.as_fd()]).unwrap();
     assert!(failure(worker).contains("needs 2 descriptors and came with 1"));
+}
+
+/// Writes to a page for its first input, and powers off for its second.
+fn writing() -> Code {
+    const WAIT: [u8; 14] = [
+        0x66, 0xba, 0xfd, 0x03, 0xec, // mov dx, 0x3fd; in al, dx
+        0xa8, 0x01, 0x74, 0xfb, // test al, 1; jz to the in
+        0x66, 0xba, 0xf8, 0x03, 0xec, // mov dx, 0x3f8; in al, dx
+    ];
+    Code::new()
+        .out(0x3f9, 1)
+        .print("r")
+        .bytes(&WAIT)
+        .store(0x20_0000, 7)
+        .print("w")
+        .bytes(&WAIT)
+        .power_off()
+}
+
+/// A paused fork with its console, and what its restore cost.
+fn fork(memory: &File, record: &File, ahead: Option<(&File, u64)>) -> (Worker, PipeReader, u64) {
+    let worker = Worker::start();
+    let (said, console) = std::io::pipe().unwrap();
+    ask_for_shell(&worker, &shell_spec(), console.into());
+    worker.expect(&Event::ShellReady);
+    let mut descriptors = vec![memory.as_fd(), record.as_fd()];
+    descriptors.extend(ahead.map(|(list, _)| list.as_fd()));
+    let request = Request::Restore {
+        origin: origin(),
+        copy_ahead: ahead.map(|(_, limit)| limit),
+    };
+    worker.channel.send(&request, &descriptors).unwrap();
+    match worker.event() {
+        Event::Restored { costs } => (worker, said, costs.copied_pages),
+        event => panic!("{event:?}"),
+    }
+}
+
+/// Lets a fork run until it has written to its page.
+fn let_write(worker: &Worker, said: &mut PipeReader) {
+    worker.channel.send(&Request::Resume, &[]).unwrap();
+    worker.expect(&Event::Started);
+    type_key(worker);
+    let mut letter = [0];
+    said.read_exact(&mut letter).unwrap();
+    assert_eq!(&letter, b"w");
+}
+
+#[test]
+fn pages_that_a_fork_wrote_to_are_copied_ahead_for_the_next() {
+    let (memory, record) = ready_of(writing()).save(origin());
+    let (first, mut said, copied) = fork(&memory, &record, None);
+    assert_eq!(copied, 0);
+    let_write(&first, &mut said);
+    let pagemap = File::open(format!("/proc/{}/pagemap", first.child.id())).unwrap();
+    let ask = Request::WorkingSet;
+    first.channel.send(&ask, &[pagemap.as_fd()]).unwrap();
+    let (event, list) = first.channel.recv::<Event>().unwrap();
+    let Event::WorkingSet { written_pages } = event else {
+        panic!("{event:?}");
+    };
+    // Its own and that of the generation ID.
+    assert!((2..100).contains(&written_pages), "{written_pages}");
+    let list = File::from(list.into_iter().next().unwrap());
+
+    for (limit, expected) in [(100, written_pages), (1, 1)] {
+        let (next, mut said, copied) = fork(&memory, &record, Some((&list, limit)));
+        assert_eq!(copied, expected);
+        let_write(&next, &mut said);
+        type_key(&next);
+        assert_eq!(next.exit_report().reason, ExitReason::PowerOff);
+    }
+
+    let (worker, _output) = shell();
+    let request = Request::Restore {
+        origin: origin(),
+        copy_ahead: Some(100),
+    };
+    let nonsense = memfd(&[0xff; 3]);
+    let descriptors = [memory.as_fd(), record.as_fd(), nonsense.as_fd()];
+    worker.channel.send(&request, &descriptors).unwrap();
+    assert!(failure(worker).contains("does not parse"));
+    first.channel.send(&ask, &[]).unwrap();
+    assert!(failure(first).contains("needs 1 descriptors and came with 0"));
 }
 
 #[test]

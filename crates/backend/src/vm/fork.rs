@@ -141,6 +141,7 @@ impl Shell {
             .map_err(|error| Death::infrastructure(format!("a fork's stream: {error}")))?;
         let request = Request::Restore {
             origin: snapshot.origin.clone(),
+            copy_ahead: None,
         };
         let descriptors = [
             snapshot.memory.as_fd(),
@@ -277,7 +278,11 @@ mod tests {
         let worker = worker(|channel| {
             shell_ready(&channel);
             let (request, fds) = channel.recv::<Request>().unwrap();
-            assert_eq!(request, Request::Restore { origin: origin() });
+            let restore = Request::Restore {
+                origin: origin(),
+                copy_ahead: None,
+            };
+            assert_eq!(request, restore);
             assert_eq!(
                 (text(&fds[0]), text(&fds[1])),
                 ("memory".into(), "record".into())

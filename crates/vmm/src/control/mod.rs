@@ -59,10 +59,18 @@ pub enum Request {
     ///
     /// The memory's size is checked and its content is not (`cloude_vmm::snapshot::Template`): whoever
     /// found it on a disk has checked it once.
+    ///
+    /// With `copy_ahead` a list of pages that [`Event::WorkingSet`] gave follows as the last descriptor.
     Restore {
         /// What the snapshot is expected to be of.
         origin: Origin,
+        /// How many pages of the list the paused VM may have copies of, 4 KiB each.
+        #[serde(default)]
+        copy_ahead: Option<u64>,
     },
+    /// Which pages has a restored VM touched since? The answer is [`Event::WorkingSet`]; to be asked while
+    /// it runs. Descriptor: the worker's `/proc/PID/pagemap`, for it opens no path.
+    WorkingSet,
     /// Let the vCPUs of a restored VM, or of one that was saved, run. The answer is [`Event::Started`].
     Resume,
 }
@@ -95,6 +103,9 @@ pub struct RestoreCosts {
     pub minor_faults: u64,
     /// Microseconds.
     pub elapsed_us: u64,
+    /// Pages that were copied ahead.
+    #[serde(default)]
+    pub copied_pages: u64,
 }
 
 /// What to boot.
@@ -169,6 +180,11 @@ pub enum Event {
     Restored {
         /// What it cost.
         costs: RestoreCosts,
+    },
+    /// The answer to [`Request::WorkingSet`]. Descriptor: the list, a memfd that nobody can write to any more.
+    WorkingSet {
+        /// How many pages the VM has copies of.
+        written_pages: u64,
     },
     /// The VM ended; the last message, after which the worker exits.
     Exited(ExitReport),

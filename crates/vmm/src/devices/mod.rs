@@ -9,6 +9,7 @@ pub mod power;
 pub mod pvpanic;
 pub mod serial;
 pub mod virtio;
+pub mod vmgenid;
 
 /// What every device does, whoever it is attached to.
 ///

@@ -6,7 +6,9 @@ use std::io;
 use super::key::Mismatch;
 use super::memory::MemoryFileError;
 use super::record::RecordError;
+use super::working_set::WorkingSetError;
 use crate::devices::StateError;
+use crate::devices::vmgenid::GenerationError;
 
 /// A part of the state, by the name that KVM's interface has for it (Linux, Documentation/virt/kvm/api.rst).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +84,9 @@ pub enum SnapshotError {
     /// A device does not give or take its state.
     #[error(transparent)]
     Device(#[from] StateError),
+    /// A fork has to have a generation ID of its own.
+    #[error("the VM generation ID: {0}")]
+    Generation(#[from] GenerationError),
     /// The snapshot is of another machine. Take a shell that fits, or build the snapshot anew.
     #[error(transparent)]
     Mismatch(#[from] Mismatch),
@@ -91,6 +96,9 @@ pub enum SnapshotError {
     /// The memory is damaged, missing in part, or cannot be mapped.
     #[error(transparent)]
     Memory(#[from] MemoryFileError),
+    /// The pages that forks touch cannot be told or copied.
+    #[error(transparent)]
+    WorkingSet(#[from] WorkingSetError),
     /// The state has another number of vCPUs or devices than its key says.
     #[error("the record has the state of {have} {what}, not {need}")]
     Incomplete {

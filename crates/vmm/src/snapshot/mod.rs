@@ -14,7 +14,8 @@
 //!    clear a pending exception), KVMCLOCK_CTRL (after the MSRs, which turn the clock page on);
 //! 3. of the VM: the clock, then the PICs and the I/O APIC (after the local APICs that they deliver
 //!    to). The machine has no PIT;
-//! 4. devices: they may raise an interrupt again, which the I/O APIC has to be there for.
+//! 4. devices: they may raise an interrupt again, which the I/O APIC has to be there for;
+//! 5. the VM generation ID: a fresh one is written, then the guest is told.
 
 mod blob;
 mod error;
@@ -26,6 +27,7 @@ mod record;
 mod template;
 mod trace;
 mod vcpu_state;
+mod working_set;
 
 pub use error::{SnapshotError, StateKind};
 pub use key::{Key, Mismatch, Origin};
@@ -36,3 +38,4 @@ pub use record::{FORMAT_VERSION, Record, RecordError};
 pub use template::Template;
 pub use trace::{Step, Trace};
 pub use vcpu_state::{VcpuState, XsaveSize};
+pub use working_set::{Run, WorkingSet, WorkingSetError};

@@ -51,7 +51,12 @@ impl Trace {
     }
 
     pub(crate) fn ioctl<T>(&mut self, call: impl FnOnce() -> T) -> T {
-        self.ioctls += 1;
+        self.requests(1, call)
+    }
+
+    /// A call that makes `count` requests to KVM.
+    pub(crate) fn requests<T>(&mut self, count: u32, call: impl FnOnce() -> T) -> T {
+        self.ioctls += count;
         call()
     }
 

@@ -4,6 +4,7 @@ use std::io;
 
 use crate::arch::x86_64::boot::BootError;
 use crate::bus::Overlap;
+use crate::devices::vmgenid::GenerationError;
 use crate::memory::MemoryError;
 use crate::snapshot::SnapshotError;
 
@@ -45,6 +46,9 @@ pub enum VmError {
         /// The host's error.
         source: io::Error,
     },
+    /// The guest's generation ID cannot be made.
+    #[error("the VM generation ID: {0}")]
+    Generation(#[from] GenerationError),
     /// The event loop failed.
     #[error("the event loop failed: {0}")]
     EventLoop(event_manager::Error),

@@ -7,10 +7,11 @@ use kvm_ioctls::VmFd;
 
 use super::{CpuModel, Kind, Shape, Vm, lock};
 use crate::bus::SharedDevice;
-use crate::devices::StateError;
+use crate::devices::{StateError, vmgenid};
 use crate::memory::GuestMemory;
 use crate::snapshot::{
     self, DeviceState, Key, MachineState, Origin, Record, SnapshotError, VcpuState, VmState,
+    WorkingSet,
 };
 use crate::vcpu::Vcpus;
 
@@ -95,6 +96,25 @@ impl VmHandle {
         Ok(Saved { record, memory })
     }
 
+    /// The pages that a fork has touched so far; `pagemap` is this process's own `/proc/PID/pagemap`.
+    pub fn working_set(&self, pagemap: &File) -> Result<WorkingSet, SnapshotError> {
+        Ok(WorkingSet::of(&self.memory, pagemap)?)
+    }
+
+    /// Gives a paused fork the pages that another one has touched, `limit` copies at most. Gives how many
+    /// were copied.
+    pub fn replay(&self, set: &WorkingSet, limit: u64) -> Result<u64, SnapshotError> {
+        let mut copied = 0;
+        // All vCPUs share what is mapped.
+        self.vcpus.with_each(|index, vcpu| {
+            if index == 0 {
+                copied = set.replay(&self.memory, vcpu, limit)?;
+            }
+            Ok::<_, SnapshotError>(())
+        })?;
+        Ok(copied)
+    }
+
     pub(super) fn vcpu_states(&self) -> Result<Vec<VcpuState>, SnapshotError> {
         let CpuModel {
             cpuids,
@@ -137,6 +157,8 @@ impl VmHandle {
     pub(super) fn key(&self, origin: &Origin) -> Key {
         let devices = self.devices.iter();
         let names = devices.map(|device| lock(device).name().to_owned());
+        // It has no state, and a guest that was told of it has its interrupt.
+        let names = names.chain([vmgenid::NAME.to_owned()]);
         Key::new(
             self.shape,
             origin.clone(),

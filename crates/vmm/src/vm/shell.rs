@@ -1,6 +1,7 @@
 //! A VM that is made ahead of demand, for whichever template is wanted then.
 
 use super::{Kind, Vm, VmError, VmHandle};
+use crate::devices::vmgenid;
 use crate::memory;
 use crate::snapshot::{
     Key, MachineState, Origin, Record, SnapshotError, Template, Trace, VcpuState, VmState,
@@ -93,6 +94,10 @@ impl Shell {
             .restore(&self.handle.vm, &self.vm_now, &mut trace)?;
         self.handle.restore_devices(&state.devices)?;
         trace.step("devices");
+        // Last: the guest is told that it is a fork when there is nothing left that could make it another one.
+        vmgenid::write_fresh(&self.vm.memory)?;
+        trace.requests(2, || vmgenid::tell(&self.handle.vm))?;
+        trace.step("VMGenID");
         Ok((self.vm, trace))
     }
 

@@ -85,17 +85,20 @@ pub(super) struct ForRestore {
     pub memory: File,
     pub record: File,
     pub stream: Option<OwnedFd>,
+    pub working_set: Option<File>,
 }
 
 impl ForRestore {
     /// Whether a stream has to be there only the record says.
-    pub fn sort(descriptors: Vec<OwnedFd>) -> Result<Self, WorkerError> {
-        let need = descriptors.len().clamp(2, 3);
+    pub fn sort(working_set: bool, descriptors: Vec<OwnedFd>) -> Result<Self, WorkerError> {
+        let list = usize::from(working_set);
+        let need = descriptors.len().clamp(2 + list, 3 + list);
         let mut rest = Descriptors::new(descriptors, need)?;
         Ok(Self {
             memory: rest.next().into(),
             record: rest.next().into(),
-            stream: rest.next_if(need == 3),
+            stream: rest.next_if(need == 3 + list),
+            working_set: rest.next_if(working_set).map(File::from),
         })
     }
 }

@@ -95,6 +95,14 @@ impl Control {
                 self.vm.resume();
                 self.channel.send(&Event::Started, &[])?;
             }
+            Request::WorkingSet if self.vm.is_running() => {
+                let have = descriptors.len();
+                let Some(pagemap) = descriptors.pop() else {
+                    return Err(WorkerError::Descriptors { need: 1, have });
+                };
+                self.working_set(&pagemap.into())?;
+            }
+            Request::WorkingSet => return Err(WorkerError::order(&request, "once it was saved")),
             Request::Save { .. } => return Err(WorkerError::order(&request, "once it was saved")),
             Request::Resume | Request::Boot(_) | Request::Shell(_) | Request::Restore { .. } => {
                 return Err(WorkerError::order(&request, "while the VM runs"));
@@ -116,6 +124,16 @@ impl Control {
         let descriptors: [&File; 2] = [&saved.memory, &record];
         self.channel
             .send(&Event::Saved, &descriptors.map(AsFd::as_fd))?;
+        Ok(())
+    }
+
+    fn working_set(&self, pagemap: &File) -> Result<(), WorkerError> {
+        let set = self.vm.working_set(pagemap)?;
+        let bytes = set.encode().map_err(SnapshotError::from)?;
+        let list = memory::sealed(&bytes).map_err(SnapshotError::host("keep the list of pages"))?;
+        let written_pages = set.written_pages();
+        self.channel
+            .send(&Event::WorkingSet { written_pages }, &[list.as_fd()])?;
         Ok(())
     }
 

@@ -10,7 +10,7 @@ use super::handed::{ForRestore, ForShell};
 use super::serve::Server;
 use super::vsock::{VsockLink, attach_saved};
 use crate::control::{Channel, Event, ExitReason, Origin, Request, RestoreCosts, ShellSpec};
-use crate::snapshot::Template;
+use crate::snapshot::{SnapshotError, Template, WorkingSet};
 use crate::vm::{Shape, Shell, Vm};
 
 /// From the shell request to the VM's end.
@@ -37,10 +37,11 @@ pub(super) fn serve(
     channel.send(&Event::ShellReady, &[])?;
 
     let mut vm = match channel.recv::<Request>()? {
-        (Request::Restore { origin }, descriptors) => {
+        (Request::Restore { origin, copy_ahead }, descriptors) => {
             let faults = minor_faults();
             let since = Instant::now();
-            let (vm, mut costs) = restore(shell, &origin, descriptors, vsock.as_ref())?;
+            let asked = (&origin, copy_ahead);
+            let (vm, mut costs) = restore(shell, asked, descriptors, vsock.as_ref())?;
             costs.elapsed_us = since.elapsed().as_micros() as u64;
             costs.minor_faults = minor_faults() - faults;
             channel.send(&Event::Restored { costs }, &[])?;
@@ -58,15 +59,24 @@ pub(super) fn serve(
 
 fn restore(
     shell: Shell,
-    origin: &Origin,
+    (origin, copy_ahead): (&Origin, Option<u64>),
     descriptors: Vec<OwnedFd>,
     vsock: Option<&VsockLink>,
 ) -> Result<(Vm, RestoreCosts), WorkerError> {
-    let handed = ForRestore::sort(descriptors)?;
+    let handed = ForRestore::sort(copy_ahead.is_some(), descriptors)?;
+    let handle = shell.handle();
     let template = Template::open(&handed.record, handed.memory)?;
     let (vm, trace) = shell.take(&template, origin)?;
     attach_saved(vsock, handed.stream)?;
+    let copied_pages = match (handed.working_set, copy_ahead) {
+        (Some(list), Some(limit)) => {
+            let set = WorkingSet::open(&list).map_err(SnapshotError::from)?;
+            handle.replay(&set, limit)?
+        }
+        _ => 0,
+    };
     let costs = RestoreCosts {
+        copied_pages,
         ioctls: trace.ioctls().into(),
         syscalls: trace.syscalls().into(),
         ..Default::default()

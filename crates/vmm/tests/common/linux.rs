@@ -5,11 +5,12 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
 
 use cloude_vmm::control::{BootSpec, Event, Origin, Request, ShellSpec, VsockSpec};
 use cloude_vmm::probe::{KvmKind, kvm_kind};
 
-use super::{Worker, kvm, memfd};
+use super::{Worker, collect, kvm, memfd};
 
 /// What a guest is booted of.
 pub struct Files {
@@ -58,6 +59,8 @@ const VSOCK: VsockSpec = VsockSpec {
 };
 const AGENT_PORT: u32 = 1024;
 const MEMORY_MIB: u64 = 256;
+/// Pages: 2 MiB.
+const COPY_AHEAD: u64 = 512;
 
 pub fn origin() -> Origin {
     Origin {
@@ -81,7 +84,7 @@ impl Snapshot {
         let spec = BootSpec {
             vcpus,
             memory_mib: MEMORY_MIB,
-            cmdline: "console=ttyS0 rdinit=/.cloude/agent panic=-1 random.trust_cpu=on quiet"
+            cmdline: "console=ttyS0 rdinit=/.cloude/agent panic=-1 random.trust_cpu=on loglevel=6"
                 .to_owned(),
             initramfs_segments: 2,
             tap: None,
@@ -119,6 +122,11 @@ impl Snapshot {
 
     /// A guest that goes on where the saved one was.
     pub fn fork(&self) -> Fork {
+        self.fork_with(None)
+    }
+
+    /// As [`Snapshot::fork`], with the pages of a list that [`Fork::working_set`] gave.
+    pub fn fork_with(&self, list: Option<&File>) -> Fork {
         let worker = Worker::start();
         let spec = ShellSpec {
             vcpus: self.vcpus,
@@ -127,15 +135,20 @@ impl Snapshot {
             console: true,
             vsock: Some(VSOCK),
         };
-        let (kvm, console) = (kvm(), console());
+        let (kvm, (console, said)) = (kvm(), collect());
         worker
             .channel
             .send(&Request::Shell(spec), &[kvm.as_fd(), console.as_fd()])
             .unwrap();
+        drop(console);
         worker.expect(&Event::ShellReady);
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let descriptors = [self.memory.as_fd(), self.record.as_fd(), theirs.as_fd()];
-        let restore = Request::Restore { origin: origin() };
+        let mut descriptors = vec![self.memory.as_fd(), self.record.as_fd(), theirs.as_fd()];
+        descriptors.extend(list.map(File::as_fd));
+        let restore = Request::Restore {
+            origin: origin(),
+            copy_ahead: list.map(|_| COPY_AHEAD),
+        };
         worker.channel.send(&restore, &descriptors).unwrap();
         match worker.event() {
             Event::Restored { costs } => eprintln!("restored: {costs:?}"),
@@ -144,6 +157,7 @@ impl Snapshot {
         Fork {
             worker,
             agent: Agent(BufReader::new(ours)),
+            console: said,
         }
     }
 }
@@ -152,12 +166,32 @@ impl Snapshot {
 pub struct Fork {
     pub worker: Worker,
     pub agent: Agent,
+    console: JoinHandle<Vec<u8>>,
 }
 
 impl Fork {
     pub fn resume(&self) {
         self.worker.channel.send(&Request::Resume, &[]).unwrap();
         self.worker.expect(&Event::Started);
+    }
+
+    /// The pages that it has touched: how many it wrote to, and the list.
+    pub fn working_set(&self) -> (u64, File) {
+        let pagemap = File::open(format!("/proc/{}/pagemap", self.worker.child.id())).unwrap();
+        let (channel, request) = (&self.worker.channel, Request::WorkingSet);
+        channel.send(&request, &[pagemap.as_fd()]).unwrap();
+        match channel.recv().unwrap() {
+            (Event::WorkingSet { written_pages }, list) => {
+                (written_pages, list.into_iter().next().unwrap().into())
+            }
+            (event, _) => panic!("{event:?}"),
+        }
+    }
+
+    /// Ends it, and gives what its kernel has said since it is a fork.
+    pub fn end(self) -> String {
+        drop(self.worker);
+        String::from_utf8_lossy(&self.console.join().unwrap()).into_owned()
     }
 }
 

@@ -5,6 +5,7 @@
 //! 0x0000_6000  PVH start info           0x0000_9000  page tables (64-bit Linux boot)
 //! 0x0000_6100  PVH module list          0x0002_0000  command line
 //! 0x0000_6400  PVH memory map           0x000e_0000  ACPI tables, RSDP first
+//! 0x000d_f040  VM generation ID
 //! 0x0010_0000  kernel …                 … initramfs, as high as it goes
 //! 0xc000_0000  the MMIO gap             0xd000_0000  virtio-mmio windows
 //! 0xfec0_0000  I/O APIC                 0xfee0_0000  local APICs
@@ -34,6 +35,9 @@ pub const CMDLINE: u64 = 0x2_0000;
 pub const CMDLINE_MAX: usize = 2047;
 /// The end of conventional memory, where a BIOS would keep its extended data.
 pub const EBDA: u64 = 0x9_fc00;
+/// The VM generation ID, in memory that the map calls reserved: a page that nothing else is in, and in it a
+/// place where no kernel looks for an option ROM.
+pub const VMGENID: u64 = 0xd_f040;
 /// The RSDP; the other ACPI tables follow. Linux looks here when it is not told.
 pub const ACPI: u64 = 0xe_0000;
 /// The end of the ACPI tables' room.
@@ -60,8 +64,10 @@ pub const SERIAL_PORT: u16 = 0x3f8;
 pub const SERIAL_GSI: u32 = 4;
 /// The first interrupt of a virtio-mmio device; each takes the next.
 pub const VIRTIO_GSI: u32 = 5;
-/// The last interrupt of the I/O APIC.
-pub const LAST_GSI: u32 = 23;
+/// The last interrupt that a virtio-mmio device may have.
+pub const LAST_VIRTIO_GSI: u32 = 22;
+/// The interrupt of the ACPI event device: the last of the I/O APIC.
+pub const EVENT_GSI: u32 = 23;
 /// The registers for sleeping and reset that the FADT names.
 pub const POWER_PORT: u16 = 0x600;
 /// pvpanic (QEMU, docs/specs/pvpanic.rst).
