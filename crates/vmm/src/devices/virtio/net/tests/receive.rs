@@ -1,5 +1,6 @@
 use super::super::device::F_MRG_RXBUF;
 use super::*;
+use crate::devices::Device as _;
 
 fn num_buffers(bytes: &[u8]) -> u16 {
     u16::from_le_bytes([bytes[10], bytes[11]])
