@@ -96,15 +96,16 @@ pub fn apply(identity: &Identity, entropy: [u8; ENTROPY_BYTES]) -> Result<(), St
         return Ok(());
     };
     net::set_mac(network.mac).map_err(|error| error.to_string())?;
+    net::announce();
     net::configure(&network.config).map_err(|error| error.to_string())?;
+    net::check(network.mac, network.config.address).map_err(|error| error.to_string())?;
     let servers = network.config.dns.iter();
     let resolv: String = servers
         .map(|server| format!("nameserver {server}\n"))
         .collect();
-    if !resolv.is_empty() {
-        crate::boot::identity::replace("/etc/resolv.conf", &resolv);
-    }
-    Ok(())
+    // Also where there are none: the template's are not this VM's.
+    let _ = fs::remove_file("/etc/resolv.conf");
+    write("/etc/resolv.conf", &resolv)
 }
 
 /// The kernel takes it as seed at once: what forks drew before from the same state diverges.
@@ -143,18 +144,25 @@ fn rename(old: &str, identity: &Identity) -> Result<(), String> {
     if fs::read_to_string("/etc/hostname").is_ok_and(|text| text.trim() == old) {
         write("/etc/hostname", &format!("{new}\n"))?;
     }
-    let ours = format!("127.0.1.1\t{old}\n");
     match fs::read_to_string("/etc/hosts") {
-        Ok(hosts) if hosts.ends_with(&ours) => {
-            let address = match &identity.network {
-                Some(network) => network.config.address.to_string(),
-                None => "127.0.1.1".to_owned(),
-            };
-            let line = format!("{address}\t{new}\n");
-            write("/etc/hosts", &hosts.replace(&ours, &line))
-        }
-        _ => Ok(()),
+        Ok(hosts) => match renamed_hosts(&hosts, old, identity) {
+            Some(hosts) => write("/etc/hosts", &hosts),
+            None => Ok(()),
+        },
+        Err(_) => Ok(()),
     }
+}
+
+/// The file with the fork's line in the place of the template's, which is the last one if it is there,
+/// whatever address the template had.
+fn renamed_hosts(hosts: &str, old: &str, identity: &Identity) -> Option<String> {
+    let others = hosts.strip_suffix(&format!("\t{old}\n"))?;
+    let others = &others[..others.rfind('\n').map_or(0, |at| at + 1)];
+    let address = match &identity.network {
+        Some(network) => network.config.address.to_string(),
+        None => "127.0.1.1".to_owned(),
+    };
+    Some(format!("{others}{address}\t{}\n", identity.hostname))
 }
 
 fn write(path: &str, content: &str) -> Result<(), String> {
@@ -175,6 +183,34 @@ mod tests {
             token: "0".repeat(64),
             network: None,
         }
+    }
+
+    #[test]
+    fn the_templates_line_in_hosts_goes_with_its_address_and_no_other_line_does() {
+        let mut fork = identity();
+        let others = "127.0.0.1\tlocalhost\n10.0.0.9\tnot-template\n";
+        for address in ["127.0.1.1", "172.30.0.2"] {
+            let hosts = format!("{others}{address}\ttemplate\n");
+            assert_eq!(
+                renamed_hosts(&hosts, "template", &fork).unwrap(),
+                format!("{others}127.0.1.1\tfork-1\n")
+            );
+        }
+        assert_eq!(renamed_hosts(others, "template", &fork), None);
+        fork.network = Some(cloude_protocol::agent::NetworkIdentity {
+            mac: [2, 0, 0, 0, 0, 1],
+            config: cloude_protocol::boot::NetworkConfig {
+                address: std::net::Ipv4Addr::new(172, 30, 0, 9),
+                prefix_len: 16,
+                gateway: None,
+                dns: Vec::new(),
+                mtu: None,
+            },
+        });
+        let hosts = format!("{others}172.30.0.2\ttemplate\n");
+        let renamed = renamed_hosts(&hosts, "template", &fork).unwrap();
+        assert!(renamed.ends_with("\n172.30.0.9\tfork-1\n"), "{renamed}");
+        assert!(!renamed.contains("172.30.0.2"), "{renamed}");
     }
 
     #[test]

@@ -94,6 +94,44 @@ pub fn set_mac(mac: [u8; 6]) -> Result<(), NetError> {
     )
 }
 
+/// Have the kernel announce the address by ARP each time that the link comes up. Without it the bridge
+/// learns of the VM with its first packet: a kernel that cannot is no failure.
+pub fn announce() {
+    let _ = std::fs::write(
+        format!("/proc/sys/net/ipv4/conf/{INTERFACE}/arp_notify"),
+        "1",
+    );
+}
+
+/// Ask the kernel whether the interface has just this hardware address and this address.
+pub fn check(mac: [u8; 6], address: Ipv4Addr) -> Result<(), NetError> {
+    let interface = Interface::new(INTERFACE)?;
+    let mut request = interface.request();
+    interface.ioctl(
+        libc::SIOCGIFHWADDR,
+        &mut request,
+        "read the hardware address",
+    )?;
+    // SAFETY: SIOCGIFHWADDR has filled in the hardware address.
+    let has = unsafe { request.ifr_ifru.ifru_hwaddr };
+    if has
+        .sa_data
+        .iter()
+        .zip(mac)
+        .any(|(has, byte)| *has as u8 != byte)
+    {
+        return Err(interface.other("keep the hardware address"));
+    }
+    let mut request = interface.request();
+    interface.ioctl(libc::SIOCGIFADDR, &mut request, "read the address")?;
+    // SAFETY: SIOCGIFADDR has filled in the address.
+    let has = unsafe { request.ifr_ifru.ifru_addr };
+    if has.sa_data[2..6] != socket_address(address).sa_data[2..6] {
+        return Err(interface.other("keep the address"));
+    }
+    Ok(())
+}
+
 fn netmask(prefix_len: u8) -> Ipv4Addr {
     Ipv4Addr::from_bits(
         u32::MAX
@@ -150,6 +188,15 @@ impl Interface {
                 errno: Errno::last(),
             }),
             _ => Ok(()),
+        }
+    }
+
+    /// It is not what it was set to.
+    fn other(&self, what: &'static str) -> NetError {
+        NetError::Refused {
+            what,
+            interface: self.name,
+            errno: Errno::EADDRNOTAVAIL,
         }
     }
 

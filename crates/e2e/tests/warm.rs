@@ -124,6 +124,11 @@ struct Template {
 
 impl Template {
     fn make(name: &str) -> Self {
+        Self::set_back(name, CLOCK_BACK_S)
+    }
+
+    /// With its clock so many seconds behind when its runner started.
+    fn set_back(name: &str, clock_back_s: u64) -> Self {
         binaries::require_kvm();
         let language = binaries::language(name);
         let kernel = binaries::kernel();
@@ -173,7 +178,7 @@ impl Template {
         worker.expect(&Event::Started);
         worker.expect(&Event::Ready);
         let mut agent = connect(&worker);
-        let work = serde_json::to_string(&warm_request(&language)).unwrap();
+        let work = serde_json::to_string(&warm_request(&language, clock_back_s)).unwrap();
         let (status, body) = agent.post("/warm", TEMPLATE_TOKEN, &work);
         assert_eq!(status, 200, "{body}");
         let answer: WarmResponse = serde_json::from_str(&body).unwrap();
@@ -295,7 +300,7 @@ fn stage(argv: &[String]) -> Stage {
 }
 
 /// All that a language's `[warm]` says.
-fn warm_request(language: &Language) -> WarmRequest {
+fn warm_request(language: &Language, clock_back_s: u64) -> WarmRequest {
     let warm = language.warm.clone().unwrap();
     let mut run = stage(&language.run.command);
     run.argv.extend(language.self_test.args.iter().cloned());
@@ -324,7 +329,7 @@ fn warm_request(language: &Language) -> WarmRequest {
             cold_env: runner.cold_env,
             timeout_ms: 120_000,
         }),
-        clock_back_s: CLOCK_BACK_S,
+        clock_back_s,
     }
 }
 
@@ -363,13 +368,14 @@ fn assert_distinct(forks: &[BTreeMap<String, String>], names: &[&str]) {
 }
 
 const PYTHON: &str = "
-import os, random, secrets, socket, time, uuid
+import os, random, secrets, socket, ssl, time, uuid
 print('time', time.time())
 print('getrandom', os.getrandom(16).hex())
 print('urandom', open('/dev/urandom', 'rb').read(16).hex())
 print('random', random.random())
 print('uuid4', uuid.uuid4())
 print('secrets', secrets.token_hex(16))
+print('ssl', ssl.RAND_bytes(16).hex())
 print('boot-id', open('/proc/sys/kernel/random/boot_id').read().strip())
 print('machine-id', open('/etc/machine-id').read().strip())
 print('hostname', socket.gethostname())
@@ -384,11 +390,19 @@ fn forks_of_a_python_template_are_their_own() {
         "random",
         "uuid4",
         "secrets",
+        "ssl",
         "boot-id",
         "machine-id",
         "hostname",
     ];
     assert_distinct(&forks, &names);
+}
+
+/// The interpreter loads OpenSSL when a program imports it, which is after the takeover.
+#[test]
+fn forks_of_a_python_template_need_no_clock_for_bytes_of_their_own() {
+    let forks = Template::set_back("python", 0).in_forks(PYTHON);
+    assert_distinct(&forks, &["getrandom", "random", "secrets", "ssl"]);
 }
 
 const NODE: &str = "
@@ -418,6 +432,18 @@ fn forks_of_a_node_template_are_their_own() {
         "hostname",
     ];
     assert_distinct(&forks, &names);
+}
+
+/// The control: that the clock is set back is why the forks above differ, and nothing else.
+#[test]
+fn forks_of_a_node_template_whose_clock_was_right_share_openssls_bytes() {
+    let forks = Template::set_back("node", 0).in_forks(NODE);
+    for name in ["randomBytes", "randomUUID", "webcrypto"] {
+        let values: HashSet<&str> = forks.iter().map(|fork| fork[name].as_str()).collect();
+        assert_eq!(values.len(), 1, "{name}: {forks:#?}");
+    }
+    // Not OpenSSL's.
+    assert_distinct(&forks, &["Math.random", "boot-id", "machine-id"]);
 }
 
 #[test]

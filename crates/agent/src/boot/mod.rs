@@ -113,7 +113,8 @@ fn listen(boot: &BootConfig) -> Result<Vec<OwnedFd>, String> {
             println!("cloude-agent: no vsock: {error}; is the kernel's vsock driver missing?")
         }
     }
-    if let Some(network) = &boot.network {
+    // A fork of a template has another address; it is spoken to over the connection that was saved.
+    if let Some(network) = boot.network.as_ref().filter(|_| !boot.template) {
         let address = SocketAddrV4::new(network.address, AGENT_PORT as u16);
         let listener = TcpListener::bind(address)
             .map_err(|error| format!("could not listen on {address}: {error}"))?;

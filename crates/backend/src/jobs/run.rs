@@ -204,12 +204,13 @@ impl Run<'_> {
             stream,
             token,
             template,
+            network,
             mut machine,
             ..
         } = started;
         // Now and not before: it has the time in it.
         admitted.execute.identity = match &template {
-            Some(_) => match new_identity(&self.job.id, None) {
+            Some(_) => match new_identity(&self.job.id, network) {
                 Ok(identity) => Some(identity),
                 Err(error) => {
                     let death = Death::infrastructure(format!("an identity: {error}"));

@@ -1,5 +1,6 @@
 //! The network of VMs that have one: a bridge of our own, a TAP per VM, NAT and isolation.
 
+mod attached;
 pub mod links;
 pub mod nft;
 pub mod pool;
@@ -14,10 +15,12 @@ use std::path::{Path, PathBuf};
 use cloude_protocol::boot::NetworkConfig;
 
 use crate::config;
+pub use attached::Attached;
 use links::Links;
 use nft::{Rules, VmRule};
 use pool::{Lease, Pool, Range};
 use sysctl::Forwarding;
+use tokio_util::task::TaskTracker;
 
 /// Why there is no network.
 #[derive(Debug, thiserror::Error)]
@@ -100,6 +103,8 @@ pub struct Network {
     bridge: u32,
     pool: Pool,
     forwarding: Forwarding,
+    /// Attachments that are being given back.
+    releases: TaskTracker,
 }
 
 /// One VM's network device and the right to use it.
@@ -146,6 +151,7 @@ impl Network {
             bridge,
             pool: Pool::new(range, last_used),
             forwarding,
+            releases: TaskTracker::new(),
         };
         if let Err(error) = network.set_rules().await {
             network.remove().await;
@@ -173,7 +179,15 @@ impl Network {
     }
 
     /// Gives a VM an address, a TAP on the bridge, and the right to send from just these.
+    /// [`Attached`] also sees to it that they are given back.
     pub async fn attach(&self, outbound: bool) -> Result<Attachment, NetworkError> {
+        let attachment = self.prepare(outbound).await?;
+        self.permit(&attachment).await?;
+        Ok(attachment)
+    }
+
+    /// An address and a TAP on the bridge, from which nothing passes yet.
+    async fn prepare(&self, outbound: bool) -> Result<Attachment, NetworkError> {
         let lease = self.pool.lease()?;
         let [a, b, c, d] = lease.ip().octets();
         let name = format!(
@@ -199,15 +213,18 @@ impl Network {
             },
             mtu: Some(self.config.mtu.into()),
         };
-        let attachment = Attachment {
+        Ok(Attachment {
             tap: Some(tap),
             name,
             lease,
             outbound,
             guest,
-        };
-        self.rule(&attachment).add().await?;
-        Ok(attachment)
+        })
+    }
+
+    /// Lets pass what comes from an attachment's TAP with its addresses.
+    async fn permit(&self, attachment: &Attachment) -> Result<(), NetworkError> {
+        self.rule(attachment).add().await
     }
 
     /// Takes a VM's rights back. The TAP vanishes with its last descriptor.
@@ -229,6 +246,8 @@ impl Network {
 
     /// Takes everything down; what fails is logged, and the next start tries again.
     pub async fn remove(&self) {
+        self.releases.close();
+        self.releases.wait().await;
         let result = async {
             self.forwarding.restore()?;
             nft::apply(&Rules::removal(&self.config.bridge)).await?;

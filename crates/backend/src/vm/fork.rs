@@ -34,7 +34,8 @@ pub struct Shape {
     pub vcpus: u8,
     /// MiB.
     pub memory_mib: u64,
-    /// Has it a network device?
+    /// May it reach beyond the host? It has a network device then, and also without where agents are reached
+    /// over IP.
     pub network: bool,
 }
 

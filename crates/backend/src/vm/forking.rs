@@ -20,7 +20,7 @@ use super::template::key::TemplateKey;
 use super::template::warm::warm_request;
 use super::{Death, MachineSpec, Started, orphans};
 use crate::agent;
-use crate::config::Transport;
+use crate::network::Attached;
 use crate::store::WorkerRecord;
 
 /// However quiet it is, the pool is looked at so often, to shrink.
@@ -36,13 +36,9 @@ struct Wanted {
 }
 
 impl VmLauncher {
-    /// Whether executions like this one are forked at all. Those with a network are booted, and so are
-    /// all where agents are reached over it.
+    /// Whether executions like this one are forked at all.
     pub(super) fn forks_for(&self, spec: &MachineSpec) -> bool {
-        self.config.pool.enabled
-            && spec.start != Some(StartChoice::Cold)
-            && !spec.network
-            && self.config.agent.transport == Transport::Vsock
+        self.config.pool.enabled && spec.start != Some(StartChoice::Cold)
     }
 
     /// A fork of the spec's template; none if there is no template yet, which is then being built. Where
@@ -65,7 +61,8 @@ impl VmLauncher {
                 },
                 Found::Ready(template) => {
                     let forked = async {
-                        let paused = self.pause_fork(&template).await?;
+                        let attached = self.attach(template.shape.network).await?;
+                        let paused = self.pause_fork(&template, attached).await?;
                         self.resume(paused, &id, StartKind::Fork).await
                     };
                     return match forked.await {
@@ -146,6 +143,10 @@ impl VmLauncher {
             language: language_digest(&spec.language)?,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             kvm,
+            device: match self.has_device(spec.network) {
+                true => format!("MTU {}", self.config.network.mtu),
+                false => "none".to_owned(),
+            },
             shape: Shape {
                 vcpus: spec.vcpus,
                 memory_mib: spec.memory_mib,
@@ -184,7 +185,7 @@ impl VmLauncher {
     async fn build(&self, wanted: &Wanted) -> Result<Template, Death> {
         let mut vm = Vm {
             worker: None,
-            attachment: None,
+            attached: self.attach(wanted.key.shape.network).await?,
             console: Console::default(),
             store: self.store.clone(),
         };
@@ -220,20 +221,52 @@ impl VmLauncher {
         })
     }
 
-    /// Makes a fork that waits. A shell of its own, too: some milliseconds.
-    async fn pause_fork(&self, template: &Arc<Template>) -> Result<Paused, Death> {
+    /// Makes a fork that waits. A shell of its own, too: some milliseconds. Its network is given back when
+    /// the fork is stopped or fails, here or later.
+    async fn pause_fork(
+        &self,
+        template: &Arc<Template>,
+        mut attached: Option<Attached>,
+    ) -> Result<Paused, Death> {
+        match self.pause_fork_at(template, attached.as_mut()).await {
+            Ok((fork, console)) => Ok(Paused {
+                fork,
+                attached,
+                console,
+                template: Arc::clone(template),
+            }),
+            Err(death) => {
+                // Its worker is gone by now.
+                if let Some(attached) = attached {
+                    attached.release().await;
+                }
+                Err(death)
+            }
+        }
+    }
+
+    async fn pause_fork_at(
+        &self,
+        template: &Template,
+        attached: Option<&mut Attached>,
+    ) -> Result<(Fork, Console), Death> {
         let failed = |error: std::io::Error| Death::infrastructure(format!("a fork: {error}"));
         let (console, console_end) =
             Console::open("fork", self.config.vm.log_guest_console).map_err(failed)?;
+        let kvm = open_kvm()?;
         let worker = self.spawn_worker().await?;
         let pid = worker.pid();
         if let Some(start_time) = orphans::start_time(pid) {
+            let ip = attached.as_deref().map(Attached::ip);
             self.store
-                .worker_started(WorkerRecord { pid, start_time }, None);
+                .worker_started(WorkerRecord { pid, start_time }, ip);
         }
         let parts = Parts {
-            kvm: open_kvm()?,
-            tap: None,
+            kvm,
+            tap: attached.and_then(|attached| {
+                let spec = self.tap_spec(attached);
+                Some((spec, attached.take_tap()?))
+            }),
             console: console_end,
         };
         let forked: Result<Fork, Death> = async {
@@ -254,11 +287,7 @@ impl VmLauncher {
             }
             Err(_) => self.store.worker_ended(pid),
         }
-        forked.map(|fork| Paused {
-            fork,
-            console,
-            template: Arc::clone(template),
-        })
+        Ok((forked?, console))
     }
 
     async fn resume(&self, paused: Paused, id: &str, start: StartKind) -> Result<Started, Death> {
@@ -266,22 +295,31 @@ impl VmLauncher {
         let (worker, stream) = match paused.fork.resume().await {
             Ok(running) => running,
             Err(death) => {
+                // Its worker is gone.
                 self.store.worker_ended(pid);
+                if let Some(attached) = paused.attached {
+                    attached.release().await;
+                }
                 return Err(death);
             }
         };
+        let (ip, network) = match &paused.attached {
+            Some(attached) => (Some(attached.ip()), Some(attached.identity())),
+            None => (None, None),
+        };
         let vm = Vm {
             worker: Some(worker),
-            attachment: None,
+            attached: paused.attached,
             console: paused.console,
             store: self.store.clone(),
         };
         Ok(Started {
             stream,
             token: paused.template.token.clone(),
-            ip: None,
+            ip,
             start,
             template: Some(id.to_owned()),
+            network,
             machine: Box::new(vm),
         })
     }
@@ -292,9 +330,7 @@ impl VmLauncher {
             let store = self.store.clone();
             self.tasks.spawn(async move {
                 for paused in forks {
-                    let pid = paused.fork.pid();
-                    paused.fork.stop().await;
-                    store.worker_ended(pid);
+                    paused.stop(&store).await;
                 }
             });
         }
@@ -329,7 +365,15 @@ impl VmLauncher {
             if self.closing.is_cancelled() {
                 return false;
             }
-            match self.pause_fork(&template).await {
+            let attached = match self.try_attach(template.shape.network).await {
+                Ok(attached) => attached,
+                // Nothing is wrong with the template: executions have all the addresses.
+                Err(error) => {
+                    tracing::debug!(template = id, %error, "no network for a fork that would wait");
+                    continue;
+                }
+            };
+            match self.pause_fork(&template, attached).await {
                 Ok(paused) => {
                     made = true;
                     self.stop_all(self.forks.put(&id, paused).into_iter().collect());
@@ -348,9 +392,7 @@ impl VmLauncher {
         self.tasks.wait().await;
         // What was made while it closed.
         for paused in self.forks.clear() {
-            let pid = paused.fork.pid();
-            paused.fork.stop().await;
-            self.store.worker_ended(pid);
+            paused.stop(&self.store).await;
         }
     }
 

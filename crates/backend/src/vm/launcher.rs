@@ -26,7 +26,7 @@ use super::pool::Forks;
 use super::template::key::Digests;
 use super::{AgentStream, Death, Launcher, Machine, MachineSpec, Started};
 use crate::config::{Config, Transport};
-use crate::network::{Attachment, Network, NetworkError};
+use crate::network::{Attached, Network, NetworkError};
 use crate::store::Store;
 
 /// Every worker is a host of its own to its one guest, so that all guests have the same number;
@@ -199,19 +199,40 @@ impl VmLauncher {
         }
     }
 
-    async fn attach(&self, outbound: bool) -> Result<Option<(Arc<Network>, Attachment)>, Death> {
-        if !outbound && self.config.agent.transport == Transport::Vsock {
+    /// Whether a VM has a network device.
+    pub(super) fn has_device(&self, outbound: bool) -> bool {
+        outbound || self.config.agent.transport == Transport::Ip
+    }
+
+    /// The network of a VM that has one.
+    pub(super) async fn try_attach(
+        &self,
+        outbound: bool,
+    ) -> Result<Option<Attached>, NetworkError> {
+        if !self.has_device(outbound) {
             return Ok(None);
         }
-        let attached = async {
-            let network = self.network().await?;
-            let attachment = network.attach(outbound).await?;
-            Ok::<_, NetworkError>((Arc::clone(network), attachment))
-        };
-        attached
-            .await
-            .map(Some)
-            .map_err(|error| Death::infrastructure(format!("no network: {error}")))
+        let network = self.network().await?;
+        Attached::new(network, outbound).await.map(Some)
+    }
+
+    /// The network of a VM that has one and that somebody waits for: if no address is free, a paused fork
+    /// gives up its own.
+    pub(super) async fn attach(&self, outbound: bool) -> Result<Option<Attached>, Death> {
+        loop {
+            let error = match self.try_attach(outbound).await {
+                Ok(attached) => return Ok(attached),
+                Err(error) => error,
+            };
+            let paused = match &error {
+                NetworkError::Exhausted(_) => self.forks.give_way(),
+                _ => None,
+            };
+            match paused {
+                Some(paused) => paused.stop(&self.store).await,
+                None => return Err(Death::infrastructure(format!("no network: {error}"))),
+            }
+        }
     }
 
     /// A guest that dies by itself before its agent is ready has run nothing of the client's: another one
@@ -225,8 +246,7 @@ impl VmLauncher {
         if spec.start == Some(StartChoice::Fork) {
             // Never booted instead: the client asked for a fork or nothing.
             return Err(Death::infrastructure(
-                "`start` is `fork`, and this execution cannot be forked: `pool.enabled` is off, it has a \
-                 network, or agents are reached over IP",
+                "`start` is `fork`, and this execution cannot be forked: `pool.enabled` is off",
             ));
         }
         match self.start_once(&spec, &cancel).await {
@@ -248,7 +268,7 @@ impl VmLauncher {
         spec: &MachineSpec,
         cancel: &CancellationToken,
     ) -> Result<Started, Death> {
-        let attachment = self.attach(spec.network).await?;
+        let attached = self.attach(spec.network).await?;
         let worker = Worker::spawn(&self.config.vm.worker)
             .await
             .map_err(|error| {
@@ -259,7 +279,7 @@ impl VmLauncher {
             });
         let mut vm = Vm {
             worker: None,
-            attachment,
+            attached,
             console: Console::default(),
             store: self.store.clone(),
         };
@@ -283,6 +303,7 @@ impl VmLauncher {
                     ip,
                     start: StartKind::Cold,
                     template: None,
+                    network: None,
                     machine: Box::new(vm),
                 })
             }
@@ -328,8 +349,9 @@ impl VmLauncher {
         let common = self.common().await?;
         self.send_boot(vm, spec, &token, console_end, &common, template)?;
         let stream = match self.config.agent.transport {
-            Transport::Vsock => vm.connect_vsock().await?,
-            Transport::Ip => vm.connect_ip().await?,
+            Transport::Ip if !template => vm.connect_ip().await?,
+            // The connection that is saved with a template, and that its forks go on with.
+            _ => vm.connect_vsock().await?,
         };
         Ok((stream, token))
     }
@@ -355,7 +377,7 @@ impl VmLauncher {
             .boot_config(&self.boot_config(vm, spec, token, template))
             .and_then(|segment| segment.to_memfd())
             .map_err(|error| failed("the VM's segment", error.to_string()))?;
-        let attachment = vm.attachment.as_ref().map(|(_, attachment)| attachment);
+        let attached = vm.attached.as_ref();
         let mut descriptors: Vec<BorrowedFd<'_>> = vec![
             kvm.as_fd(),
             kernel.as_fd(),
@@ -363,21 +385,14 @@ impl VmLauncher {
             common.as_fd(),
             own.as_fd(),
         ];
-        descriptors.extend(
-            attachment
-                .and_then(|attachment| attachment.tap.as_ref())
-                .map(AsFd::as_fd),
-        );
+        descriptors.extend(attached.and_then(Attached::tap));
         descriptors.push(console.as_fd());
         let boot = Request::Boot(BootSpec {
             vcpus: spec.vcpus,
             memory_mib: spec.memory_mib,
             cmdline: self.cmdline(),
             initramfs_segments: 3,
-            tap: attachment.map(|a| TapSpec {
-                mac: a.lease.mac(),
-                mtu: self.config.network.mtu,
-            }),
+            tap: attached.map(|attached| self.tap_spec(attached)),
             console: true,
             vsock: Some(VsockSpec {
                 guest_cid: GUEST_CID,
@@ -389,10 +404,15 @@ impl VmLauncher {
             .send(&boot, &descriptors)
             .map_err(|error| failed("telling the VM's worker what to boot", error.to_string()))?;
         // The worker's copy is now the last: the TAP goes when the worker does.
-        if let Some((_, attachment)) = &mut vm.attachment {
-            attachment.tap = None;
-        }
+        drop(vm.attached.as_mut().and_then(Attached::take_tap));
         Ok(())
+    }
+
+    pub(super) fn tap_spec(&self, attached: &Attached) -> TapSpec {
+        TapSpec {
+            mac: attached.mac(),
+            mtu: self.config.network.mtu,
+        }
     }
 
     fn boot_config(&self, vm: &Vm, spec: &MachineSpec, token: &str, template: bool) -> BootConfig {
@@ -400,9 +420,9 @@ impl VmLauncher {
             token: token.to_owned(),
             hostname: hostname(&spec.id),
             network: vm
-                .attachment
+                .attached
                 .as_ref()
-                .map(|(_, attachment)| attachment.guest.clone()),
+                .map(|attached| attached.guest().clone()),
             copy_output_to_console: self.config.vm.log_guest_console,
             shell: false,
             template,

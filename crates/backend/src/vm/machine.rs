@@ -2,7 +2,6 @@
 
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
-use std::sync::Arc;
 
 use cloude_protocol::agent::{AGENT_PORT, Cause};
 use cloude_vmm::control::{ChannelError, Event, Request};
@@ -13,7 +12,7 @@ use tokio::net::{TcpStream, UnixStream};
 use super::console::Console;
 use super::control::{Worker, death_of};
 use super::{AgentStream, Death, Machine, orphans};
-use crate::network::{Attachment, Network};
+use crate::network::Attached;
 use crate::store::{Store, WorkerRecord};
 
 /// The only connection that we ask a worker for.
@@ -24,7 +23,8 @@ const CONSOLE_LINES: usize = 5;
 /// A VM: its worker, its network, its console.
 pub(super) struct Vm {
     pub(super) worker: Option<Worker>,
-    pub(super) attachment: Option<(Arc<Network>, Attachment)>,
+    /// Behind the worker: it is dropped after it.
+    pub(super) attached: Option<Attached>,
     pub(super) console: Console,
     pub(super) store: Store,
 }
@@ -40,9 +40,7 @@ impl Vm {
     }
 
     pub(super) fn ip(&self) -> Option<Ipv4Addr> {
-        self.attachment
-            .as_ref()
-            .map(|(_, attachment)| attachment.lease.ip())
+        self.attached.as_ref().map(Attached::ip)
     }
 
     pub(super) fn worker(&self) -> Result<&Worker, Death> {
@@ -152,8 +150,8 @@ impl Vm {
                 self.store.worker_ended(pid);
             }
             // After the worker: its TAP is gone, and with it the last packet of that address.
-            if let Some((network, attachment)) = self.attachment.take() {
-                network.detach(attachment).await;
+            if let Some(attached) = self.attached.take() {
+                attached.release().await;
             }
         }
     }

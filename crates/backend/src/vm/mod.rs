@@ -16,7 +16,7 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use cloude_protocol::agent::Cause;
+use cloude_protocol::agent::{Cause, NetworkIdentity};
 use cloude_protocol::api::{StartChoice, StartKind};
 use cloude_protocol::language::Language;
 use futures_util::future::BoxFuture;
@@ -62,6 +62,8 @@ pub struct Started {
     /// The template that it is a fork of: it must be given an identity, and its launcher wants to know
     /// how it went ([`Launcher::forked`]).
     pub template: Option<String>,
+    /// What a fork with a network is told of it, in its identity.
+    pub network: Option<NetworkIdentity>,
     /// The machine itself.
     pub machine: Box<dyn Machine>,
 }

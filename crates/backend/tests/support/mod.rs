@@ -86,6 +86,7 @@ impl Launcher for FakeLauncher {
                 ip: None,
                 start,
                 template: None,
+                network: None,
                 machine: Box::new(FakeMachine(world)),
             })
         }

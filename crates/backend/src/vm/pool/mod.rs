@@ -14,6 +14,8 @@ use self::policy::{Bounds, Demand, Step, Wish, share, step};
 use super::console::Console;
 use super::fork::{Fork, Shape, Snapshot};
 use crate::config;
+use crate::network::Attached;
+use crate::store::Store;
 
 /// So many forks of one template may fail in a row before it is built anew.
 const FAILURES: u32 = 3;
@@ -40,10 +42,24 @@ pub struct Template {
 pub struct Paused {
     /// Its worker and stream.
     pub fork: Fork,
+    /// Its own network, where the shape has one; behind the worker, so that it is dropped after it.
+    pub attached: Option<Attached>,
     /// What its guest says once it runs.
     pub console: Console,
     /// What it was made of.
     pub template: Arc<Template>,
+}
+
+impl Paused {
+    /// Ends it, and waits until nothing of it is left.
+    pub async fn stop(self, store: &Store) {
+        let pid = self.fork.pid();
+        self.fork.stop().await;
+        store.worker_ended(pid);
+        if let Some(attached) = self.attached {
+            attached.release().await;
+        }
+    }
 }
 
 /// What there is for an execution.
@@ -219,6 +235,18 @@ impl Forks {
             }
             _ => Some(paused),
         }
+    }
+
+    /// Takes a fork that has a network from the template that was not used for longest, so that its address
+    /// is free for an execution.
+    pub fn give_way(&self) -> Option<Paused> {
+        let mut entries = self.entries();
+        let entry = entries
+            .values_mut()
+            .filter(|entry| entry.waiting.iter().any(|paused| paused.attached.is_some()))
+            .min_by_key(|entry| entry.demand.last_use())?;
+        // All of a template's forks have one or none.
+        entry.waiting.pop_back()
     }
 
     /// What the pool lacks, one fork of each template at most, and what it has too much.

@@ -34,6 +34,8 @@ pub struct TemplateKey {
     pub version: String,
     /// `hardware` or `pvm`.
     pub kvm: String,
+    /// Its network device: `none`, or what its driver was told of it.
+    pub device: String,
     /// The machine.
     pub shape: Shape,
 }
@@ -55,6 +57,7 @@ impl TemplateKey {
             &self.language,
             &self.version,
             &self.kvm,
+            &self.device,
             &shape,
         ] {
             // With its length, so that no two keys are the same text.
@@ -150,6 +153,7 @@ mod tests {
             language: "l".into(),
             version: "1".into(),
             kvm: "hardware".into(),
+            device: "none".into(),
             shape: Shape {
                 vcpus: 1,
                 memory_mib: 512,
@@ -160,13 +164,14 @@ mod tests {
 
     #[test]
     fn each_part_of_a_key_makes_it_another() {
-        let changes: [fn(&mut TemplateKey); 9] = [
+        let changes: [fn(&mut TemplateKey); 10] = [
             |key| key.kernel.push('x'),
             |key| key.image.push('x'),
             |key| key.agent.push('x'),
             |key| key.language.push('x'),
             |key| key.version.push('x'),
             |key| key.kvm.push('x'),
+            |key| key.device.push('x'),
             |key| key.shape.vcpus = 2,
             |key| key.shape.memory_mib = 513,
             |key| key.shape.network = true,

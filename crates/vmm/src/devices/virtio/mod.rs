@@ -120,6 +120,10 @@ pub trait VirtioDevice: Send {
     /// state is complete.
     fn pause(&mut self, _rings: &mut Rings) {}
 
+    /// The vCPUs are about to run (again): what came from outside while they did not may be dropped here.
+    /// Every queue is worked on right after.
+    fn resume(&mut self) {}
+
     /// The driver reset the device, or its owner did: back to the state after construction, keeping
     /// host descriptors that were given at construction.
     fn reset(&mut self);

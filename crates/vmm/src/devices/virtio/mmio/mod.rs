@@ -185,6 +185,7 @@ impl<D: VirtioDevice> Device for MmioTransport<D> {
     fn resume(&mut self) {
         self.paused = false;
         if self.active() {
+            self.device.resume();
             // Notifications and edges that came while paused, or between a save and the restore
             // elsewhere, are made up for here.
             self.kick_all();

@@ -194,6 +194,10 @@ impl VirtioDevice for Net {
         self.tx_blocked = false;
     }
 
+    fn resume(&mut self) {
+        self.drop_waiting();
+    }
+
     fn reset(&mut self) {
         self.features = 0;
         self.rx_ready.clear();

@@ -15,10 +15,28 @@ use crate::devices::virtio::{RingError, Rings, Segment, io as guest_io};
 
 /// Frames in one turn of the event loop.
 const TURN_LIMIT: usize = 256;
+/// Frames that are dropped before a VM runs, at most: twice what a TAP holds (`TUN_READQ_SIZE` of the
+/// kernel's drivers/net/tun.c), so that a flood does not keep it from running.
+const WAITING_LIMIT: usize = 1000;
 /// Offset of `num_buffers` in the virtio header (spec section 5.1.6).
 const NUM_BUFFERS: usize = 10;
 
 impl Net {
+    /// Drops what came while the VM was paused: it is older than the guest, or not for it at all.
+    pub(super) fn drop_waiting(&mut self) {
+        let mut start = [0_u8; HEADER_SIZE];
+        for _ in 0..WAITING_LIMIT {
+            // SAFETY: the pointer and length are those of a live, exclusive buffer; what of the frame does
+            // not fit is lost with it.
+            let got =
+                unsafe { libc::read(self.tap.as_raw_fd(), start.as_mut_ptr().cast(), start.len()) };
+            if got <= 0 {
+                break;
+            }
+            self.metrics.rx_dropped += 1;
+        }
+    }
+
     pub(super) fn receive(&mut self, rings: &mut Rings) -> Result<(), RingError> {
         let mut frames = 0;
         loop {

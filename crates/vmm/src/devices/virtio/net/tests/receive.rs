@@ -1,5 +1,6 @@
 use super::super::device::F_MRG_RXBUF;
 use super::*;
+use crate::devices::Device as _;
 
 fn num_buffers(bytes: &[u8]) -> u16 {
     u16::from_le_bytes([bytes[10], bytes[11]])
@@ -108,4 +109,29 @@ fn a_reset_with_frames_waiting_starts_anew() {
     guest.driver.run();
     assert_eq!(guest.driver.used(RXQ), None);
     assert_eq!(guest.driver.read(0x60), 0);
+}
+
+#[test]
+fn what_came_while_the_vm_was_paused_is_dropped_and_what_comes_after_is_not() {
+    let mut guest = Guest::started();
+    for slot in 0..4 {
+        guest.give(slot, 2048);
+    }
+    guest.driver.run();
+    guest.driver.device().pause();
+    for length in [100, 150] {
+        guest.wire.send(&wired(&frame([3; 6], length))).unwrap();
+    }
+    guest.driver.run();
+    guest.driver.device().resume();
+    guest.driver.run();
+    assert_eq!(guest.driver.used(RXQ), None);
+    assert_eq!(guest.metrics().rx_dropped, 2);
+
+    guest.wire.send(&wired(&frame([3; 6], 200))).unwrap();
+    guest.driver.run();
+    assert_eq!(
+        guest.driver.used(RXQ).map(|(_, len)| len),
+        Some(12 + 14 + 200)
+    );
 }

@@ -1,0 +1,314 @@
+//! What a fork holds of the network is given back on every path: in a network namespace of its own, with
+//! workers that play a VM. Needs root, nft and /dev/kvm.
+
+// clippy exempts test functions, not what they share.
+#![allow(clippy::unwrap_used)]
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cloude_backend::config::{Config, Transport};
+use cloude_backend::store::{Retention, Store};
+use cloude_backend::vm::{Death, Launcher as _, MachineSpec, Started, VmLauncher};
+use cloude_protocol::api::{StartChoice, StartKind};
+use tokio_util::sync::CancellationToken;
+
+/// Set in the child, which is this test again inside `unshare --net`.
+const INSIDE: &str = "CLOUDE_TEST_IN_NAMESPACE";
+/// So many VMs have an address in the range below.
+const ADDRESSES: usize = 5;
+const RANGE: &str = "172.31.0.0/29";
+
+/// A worker that is booted, warmed and saved, or a shell that takes that and runs: up to where the file
+/// `fails` says. It holds the descriptors that it is sent, the TAP too.
+const WORKER: &str = r#"#!/usr/bin/env python3
+import array, json, os, socket, sys, tempfile, time
+folder = os.path.dirname(os.path.abspath(sys.argv[0]))
+control = socket.socket(fileno=3)
+held = []
+def fails(at):
+    with open(os.path.join(folder, "fails")) as file:
+        return file.read() == at
+def say(event, fds=()):
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+    control.sendmsg([json.dumps(event).encode()], rights)
+def hear():
+    data, fds, _, _ = socket.recv_fds(control, 1 << 16, 16)
+    if not data:
+        sys.exit(0)
+    held.append(fds)
+    request = json.loads(data)
+    if fails(request["request"]):
+        say({"event": "failed", "message": "as told"})
+        time.sleep(1000)
+    return request, fds
+request, fds = hear()
+if request["request"] == "boot":
+    request, fds = hear()
+    say({"event": "connected", "id": 1})
+    stream = socket.socket(fileno=fds[0])
+    stream.setblocking(True)
+    text = b""
+    while b"\r\n\r\n" not in text:
+        text += stream.recv(1 << 16)
+    head, _, body = text.partition(b"\r\n\r\n")
+    length = next(int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length"))
+    while len(body) < length:
+        body += stream.recv(1 << 16)
+    answer = b'{"runner":false}'
+    stream.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (len(answer), answer))
+    hear()
+    files = [tempfile.TemporaryFile() for _ in range(2)]
+    say({"event": "saved"}, [file.fileno() for file in files])
+else:
+    say({"event": "shell_ready"})
+    hear()
+    say({"event": "restored", "costs": {"ioctls": 0, "syscalls": 0, "minor_faults": 0, "elapsed_us": 0}})
+    hear()
+    say({"event": "started"})
+while True:
+    hear()
+"#;
+
+const LANGUAGE: &str = r#"
+name = "l"
+file = "f"
+image = { reference = "r", debian = { suite = "s", packages = [] } }
+run.command = ["true"]
+self_test = { code = "", stdout = "", exit_code = 0 }
+"#;
+
+/// Runs the named test in a fresh network namespace; true when this already is it.
+fn inside(test: &str) -> bool {
+    if std::env::var_os(INSIDE).is_some() {
+        return true;
+    }
+    let output = Command::new("unshare")
+        .args(["--net", "--mount", "--"])
+        .arg(std::env::current_exe().unwrap())
+        .args([test, "--exact", "--nocapture"])
+        .env(INSIDE, "1")
+        .output()
+        .expect("unshare needs root");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && text.contains("1 passed"),
+        "{text}\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    false
+}
+
+fn output(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output().unwrap();
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// What VMs hold: names of TAPs, and of TAPs that may send.
+fn held() -> (usize, usize) {
+    let links = output("ip", &["-brief", "link"]);
+    let taps = links.lines().filter(|line| line.starts_with("ct")).count();
+    let leases = output(
+        "nft",
+        &["list", "set", "bridge", "cloude_cloude0", "leases"],
+    );
+    (taps, (leases.matches(" . ").count() / 2).saturating_sub(1))
+}
+
+/// Waits until VMs hold so much.
+async fn until_held(count: usize) {
+    for _ in 0..500 {
+        if held() == (count, count) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("held: {:?}, not {count}", held());
+}
+
+struct World {
+    folder: tempfile::TempDir,
+    launcher: Arc<VmLauncher>,
+}
+
+impl World {
+    fn new(change: impl FnOnce(&mut Config)) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| -> PathBuf {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        file("fails", "");
+        file("image.cpio", "");
+        let mut config = Config {
+            kernel: file("vmlinux", ""),
+            state_dir: folder.path().to_owned(),
+            ..Config::default()
+        };
+        config.network.range = RANGE.into();
+        config.agent.binary = file("agent", "");
+        config.vm.worker = file("worker", WORKER);
+        (config.pool.floor, config.pool.ceiling) = (0, 0);
+        change(&mut config);
+        let mode = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(&config.vm.worker, mode).unwrap();
+        let retention = Retention {
+            age_ms: i64::MAX,
+            jobs: 1,
+        };
+        let store = Store::open(folder.path(), retention).unwrap();
+        World {
+            launcher: VmLauncher::new(&config, store).unwrap(),
+            folder,
+        }
+    }
+
+    /// Makes workers fail at this request from now on.
+    fn fails_at(&self, request: &str) {
+        std::fs::write(self.folder.path().join("fails"), request).unwrap();
+    }
+
+    async fn fork(&self) -> Result<Started, Death> {
+        self.fork_of(64).await
+    }
+
+    /// Of the template of that size.
+    async fn fork_of(&self, memory_mib: u64) -> Result<Started, Death> {
+        let spec = MachineSpec {
+            id: "01234567-test".into(),
+            image: self.folder.path().join("image.cpio"),
+            vcpus: 1,
+            memory_mib,
+            network: true,
+            language: Arc::new(toml::from_str(LANGUAGE).unwrap()),
+            start: Some(StartChoice::Fork),
+        };
+        self.launcher.launch(spec, CancellationToken::new()).await
+    }
+
+    async fn forked(&self) -> Started {
+        self.fork().await.unwrap_or_else(|death| panic!("{death}"))
+    }
+}
+
+#[tokio::test]
+async fn a_fork_has_its_own_addresses_and_gives_them_back_when_it_is_stopped() {
+    if !inside("a_fork_has_its_own_addresses_and_gives_them_back_when_it_is_stopped") {
+        return;
+    }
+    for transport in [Transport::Vsock, Transport::Ip] {
+        let world = World::new(|config| config.agent.transport = transport);
+        let (one, two) = (world.forked().await, world.forked().await);
+        // The template's own is gone.
+        until_held(2).await;
+        let identity = |started: &Started| started.network.clone().unwrap();
+        for started in [&one, &two] {
+            assert_eq!(started.start, StartKind::Fork);
+            assert_eq!(Some(identity(started).config.address), started.ip);
+            let ip = started.ip.unwrap().octets();
+            assert_eq!(identity(started).mac[2..], ip);
+        }
+        assert_ne!(one.ip, two.ip);
+        one.machine.stop().await;
+        assert_eq!(held(), (1, 1));
+        two.machine.stop().await;
+        assert_eq!(held(), (0, 0));
+        world.launcher.shut_down().await;
+        assert_eq!(output("nft", &["list", "ruleset"]), "");
+    }
+}
+
+#[tokio::test]
+async fn forks_that_fail_and_templates_that_fail_hold_nothing() {
+    if !inside("forks_that_fail_and_templates_that_fail_hold_nothing") {
+        return;
+    }
+    let world = World::new(|_| {});
+    world.forked().await.machine.stop().await;
+    for request in ["shell", "restore", "resume"] {
+        // More often than there are addresses; every third time the template is built anew.
+        for _ in 0..=ADDRESSES {
+            world.fails_at(request);
+            let death = world.fork().await.err().unwrap();
+            assert!(death.message.contains("as told"), "{request}: {death}");
+            assert_eq!(held(), (0, 0), "{request}");
+            world.fails_at("");
+        }
+    }
+    world.launcher.shut_down().await;
+
+    for request in ["boot", "connect", "save"] {
+        let world = World::new(|_| {});
+        world.fails_at(request);
+        let death = world.fork().await.err().unwrap();
+        assert!(death.message.contains("as told"), "{request}: {death}");
+        assert_eq!(held(), (0, 0), "{request}");
+        world.launcher.shut_down().await;
+    }
+}
+
+#[tokio::test]
+async fn a_fork_that_dies_while_it_waits_holds_nothing_once_it_is_found_dead() {
+    if !inside("a_fork_that_dies_while_it_waits_holds_nothing_once_it_is_found_dead") {
+        return;
+    }
+    let world = World::new(|config| (config.pool.floor, config.pool.ceiling) = (1, 1));
+    let running = world.forked().await;
+    // It, and the one that the pool keeps ready.
+    until_held(2).await;
+    let ip = running.ip.unwrap();
+    running.machine.stop().await;
+    until_held(1).await;
+    for pid in children(world.folder.path()) {
+        // SAFETY: takes no pointers; the worker has not been waited for, so that its id is its own.
+        unsafe { libc::kill(pid, libc::SIGKILL) };
+    }
+    let next = world.forked().await;
+    assert_ne!(next.ip, Some(ip), "not the last one's at once");
+    // It, and the next that waits; the dead one's are back.
+    until_held(2).await;
+    next.machine.stop().await;
+    until_held(1).await;
+    world.launcher.shut_down().await;
+    assert!(!output("ip", &["-brief", "link"]).contains("ct"));
+    assert_eq!(output("nft", &["list", "ruleset"]), "");
+}
+
+#[tokio::test]
+async fn forks_that_wait_give_their_addresses_to_whoever_needs_one() {
+    if !inside("forks_that_wait_give_their_addresses_to_whoever_needs_one") {
+        return;
+    }
+    let world = World::new(|config| (config.pool.floor, config.pool.ceiling) = (8, 8));
+    let one = world.forked().await;
+    // The pool has all the others, and wants more.
+    until_held(ADDRESSES).await;
+    // Another template, whose own VM and whose fork need one each.
+    let other = world.fork_of(65).await;
+    let other = other.unwrap_or_else(|death| panic!("{death}"));
+    assert_ne!(one.ip, other.ip);
+    one.machine.stop().await;
+    other.machine.stop().await;
+    world.launcher.shut_down().await;
+    assert_eq!(output("nft", &["list", "ruleset"]), "");
+}
+
+/// Processes that run the worker of this folder.
+fn children(folder: &Path) -> Vec<i32> {
+    let worker = folder.join("worker");
+    let worker = worker.to_str().unwrap();
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    processes
+        .filter_map(|entry| {
+            let command = std::fs::read(entry.path().join("cmdline")).ok()?;
+            let pid = entry.file_name().to_str()?.parse().ok()?;
+            String::from_utf8_lossy(&command)
+                .contains(worker)
+                .then_some(pid)
+        })
+        .collect()
+}
