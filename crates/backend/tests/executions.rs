@@ -378,3 +378,24 @@ async fn how_a_vm_has_to_start_is_passed_on_and_the_result_says_how_it_did() {
     let answer = backend.post("/v1/executions", run("warm".into())).await;
     assert_eq!(answer.status, 400);
 }
+
+#[tokio::test]
+async fn a_server_that_forks_nothing_has_no_templates_and_builds_none() {
+    let backend = Backend::start().await;
+    assert_eq!(backend.get("/v1/templates").await.json(), json!([]));
+
+    let answer = backend
+        .post("/v1/templates", json!({"language": "python"}))
+        .await;
+    assert_eq!(answer.status, 400, "{:?}", answer.body);
+    let answer = backend
+        .post("/v1/templates", json!({"language": "cobol"}))
+        .await;
+    assert_eq!(answer.status, 400, "{:?}", answer.body);
+    assert!(answer.json()["error"].as_str().unwrap().contains("cobol"));
+
+    let answer = backend
+        .send("DELETE", "/v1/templates/..%2f..", &[], "")
+        .await;
+    assert_eq!(answer.status, 404, "{:?}", answer.body);
+}

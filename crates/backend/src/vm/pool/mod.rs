@@ -2,11 +2,12 @@
 //!
 //! State alone: whoever holds a [`Forks`] builds, forks and stops ([`super::forking`]).
 
+pub mod list;
 pub mod policy;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::watch;
 
@@ -34,6 +35,8 @@ pub struct Template {
     pub token: String,
     /// What shells it fits.
     pub shape: Shape,
+    /// It was not built here and now, but comes from the disk.
+    pub loaded: bool,
 }
 
 /// A fork that waits.
@@ -74,6 +77,17 @@ struct Entry {
     failed_builds: u32,
     /// Forks in a row that failed.
     failed_forks: u32,
+    /// Has any fork of the template done what it should?
+    proven: bool,
+    about: Option<list::About>,
+    /// When it got into its state.
+    since: SystemTime,
+    /// Forks that were made.
+    forks: u64,
+    /// Executions that found a fork that waited.
+    hits: u64,
+    /// What a waiting fork takes for itself, in KiB, as last measured.
+    fork_kib: Option<u64>,
 }
 
 /// What to make and to stop, for the pool to be as it should.
@@ -144,14 +158,17 @@ impl Forks {
 
     /// How the build went that [`Found::Begin`] began. Gives what there is to stop: forks of templates
     /// that there is no room for any more.
-    pub fn built(&self, id: &str, result: Result<Template, String>) -> Vec<Paused> {
+    pub fn built(&self, id: &str, result: Result<Arc<Template>, String>) -> Vec<Paused> {
         let now = Instant::now();
         let mut entries = self.entries();
         let entry = entries.entry(id.to_owned()).or_insert_with(Entry::new);
+        entry.since = SystemTime::now();
         match result {
             Ok(template) => {
-                entry.state = State::Ready(Arc::new(template));
+                entry.state = State::Ready(template);
                 entry.failed_builds = 0;
+                entry.failed_forks = 0;
+                entry.proven = false;
                 entry.demand.touch(now - self.started, &self.bounds);
             }
             Err(message) => {
@@ -191,16 +208,20 @@ impl Forks {
     pub fn worked(&self, id: &str) {
         if let Some(entry) = self.entries().get_mut(id) {
             entry.failed_forks = 0;
+            entry.proven = true;
         }
     }
 
-    /// A fork of the template failed before it ran anything. After some in a row the template is
-    /// forgotten, so that the next execution builds it anew; gives whether it was, and its forks.
+    /// A fork of the template failed before it ran anything. After some in a row, or the very first of
+    /// one that comes from the disk, the template is forgotten, so that the next execution builds it
+    /// anew; gives whether it was, and its forks.
     pub fn failed(&self, id: &str) -> Option<Vec<Paused>> {
         let mut entries = self.entries();
         let entry = entries.get_mut(id)?;
         entry.failed_forks += 1;
-        if entry.failed_forks < FAILURES {
+        let unproven =
+            matches!(&entry.state, State::Ready(template) if template.loaded) && !entry.proven;
+        if entry.failed_forks < FAILURES && !unproven {
             return None;
         }
         let entry = entries.remove(id)?;
@@ -237,7 +258,7 @@ impl Forks {
                     State::Ready(_) => entry.demand.target(now, &self.bounds),
                     _ => 0,
                 },
-                fork_kib: FORK_KIB,
+                fork_kib: entry.fork_kib.unwrap_or(FORK_KIB),
                 last_use: entry.demand.last_use(),
             })
             .collect();
@@ -283,6 +304,12 @@ impl Entry {
             demand: Demand::default(),
             failed_builds: 0,
             failed_forks: 0,
+            proven: false,
+            about: None,
+            since: SystemTime::now(),
+            forks: 0,
+            hits: 0,
+            fork_kib: None,
         }
     }
 
@@ -303,6 +330,7 @@ impl Entry {
                 // One whose worker was killed while it waited is left out; dropping it reaps it.
                 while let Some(paused) = self.waiting.pop_front() {
                     if !paused.fork.is_dead() {
+                        self.hits += 1;
                         return Found::Paused(paused);
                     }
                 }
