@@ -399,3 +399,28 @@ async fn a_server_that_forks_nothing_has_no_templates_and_builds_none() {
         .await;
     assert_eq!(answer.status, 404, "{:?}", answer.body);
 }
+
+#[tokio::test]
+async fn metrics_count_what_ended_and_how_it_started() {
+    let backend = Backend::start().await;
+    execute(&backend, "print(1)").await;
+    let answer = backend.get("/metrics").await;
+    assert_eq!(
+        answer.headers["content-type"],
+        "application/openmetrics-text; version=1.0.0; charset=utf-8"
+    );
+    let text = String::from_utf8(answer.body.to_vec()).unwrap();
+    let counted = text
+        .lines()
+        .find(|line| line.starts_with("cloude_executions_total{"))
+        .unwrap_or_else(|| panic!("{text}"));
+    assert!(counted.contains("language=\"python\""), "{counted}");
+    assert!(counted.contains("start=\"cold\""), "{counted}");
+    assert!(counted.ends_with(" 1"), "{counted}");
+    assert!(
+        text.contains("cloude_execution_seconds_count{start=\"cold\"} 1"),
+        "{text}"
+    );
+    assert!(text.contains("cloude_queue_length 0"), "{text}");
+    assert!(text.ends_with("# EOF\n"), "{text}");
+}

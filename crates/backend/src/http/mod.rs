@@ -3,6 +3,7 @@
 mod error;
 mod executions;
 mod extract;
+mod metrics;
 mod original;
 mod serve;
 mod templates;
@@ -28,6 +29,7 @@ pub fn router(service: Service, body_bytes: usize) -> Router {
         .route("/v1/executions", post(executions::create))
         .route("/v1/executions/{id}", get(executions::read))
         .route("/v1/languages", get(executions::languages))
+        .route("/metrics", get(metrics::metrics))
         .route("/v1/templates", get(templates::list).post(templates::build))
         .route("/v1/templates/{id}", delete(templates::remove))
         .fallback(|| async {

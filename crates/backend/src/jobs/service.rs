@@ -18,6 +18,7 @@ use super::{Job, run, status_of};
 use crate::config::Config;
 use crate::images::Images;
 use crate::languages::Languages;
+use crate::metrics::Metrics;
 use crate::scheduler::{Full, Place, Scheduler};
 use crate::store::{Accepted, Store, StoreError};
 use crate::vm::{Death, Launcher, MachineSpec, TemplateError};
@@ -104,6 +105,7 @@ struct Inner {
     parts: Arc<Parts>,
     cache: Cache,
     tasks: TaskTracker,
+    metrics: Metrics,
     draining: AtomicBool,
     /// Stops everything that runs, without storing a result: it is run again at the next start.
     halt: CancellationToken,
@@ -113,7 +115,9 @@ impl Service {
     /// A service without jobs.
     pub fn new(parts: Parts) -> Self {
         let cache = Cache::new(parts.config.store.cache_bytes);
+        let metrics = Metrics::new(&parts.config.pool);
         let inner = Inner {
+            metrics,
             parts: Arc::new(parts),
             cache,
             tasks: TaskTracker::new(),
@@ -216,6 +220,7 @@ impl Service {
                 inner.cache.remove(&running.id);
                 return;
             }
+            inner.metrics.executed(&execution);
             inner.cache.finished(&execution);
             inner.parts.store.finished(execution);
         });
@@ -268,6 +273,14 @@ impl Service {
                 image_ready: parts.images.ready(&language.name),
             })
             .collect()
+    }
+
+    /// What there is to measure, in OpenMetrics' text format.
+    pub async fn metrics(&self) -> String {
+        let templates = self.templates().await;
+        let parts = self.parts();
+        let (load, counts) = (parts.scheduler.load(), parts.launcher.template_counts());
+        self.inner.metrics.text(load, &templates, counts)
     }
 
     /// All templates.

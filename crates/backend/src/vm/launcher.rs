@@ -23,6 +23,7 @@ use super::control::Worker;
 use super::identity::{hostname, new_token};
 use super::machine::Vm;
 use super::pool::Forks;
+use super::pool::list::Counts;
 use super::template::kept::Kept;
 use super::template::key::Digests;
 use super::{AgentStream, Death, Launcher, Machine, MachineSpec, Started, TemplateError};
@@ -447,6 +448,10 @@ impl Launcher for VmLauncher {
 
     fn remove_template<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<bool, TemplateError>> {
         self.drop_template(id).boxed()
+    }
+
+    fn template_counts(&self) -> Counts {
+        self.forks.counts()
     }
 
     fn template_mib(&self) -> u64 {

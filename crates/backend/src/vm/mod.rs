@@ -24,6 +24,8 @@ use futures_util::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
+use pool::list::Counts;
+
 pub use launcher::{SetUpError, VmLauncher};
 
 /// A byte stream to the agent.
@@ -140,6 +142,11 @@ pub trait Launcher: Send + Sync {
     /// was one.
     fn remove_template<'a>(&'a self, _id: &'a str) -> BoxFuture<'a, Result<bool, TemplateError>> {
         Box::pin(async { Ok(false) })
+    }
+
+    /// What became of templates and forks since the start.
+    fn template_counts(&self) -> Counts {
+        Counts::default()
     }
 
     /// Memory that templates hold, in MiB, beside all machines.

@@ -1,7 +1,7 @@
 //! What there is to see of templates, and their coming and going on request.
 
 use std::os::unix::fs::MetadataExt;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use cloude_protocol::api::{TemplateInfo, TemplateState};
@@ -19,6 +19,21 @@ pub struct About {
     pub language: String,
     /// Its machine.
     pub shape: Shape,
+}
+
+/// What became of templates and forks since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Templates that were booted, warmed and saved.
+    pub built: u64,
+    /// Templates that came from the disk.
+    pub loaded: u64,
+    /// Builds that failed.
+    pub failed_builds: u64,
+    /// Templates that were forgotten because their forks failed.
+    pub given_up: u64,
+    /// Forks that failed before they ran anything.
+    pub failed_forks: u64,
 }
 
 /// Where a template stands.
@@ -43,6 +58,15 @@ impl Template {
 }
 
 impl Forks {
+    /// What became of them.
+    pub fn counts(&self) -> Counts {
+        *self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn count(&self, change: impl FnOnce(&mut Counts)) {
+        change(&mut self.counts.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
     /// Says what the template is of whose build has begun.
     pub fn describe(&self, id: &str, about: About) {
         if let Some(entry) = self.entries().get_mut(id) {

@@ -106,6 +106,7 @@ pub struct Forks {
     started: Instant,
     entries: Mutex<HashMap<String, Entry>>,
     changed: watch::Sender<u64>,
+    counts: Mutex<list::Counts>,
 }
 
 impl Forks {
@@ -123,6 +124,7 @@ impl Forks {
             started: Instant::now(),
             entries: Mutex::default(),
             changed: watch::Sender::new(0),
+            counts: Mutex::default(),
         }
     }
 
@@ -160,6 +162,11 @@ impl Forks {
     /// that there is no room for any more.
     pub fn built(&self, id: &str, result: Result<Arc<Template>, String>) -> Vec<Paused> {
         let now = Instant::now();
+        self.count(|counts| match &result {
+            Ok(template) if template.loaded => counts.loaded += 1,
+            Ok(_) => counts.built += 1,
+            Err(_) => counts.failed_builds += 1,
+        });
         let mut entries = self.entries();
         let entry = entries.entry(id.to_owned()).or_insert_with(Entry::new);
         entry.since = SystemTime::now();
@@ -219,6 +226,7 @@ impl Forks {
         let mut entries = self.entries();
         let entry = entries.get_mut(id)?;
         entry.failed_forks += 1;
+        self.count(|counts| counts.failed_forks += 1);
         let unproven =
             matches!(&entry.state, State::Ready(template) if template.loaded) && !entry.proven;
         if entry.failed_forks < FAILURES && !unproven {
@@ -226,6 +234,7 @@ impl Forks {
         }
         let entry = entries.remove(id)?;
         drop(entries);
+        self.count(|counts| counts.given_up += 1);
         self.notify();
         Some(entry.waiting.into())
     }
