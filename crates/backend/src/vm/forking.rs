@@ -104,8 +104,8 @@ impl VmLauncher {
     /// Told, and counted against the template.
     pub(super) fn fork_failed(&self, id: &str, death: &Death) {
         tracing::warn!(template = id, reason = death.message, "a fork failed");
-        if let Some(forks) = self.forks.failed(id) {
-            self.kept.distrust(id, &death.message);
+        let distrust = || self.kept.distrust(id, &death.message);
+        if let Some(forks) = self.forks.failed(id, distrust) {
             tracing::error!(template = id, "its forks fail: the template is built anew");
             self.stop_all(forks);
         }

@@ -221,8 +221,9 @@ impl Forks {
 
     /// A fork of the template failed before it ran anything. After some in a row, or the very first of
     /// one that comes from the disk, the template is forgotten, so that the next execution builds it
-    /// anew; gives whether it was, and its forks.
-    pub fn failed(&self, id: &str) -> Option<Vec<Paused>> {
+    /// anew; gives whether it was, and its forks. Before anybody can begin that, `forget` is called:
+    /// it must not wait.
+    pub fn failed(&self, id: &str, forget: impl FnOnce()) -> Option<Vec<Paused>> {
         let mut entries = self.entries();
         let entry = entries.get_mut(id)?;
         entry.failed_forks += 1;
@@ -232,6 +233,7 @@ impl Forks {
         if entry.failed_forks < FAILURES && !unproven {
             return None;
         }
+        forget();
         let entry = entries.remove(id)?;
         drop(entries);
         self.count(|counts| counts.given_up += 1);

@@ -69,13 +69,13 @@ fn a_template_whose_forks_fail_three_times_in_a_row_is_forgotten() {
     begin(&forks, "a");
     forks.built("a", Ok(template()));
     for _ in 0..2 {
-        assert!(forks.failed("a").is_none());
+        assert!(forks.failed("a", || {}).is_none());
     }
     forks.worked("a");
     for _ in 0..2 {
-        assert!(forks.failed("a").is_none());
+        assert!(forks.failed("a", || {}).is_none());
     }
-    assert!(forks.failed("a").is_some());
+    assert!(forks.failed("a", || {}).is_some());
     begin(&forks, "a");
 }
 
@@ -103,11 +103,11 @@ fn a_template_from_the_disk_is_forgotten_with_its_first_fork_unless_one_worked()
     };
     begin(&forks, "a");
     forks.built("a", Ok(loaded()));
-    assert!(forks.failed("a").is_some());
+    assert!(forks.failed("a", || {}).is_some());
     begin(&forks, "a");
     forks.built("a", Ok(loaded()));
     forks.worked("a");
-    assert!(forks.failed("a").is_none());
+    assert!(forks.failed("a", || {}).is_none());
 }
 
 #[test]
