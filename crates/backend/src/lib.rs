@@ -11,6 +11,7 @@ pub mod http;
 pub mod images;
 pub mod jobs;
 pub mod languages;
+pub mod metrics;
 pub mod network;
 pub mod scheduler;
 pub mod server;

@@ -47,6 +47,7 @@ struct State {
     waiting_bytes: usize,
     running: usize,
     memory_mib: u64,
+    reserved_mib: u64,
     line: VecDeque<Waiter>,
 }
 
@@ -91,6 +92,13 @@ impl Scheduler {
             running: state.running,
             memory_mib: state.memory_mib,
         }
+    }
+
+    /// Keeps so much of the memory for something else than VMs, from now on, in MiB. A single VM is
+    /// admitted all the same.
+    pub fn reserve(&self, memory_mib: u64) {
+        self.shared.lock().reserved_mib = memory_mib;
+        self.shared.admit();
     }
 
     /// Takes a place in the queue for a request of `bytes`, at once or not at all.
@@ -149,8 +157,12 @@ impl Shared {
                 continue;
             }
             let room = state.line.front().is_some_and(|head| {
+                // With nothing running the head goes in whatever is reserved: it would wait for ever.
+                let wanted = state.memory_mib + head.memory_mib;
                 state.running < self.capacity.vms
-                    && state.memory_mib + head.memory_mib <= self.capacity.memory_mib
+                    && wanted <= self.capacity.memory_mib
+                    && (state.running == 0
+                        || wanted + state.reserved_mib <= self.capacity.memory_mib)
             });
             let Some(head) = room.then(|| state.line.pop_front()).flatten() else {
                 break;
@@ -264,6 +276,19 @@ mod tests {
         let _second = scheduler.enter(1).unwrap();
         let full = scheduler.enter(1).unwrap_err();
         assert_eq!((full.waiting, full.retry_after_s), (2, 3));
+    }
+
+    #[tokio::test]
+    async fn what_is_reserved_is_room_for_no_second_vm_but_the_first_is_never_kept_out() {
+        let scheduler = scheduler(9, 100, 9);
+        scheduler.reserve(90);
+        let first = scheduler.enter(1).unwrap().admitted(50).await;
+        let mut second = Box::pin(scheduler.enter(1).unwrap().admitted(40));
+        assert!(poll!(&mut second).is_pending());
+        scheduler.reserve(10);
+        let second = second.now_or_never();
+        assert!(second.is_some(), "it fits beside what is still reserved");
+        drop(first);
     }
 
     #[tokio::test]

@@ -378,3 +378,49 @@ async fn how_a_vm_has_to_start_is_passed_on_and_the_result_says_how_it_did() {
     let answer = backend.post("/v1/executions", run("warm".into())).await;
     assert_eq!(answer.status, 400);
 }
+
+#[tokio::test]
+async fn a_server_that_forks_nothing_has_no_templates_and_builds_none() {
+    let backend = Backend::start().await;
+    assert_eq!(backend.get("/v1/templates").await.json(), json!([]));
+
+    let answer = backend
+        .post("/v1/templates", json!({"language": "python"}))
+        .await;
+    assert_eq!(answer.status, 400, "{:?}", answer.body);
+    let answer = backend
+        .post("/v1/templates", json!({"language": "cobol"}))
+        .await;
+    assert_eq!(answer.status, 400, "{:?}", answer.body);
+    assert!(answer.json()["error"].as_str().unwrap().contains("cobol"));
+
+    let answer = backend
+        .send("DELETE", "/v1/templates/..%2f..", &[], "")
+        .await;
+    assert_eq!(answer.status, 404, "{:?}", answer.body);
+}
+
+#[tokio::test]
+async fn metrics_count_what_ended_and_how_it_started() {
+    let backend = Backend::start().await;
+    execute(&backend, "print(1)").await;
+    let answer = backend.get("/metrics").await;
+    assert_eq!(
+        answer.headers["content-type"],
+        "application/openmetrics-text; version=1.0.0; charset=utf-8"
+    );
+    let text = String::from_utf8(answer.body.to_vec()).unwrap();
+    let counted = text
+        .lines()
+        .find(|line| line.starts_with("cloude_executions_total{"))
+        .unwrap_or_else(|| panic!("{text}"));
+    assert!(counted.contains("language=\"python\""), "{counted}");
+    assert!(counted.contains("start=\"cold\""), "{counted}");
+    assert!(counted.ends_with(" 1"), "{counted}");
+    assert!(
+        text.contains("cloude_execution_seconds_count{start=\"cold\"} 1"),
+        "{text}"
+    );
+    assert!(text.contains("cloude_queue_length 0"), "{text}");
+    assert!(text.ends_with("# EOF\n"), "{text}");
+}

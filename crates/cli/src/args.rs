@@ -34,6 +34,8 @@ pub enum Command {
     Status(Status),
     /// List the languages that the backend runs
     Languages(Languages),
+    /// List, build and remove the templates that executions are forked from
+    Template(Template),
     /// Check this machine, and say how to fix what is missing
     Doctor(Doctor),
     /// Build, list and remove images (cloude-initramfs)
@@ -164,6 +166,65 @@ pub struct Languages {
     /// Print them as JSON
     #[arg(long)]
     pub json: bool,
+    #[command(flatten)]
+    pub backend: Backend,
+}
+
+#[derive(Debug, Args)]
+pub struct Template {
+    #[command(subcommand)]
+    pub command: TemplateCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum TemplateCommand {
+    /// List them with sizes and ages
+    Ls {
+        /// Print them as JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        backend: Backend,
+    },
+    /// Build the templates of languages, and wait until they are ready
+    Build(TemplateBuild),
+    /// Remove templates, from the server's disk too
+    Rm(TemplateRm),
+}
+
+#[derive(Debug, Args)]
+pub struct TemplateBuild {
+    /// The languages
+    #[arg(value_name = "LANGUAGE", required = true)]
+    pub languages: Vec<String>,
+    /// The VM's processors
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u8).range(1..=8))]
+    pub vcpus: Option<u8>,
+    /// The VM's memory: 512, 512M, 2G
+    #[arg(short, long, value_name = "SIZE", value_parser = quantity::mebibytes)]
+    pub memory: Option<u64>,
+    /// For executions with a network
+    #[arg(long)]
+    pub network: bool,
+    /// Print them as JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub backend: Backend,
+}
+
+#[derive(Debug, Args)]
+pub struct TemplateRm {
+    /// Their ids, or what those begin with
+    #[arg(
+        value_name = "ID",
+        required_unless_present = "all",
+        conflicts_with = "all"
+    )]
+    pub ids: Vec<String>,
+    /// All that `ls` lists
+    #[arg(long)]
+    pub all: bool,
     #[command(flatten)]
     pub backend: Backend,
 }

@@ -80,6 +80,12 @@ impl Backend {
         self.json(response).await
     }
 
+    /// A DELETE whose answer is nothing.
+    pub async fn delete(&self, path: &str) -> Result<(), CliError> {
+        self.send(self.request(Method::DELETE, path)?).await?;
+        Ok(())
+    }
+
     /// A POST of JSON whose answer is a stream of lines.
     pub async fn post_stream(
         &self,

@@ -11,6 +11,7 @@ mod languages;
 mod paths;
 mod quantity;
 mod run;
+mod templates;
 mod terminal;
 
 use std::process::ExitCode;
@@ -39,6 +40,7 @@ fn dispatch(cli: Cli) -> Result<u8, CliError> {
         Command::Go(go) => on_runtime(jobs::go(go)),
         Command::Status(status) => on_runtime(jobs::status(status)),
         Command::Languages(languages) => on_runtime(languages::list(languages)),
+        Command::Template(template) => on_runtime(templates::template(template)),
         Command::Doctor(doctor) => on_runtime(doctor::doctor(doctor)),
         Command::Image(image) => image::exec(&image),
         Command::Completion { shell } => {

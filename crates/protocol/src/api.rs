@@ -241,3 +241,72 @@ pub struct LanguageInfo {
     /// Whether its initramfs is built.
     pub image_ready: bool,
 }
+
+/// `POST /v1/templates`: build the template of a language, or wait for whoever builds it.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct TemplateRequest {
+    /// A language's name or alias, in any case.
+    pub language: String,
+    /// 1 to 8; the server's default if none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vcpus: Option<u8>,
+    /// MiB; the language's or the server's default if none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_mib: Option<u64>,
+    /// For executions that have a network.
+    #[serde(default)]
+    pub network: bool,
+}
+
+/// Where a template stands.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq, Hash)]
+#[serde(rename_all = "snake_case")]
+pub enum TemplateState {
+    /// It is being booted and warmed.
+    Building,
+    /// Executions are forks of it.
+    Ready,
+    /// It could not be built; it is tried again after a while.
+    Failed,
+}
+
+/// One of the answers to `GET /v1/templates`.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+pub struct TemplateInfo {
+    /// 64 hexadecimal digits.
+    pub id: String,
+    /// The language's own name.
+    pub language: String,
+    /// 1 to 8.
+    pub vcpus: u8,
+    /// The guest's memory in MiB.
+    pub memory_mib: u64,
+    /// Has it a network device?
+    pub network: bool,
+    /// Where it stands.
+    pub state: TemplateState,
+    /// Why it could not be built.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Since when it stands there, in milliseconds since 1970.
+    pub created_ms: u64,
+    /// The same in seconds ago.
+    pub age_s: u64,
+    /// When an execution last asked for a fork, in seconds ago.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_used_s: Option<u64>,
+    /// Paused forks that wait.
+    pub waiting: usize,
+    /// Forks that were made since it was asked for first.
+    pub forks: u64,
+    /// Executions that found a fork that waited.
+    pub hits: u64,
+    /// Memory that all forks share, in bytes.
+    pub memory_bytes: u64,
+    /// What it takes on the disk, in bytes; 0 if it is not kept.
+    pub disk_bytes: u64,
+    /// What a waiting fork holds of its own, in KiB, as last measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fork_kib: Option<u64>,
+}

@@ -36,6 +36,7 @@ pub fn apply(config: &mut Config, get: &dyn Fn(&str) -> Option<String>) -> Resul
     env.set("CLOUDE_POOL_FLOOR", &mut config.pool.floor)?;
     env.set("CLOUDE_POOL_CEILING", &mut config.pool.ceiling)?;
     env.set("CLOUDE_POOL_MEMORY_MIB", &mut config.pool.memory_mib)?;
+    env.set("CLOUDE_POOL_DISK", &mut config.pool.disk)?;
     env.set("CLOUDE_QUEUE_CAPACITY", &mut config.queue.capacity)?;
     env.set("CLOUDE_WALL_TIME_MS", &mut config.limits.wall_time_ms)?;
     env.set("CLOUDE_SHUTDOWN_GRACE_MS", &mut config.shutdown.grace_ms)?;

@@ -146,6 +146,9 @@ pub struct Pool {
     pub memory_mib: u64,
     /// So many templates are kept, the latest used; each holds its guest's memory.
     pub templates: usize,
+    /// Where templates are kept over restarts, in a folder `templates` of it: a folder, `auto` for the
+    /// cache's, or `off`.
+    pub disk: String,
     /// A template that nobody used for so long has no paused forks, in seconds.
     pub idle_s: u64,
 }
@@ -283,6 +286,7 @@ impl Default for Pool {
             ceiling: 16,
             memory_mib: 256,
             templates: 8,
+            disk: "auto".into(),
             idle_s: 600,
         }
     }
@@ -335,6 +339,17 @@ impl Default for Store {
 impl Default for Shutdown {
     fn default() -> Self {
         Shutdown { grace_ms: 30_000 }
+    }
+}
+
+impl Pool {
+    /// The folder that templates are kept below; none if they are not.
+    pub fn disk_dir(&self) -> Option<PathBuf> {
+        match self.disk.as_str() {
+            "off" => None,
+            "auto" => Some(cache_dir()),
+            dir => Some(PathBuf::from(dir)),
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a configuration must satisfy before anything is started.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::Config;
 use crate::network::pool::Range;
@@ -84,6 +84,12 @@ impl Config {
             self.pool.templates >= 1,
             "pool.templates",
             "must be at least 1; `pool.enabled = false` turns forks off",
+        )?;
+        check(
+            matches!(self.pool.disk.as_str(), "auto" | "off")
+                || Path::new(&self.pool.disk).is_absolute(),
+            "pool.disk",
+            "must be `auto`, `off`, or a folder's absolute path",
         )?;
         check(
             self.queue.capacity >= 1,

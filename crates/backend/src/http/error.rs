@@ -7,9 +7,10 @@ use axum::http::{HeaderValue, Response, StatusCode};
 use axum::response::IntoResponse;
 use cloude_protocol::api::ErrorBody;
 
-use crate::jobs::SubmitError;
 use crate::jobs::admission::Refused;
+use crate::jobs::{BuildError, SubmitError};
 use crate::store::StoreError;
+use crate::vm::TemplateError;
 
 /// What a client did wrong, or what we could not do.
 #[derive(Debug)]
@@ -67,6 +68,26 @@ impl From<SubmitError> for ApiError {
             status,
             message,
             retry_after_s,
+        }
+    }
+}
+
+impl From<TemplateError> for ApiError {
+    fn from(error: TemplateError) -> Self {
+        let status = match &error {
+            TemplateError::Impossible(_) => StatusCode::BAD_REQUEST,
+            TemplateError::Building => StatusCode::CONFLICT,
+            TemplateError::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        ApiError::new(status, error.to_string())
+    }
+}
+
+impl From<BuildError> for ApiError {
+    fn from(error: BuildError) -> Self {
+        match error {
+            BuildError::Submit(error) => error.into(),
+            BuildError::Template(error) => error.into(),
         }
     }
 }

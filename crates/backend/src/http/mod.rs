@@ -3,13 +3,15 @@
 mod error;
 mod executions;
 mod extract;
+mod metrics;
 mod original;
 mod serve;
+mod templates;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::jobs::Service;
@@ -27,6 +29,9 @@ pub fn router(service: Service, body_bytes: usize) -> Router {
         .route("/v1/executions", post(executions::create))
         .route("/v1/executions/{id}", get(executions::read))
         .route("/v1/languages", get(executions::languages))
+        .route("/metrics", get(metrics::metrics))
+        .route("/v1/templates", get(templates::list).post(templates::build))
+        .route("/v1/templates/{id}", delete(templates::remove))
         .fallback(|| async {
             ApiError::new(
                 StatusCode::NOT_FOUND,

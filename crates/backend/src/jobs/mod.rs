@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 pub use outcome::status_of;
-pub use service::{Client, Parts, Service, SubmitError};
+pub use service::{BuildError, Client, Parts, Service, SubmitError};
 use transcript::{Cursor, Transcript};
 
 /// Past so many bytes, output is sent in several events.

@@ -129,6 +129,7 @@ impl Run<'_> {
             ready = async {
                 let image = self.parts.images.ensure(&admitted.language, admitted.memory_mib).await;
                 let image = image.map_err(Death::infrastructure)?;
+                self.parts.scheduler.reserve(self.parts.launcher.template_mib());
                 Ok::<_, Death>((image, place.admitted(vm_memory).await))
             } => ready?,
         };

@@ -5,7 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use cloude_protocol::agent::Cause;
-use cloude_protocol::api::{Execution, ExecutionRequest, LanguageInfo, StatusResponse};
+use cloude_protocol::api::{
+    Execution, ExecutionRequest, LanguageInfo, Limits, StatusResponse, TemplateInfo,
+    TemplateRequest,
+};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -15,9 +18,10 @@ use super::{Job, run, status_of};
 use crate::config::Config;
 use crate::images::Images;
 use crate::languages::Languages;
+use crate::metrics::Metrics;
 use crate::scheduler::{Full, Place, Scheduler};
 use crate::store::{Accepted, Store, StoreError};
-use crate::vm::Launcher;
+use crate::vm::{Death, Launcher, MachineSpec, TemplateError};
 
 /// Beside the guest's memory, a worker with its share of page cache takes about so much. MiB.
 const WORKER_MIB: u64 = 16;
@@ -69,6 +73,17 @@ pub enum SubmitError {
     Store(#[from] StoreError),
 }
 
+/// Why a template was not built.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// The request is wrong, or comes too late.
+    #[error(transparent)]
+    Submit(#[from] SubmitError),
+    /// It did not become one.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+}
+
 /// What the client that submits does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Client {
@@ -90,6 +105,7 @@ struct Inner {
     parts: Arc<Parts>,
     cache: Cache,
     tasks: TaskTracker,
+    metrics: Metrics,
     draining: AtomicBool,
     /// Stops everything that runs, without storing a result: it is run again at the next start.
     halt: CancellationToken,
@@ -99,7 +115,9 @@ impl Service {
     /// A service without jobs.
     pub fn new(parts: Parts) -> Self {
         let cache = Cache::new(parts.config.store.cache_bytes);
+        let metrics = Metrics::new(&parts.config.pool);
         let inner = Inner {
+            metrics,
             parts: Arc::new(parts),
             cache,
             tasks: TaskTracker::new(),
@@ -202,6 +220,7 @@ impl Service {
                 inner.cache.remove(&running.id);
                 return;
             }
+            inner.metrics.executed(&execution);
             inner.cache.finished(&execution);
             inner.parts.store.finished(execution);
         });
@@ -254,6 +273,65 @@ impl Service {
                 image_ready: parts.images.ready(&language.name),
             })
             .collect()
+    }
+
+    /// What there is to measure, in OpenMetrics' text format.
+    pub async fn metrics(&self) -> String {
+        let templates = self.templates().await;
+        let parts = self.parts();
+        let (load, counts) = (parts.scheduler.load(), parts.launcher.template_counts());
+        self.inner.metrics.text(load, &templates, counts)
+    }
+
+    /// All templates.
+    pub async fn templates(&self) -> Vec<TemplateInfo> {
+        self.parts().launcher.templates().await
+    }
+
+    /// Builds a template, or waits until it is built. Gives whether it was built for this call.
+    pub async fn build_template(
+        &self,
+        request: &TemplateRequest,
+    ) -> Result<(TemplateInfo, bool), BuildError> {
+        if self.is_draining() {
+            return Err(SubmitError::Draining.into());
+        }
+        // The machine of an execution that says nothing else.
+        let execution = ExecutionRequest {
+            language: request.language.clone(),
+            code: "-".into(),
+            network: request.network,
+            limits: Limits {
+                vcpus: request.vcpus,
+                memory_mib: request.memory_mib,
+                ..Limits::default()
+            },
+            ..ExecutionRequest::default()
+        };
+        let admitted = self
+            .admit("template", &execution)
+            .map_err(SubmitError::from)?;
+        let images = &self.parts().images;
+        let image = images
+            .ensure(&admitted.language, admitted.memory_mib)
+            .await
+            .map_err(Death::infrastructure)
+            .map_err(TemplateError::from)?;
+        let spec = MachineSpec {
+            id: "template".into(),
+            image,
+            language: admitted.language,
+            vcpus: admitted.vcpus,
+            memory_mib: admitted.memory_mib,
+            network: admitted.network,
+            start: None,
+        };
+        Ok(self.parts().launcher.build_template(spec).await?)
+    }
+
+    /// Removes a template. Gives whether there was one.
+    pub async fn remove_template(&self, id: &str) -> Result<bool, TemplateError> {
+        self.parts().launcher.remove_template(id).await
     }
 
     /// Refuses new executions from now on.

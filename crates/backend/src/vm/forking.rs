@@ -15,6 +15,7 @@ use super::control::Worker;
 use super::fork::{self, Fork, Parts, Shape, Shell};
 use super::launcher::{VmLauncher, open_kvm};
 use super::machine::Vm;
+use super::pool::list::{About, private_kib};
 use super::pool::{Found, Paused, Template};
 use super::template::key::TemplateKey;
 use super::template::warm::warm_request;
@@ -63,6 +64,7 @@ impl VmLauncher {
                     let forked = async {
                         let attached = self.attach(template.shape.network).await?;
                         let paused = self.pause_fork(&template, attached).await?;
+                        self.forks.made(&id);
                         self.resume(paused, &id, StartKind::Fork).await
                     };
                     return match forked.await {
@@ -74,11 +76,7 @@ impl VmLauncher {
                     };
                 }
                 Found::Begin => {
-                    self.build_in_background(Wanted {
-                        key: key.clone(),
-                        language: Arc::clone(&spec.language),
-                        image: spec.image.clone(),
-                    });
+                    self.build_template_of(key.clone(), spec);
                     if !must {
                         return Ok(None);
                     }
@@ -103,13 +101,14 @@ impl VmLauncher {
     /// Told, and counted against the template.
     pub(super) fn fork_failed(&self, id: &str, death: &Death) {
         tracing::warn!(template = id, reason = death.message, "a fork failed");
-        if let Some(forks) = self.forks.failed(id) {
+        let distrust = || self.kept.distrust(id, &death.message);
+        if let Some(forks) = self.forks.failed(id, distrust) {
             tracing::error!(template = id, "its forks fail: the template is built anew");
             self.stop_all(forks);
         }
     }
 
-    async fn template_key(&self, spec: &MachineSpec) -> Result<TemplateKey, Death> {
+    pub(super) async fn template_key(&self, spec: &MachineSpec) -> Result<TemplateKey, Death> {
         let kvm = self.kvm.get_or_init(|| async {
             // It runs a guest, for some milliseconds.
             let kind = tokio::task::spawn_blocking(kvm_kind).await;
@@ -155,6 +154,20 @@ impl VmLauncher {
         })
     }
 
+    /// Builds the template whose build was begun.
+    pub(super) fn build_template_of(&self, key: TemplateKey, spec: &MachineSpec) {
+        let about = About {
+            language: spec.language.name.clone(),
+            shape: key.shape,
+        };
+        self.forks.describe(&key.id(), about);
+        self.build_in_background(Wanted {
+            key,
+            language: Arc::clone(&spec.language),
+            image: spec.image.clone(),
+        });
+    }
+
     fn build_in_background(&self, wanted: Wanted) {
         let Some(me) = self.me.upgrade() else { return };
         self.tasks.spawn(async move {
@@ -171,18 +184,29 @@ impl VmLauncher {
             let language = &wanted.language.name;
             let ms = started.elapsed().as_millis() as u64;
             match &result {
-                Ok(_) => tracing::info!(template = id, language, ms, "template built"),
+                Ok(template) => {
+                    let loaded = template.loaded;
+                    tracing::info!(template = id, language, ms, loaded, "template ready");
+                }
                 Err(death) => {
                     let reason = &death.message;
                     tracing::warn!(template = id, language, ms, reason, "no template");
                 }
             }
-            let result = result.map_err(|death| death.message);
+            let result = result.map(Arc::new).map_err(|death| death.message);
+            let keep = result.as_ref().ok().filter(|template| !template.loaded);
+            let keep = keep.map(Arc::clone);
             me.stop_all(me.forks.built(&id, result));
+            if let Some(template) = keep {
+                me.kept.keep(id, template).await;
+            }
         });
     }
 
     async fn build(&self, wanted: &Wanted) -> Result<Template, Death> {
+        if let Some(template) = self.kept.load(&wanted.key).await {
+            return Ok(template);
+        }
         let mut vm = Vm {
             worker: None,
             attached: self.attach(wanted.key.shape.network).await?,
@@ -218,6 +242,7 @@ impl VmLauncher {
             snapshot,
             token,
             shape,
+            loaded: false,
         })
     }
 
@@ -325,7 +350,7 @@ impl VmLauncher {
     }
 
     /// Stops forks off everybody's path.
-    fn stop_all(&self, forks: Vec<Paused>) {
+    pub(super) fn stop_all(&self, forks: Vec<Paused>) {
         if !forks.is_empty() {
             let store = self.store.clone();
             self.tasks.spawn(async move {
@@ -376,6 +401,12 @@ impl VmLauncher {
             match self.pause_fork(&template, attached).await {
                 Ok(paused) => {
                     made = true;
+                    let pid = paused.fork.pid();
+                    let kib = tokio::task::spawn_blocking(move || private_kib(pid)).await;
+                    if let Ok(Some(kib)) = kib {
+                        self.forks.measured(&id, kib);
+                    }
+                    self.forks.made(&id);
                     self.stop_all(self.forks.put(&id, paused).into_iter().collect());
                 }
                 Err(death) => self.fork_failed(&id, &death),

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use cloude_initramfs_builder::boot_segment::{BootSegment, BootSegmentError};
 use cloude_protocol::agent::{Cause, READY_PORT};
-use cloude_protocol::api::{StartChoice, StartKind};
+use cloude_protocol::api::{StartChoice, StartKind, TemplateInfo};
 use cloude_protocol::boot::BootConfig;
 use cloude_vmm::control::{BootSpec, Request, TapSpec, VsockSpec};
 use futures_util::FutureExt;
@@ -23,8 +23,10 @@ use super::control::Worker;
 use super::identity::{hostname, new_token};
 use super::machine::Vm;
 use super::pool::Forks;
+use super::pool::list::Counts;
+use super::template::kept::Kept;
 use super::template::key::Digests;
-use super::{AgentStream, Death, Launcher, Machine, MachineSpec, Started};
+use super::{AgentStream, Death, Launcher, Machine, MachineSpec, Started, TemplateError};
 use crate::config::{Config, Transport};
 use crate::network::{Attached, Network, NetworkError};
 use crate::store::Store;
@@ -67,6 +69,7 @@ pub struct VmLauncher {
     common: Mutex<(String, Arc<File>)>,
     pub(super) digests: Arc<Digests>,
     pub(super) forks: Forks,
+    pub(super) kept: Kept,
     /// The kind of KVM, once it is known.
     pub(super) kvm: OnceCell<String>,
     /// Held by whoever builds a template.
@@ -131,6 +134,7 @@ impl VmLauncher {
             common: Mutex::new((agent, Arc::new(common))),
             digests: Arc::new(digests),
             forks: Forks::new(&config.pool),
+            kept: Kept::new(&config.pool),
             kvm: OnceCell::new(),
             building: Mutex::new(()),
             tasks: TaskTracker::new(),
@@ -449,6 +453,29 @@ impl Launcher for VmLauncher {
         cancel: CancellationToken,
     ) -> BoxFuture<'_, Result<Started, Death>> {
         self.start(spec, cancel).boxed()
+    }
+
+    fn templates(&self) -> BoxFuture<'_, Vec<TemplateInfo>> {
+        self.list_templates().boxed()
+    }
+
+    fn build_template(
+        &self,
+        spec: MachineSpec,
+    ) -> BoxFuture<'_, Result<(TemplateInfo, bool), TemplateError>> {
+        self.make_template(spec).boxed()
+    }
+
+    fn remove_template<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<bool, TemplateError>> {
+        self.drop_template(id).boxed()
+    }
+
+    fn template_counts(&self) -> Counts {
+        self.forks.counts()
+    }
+
+    fn template_mib(&self) -> u64 {
+        self.forks.resident_bytes().div_ceil(1 << 20)
     }
 
     fn forked(&self, template: &str, result: Result<(), &Death>) {

@@ -11,17 +11,20 @@ mod machine;
 pub mod orphans;
 pub mod pool;
 pub mod template;
+mod templates;
 
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use cloude_protocol::agent::{Cause, NetworkIdentity};
-use cloude_protocol::api::{StartChoice, StartKind};
+use cloude_protocol::api::{StartChoice, StartKind, TemplateInfo};
 use cloude_protocol::language::Language;
 use futures_util::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
+
+use pool::list::Counts;
 
 pub use launcher::{SetUpError, VmLauncher};
 
@@ -96,6 +99,20 @@ impl Death {
     }
 }
 
+/// Why a template is not built, or not removed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TemplateError {
+    /// Nothing of that kind is forked here; the message says why.
+    #[error("{0}")]
+    Impossible(String),
+    /// It is being built; wait for that.
+    #[error("the template is being built; try again when it is ready")]
+    Building,
+    /// The machine it is made of, or the disk.
+    #[error(transparent)]
+    Failed(#[from] Death),
+}
+
 /// Starts machines.
 pub trait Launcher: Send + Sync {
     /// Starts one and waits until its agent is ready. Cancelled or failed, it leaves nothing.
@@ -107,6 +124,37 @@ pub trait Launcher: Send + Sync {
 
     /// Says whether a fork of a template took its identity and went to work.
     fn forked(&self, _template: &str, _result: Result<(), &Death>) {}
+
+    /// All templates. A launcher that forks nothing has none.
+    fn templates(&self) -> BoxFuture<'_, Vec<TemplateInfo>> {
+        Box::pin(async { Vec::new() })
+    }
+
+    /// Builds the template of such machines, or waits until it is built. Gives whether it was built for
+    /// this call.
+    fn build_template(
+        &self,
+        _spec: MachineSpec,
+    ) -> BoxFuture<'_, Result<(TemplateInfo, bool), TemplateError>> {
+        let message = "this server makes no templates".to_owned();
+        Box::pin(async { Err(TemplateError::Impossible(message)) })
+    }
+
+    /// Removes a template from memory and disk; forks of it that run are not touched. Gives whether there
+    /// was one.
+    fn remove_template<'a>(&'a self, _id: &'a str) -> BoxFuture<'a, Result<bool, TemplateError>> {
+        Box::pin(async { Ok(false) })
+    }
+
+    /// What became of templates and forks since the start.
+    fn template_counts(&self) -> Counts {
+        Counts::default()
+    }
+
+    /// Memory that templates hold, in MiB, beside all machines.
+    fn template_mib(&self) -> u64 {
+        0
+    }
 }
 
 /// A running machine.

@@ -2,11 +2,12 @@
 //!
 //! State alone: whoever holds a [`Forks`] builds, forks and stops ([`super::forking`]).
 
+pub mod list;
 pub mod policy;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::watch;
 
@@ -36,6 +37,8 @@ pub struct Template {
     pub token: String,
     /// What shells it fits.
     pub shape: Shape,
+    /// It was not built here and now, but comes from the disk.
+    pub loaded: bool,
 }
 
 /// A fork that waits.
@@ -90,6 +93,17 @@ struct Entry {
     failed_builds: u32,
     /// Forks in a row that failed.
     failed_forks: u32,
+    /// Has any fork of the template done what it should?
+    proven: bool,
+    about: Option<list::About>,
+    /// When it got into its state.
+    since: SystemTime,
+    /// Forks that were made.
+    forks: u64,
+    /// Executions that found a fork that waited.
+    hits: u64,
+    /// What a waiting fork takes for itself, in KiB, as last measured.
+    fork_kib: Option<u64>,
 }
 
 /// What to make and to stop, for the pool to be as it should.
@@ -108,6 +122,7 @@ pub struct Forks {
     started: Instant,
     entries: Mutex<HashMap<String, Entry>>,
     changed: watch::Sender<u64>,
+    counts: Mutex<list::Counts>,
 }
 
 impl Forks {
@@ -125,6 +140,7 @@ impl Forks {
             started: Instant::now(),
             entries: Mutex::default(),
             changed: watch::Sender::new(0),
+            counts: Mutex::default(),
         }
     }
 
@@ -160,14 +176,22 @@ impl Forks {
 
     /// How the build went that [`Found::Begin`] began. Gives what there is to stop: forks of templates
     /// that there is no room for any more.
-    pub fn built(&self, id: &str, result: Result<Template, String>) -> Vec<Paused> {
+    pub fn built(&self, id: &str, result: Result<Arc<Template>, String>) -> Vec<Paused> {
         let now = Instant::now();
+        self.count(|counts| match &result {
+            Ok(template) if template.loaded => counts.loaded += 1,
+            Ok(_) => counts.built += 1,
+            Err(_) => counts.failed_builds += 1,
+        });
         let mut entries = self.entries();
         let entry = entries.entry(id.to_owned()).or_insert_with(Entry::new);
+        entry.since = SystemTime::now();
         match result {
             Ok(template) => {
-                entry.state = State::Ready(Arc::new(template));
+                entry.state = State::Ready(template);
                 entry.failed_builds = 0;
+                entry.failed_forks = 0;
+                entry.proven = false;
                 entry.demand.touch(now - self.started, &self.bounds);
             }
             Err(message) => {
@@ -207,20 +231,28 @@ impl Forks {
     pub fn worked(&self, id: &str) {
         if let Some(entry) = self.entries().get_mut(id) {
             entry.failed_forks = 0;
+            entry.proven = true;
         }
     }
 
-    /// A fork of the template failed before it ran anything. After some in a row the template is
-    /// forgotten, so that the next execution builds it anew; gives whether it was, and its forks.
-    pub fn failed(&self, id: &str) -> Option<Vec<Paused>> {
+    /// A fork of the template failed before it ran anything. After some in a row, or the very first of
+    /// one that comes from the disk, the template is forgotten, so that the next execution builds it
+    /// anew; gives whether it was, and its forks. Before anybody can begin that, `forget` is called:
+    /// it must not wait.
+    pub fn failed(&self, id: &str, forget: impl FnOnce()) -> Option<Vec<Paused>> {
         let mut entries = self.entries();
         let entry = entries.get_mut(id)?;
         entry.failed_forks += 1;
-        if entry.failed_forks < FAILURES {
+        self.count(|counts| counts.failed_forks += 1);
+        let unproven =
+            matches!(&entry.state, State::Ready(template) if template.loaded) && !entry.proven;
+        if entry.failed_forks < FAILURES && !unproven {
             return None;
         }
+        forget();
         let entry = entries.remove(id)?;
         drop(entries);
+        self.count(|counts| counts.given_up += 1);
         self.notify();
         Some(entry.waiting.into())
     }
@@ -265,7 +297,7 @@ impl Forks {
                     State::Ready(_) => entry.demand.target(now, &self.bounds),
                     _ => 0,
                 },
-                fork_kib: FORK_KIB,
+                fork_kib: entry.fork_kib.unwrap_or(FORK_KIB),
                 last_use: entry.demand.last_use(),
             })
             .collect();
@@ -311,6 +343,12 @@ impl Entry {
             demand: Demand::default(),
             failed_builds: 0,
             failed_forks: 0,
+            proven: false,
+            about: None,
+            since: SystemTime::now(),
+            forks: 0,
+            hits: 0,
+            fork_kib: None,
         }
     }
 
@@ -331,6 +369,7 @@ impl Entry {
                 // One whose worker was killed while it waited is left out; dropping it reaps it.
                 while let Some(paused) = self.waiting.pop_front() {
                     if !paused.fork.is_dead() {
+                        self.hits += 1;
                         return Found::Paused(paused);
                     }
                 }

@@ -13,8 +13,8 @@ fn config() -> config::Pool {
     }
 }
 
-fn template() -> Template {
-    Template {
+fn template() -> Arc<Template> {
+    Arc::new(Template {
         snapshot: Snapshot {
             memory: Arc::new(tempfile::tempfile().unwrap()),
             record: Arc::new(tempfile::tempfile().unwrap()),
@@ -26,7 +26,8 @@ fn template() -> Template {
             memory_mib: 64,
             network: false,
         },
-    }
+        loaded: false,
+    })
 }
 
 fn begin(forks: &Forks, id: &str) {
@@ -68,13 +69,13 @@ fn a_template_whose_forks_fail_three_times_in_a_row_is_forgotten() {
     begin(&forks, "a");
     forks.built("a", Ok(template()));
     for _ in 0..2 {
-        assert!(forks.failed("a").is_none());
+        assert!(forks.failed("a", || {}).is_none());
     }
     forks.worked("a");
     for _ in 0..2 {
-        assert!(forks.failed("a").is_none());
+        assert!(forks.failed("a", || {}).is_none());
     }
-    assert!(forks.failed("a").is_some());
+    assert!(forks.failed("a", || {}).is_some());
     begin(&forks, "a");
 }
 
@@ -90,4 +91,48 @@ fn past_the_most_the_template_that_was_not_used_for_longest_goes() {
     forks.built("c", Ok(template()));
     assert!(matches!(forks.find("a"), Found::Ready(_)));
     begin(&forks, "b");
+}
+
+#[test]
+fn a_template_from_the_disk_is_forgotten_with_its_first_fork_unless_one_worked() {
+    let forks = Forks::new(&config());
+    let loaded = || {
+        let mut template = Arc::into_inner(template()).unwrap();
+        template.loaded = true;
+        Arc::new(template)
+    };
+    begin(&forks, "a");
+    forks.built("a", Ok(loaded()));
+    assert!(forks.failed("a", || {}).is_some());
+    begin(&forks, "a");
+    forks.built("a", Ok(loaded()));
+    forks.worked("a");
+    assert!(forks.failed("a", || {}).is_none());
+}
+
+#[test]
+fn a_template_is_listed_with_its_state_and_its_reason_and_can_be_removed() {
+    let forks = Forks::new(&config());
+    assert!(forks.begin("a"));
+    assert!(!forks.begin("a"), "somebody builds it");
+    let about = list::About {
+        language: "python".into(),
+        shape: template().shape,
+    };
+    forks.describe("a", about);
+    assert!(forks.remove("a").is_none(), "it is being built");
+    forks.built("a", Err("no memory".into()));
+    let list = forks.list();
+    assert_eq!(list[0].language, "python");
+    assert_eq!(list[0].reason.as_deref(), Some("no memory"));
+
+    assert!(
+        forks.begin("a"),
+        "whoever asks for it does not wait for the next try"
+    );
+    forks.built("a", Ok(template()));
+    forks.measured("a", 700);
+    assert_eq!(forks.list()[0].fork_kib, Some(700));
+    assert!(forks.remove("a").is_some());
+    assert!(forks.list().is_empty());
 }

@@ -1,21 +1,28 @@
 //! Templates on the disk: a folder each below the cache's `templates/`, named by the template's id, with
 //! the record and the memory. The memory's zero pages are holes, and it is mapped, not read.
 //!
+//! With them lies the token that the saved agent asks for, readable by our user alone: the guest's memory
+//! beside it has the same token in it. It opens no VM that runs a program, because every fork gets
+//! a token of its own with its identity, and forks are reached only through a socket of ours.
+//!
 //! Nothing here is trusted: what does not fit or is damaged is set aside, and the template built anew.
 
-use std::fs::{File, TryLockError};
-use std::io;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use cloude_vmm::control::Origin;
 use cloude_vmm::snapshot::{MemoryFileError, SnapshotError, Template, save_sparse};
+use sha2::{Digest, Sha256};
 
 use crate::vm::fork::Snapshot;
 
 const MEMORY: &str = "memory";
 const RECORD: &str = "record";
+const TOKEN: &str = "token";
 /// What was set aside, for whoever wants to know why.
 const DAMAGED: &str = "damaged";
 /// Being written, or left by a clouded that was killed while it wrote.
@@ -40,6 +47,9 @@ pub enum DiskError {
     /// The record is damaged, or not of this version.
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
+    /// Its token is damaged, or another template's.
+    #[error("its token does not fit its digest")]
+    Token,
     /// It is of something else than its name says.
     #[error("it was saved of {saved:?}")]
     Origin {
@@ -85,12 +95,20 @@ impl Disk {
 
     /// Keeps a template, and no more than `most` with it, the latest used. Gives the bytes of memory
     /// that take room. Blocks.
-    pub fn keep(&self, id: &str, snapshot: &Snapshot, most: usize) -> Result<u64, DiskError> {
+    pub fn keep(
+        &self,
+        id: &str,
+        snapshot: &Snapshot,
+        token: &str,
+        most: usize,
+    ) -> Result<u64, DiskError> {
         let _lock = self.lock()?;
         self.remove_with_extension(PARTIAL, 0);
         let partial = self.dir.join(id).with_extension(PARTIAL);
         std::fs::create_dir(&partial).map_err(at(&partial))?;
-        let written = self.write(&partial, snapshot);
+        let written = self
+            .write(&partial, snapshot)
+            .and_then(|bytes| write_token(&partial, id, token).map(|()| bytes));
         let result = written.and_then(|bytes| {
             let path = self.dir.join(id);
             if path.exists() {
@@ -127,27 +145,39 @@ impl Disk {
         Ok(bytes)
     }
 
-    /// The template of that name, if there is one that is whole and of `origin`. One that is not is set
+    /// The template of that name with its token, if there is one that is whole and of `origin`. One that is not is set
     /// aside, with a line in the log. Reads all of it, once, to compare its digest; blocks.
-    pub fn load(&self, id: &str, origin: &Origin) -> Option<Snapshot> {
+    pub fn load(&self, id: &str, origin: &Origin) -> Option<(Snapshot, String)> {
         let path = self.dir.join(id);
         if !path.is_dir() {
             return None;
         }
-        match open(&path, origin) {
-            Ok(snapshot) => {
+        let opened =
+            open(&path, origin).and_then(|snapshot| Ok((snapshot, read_token(&path, id)?)));
+        match opened {
+            Ok(template) => {
                 // Its time is that of its last use: the oldest go first.
                 let now = File::open(&path).and_then(|dir| dir.set_modified(SystemTime::now()));
                 if let Err(error) = now {
                     tracing::debug!(id, %error, "marking a template as used");
                 }
-                Some(snapshot)
+                Some(template)
             }
             Err(error) => {
                 self.set_aside(id, &error.to_string());
                 None
             }
         }
+    }
+
+    /// What a template takes, in bytes; 0 if it is not there.
+    pub fn bytes(&self, id: &str) -> u64 {
+        let files = std::fs::read_dir(self.dir.join(id)).into_iter().flatten();
+        files
+            .filter_map(|entry| entry.ok()?.metadata().ok())
+            // stat(2) counts blocks of 512 bytes, whatever the file system's are.
+            .map(|metadata| metadata.blocks() * 512)
+            .sum()
     }
 
     /// Takes a template out of use, because of `reason`.
@@ -168,13 +198,14 @@ impl Disk {
         self.remove_with_extension(DAMAGED, KEPT_DAMAGED);
     }
 
-    /// Removes a template. Whoever has it mapped keeps it.
-    pub fn remove(&self, id: &str) -> Result<(), DiskError> {
+    /// Removes a template. Whoever has it mapped keeps it. Gives whether it was there.
+    pub fn remove(&self, id: &str) -> Result<bool, DiskError> {
         let _lock = self.lock()?;
         let path = self.dir.join(id);
         match std::fs::remove_dir_all(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at(&path)(error)),
-            _ => Ok(()),
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(at(&path)(error)),
         }
     }
 
@@ -209,6 +240,36 @@ impl Disk {
     }
 }
 
+/// What stands beside a token, so that a damaged one is found before an agent refuses it.
+fn token_digest(id: &str, token: &str) -> String {
+    let digest = Sha256::digest(format!("{id} {token}"));
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn write_token(to: &Path, id: &str, token: &str) -> Result<(), DiskError> {
+    let path = to.join(TOKEN);
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&path)
+        .map_err(at(&path))?;
+    file.write_all(format!("{token} {}", token_digest(id, token)).as_bytes())
+        .and_then(|()| file.sync_all())
+        .map_err(at(&path))
+}
+
+fn read_token(from: &Path, id: &str) -> Result<String, DiskError> {
+    let path = from.join(TOKEN);
+    let text = std::fs::read(&path).map_err(at(&path))?;
+    let text = String::from_utf8(text).map_err(|_| DiskError::Token)?;
+    let (token, digest) = text.split_once(' ').ok_or(DiskError::Token)?;
+    if digest != token_digest(id, token) {
+        return Err(DiskError::Token);
+    }
+    Ok(token.to_owned())
+}
+
 fn open(path: &Path, origin: &Origin) -> Result<Snapshot, DiskError> {
     let file = |name: &str| {
         let path = path.join(name);
@@ -232,4 +293,4 @@ fn open(path: &Path, origin: &Origin) -> Result<Snapshot, DiskError> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::vm) mod tests;

@@ -16,7 +16,7 @@ fn origin(initramfs: &str) -> Origin {
 }
 
 /// A snapshot of a machine without vCPUs: what the disk sees of any.
-fn snapshot(initramfs: &str) -> Snapshot {
+pub(in crate::vm) fn snapshot(of: &Origin) -> Snapshot {
     let memory = tempfile::tempfile().unwrap();
     memory.set_len(MIB).unwrap();
     memory.write_all_at(&[7; 5000], 12_288).unwrap();
@@ -30,7 +30,7 @@ fn snapshot(initramfs: &str) -> Snapshot {
     let record = Record {
         key: Key {
             version: "1".into(),
-            origin: origin(initramfs),
+            origin: of.clone(),
             cpu_vendor: "GenuineIntel".into(),
             cpu_features: [1; 32],
             vcpus: 1,
@@ -45,7 +45,7 @@ fn snapshot(initramfs: &str) -> Snapshot {
     Snapshot {
         memory: Arc::new(memory),
         record: Arc::new(file),
-        origin: origin(initramfs),
+        origin: of.clone(),
     }
 }
 
@@ -68,10 +68,13 @@ fn names(disk: &Disk) -> Vec<String> {
 #[test]
 fn a_template_that_was_kept_is_loaded_and_its_zero_pages_take_no_room() {
     let (_dir, disk) = disk();
-    let bytes = disk.keep("one", &snapshot("one"), 8).unwrap();
+    let bytes = disk
+        .keep("one", &snapshot(&origin("one")), "secret", 8)
+        .unwrap();
     assert_eq!(bytes, 8192, "two pages have data");
 
-    let loaded = disk.load("one", &origin("one")).unwrap();
+    let (loaded, token) = disk.load("one", &origin("one")).unwrap();
+    assert_eq!(token, "secret");
 
     assert_eq!(loaded.memory.metadata().unwrap().len(), MIB);
     let mut byte = [0];
@@ -90,7 +93,8 @@ fn what_was_never_kept_is_not_there_and_nothing_is_set_aside() {
 #[test]
 fn a_template_of_another_origin_is_set_aside() {
     let (_dir, disk) = disk();
-    disk.keep("one", &snapshot("other"), 8).unwrap();
+    disk.keep("one", &snapshot(&origin("other")), "secret", 8)
+        .unwrap();
     assert!(disk.load("one", &origin("one")).is_none());
     assert_eq!(names(&disk), ["one.damaged"]);
 }
@@ -98,13 +102,14 @@ fn a_template_of_another_origin_is_set_aside() {
 #[test]
 fn one_flipped_bit_anywhere_is_found() {
     let (_dir, disk) = disk();
-    let saved = snapshot("one");
+    let saved = snapshot(&origin("one"));
     let record_len = saved.record.metadata().unwrap().len();
-    for (name, len) in [(RECORD, record_len), (MEMORY, MIB)] {
+    let token_len = "secret ".len() as u64 + 64; // SHA-256 in hexadecimal.
+    for (name, len) in [(RECORD, record_len), (MEMORY, MIB), (TOKEN, token_len)] {
         // A step that is prime, so that the places fall on every part of a page and of the record.
         let places = (0..len).step_by((len / 100).max(1) as usize | 1);
         for at in places {
-            disk.keep("one", &saved, 8).unwrap();
+            disk.keep("one", &saved, "secret", 8).unwrap();
             let file = File::options()
                 .read(true)
                 .write(true)
@@ -122,9 +127,10 @@ fn one_flipped_bit_anywhere_is_found() {
 #[test]
 fn a_file_that_was_cut_or_is_gone_is_found() {
     let (_dir, disk) = disk();
-    for name in [RECORD, MEMORY] {
-        for len in [Some(0), Some(100), None] {
-            disk.keep("one", &snapshot("one"), 8).unwrap();
+    for name in [RECORD, MEMORY, TOKEN] {
+        for len in [Some(0), Some(50), None] {
+            disk.keep("one", &snapshot(&origin("one")), "secret", 8)
+                .unwrap();
             let path = disk.dir.join("one").join(name);
             match len {
                 Some(len) => File::options()
@@ -144,7 +150,7 @@ fn a_file_that_was_cut_or_is_gone_is_found() {
 fn of_what_was_set_aside_a_few_are_kept() {
     let (_dir, disk) = disk();
     for id in ["a", "b", "c", "d"] {
-        disk.keep(id, &snapshot(id), 8).unwrap();
+        disk.keep(id, &snapshot(&origin(id)), "secret", 8).unwrap();
         disk.set_aside(id, "a test");
     }
     assert_eq!(names(&disk).len(), KEPT_DAMAGED);
@@ -156,7 +162,8 @@ fn what_a_killed_writer_left_is_removed() {
     std::fs::create_dir_all(disk.dir.join("one.partial")).unwrap();
     std::fs::write(disk.dir.join("one.partial").join(MEMORY), "half").unwrap();
     assert!(disk.load("one", &origin("one")).is_none());
-    disk.keep("one", &snapshot("one"), 8).unwrap();
+    disk.keep("one", &snapshot(&origin("one")), "secret", 8)
+        .unwrap();
     assert_eq!(names(&disk), ["one"]);
     assert!(disk.load("one", &origin("one")).is_some());
 }
@@ -165,22 +172,34 @@ fn what_a_killed_writer_left_is_removed() {
 fn the_template_that_was_not_used_for_longest_goes_first() {
     let (_dir, disk) = disk();
     for (id, age) in [("a", 300), ("b", 200)] {
-        disk.keep(id, &snapshot(id), 2).unwrap();
+        disk.keep(id, &snapshot(&origin(id)), "secret", 2).unwrap();
         let used = SystemTime::now() - Duration::from_secs(age);
         let dir = File::open(disk.dir.join(id)).unwrap();
         dir.set_modified(used).unwrap();
     }
     // Loading is use.
     assert!(disk.load("a", &origin("a")).is_some());
-    disk.keep("c", &snapshot("c"), 2).unwrap();
+    disk.keep("c", &snapshot(&origin("c")), "secret", 2)
+        .unwrap();
     assert_eq!(names(&disk), ["a", "c"]);
 }
 
 #[test]
 fn a_removed_template_is_gone_and_removing_it_again_is_no_error() {
     let (_dir, disk) = disk();
-    disk.keep("one", &snapshot("one"), 8).unwrap();
-    disk.remove("one").unwrap();
-    disk.remove("one").unwrap();
+    disk.keep("one", &snapshot(&origin("one")), "secret", 8)
+        .unwrap();
+    assert!(disk.remove("one").unwrap());
+    assert!(!disk.remove("one").unwrap());
     assert!(disk.load("one", &origin("one")).is_none());
+}
+
+#[test]
+fn the_token_is_readable_by_our_user_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let (_dir, disk) = disk();
+    disk.keep("one", &snapshot(&origin("one")), "secret", 8)
+        .unwrap();
+    let token = disk.dir.join("one").join(TOKEN).metadata().unwrap();
+    assert_eq!(token.permissions().mode() & 0o777, 0o600);
 }

@@ -1,0 +1,16 @@
+//! `GET /metrics`, for Prometheus and whoever reads its format.
+
+use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::IntoResponse;
+
+use crate::jobs::Service;
+use crate::metrics;
+
+/// `GET /metrics`
+pub async fn metrics(State(service): State<Service>) -> impl IntoResponse {
+    (
+        [(CONTENT_TYPE, metrics::CONTENT_TYPE)],
+        service.metrics().await,
+    )
+}

@@ -1,0 +1,238 @@
+//! What `GET /metrics` says. Labels are bounded: languages and templates that this server has, and
+//! the few ways in which a VM starts and an execution ends.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use cloude_protocol::api::{Execution, TemplateInfo, TemplateState};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+use serde::Serialize;
+
+use crate::config;
+use crate::scheduler::Load;
+use crate::vm::pool::list::Counts;
+
+/// The media type of what [`Metrics::text`] gives (OpenMetrics 1.0, "Protocol negotiation").
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// So much of a template's id is its label: 48 bits of a digest.
+const SHORT: usize = 12;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Ended {
+    language: String,
+    start: String,
+    cause: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByStart {
+    start: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByTemplate {
+    template: String,
+    language: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByResult {
+    result: String,
+}
+
+type Times = Family<ByStart, Histogram, fn() -> Histogram>;
+
+/// Half a millisecond to four minutes, each twice the one before.
+fn times() -> Histogram {
+    Histogram::new(exponential_buckets(0.0005, 2.0, 20))
+}
+
+/// The counts of this server since its start, and room for what is looked up when it is asked for.
+pub struct Metrics {
+    registry: Registry,
+    executions: Family<Ended, Counter>,
+    queue: Histogram,
+    start: Times,
+    total: Times,
+    now: Now,
+    /// Held from looking up to encoding.
+    turn: Mutex<()>,
+}
+
+/// Set at each scrape.
+#[derive(Default)]
+struct Now {
+    waiting: Gauge,
+    running: Gauge,
+    promised: Gauge,
+    templates: Family<ByResult, Gauge>,
+    pool_forks: Family<ByTemplate, Gauge>,
+    shared: Family<ByTemplate, Gauge>,
+    private: Family<ByTemplate, Gauge>,
+    builds: Family<ByResult, Counter>,
+    failed_forks: Counter,
+}
+
+/// The name that a value has in JSON.
+fn name(value: &impl Serialize) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(name)) => name,
+        _ => "unknown".to_owned(),
+    }
+}
+
+fn gauge(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn raise(counter: &Counter<u64, AtomicU64>, to: u64) {
+    counter.inner().fetch_max(to, Ordering::Relaxed);
+}
+
+impl Metrics {
+    /// None counted yet.
+    pub fn new(pool: &config::Pool) -> Self {
+        let metrics = Metrics {
+            registry: Registry::with_prefix("cloude"),
+            executions: Family::default(),
+            queue: times(),
+            start: Family::new_with_constructor(times as fn() -> Histogram),
+            total: Family::new_with_constructor(times as fn() -> Histogram),
+            now: Now::default(),
+            turn: Mutex::default(),
+        };
+        metrics.registered(pool)
+    }
+
+    fn registered(mut self, pool: &config::Pool) -> Self {
+        let registry = &mut self.registry;
+        let executions = self.executions.clone();
+        registry.register("executions", "Executions that ended", executions);
+        let seconds = || Unit::Seconds;
+        let help = "From the arrival of a request until it had its place";
+        registry.register_with_unit("queue", help, seconds(), self.queue.clone());
+        let help = "From there until its VM was ready: booted, forked or taken from the pool";
+        registry.register_with_unit("start", help, seconds(), self.start.clone());
+        let help = "From the arrival of a request to its result";
+        registry.register_with_unit("execution", help, seconds(), self.total.clone());
+        let now = &self.now;
+        registry.register(
+            "queue_length",
+            "Accepted and not in a VM",
+            now.waiting.clone(),
+        );
+        registry.register("vms", "VMs that run executions", now.running.clone());
+        let (bytes, help) = (|| Unit::Bytes, "Memory that those may use");
+        registry.register_with_unit("vms_memory", help, bytes(), now.promised.clone());
+        registry.register("templates", "Templates, by state", now.templates.clone());
+        let help = "Paused forks that wait";
+        registry.register("pool_forks", help, now.pool_forks.clone());
+        let help = "Memory of a template, which all its forks share";
+        registry.register_with_unit("template_memory", help, bytes(), now.shared.clone());
+        let help = "What the waiting forks of a template hold of their own";
+        registry.register_with_unit("pool_memory", help, bytes(), now.private.clone());
+        let help =
+            "Templates that were built, loaded from the disk, could not be built, or were given up";
+        registry.register("template_builds", help, now.builds.clone());
+        let help = "Forks that failed before they ran anything";
+        registry.register("forks_failed", help, now.failed_forks.clone());
+        let fixed = |value: u64| {
+            let fixed: Gauge = Gauge::default();
+            fixed.set(gauge(value));
+            fixed
+        };
+        let help = "The least of paused forks of a template in use";
+        registry.register("pool_floor", help, fixed(pool.floor as u64));
+        let help = "The most of paused forks of a template";
+        registry.register("pool_ceiling", help, fixed(pool.ceiling as u64));
+        let help = "What all paused forks may hold together";
+        let budget = fixed(pool.memory_mib.saturating_mul(1 << 20));
+        registry.register_with_unit("pool_memory_budget", help, bytes(), budget);
+        self
+    }
+
+    /// Counts an execution that ended.
+    pub fn executed(&self, execution: &Execution) {
+        let start = name(&execution.start);
+        let seconds = |us: u64| us as f64 / 1e6;
+        let timings = &execution.timings;
+        self.queue.observe(seconds(timings.queue_us));
+        let by_start = ByStart {
+            start: start.clone(),
+        };
+        // One that got no VM started none.
+        if timings.start_us > 0 {
+            let family = self.start.get_or_create(&by_start);
+            family.observe(seconds(timings.start_us));
+        }
+        let family = self.total.get_or_create(&by_start);
+        family.observe(seconds(timings.total_us));
+        drop(family);
+        let ended = Ended {
+            language: execution.language.clone(),
+            start,
+            cause: name(&execution.cause),
+        };
+        self.executions.get_or_create(&ended).inc();
+    }
+
+    /// All of it, in OpenMetrics' text format.
+    pub fn text(&self, load: Load, templates: &[TemplateInfo], counts: Counts) -> String {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        self.now.set(load, templates, counts);
+        let mut text = String::new();
+        // Writing to a string does not fail; a metric that cannot be written would be left out.
+        if let Err(error) = encode(&mut text, &self.registry) {
+            tracing::error!(%error, "encoding the metrics");
+        }
+        text
+    }
+}
+
+impl Now {
+    fn set(&self, load: Load, templates: &[TemplateInfo], counts: Counts) {
+        self.waiting.set(gauge(load.waiting as u64));
+        self.running.set(gauge(load.running as u64));
+        self.promised.set(gauge(load.memory_mib << 20));
+        for family in [&self.pool_forks, &self.shared, &self.private] {
+            family.clear();
+        }
+        for state in [
+            TemplateState::Building,
+            TemplateState::Ready,
+            TemplateState::Failed,
+        ] {
+            let count = templates.iter().filter(|info| info.state == state).count();
+            let result = name(&state);
+            let by = ByResult { result };
+            self.templates.get_or_create(&by).set(gauge(count as u64));
+        }
+        for info in templates {
+            let by = ByTemplate {
+                template: info.id.chars().take(SHORT).collect(),
+                language: info.language.clone(),
+            };
+            let waiting = info.waiting as u64;
+            let private = waiting * info.fork_kib.unwrap_or(0) * 1024;
+            self.pool_forks.get_or_create(&by).set(gauge(waiting));
+            self.shared.get_or_create(&by).set(gauge(info.memory_bytes));
+            self.private.get_or_create(&by).set(gauge(private));
+        }
+        for (result, count) in [
+            ("built", counts.built),
+            ("loaded", counts.loaded),
+            ("failed", counts.failed_builds),
+            ("given_up", counts.given_up),
+        ] {
+            let result = result.to_owned();
+            raise(&self.builds.get_or_create(&ByResult { result }), count);
+        }
+        raise(&self.failed_forks, counts.failed_forks);
+    }
+}

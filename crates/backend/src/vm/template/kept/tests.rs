@@ -1,0 +1,107 @@
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use super::*;
+use crate::vm::fork::{Shape, Snapshot};
+use crate::vm::template::disk::tests::snapshot;
+
+fn key(kernel: &str) -> TemplateKey {
+    TemplateKey {
+        kernel: kernel.into(),
+        image: "image".into(),
+        agent: "agent".into(),
+        language: "language".into(),
+        version: "1".into(),
+        kvm: "hardware".into(),
+        shape: Shape {
+            vcpus: 1,
+            memory_mib: 1,
+            network: false,
+        },
+    }
+}
+
+fn kept(dir: &Path) -> Kept {
+    Kept::new(&config::Pool {
+        disk: dir.to_str().unwrap().into(),
+        ..config::Pool::default()
+    })
+}
+
+/// As if it had just been built for `key`.
+fn built(key: &TemplateKey) -> Arc<Template> {
+    let origin = key.origin();
+    Arc::new(Template {
+        snapshot: Snapshot {
+            origin: origin.clone(),
+            ..snapshot(&origin)
+        },
+        token: "secret".into(),
+        shape: key.shape,
+        loaded: false,
+    })
+}
+
+#[tokio::test]
+async fn another_launcher_loads_what_one_kept_with_its_token() {
+    let dir = tempfile::tempdir().unwrap();
+    let key = key("kernel");
+    kept(dir.path()).keep(key.id(), built(&key)).await;
+
+    let loaded = kept(dir.path()).load(&key).await.unwrap();
+
+    assert!(loaded.loaded);
+    assert_eq!(loaded.token, "secret");
+    assert_eq!(loaded.snapshot.origin, key.origin());
+}
+
+#[tokio::test]
+async fn another_kernel_loads_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let key_one = key("kernel");
+    kept(dir.path()).keep(key_one.id(), built(&key_one)).await;
+    assert!(kept(dir.path()).load(&key("other")).await.is_none());
+}
+
+#[tokio::test]
+async fn a_template_whose_forks_failed_is_set_aside_and_the_next_one_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let key = key("kernel");
+    let kept = kept(dir.path());
+    kept.keep(key.id(), built(&key)).await;
+    kept.distrust(&key.id(), "the worker refused its state");
+
+    assert!(kept.load(&key).await.is_none());
+    let aside = dir.path().join("templates").join(key.id());
+    assert!(aside.with_extension("damaged").is_dir());
+
+    kept.keep(key.id(), built(&key)).await;
+    assert!(kept.load(&key).await.is_some());
+}
+
+#[tokio::test]
+async fn a_damaged_template_is_not_loaded_and_is_built_anew_over_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let key = key("kernel");
+    let kept = kept(dir.path());
+    kept.keep(key.id(), built(&key)).await;
+    let memory = dir.path().join("templates").join(key.id()).join("memory");
+    let memory = std::fs::File::options().write(true).open(memory).unwrap();
+    memory.write_all_at(&[1], 77).unwrap();
+
+    assert!(kept.load(&key).await.is_none());
+    kept.keep(key.id(), built(&key)).await;
+    assert!(kept.load(&key).await.is_some());
+}
+
+#[tokio::test]
+async fn nothing_is_kept_where_the_disk_is_off() {
+    let kept = Kept::new(&config::Pool {
+        disk: "off".into(),
+        ..config::Pool::default()
+    });
+    let key = key("kernel");
+    kept.keep(key.id(), built(&key)).await;
+    assert!(kept.load(&key).await.is_none());
+    assert!(!kept.remove(&key.id()).await.unwrap());
+}
