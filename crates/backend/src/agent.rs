@@ -137,10 +137,7 @@ pub async fn warm(
         let _ = connection.await;
     });
     // From here on the task ends with this.
-    let mut held = Held {
-        sender: sender,
-        connection,
-    };
+    let mut held = Held { sender, connection };
     let body = serde_json::to_vec(request)?;
     let head = Request::builder()
         .method(Method::POST)

@@ -102,10 +102,25 @@ fn start(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
         let _ = std::io::stdout().write_all(config.to_toml().as_bytes());
         return Ok(server::check(&config)?);
     }
+    raise_open_files();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
     Ok(runtime.block_on(server::run(config))?)
+}
+
+/// Each VM, waiting or not, takes some descriptors: the soft limit, 1,024 almost everywhere, is raised to
+/// the hard one.
+fn raise_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let raised = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "raising the limit on open files");
+    }
 }
 
 /// `RUST_LOG` chooses what is logged, `info` if it does not.

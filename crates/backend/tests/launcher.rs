@@ -5,11 +5,13 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use cloude_backend::config::Config;
 use cloude_backend::store::{Retention, Store};
 use cloude_backend::vm::{Death, Launcher as _, MachineSpec, Started, VmLauncher};
 use cloude_protocol::agent::Cause;
+use cloude_protocol::api::StartChoice;
 use tokio_util::sync::CancellationToken;
 
 /// Notes each start in the file `starts`; the control socket is `control`.
@@ -29,6 +31,14 @@ def serve():
     control.recv(1 << 16)
     control.send(b'{"event":"connected","id":1}')
     time.sleep(1000)
+"#;
+
+const LANGUAGE: &str = r#"
+name = "l"
+file = "f"
+image = { reference = "r", debian = { suite = "s", packages = [] } }
+run.command = ["true"]
+self_test = { code = "", stdout = "", exit_code = 0 }
 "#;
 
 async fn launch(folder: &Path, body: &str) -> Result<Started, Death> {
@@ -55,6 +65,8 @@ async fn launch(folder: &Path, body: &str) -> Result<Started, Death> {
         vcpus: 1,
         memory_mib: 64,
         network: false,
+        language: Arc::new(toml::from_str(LANGUAGE).unwrap()),
+        start: Some(StartChoice::Cold),
     };
     let launcher = VmLauncher::new(&config, store).unwrap();
     launcher.launch(spec, CancellationToken::new()).await

@@ -134,7 +134,8 @@ fn spawn(folder: &Path) -> Child {
     command
         .arg("--config")
         .arg(folder.join("clouded.toml"))
-        .env("TMPDIR", folder.join("tmp"));
+        .env("TMPDIR", folder.join("tmp"))
+        .env("RUST_LOG", "info,cloude_backend=debug");
     for name in [
         "BACKEND_SERVER_ADDR",
         "BRIDGE_NAME",

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use cloude_protocol::agent::{Cause, Event, ExecuteResult, StageName, Stream};
 use cloude_protocol::api::{Execution, StartChoice, StartKind, Status, Timings};
+use tokio_util::task::TaskTracker;
 
 use super::admission::Admitted;
 use super::outcome::Ending;
@@ -24,9 +25,11 @@ const OUTPUT_SLACK: u64 = 256 << 10;
 /// In so many VMs, if forks fail before they do anything: the last of them is booted.
 const ATTEMPTS: u32 = 3;
 
-/// Carries it out and records the result. Never fails: what goes wrong is the result.
+/// Carries it out and records the result. Never fails: what goes wrong is the result. Its machine may
+/// still be on its way out then: `teardown` has that.
 pub async fn run(
     parts: Arc<Parts>,
+    teardown: &TaskTracker,
     job: Arc<Job>,
     admitted: Admitted,
     place: Place,
@@ -34,6 +37,7 @@ pub async fn run(
 ) -> Arc<Execution> {
     let mut run = Run {
         parts: &parts,
+        teardown,
         job: &job,
         timings: Timings::default(),
         ip: None,
@@ -103,6 +107,7 @@ fn report(execution: &Execution) {
 
 struct Run<'a> {
     parts: &'a Parts,
+    teardown: &'a TaskTracker,
     job: &'a Job,
     timings: Timings,
     ip: Option<Ipv4Addr>,
@@ -131,16 +136,24 @@ impl Run<'_> {
         self.job
             .update(|progress| progress.status = Status::Running);
         self.parts.store.started(&self.job.id);
-        let result = self.in_machine(admitted, image).await;
-        drop(permit);
+        let (result, machine) = self.in_machine(admitted, image).await;
+        if let Some(machine) = machine {
+            // The end of a VM takes KVM many milliseconds, for which nobody needs to wait; its memory and
+            // its place are free only then.
+            self.teardown.spawn(async move {
+                machine.stop().await;
+                drop(permit);
+            });
+        }
         result
     }
 
+    /// With the machine that is to be stopped, if one was started.
     async fn in_machine(
         &mut self,
         mut admitted: Admitted,
         image: PathBuf,
-    ) -> Result<ExecuteResult, Death> {
+    ) -> (Result<ExecuteResult, Death>, Option<Box<dyn Machine>>) {
         let mut spec = MachineSpec {
             id: self.job.id.clone(),
             image,
@@ -153,24 +166,31 @@ impl Run<'_> {
         for attempt in 1.. {
             let starting = Instant::now();
             let launcher = &self.parts.launcher;
-            let started = launcher
-                .launch(spec.clone(), self.job.cancel.clone())
-                .await?;
+            let launched = launcher.launch(spec.clone(), self.job.cancel.clone());
+            let started = match launched.await {
+                Ok(started) => started,
+                Err(death) => return (Err(death), None),
+            };
             self.timings.start_us = micros(starting.elapsed());
             self.ip = started.ip;
             self.start = started.start;
             let template = started.template.clone();
-            let outcome = self.attempt(started, &mut admitted).await;
-            let (Some(template), Err(death)) = (&template, &outcome.result) else {
-                return outcome.result;
+            let Outcome {
+                result,
+                began,
+                machine,
+            } = self.attempt(started, &mut admitted).await;
+            let (Some(template), Err(death)) = (&template, &result) else {
+                return (result, Some(machine));
             };
             // A fork that failed before it did anything is replaced: by another one, then by a VM that
             // is booted, unless the client wants none of that.
-            let again = !outcome.began && death.cause != Cause::Cancelled && attempt < ATTEMPTS;
+            let again = !began && death.cause != Cause::Cancelled && attempt < ATTEMPTS;
             if !again {
-                return outcome.result;
+                return (result, Some(machine));
             }
             launcher.forked(template, Err(death));
+            machine.stop().await;
             if attempt + 1 == ATTEMPTS && spec.start.is_none() {
                 spec.start = Some(StartChoice::Cold);
             }
@@ -178,7 +198,7 @@ impl Run<'_> {
         unreachable!("the last attempt returns")
     }
 
-    /// In one VM, which is gone afterwards.
+    /// In one VM.
     async fn attempt(&self, started: Started, admitted: &mut Admitted) -> Outcome {
         let Started {
             stream,
@@ -192,43 +212,43 @@ impl Run<'_> {
             Some(_) => match new_identity(&self.job.id, None) {
                 Ok(identity) => Some(identity),
                 Err(error) => {
-                    machine.stop().await;
                     let death = Death::infrastructure(format!("an identity: {error}"));
                     return Outcome {
                         result: Err(death),
                         began: false,
+                        machine,
                     };
                 }
             },
             None => None,
         };
-        let outcome = self
+        let (result, began) = self
             .execute(stream, &token, admitted, machine.as_mut())
             .await;
-        if let Some(template) = template.filter(|_| outcome.began) {
+        if let Some(template) = template.filter(|_| began) {
             self.parts.launcher.forked(&template, Ok(()));
         }
-        machine.stop().await;
-        outcome
+        Outcome {
+            result,
+            began,
+            machine,
+        }
     }
 
+    /// Gives whether the agent has said anything, too.
     async fn execute(
         &self,
         stream: Box<dyn crate::vm::AgentStream>,
         token: &str,
         admitted: &Admitted,
         machine: &mut dyn Machine,
-    ) -> Outcome {
+    ) -> (Result<ExecuteResult, Death>, bool) {
         let mut relay = Relay::new(self.job, admitted.execute.run.output_bytes);
         let result = self
             .exchange(stream, token, admitted, machine, &mut relay)
             .await;
         let began = relay.began;
-        let result = match result {
-            Ok(()) => relay.result(),
-            Err(death) => Err(death),
-        };
-        Outcome { result, began }
+        (result.and_then(|()| relay.result()), began)
     }
 
     async fn exchange(
@@ -278,6 +298,8 @@ struct Outcome {
     result: Result<ExecuteResult, Death>,
     /// Whether the agent has said anything of the program: from then on it may have done something.
     began: bool,
+    /// To be stopped.
+    machine: Box<dyn Machine>,
 }
 
 /// Takes the agent's events into the job.

@@ -188,7 +188,15 @@ impl Service {
         let running = Arc::clone(&job);
         self.inner.tasks.spawn(async move {
             let parts = Arc::clone(&inner.parts);
-            let execution = run::run(parts, Arc::clone(&running), admitted, place, arrived).await;
+            let execution = run::run(
+                parts,
+                &inner.tasks,
+                Arc::clone(&running),
+                admitted,
+                place,
+                arrived,
+            )
+            .await;
             if inner.halt.is_cancelled() && execution.cause == Cause::Cancelled {
                 // Not a result: the next start runs it again.
                 inner.cache.remove(&running.id);

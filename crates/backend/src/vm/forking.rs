@@ -241,17 +241,24 @@ impl VmLauncher {
             shell.take(&template.snapshot).await
         }
         .await;
-        match forked {
-            Ok(fork) => Ok(Paused {
-                fork,
-                console,
-                template: Arc::clone(template),
-            }),
-            Err(death) => {
-                self.store.worker_ended(pid);
-                Err(death)
+        match &forked {
+            Ok(fork) => {
+                let costs = fork.costs();
+                tracing::debug!(
+                    pid,
+                    ioctls = costs.ioctls,
+                    minor_faults = costs.minor_faults,
+                    restore_us = costs.elapsed_us,
+                    "a fork was made"
+                );
             }
+            Err(_) => self.store.worker_ended(pid),
         }
+        forked.map(|fork| Paused {
+            fork,
+            console,
+            template: Arc::clone(template),
+        })
     }
 
     async fn resume(&self, paused: Paused, id: &str, start: StartKind) -> Result<Started, Death> {

@@ -217,10 +217,10 @@ impl VmLauncher {
     /// A guest that dies by itself before its agent is ready has run nothing of the client's: another one
     /// is started in its place, once.
     async fn start(&self, spec: MachineSpec, cancel: CancellationToken) -> Result<Started, Death> {
-        if self.forks_for(&spec) {
-            if let Some(started) = self.fork(&spec, &cancel).await? {
-                return Ok(started);
-            }
+        if self.forks_for(&spec)
+            && let Some(started) = self.fork(&spec, &cancel).await?
+        {
+            return Ok(started);
         }
         if spec.start == Some(StartChoice::Fork) {
             // Never booted instead: the client asked for a fork or nothing.

@@ -3,6 +3,7 @@
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use cloude_e2e::guest::{self, Role};
@@ -74,10 +75,12 @@ impl Guest {
     }
 
     /// QEMU's microvm with the same kernel, command line, initramfs, memory and devices, and without
-    /// what it can do without: its fastest.
-    pub fn qemu(&self) -> Command {
-        let mut command = Command::new("qemu-system-x86_64");
+    /// what it can do without: its fastest. Its firmware is qboot, which loads the kernel itself; the
+    /// default with ACPI is SeaBIOS, which needs an option ROM for that and is slower.
+    pub fn qemu(&self, qemu: &Qemu) -> Command {
+        let mut command = qemu.command();
         command.args(["-M", "microvm,acpi=on,pit=off,pic=off,rtc=off,usb=off,pcie=off,isa-serial=on,x-option-roms=off"]);
+        command.args(["-bios", "qboot.rom"]);
         command.args([
             "-accel",
             "kvm",
@@ -129,6 +132,37 @@ impl Guest {
     }
 }
 
+/// QEMU with its libraries and firmware in memory, as our own programs are (tools/on-tmpfs).
+pub struct Qemu(TempDir);
+
+impl Qemu {
+    pub fn new() -> Self {
+        let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+        let program = host::run("which", &["qemu-system-x86_64"]);
+        let program = Path::new(program.trim());
+        // ldd(1): `NAME => PATH (ADDRESS)`, or `PATH (ADDRESS)` for the loader.
+        let libraries = host::run("ldd", &[program.to_str().unwrap()]);
+        let paths = libraries
+            .split_whitespace()
+            .filter(|word| word.starts_with('/'))
+            .map(Path::new);
+        let firmware = Path::new("/usr/share/qemu");
+        for path in paths.chain([program, &firmware.join("qboot.rom")]) {
+            std::fs::copy(path, folder.path().join(path.file_name().unwrap())).unwrap();
+        }
+        Qemu(folder)
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(self.0.path().join("qemu-system-x86_64"));
+        command
+            .env("LD_LIBRARY_PATH", self.0.path())
+            .arg("-L")
+            .arg(self.0.path());
+        command
+    }
+}
+
 /// A booted guest's process; killed when it is dropped.
 pub struct Booted(Child);
 
@@ -158,23 +192,27 @@ pub fn boot(mut command: Command) -> (Booted, Duration) {
         .unwrap();
     let mut booted = Booted(child);
     let mut stdout = booted.0.stdout.take().unwrap();
+    // A thread reads, so that a guest that stands still without a word is noticed too. What follows
+    // the agent's line is read and dropped: nobody waits for it, and it must not stop anyone.
+    let (said, heard) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut buffer = [0; 4096];
+        while let Ok(count @ 1..) = stdout.read(&mut buffer) {
+            let _ = said.send((start.elapsed(), buffer[..count].to_vec()));
+        }
+    });
     let mut console = Vec::new();
-    let mut buffer = [0; 4096];
-    loop {
-        let count = stdout.read(&mut buffer).unwrap();
-        let elapsed = start.elapsed();
-        console.extend_from_slice(&buffer[..count]);
+    while let Ok((elapsed, more)) = heard.recv_timeout(LIMIT.saturating_sub(start.elapsed())) {
+        console.extend(more);
         if console.windows(READY.len()).any(|window| window == READY) {
-            // What follows on the console is read by nobody, and must not stop anyone.
-            std::thread::spawn(move || std::io::copy(&mut stdout, &mut std::io::sink()));
             return (booted, elapsed);
         }
-        assert!(
-            count > 0 && elapsed < LIMIT,
-            "{command:?} did not get the agent up:\n{}",
-            String::from_utf8_lossy(&console)
-        );
     }
+    panic!(
+        "{command:?} did not get the agent up in {:.0} s:\n{}",
+        start.elapsed().as_secs_f64(),
+        String::from_utf8_lossy(&console)
+    );
 }
 
 fn time(command: Command) -> f64 {
@@ -184,14 +222,15 @@ fn time(command: Command) -> f64 {
 
 pub fn measure(report: &mut Report) {
     host::isolate();
+    let qemu = Qemu::new();
     let stock = binaries::named_kernel("stock").expect("no stock kernel: run kernel/fetch");
     let tuned = binaries::named_kernel("tuned");
     for language in [None, Some("python")] {
         let what = language.map_or("agent alone".to_owned(), |name| format!("{name} image"));
-        let stock = measure_pair(report, &stock, "stock", language, &what);
+        let stock = measure_pair(report, &qemu, &stock, "stock", language, &what);
         match &tuned {
             Some(tuned) => {
-                let tuned = measure_pair(report, tuned, "tuned", language, &what);
+                let tuned = measure_pair(report, &qemu, tuned, "tuned", language, &what);
                 let row = ratio(
                     format!("cold boot, {what}: tuned / stock kernel"),
                     &tuned,
@@ -213,6 +252,7 @@ pub fn measure(report: &mut Report) {
 /// Ours and QEMU's in turns, so that whatever else the host does hits both.
 fn measure_pair(
     report: &mut Report,
+    qemu: &Qemu,
     kernel: &Path,
     name: &str,
     language: Option<&str>,
@@ -221,11 +261,11 @@ fn measure_pair(
     let guest = Guest::new(kernel.to_owned(), language);
     // The first of each reads files that the others find in memory.
     time(guest.cloude_vmm());
-    time(guest.qemu());
+    time(guest.qemu(qemu));
     let (mut ours, mut theirs) = (Samples::default(), Samples::default());
     for _ in 0..report.runs {
         ours.0.push(time(guest.cloude_vmm()));
-        theirs.0.push(time(guest.qemu()));
+        theirs.0.push(time(guest.qemu(qemu)));
     }
     let row = ratio(
         format!("cold boot, {what}, {name} kernel: cloude-vmm / QEMU microvm"),

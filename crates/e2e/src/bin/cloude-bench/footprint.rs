@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use cloude_e2e::{binaries, host};
 
-use crate::boot::{Guest, boot};
+use crate::boot::{Guest, Qemu, boot};
 use crate::report::{Report, Row, Threshold};
 use crate::sample::Samples;
 
@@ -32,7 +32,7 @@ pub fn measure(report: &mut Report) {
         ours.0.push(other);
     }
     // One QEMU, to know what of the vCPU's is the guest's own timer.
-    let (booted, _) = boot(guest.qemu());
+    let (booted, _) = boot(guest.qemu(&Qemu::new()));
     std::thread::sleep(SETTLE);
     theirs
         .0

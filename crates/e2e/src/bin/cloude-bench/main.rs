@@ -4,10 +4,14 @@
     reason = "a harness: a failure ends it, with its place"
 )]
 
+mod bare;
 mod boot;
 mod footprint;
+mod forks;
 mod image;
 mod many;
+mod memory;
+mod plot;
 mod report;
 mod sample;
 
@@ -44,6 +48,12 @@ enum Command {
         /// Where the whole goes, as JSON
         #[arg(long)]
         json: PathBuf,
+        /// Where the plots go
+        #[arg(long)]
+        plots: Option<PathBuf>,
+        /// What was measured, for the plots
+        #[arg(long, default_value = "")]
+        commit: String,
     },
 }
 
@@ -80,6 +90,9 @@ fn main() -> std::process::ExitCode {
             if part.wants("many") {
                 many::measure(&mut report);
             }
+            if part.wants("forks") {
+                forks::measure(&mut report);
+            }
             report.write(&part.json);
         }
         Command::Image(part) => {
@@ -92,7 +105,19 @@ fn main() -> std::process::ExitCode {
             name,
             files,
         } => image::write(&folder, &name, files),
-        Command::Report { parts, json } => return report::join(&parts, &json),
+        Command::Report {
+            parts,
+            json,
+            plots,
+            commit,
+        } => {
+            let reports = report::read(&parts);
+            if let (Some(folder), Some(first)) = (plots, reports.first()) {
+                let caption = format!("{}, commit {commit}", report::machine(first));
+                plot::write(&reports, &folder, &caption);
+            }
+            return report::join(&reports, &json);
+        }
     }
     std::process::ExitCode::SUCCESS
 }

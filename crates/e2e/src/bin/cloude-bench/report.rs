@@ -63,6 +63,17 @@ impl Row {
         self
     }
 
+    /// What was measured.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The samples of that name.
+    pub fn sample(&self, name: &str) -> Option<&[f64]> {
+        let (_, samples) = self.samples.iter().find(|(known, _)| known == name)?;
+        Some(samples)
+    }
+
     fn verdict(&self) -> (String, Option<bool>) {
         match self.threshold {
             None => (String::new(), None),
@@ -104,14 +115,19 @@ impl Report {
         self.rows.push(row);
     }
 
+    /// What it has to say.
+    pub fn rows(&self) -> &[Row] {
+        &self.rows
+    }
+
     pub fn write(&self, path: &Path) {
         write(path, self);
     }
 }
 
-/// Prints one table of all parts, and writes them as one file.
-pub fn join(parts: &[PathBuf], json: &Path) -> ExitCode {
-    let reports: Vec<Report> = parts
+/// The parts' results.
+pub fn read(parts: &[PathBuf]) -> Vec<Report> {
+    parts
         .iter()
         .map(|path| {
             let text = std::fs::read_to_string(path)
@@ -119,7 +135,21 @@ pub fn join(parts: &[PathBuf], json: &Path) -> ExitCode {
             serde_json::from_str(&text)
                 .unwrap_or_else(|error| panic!("{}: {error}", path.display()))
         })
+        .collect()
+}
+
+/// Where it was measured, in a line.
+pub fn machine(report: &Report) -> String {
+    let host: Vec<String> = report
+        .host
+        .iter()
+        .map(|(name, value)| format!("{name} {value}"))
         .collect();
+    host.join(", ")
+}
+
+/// Prints one table of all parts, and writes them as one file.
+pub fn join(reports: &[Report], json: &Path) -> ExitCode {
     write(json, &reports);
 
     let mut lines = vec![["", "measured", "against", "value", "promised", ""].map(str::to_owned)];
@@ -158,17 +188,12 @@ pub fn join(parts: &[PathBuf], json: &Path) -> ExitCode {
             .collect();
         println!("{}", cells.join("  ").trim_end());
     }
-    for report in &reports {
-        let host: Vec<String> = report
-            .host
-            .iter()
-            .map(|(name, value)| format!("{name} {value}"))
-            .collect();
+    for report in reports {
         println!(
             "{}: medians of {}; {}",
             report.part,
             report.runs,
-            host.join(", ")
+            machine(report)
         );
     }
     println!("every sample: {}", json.display());

@@ -21,6 +21,15 @@ impl Samples {
         }
     }
 
+    /// What so many percent are at most, by nearest rank.
+    pub fn percentile(&self, percent: f64) -> f64 {
+        let mut sorted = self.0.clone();
+        sorted.sort_by(f64::total_cmp);
+        assert!(!sorted.is_empty(), "nothing was measured");
+        let rank = (percent / 100.0 * sorted.len() as f64).ceil() as usize;
+        sorted[rank.clamp(1, sorted.len()) - 1]
+    }
+
     /// The largest.
     pub fn largest(&self) -> f64 {
         self.0.iter().copied().fold(f64::MIN, f64::max)
@@ -70,6 +79,14 @@ fn wait(child: Child) -> (i32, u64) {
 #[cfg(test)]
 mod tests {
     use super::Samples;
+
+    #[test]
+    fn a_percentile_is_the_nearest_rank() {
+        let samples = Samples((1..=200).rev().map(f64::from).collect());
+        assert_eq!(samples.percentile(99.0), 198.0);
+        assert_eq!(samples.percentile(100.0), 200.0);
+        assert_eq!(Samples(vec![7.0]).percentile(50.0), 7.0);
+    }
 
     #[test]
     fn the_median_is_the_middle_whatever_the_order() {

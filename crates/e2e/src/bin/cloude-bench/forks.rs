@@ -1,0 +1,435 @@
+//! Forks of warm templates, from the HTTP request to the whole answer, and what they leave behind.
+
+use std::time::{Duration, Instant};
+
+use cloude_e2e::backend::Backend;
+use cloude_e2e::host;
+use cloude_protocol::agent::Cause;
+use cloude_protocol::api::{Execution, ExecutionRequest, Limits, StartChoice, StartKind};
+
+use crate::bare::Bare;
+use crate::memory::{self, Worker};
+use crate::report::{Report, Row, Threshold};
+use crate::sample::Samples;
+
+/// Between two requests, so that the pool is never empty: what it does then is measured apart.
+const PAUSE: Duration = Duration::from_millis(300);
+/// Samples of a fork for each of anything slower.
+const FORKS_A_RUN: usize = 10;
+/// How long requests are sent without a pause.
+const SUSTAINED: Duration = Duration::from_secs(20);
+/// The same for VMs that are booted, of which few fit into that time.
+const SUSTAINED_COLD: Duration = Duration::from_secs(60);
+/// A template is built, or a pool filled, within so long.
+const PATIENCE: Duration = Duration::from_secs(600);
+/// Paused at once. `CLOUDE_BENCH_FORKS` says how many.
+const MANY: usize = 500;
+
+/// A language with a program that says hello.
+struct Hello {
+    language: &'static str,
+    code: &'static str,
+    /// A plain process that does the same, without the language's file.
+    bare: [&'static str; 3],
+}
+
+const HELLOS: [Hello; 2] = [
+    Hello {
+        language: "python",
+        code: "print('hello')",
+        bare: ["python3", "-c", "print('hello')"],
+    },
+    Hello {
+        language: "node",
+        code: "console.log('hello')",
+        bare: ["node", "-e", "console.log('hello')"],
+    },
+];
+
+/// One client, with a connection that is kept.
+struct Client {
+    agent: ureq::Agent,
+    url: String,
+}
+
+impl Client {
+    fn new(backend: &Backend) -> Self {
+        Client {
+            agent: ureq::Agent::new_with_defaults(),
+            url: format!("{}/v1/executions", backend.url()),
+        }
+    }
+
+    /// The result, and the milliseconds from the request to the whole of it. Anything but success ends
+    /// the benchmark.
+    fn run(&self, request: &ExecutionRequest) -> (Execution, f64) {
+        let body = serde_json::to_vec(request).unwrap();
+        let start = Instant::now();
+        let mut answer = self
+            .agent
+            .post(&self.url)
+            .header("content-type", "application/json")
+            .send(&body[..])
+            .unwrap_or_else(|error| panic!("{}: {error}", self.url));
+        let text = answer.body_mut().read_to_vec().unwrap();
+        let elapsed = start.elapsed().as_secs_f64() * 1e3;
+        let execution: Execution = serde_json::from_slice(&text).unwrap();
+        assert_eq!(
+            (execution.cause, execution.exit_code),
+            (Cause::Exit, Some(0)),
+            "{execution:?}"
+        );
+        (execution, elapsed)
+    }
+}
+
+fn request(language: &str, code: &str) -> ExecutionRequest {
+    ExecutionRequest {
+        language: language.to_owned(),
+        code: code.to_owned(),
+        ..ExecutionRequest::default()
+    }
+}
+
+/// Until an execution finds a fork that waited for it.
+fn warm_up(client: &Client, request: &ExecutionRequest) {
+    host::wait_for("a fork waits in the pool", PATIENCE, || {
+        let (execution, _) = client.run(request);
+        (execution.start == StartKind::Pool).then_some(())
+    });
+}
+
+pub fn measure(report: &mut Report) {
+    let backend = Backend::start("vm.max_concurrent = 4\npool.floor = 4\npool.ceiling = 8");
+    let client = Client::new(&backend);
+    for hello in &HELLOS {
+        latency(report, &backend, &client, hello);
+    }
+    sustained(report, &backend, &HELLOS[0]);
+    footprint(report, &backend, &HELLOS[0]);
+    backend.stop();
+    many(report, &HELLOS[0]);
+}
+
+/// Pool, cold and the bare interpreter, in turns.
+fn latency(report: &mut Report, backend: &Backend, client: &Client, hello: &Hello) {
+    let language = hello.language;
+    let plain = request(language, hello.code);
+    let cold = ExecutionRequest {
+        start: Some(StartChoice::Cold),
+        ..plain.clone()
+    };
+    let bare = Bare::new(language);
+    bare.time(&hello.bare);
+    warm_up(client, &plain);
+
+    let mut times = Times::default();
+    for _ in 0..report.runs {
+        for _ in 0..FORKS_A_RUN {
+            std::thread::sleep(PAUSE);
+            times.fork(client, &plain);
+        }
+        times.bare.0.push(bare.time(&hello.bare));
+        times.cold.0.push(client.run(&cold).1);
+    }
+    times.rows(report, language);
+    times.parts(report, language);
+    faults(report, backend, language);
+}
+
+#[derive(Default)]
+struct Times {
+    pool: Samples,
+    /// Forks that were made for the request, since none waited.
+    missed: Samples,
+    cold: Samples,
+    bare: Samples,
+    /// Where the time of a fork's execution went.
+    queue: Samples,
+    start: Samples,
+    run: Samples,
+    rest: Samples,
+}
+
+impl Times {
+    fn fork(&mut self, client: &Client, request: &ExecutionRequest) {
+        let (execution, elapsed) = client.run(request);
+        if execution.start != StartKind::Pool {
+            self.missed.0.push(elapsed);
+            return;
+        }
+        self.pool.0.push(elapsed);
+        let timings = execution.timings;
+        let ms = |us: u64| us as f64 / 1e3;
+        self.queue.0.push(ms(timings.queue_us));
+        self.start.0.push(ms(timings.start_us));
+        self.run.0.push(ms(timings.run_us));
+        let known = timings.queue_us + timings.start_us + timings.run_us;
+        self.rest.0.push(elapsed - ms(known));
+    }
+
+    fn rows(&self, report: &mut Report, language: &str) {
+        let (pool, bare, cold) = (self.pool.median(), self.bare.median(), self.cold.median());
+        let (p95, p99) = (self.pool.percentile(95.0), self.pool.percentile(99.0));
+        let measured = format!("{pool:.1} ms, p95 {p95:.1}, p99 {p99:.1}");
+        let row = Row::new(
+            format!("{language} hello from the pool / bare interpreter"),
+            measured.clone(),
+            pool / bare,
+        );
+        report.push(
+            row.against(format!("{bare:.1} ms"))
+                .promised(Threshold::AtMost(0.3))
+                .samples("pool", &self.pool)
+                .samples("fork made for the request", &self.missed)
+                .samples("bare", &self.bare),
+        );
+        let row = Row::new(
+            format!("{language} hello from the pool: times as fast as a cold boot"),
+            measured,
+            cold / pool,
+        );
+        report.push(
+            row.against(format!("{cold:.0} ms"))
+                .promised(Threshold::AtLeast(30.0))
+                .samples("cold", &self.cold),
+        );
+        let row = Row::new(
+            format!("{language} hello from the pool: p99 / p50"),
+            format!("{p99:.1} ms"),
+            p99 / pool,
+        );
+        let missed = self.missed.0.len();
+        report.push(
+            row.against(format!("{pool:.1} ms; {missed} found no fork"))
+                .promised(Threshold::AtMost(3.0)),
+        );
+    }
+
+    fn parts(&self, report: &mut Report, language: &str) {
+        let median = |samples: &Samples| samples.median();
+        let text = format!(
+            "queue {:.2}, start {:.2}, run {:.2}, rest {:.2} ms",
+            median(&self.queue),
+            median(&self.start),
+            median(&self.run),
+            median(&self.rest)
+        );
+        let row = Row::new(
+            format!("{language} hello from the pool: where the time goes"),
+            text,
+            0.0,
+        );
+        report.push(
+            row.samples("queue", &self.queue)
+                .samples("start", &self.start)
+                .samples("run", &self.run)
+                .samples("rest", &self.rest),
+        );
+    }
+}
+
+/// What restoring a fork took, as the workers counted it: `clouded` logs it.
+fn faults(report: &mut Report, backend: &Backend, language: &str) {
+    let log = backend.log();
+    let column = |name: &str| {
+        let values = log.lines().filter(|line| line.contains("a fork was made"));
+        let field = format!("{name}=");
+        Samples(
+            values
+                .filter_map(|line| {
+                    line.split(&field)
+                        .nth(1)?
+                        .split_whitespace()
+                        .next()?
+                        .parse()
+                        .ok()
+                })
+                .collect(),
+        )
+    };
+    let (ioctls, faults, micros) = (
+        column("ioctls"),
+        column("minor_faults"),
+        column("restore_us"),
+    );
+    if ioctls.0.is_empty() {
+        return;
+    }
+    let row = Row::new(
+        format!("restoring a fork ({language} and before)"),
+        format!(
+            "{:.0} ioctls, {:.0} page faults, {:.2} ms",
+            ioctls.median(),
+            faults.median(),
+            micros.median() / 1e3
+        ),
+        0.0,
+    );
+    report.push(
+        row.samples("ioctls", &ioctls)
+            .samples("minor faults", &faults)
+            .samples("restore, µs", &micros),
+    );
+}
+
+/// As many clients as there are processors, each with the next request as soon as it has an answer.
+fn rate(backend: &Backend, request: &ExecutionRequest, time: Duration) -> f64 {
+    let clients = std::thread::available_parallelism().map_or(1, usize::from);
+    let start = Instant::now();
+    let count: usize = std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..clients)
+            .map(|_| {
+                scope.spawn(|| {
+                    let client = Client::new(backend);
+                    let mut count = 0;
+                    while start.elapsed() < time {
+                        client.run(request);
+                        count += 1;
+                    }
+                    count
+                })
+            })
+            .collect();
+        clients
+            .into_iter()
+            .map(|client| client.join().unwrap())
+            .sum()
+    });
+    count as f64 / start.elapsed().as_secs_f64()
+}
+
+fn sustained(report: &mut Report, backend: &Backend, hello: &Hello) {
+    let plain = request(hello.language, hello.code);
+    let cold = ExecutionRequest {
+        start: Some(StartChoice::Cold),
+        ..plain.clone()
+    };
+    let forks = rate(backend, &plain, SUSTAINED);
+    let boots = rate(backend, &cold, SUSTAINED_COLD);
+    let row = Row::new(
+        format!(
+            "{} hello, sustained: times the rate of cold boots",
+            hello.language
+        ),
+        format!("{forks:.1} a second"),
+        forks / boots,
+    );
+    report.push(
+        row.against(format!("{boots:.2} a second"))
+            .promised(Threshold::AtLeast(10.0)),
+    );
+}
+
+/// A paused fork's private memory, and that of one that has said hello.
+fn footprint(report: &mut Report, backend: &Backend, hello: &Hello) {
+    std::thread::sleep(Duration::from_secs(5));
+    let paused = Samples(
+        memory::workers(backend.id())
+            .iter()
+            .filter_map(Worker::private_mib)
+            .collect(),
+    );
+    let row = Row::new(
+        "a paused fork's private memory",
+        format!("{:.2} MiB", paused.median()),
+        paused.median(),
+    );
+    report.push(
+        row.promised(Threshold::AtMost(1.0))
+            .samples("paused", &paused),
+    );
+
+    let lingering = format!("{}\nimport time\ntime.sleep(3)", hello.code);
+    let lingering = request(hello.language, &lingering);
+    let mut used = Samples::default();
+    for _ in 0..report.runs {
+        std::thread::sleep(Duration::from_secs(1));
+        let private = std::thread::scope(|scope| {
+            let execution = scope.spawn(|| Client::new(backend).run(&lingering));
+            std::thread::sleep(Duration::from_millis(1500));
+            // Those that wait have less than the one that ran.
+            let private = memory::workers(backend.id())
+                .iter()
+                .filter_map(Worker::private_mib)
+                .fold(0.0, f64::max);
+            execution.join().unwrap();
+            private
+        });
+        used.0.push(private);
+    }
+    let row = Row::new(
+        "a fork's private memory after a hello",
+        format!("{:.2} MiB", used.median()),
+        used.median(),
+    );
+    report.push(
+        row.promised(Threshold::AtMost(4.0))
+            .samples("after a hello", &used),
+    );
+}
+
+/// Many that wait at once; then each of them answers.
+fn many(report: &mut Report, hello: &Hello) {
+    let count = std::env::var("CLOUDE_BENCH_FORKS").map_or(MANY, |text| text.parse().unwrap());
+    let backend = Backend::start(&format!(
+        "vm.max_concurrent = 4\npool.floor = {count}\npool.ceiling = {count}\npool.memory_mib = 16384"
+    ));
+    let client = Client::new(&backend);
+    let hello = ExecutionRequest {
+        limits: Limits {
+            memory_mib: Some(128),
+            ..Limits::default()
+        },
+        ..request(hello.language, "import sys; print(int(sys.argv[1]) * 2)")
+    };
+    let ask = |number: usize| {
+        let request = ExecutionRequest {
+            args: vec![number.to_string()],
+            ..hello.clone()
+        };
+        let (execution, elapsed) = client.run(&request);
+        assert_eq!(execution.stdout.to_text(), format!("{}\n", 2 * number));
+        (execution.start, elapsed)
+    };
+    ask(0);
+    let free = memory::available_mib();
+    let start = Instant::now();
+    let paused = host::wait_for("the pool is full", 4 * PATIENCE, || {
+        let workers = memory::workers(backend.id());
+        (workers.len() >= count).then_some(workers)
+    });
+    let filled = start.elapsed().as_secs_f64();
+    let taken = free - memory::available_mib();
+    let private = Samples(paused.iter().filter_map(Worker::private_mib).collect());
+    let row = Row::new(
+        format!("{count} forks wait at once"),
+        format!("{:.2} MiB of private memory each", private.median()),
+        private.median(),
+    );
+    report.push(
+        row.against(format!(
+            "{:.2} MiB of the host's each, filled in {filled:.0} s",
+            taken / count as f64
+        ))
+        .samples("private", &private),
+    );
+
+    let mut times = Samples::default();
+    let mut from_pool = 0;
+    for number in 0..count {
+        let (start, elapsed) = ask(number);
+        from_pool += usize::from(start == StartKind::Pool);
+        times.0.push(elapsed);
+    }
+    let row = Row::new(
+        format!("of {count} executions, those that found one of them"),
+        format!("{from_pool}, in {:.1} ms each", times.median()),
+        from_pool as f64 / count as f64,
+    );
+    report.push(
+        row.promised(Threshold::AtLeast(1.0))
+            .samples("answers", &times),
+    );
+    backend.stop();
+}
