@@ -78,7 +78,9 @@ impl Ends {
     fn count(&mut self, answer: Value, output: &str) {
         let stdout = answer["stdout"].as_str().unwrap();
         let exited = answer["cause"] == "exit" && answer["exit_code"] == 0;
-        let told = answer["error"].as_str().is_some_and(|error| !error.is_empty());
+        let told = answer["error"]
+            .as_str()
+            .is_some_and(|error| !error.is_empty());
         if exited && answer["status"] == "done" && stdout == output {
             self.right += 1;
         } else if answer["cause"] == "infrastructure"
@@ -229,7 +231,21 @@ fn replace(path: &Path, content: &[u8]) {
 fn cpio(name: &str, content: &[u8]) -> Vec<u8> {
     let mut archive = Vec::new();
     for (name, mode, content) in [(name, 0o100_644, content), ("TRAILER!!!", 0, &[][..])] {
-        let fields = [0, mode, 0, 0, 1, 0, content.len(), 0, 0, 0, 0, name.len() + 1, 0];
+        let fields = [
+            0,
+            mode,
+            0,
+            0,
+            1,
+            0,
+            content.len(),
+            0,
+            0,
+            0,
+            0,
+            name.len() + 1,
+            0,
+        ];
         archive.extend(b"070701");
         for field in fields {
             archive.extend(format!("{field:08x}").bytes());
@@ -333,7 +349,11 @@ fn after_agent_or_image_are_replaced_under_load_nothing_old_is_seen_and_nothing_
     });
     let seen = load.seen.into_inner().unwrap();
     // At the least: what was asked for before a switch may see the one or the other.
-    let least = [(FIRST.0, FIRST.1), (SECOND.0, FIRST.1), (SECOND.0, SECOND.1)];
+    let least = [
+        (FIRST.0, FIRST.1),
+        (SECOND.0, FIRST.1),
+        (SECOND.0, SECOND.1),
+    ];
     for (switches, (agent, image)) in least.into_iter().enumerate() {
         let these: Vec<&Seen> = seen.iter().filter(|it| it.switches == switches).collect();
         let forked = these.iter().filter(|it| it.forked).count();
@@ -342,13 +362,19 @@ fn after_agent_or_image_are_replaced_under_load_nothing_old_is_seen_and_nothing_
             these.len()
         );
         for one in these {
-            let builds = one.builds.as_ref().unwrap_or_else(|answer| panic!("failed: {answer}"));
+            let builds = one
+                .builds
+                .as_ref()
+                .unwrap_or_else(|answer| panic!("failed: {answer}"));
             assert!(
                 builds.agent.as_str() >= agent && builds.image.as_str() >= image,
                 "after {switches} switches an old one was seen: {one:?}"
             );
         }
     }
-    assert!(seen.iter().any(|it| it.builds.as_ref().is_ok_and(|it| it.agent == FIRST.0)));
+    assert!(
+        seen.iter()
+            .any(|it| it.builds.as_ref().is_ok_and(|it| it.agent == FIRST.0))
+    );
     backend.stop();
 }

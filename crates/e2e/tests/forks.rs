@@ -53,9 +53,19 @@ fn in_fork(backend: &Backend, language: &str, code: &str, vcpus: u8) -> Seen {
     let after = now();
     let body = answer.body;
     assert_eq!(answer.status, 200, "{body}");
-    assert!(matches!(body["start"].as_str(), Some("fork" | "pool")), "{body}");
-    assert_eq!((&body["cause"], &body["exit_code"]), (&json!("exit"), &json!(0)), "{body}");
-    assert_eq!(body["run"]["warm"], true, "the interpreter that waited took it: {body}");
+    assert!(
+        matches!(body["start"].as_str(), Some("fork" | "pool")),
+        "{body}"
+    );
+    assert_eq!(
+        (&body["cause"], &body["exit_code"]),
+        (&json!("exit"), &json!(0)),
+        "{body}"
+    );
+    assert_eq!(
+        body["run"]["warm"], true,
+        "the interpreter that waited took it: {body}"
+    );
     let stdout = body["stdout"].as_str().unwrap();
     Seen {
         printed: serde_json::from_str(stdout).unwrap_or_else(|error| panic!("{error}: {stdout:?}")),
@@ -85,14 +95,25 @@ fn assert_all_distinct(language: &str, forks: &[Seen]) -> usize {
     let mut values: BTreeMap<&str, HashSet<&str>> = BTreeMap::new();
     for fork in forks {
         for (name, value) in fork.printed["values"].as_object().unwrap() {
-            values.entry(name).or_default().insert(value.as_str().unwrap());
+            values
+                .entry(name)
+                .or_default()
+                .insert(value.as_str().unwrap());
         }
     }
     for (name, distinct) in &values {
-        println!("{language}: {} forks, {} distinct {name}", forks.len(), distinct.len());
+        println!(
+            "{language}: {} forks, {} distinct {name}",
+            forks.len(),
+            distinct.len()
+        );
     }
     for (name, distinct) in &values {
-        assert_eq!(distinct.len(), forks.len(), "{language}: forks share a {name}");
+        assert_eq!(
+            distinct.len(),
+            forks.len(),
+            "{language}: forks share a {name}"
+        );
     }
     values.len()
 }
