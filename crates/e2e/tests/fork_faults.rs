@@ -28,9 +28,9 @@ fn wanted() -> usize {
     })
 }
 
-fn post(backend: &Backend, code: &str, start: Option<&str>) -> Value {
+fn post(backend: &Backend, language: &str, code: &str, start: Option<&str>) -> Value {
     let mut request = json!({
-        "language": "python",
+        "language": language,
         "code": code,
         "limits": { "wall_time_ms": 120_000 },
     });
@@ -103,7 +103,7 @@ fn executions_whose_workers_are_killed_give_the_right_answer_or_say_that_it_is_m
     let (ends, ids) = (Mutex::new(Ends::default()), Mutex::new(Vec::new()));
     let mut kills = 0;
     // From here on there are forks to kill.
-    let first = post(&backend, "print(1)", Some("fork"));
+    let first = post(&backend, "python", "print(1)", Some("fork"));
     assert_eq!(first["stdout"], "1\n", "{first}");
     std::thread::scope(|scope| {
         for _ in 0..AT_ONCE {
@@ -116,7 +116,7 @@ fn executions_whose_workers_are_killed_give_the_right_answer_or_say_that_it_is_m
                     let code = format!(
                         "import time\nprint({number} ** 2)\ntime.sleep(0.1)\nprint('end of {number}')"
                     );
-                    let answer = post(&backend, &code, None);
+                    let answer = post(&backend, "python", &code, None);
                     ids.lock().unwrap().push(answer["id"].clone());
                     let output = format!("{}\nend of {number}\n", number * number);
                     ends.lock().unwrap().count(answer, &output);
@@ -159,11 +159,16 @@ struct Builds {
 
 /// The agent hides its own directory below an empty file system, whose size is the mark of its build.
 const PRINT_BUILDS: &str = r#"
-for line in open("/proc/self/mountinfo"):
-    if line.split()[4] == "/.cloude":
-        print([word for word in line.split()[-1].split(",") if word.startswith("size=")][0])
-print(open("/image-build").read())
+while read -r _ _ _ _ point rest; do
+    [ "$point" = /.cloude ] && options=${rest##* }
+done < /proc/self/mountinfo
+for option in ${options//,/ }; do
+    case $option in size=*) echo "$option" ;; esac
+done
+echo "$(< /image-build)"
 "#;
+/// The smallest image: every switch boots it anew.
+const LANGUAGE: &str = "bash";
 const AGENT_OPTIONS: &[u8] = b"size=4k,nr_inodes=1,mode=000";
 const FIRST: (&str, &str) = ("size=4k", "image 1");
 const SECOND: (&str, &str) = ("size=8k", "image 2");
@@ -204,9 +209,9 @@ impl Parts {
         replace(&self.agent(), &agent);
     }
 
-    /// Python's image with a file more, `/image-build`.
+    /// The language's image with a file more, `/image-build`.
     fn put_image(&self, build: &str) {
-        let name = "python";
+        let name = LANGUAGE;
         let mut image = std::fs::read(binaries::image(name)).unwrap();
         image.extend(cpio("image-build", build.as_bytes()));
         let known = binaries::images().join(format!("{name}.json"));
@@ -280,7 +285,7 @@ impl Load<'_> {
     fn go_on(&self) {
         while !self.end.load(Ordering::Relaxed) {
             let switches = self.switches.load(Ordering::SeqCst);
-            let answer = post(self.backend, PRINT_BUILDS, None);
+            let answer = post(self.backend, LANGUAGE, PRINT_BUILDS, None);
             let builds = match answer["stdout"].as_str().unwrap().trim().split_once('\n') {
                 Some((agent, image)) if answer["exit_code"] == 0 => Ok(Builds {
                     agent: agent.to_owned(),
