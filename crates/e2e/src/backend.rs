@@ -144,6 +144,7 @@ fn spawn(folder: &Path) -> Child {
         "VM_KERNEL_PATH",
         "VM_INITRAMFS_DIR",
         "CLOUDE_STATE_DIR",
+        "CLOUDE_AGENT_BINARY",
     ] {
         command.env_remove(name);
     }

@@ -61,9 +61,8 @@ pub fn rules() -> String {
     run("nft", &["list", "ruleset"])
 }
 
-/// Processes below this one, each with its id and command line. What has ended is collected first.
-pub fn descendants() -> Vec<(i32, String)> {
-    reap_orphans();
+/// Every process: its id, its parent's, and its command line.
+fn processes() -> Vec<(i32, i32, String)> {
     let mut all = Vec::new();
     for entry in std::fs::read_dir("/proc").unwrap().flatten() {
         let Some(id) = entry
@@ -91,6 +90,22 @@ pub fn descendants() -> Vec<(i32, String)> {
             String::from_utf8_lossy(&command).replace('\0', " "),
         ));
     }
+    all
+}
+
+/// Processes that another one has started and not waited for. Collects nobody's child.
+pub fn children_of(parent: u32) -> Vec<i32> {
+    processes()
+        .into_iter()
+        .filter(|(_, other, _)| *other == parent as i32)
+        .map(|(id, _, _)| id)
+        .collect()
+}
+
+/// Processes below this one, each with its id and command line. What has ended is collected first.
+pub fn descendants() -> Vec<(i32, String)> {
+    reap_orphans();
+    let all = processes();
     let mut below = vec![std::process::id() as i32];
     let mut found = Vec::new();
     while let Some(parent) = below.pop() {

@@ -446,23 +446,69 @@ fn forks_of_a_node_template_whose_clock_was_right_share_openssls_bytes() {
     assert_distinct(&forks, &["Math.random", "boot-id", "machine-id"]);
 }
 
+/// What the program of a fork leaves where it ran: the answer is not the only way to see it.
+const RAN: &str = "
+open('/tmp/ran', 'w').close()
+print('it ran')
+";
+
+/// Asks a fork to execute a program; gives the status. Whatever it is, the program did not run.
+fn refused(agent: &mut Agent, body: &str) -> u16 {
+    let (status, body) = agent.post("/execute", TEMPLATE_TOKEN, body);
+    assert!(!body.contains("it ran"), "{body}");
+    assert_ne!(status, 200, "{body}");
+    status
+}
+
 #[test]
-fn forks_without_their_identity_run_nothing() {
+fn forks_without_their_identity_run_nothing_until_they_have_it() {
     let template = Template::make("python");
     let (worker, mut agent) = template.fork();
-    let ask = |agent: &mut Agent, identity| {
-        let body = template.program("print('it ran')", identity);
-        let body = serde_json::to_string(&body).unwrap();
-        let (status, body) = agent.post("/execute", TEMPLATE_TOKEN, &body);
-        assert!(!body.contains("it ran"), "{body}");
-        status
-    };
-    assert_eq!(ask(&mut agent, None), 403);
-    let mut broken = identity(1);
-    broken.machine_id = "no machine".to_owned();
+    let body = serde_json::to_string(&template.program(RAN, None)).unwrap();
+    assert_eq!(refused(&mut agent, &body), 403);
     // The agent may close a connection on which it refused something.
     let mut agent = connect(&worker);
-    assert_eq!(ask(&mut agent, Some(broken)), 400);
-    let mut agent = connect(&worker);
-    assert_eq!(ask(&mut agent, Some(identity(1))), 409);
+    let look = "import os\nprint('seen', os.path.exists('/tmp/ran'))";
+    let body = template.program(look, Some(identity(1)));
+    let body = serde_json::to_string(&body).unwrap();
+    let (status, body) = agent.post("/execute", TEMPLATE_TOKEN, &body);
+    assert_eq!(status, 200, "{body}");
+    assert!(body.contains("seen False"), "{body}");
+}
+
+#[test]
+fn forks_with_a_broken_identity_run_nothing_ever() {
+    let template = Template::make("python");
+    let breaks: [(&str, fn(&mut serde_json::Value)); 9] = [
+        ("short entropy", |it| it["entropy"] = "ab".repeat(31).into()),
+        ("no entropy", |it| {
+            drop(it.as_object_mut().unwrap().remove("entropy"))
+        }),
+        ("no time", |it| it["wall_clock_ns"] = 0.into()),
+        ("a host name of two lines", |it| {
+            it["hostname"] = "a\nb".into()
+        }),
+        ("no machine id", |it| it["machine_id"] = "no machine".into()),
+        ("no boot id", |it| it["boot_id"] = "".into()),
+        ("a short token", |it| it["token"] = "00".into()),
+        // A template without a network device has no address to give.
+        ("a network that is not there", |it| {
+            it["network"] = serde_json::json!({
+                "mac": [2, 0, 0, 0, 0, 1],
+                "config": { "address": "172.31.7.2", "prefix_len": 24, "gateway": null, "dns": [], "mtu": null },
+            });
+        }),
+        ("no object at all", |it| *it = "identity".into()),
+    ];
+    for (number, (what, damage)) in (1..).zip(breaks) {
+        let (worker, mut agent) = template.fork();
+        let whole = serde_json::to_value(template.program(RAN, Some(identity(number)))).unwrap();
+        let mut broken = whole.clone();
+        damage(&mut broken["identity"]);
+        let status = refused(&mut agent, &broken.to_string());
+        eprintln!("{what}: {status}");
+        // A right one comes too late.
+        let mut agent = connect(&worker);
+        assert_eq!(refused(&mut agent, &whole.to_string()), 409, "after {what}");
+    }
 }

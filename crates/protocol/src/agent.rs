@@ -130,7 +130,7 @@ pub struct Runner {
     /// stands for the directory of `files`.
     #[serde(default)]
     pub hook_env: BTreeMap<String, String>,
-    /// The hook, in a directory of the agent's that the image's user can read until the runner waits.
+    /// The hook, in a directory of the agent's that the image's user can read, and that stays.
     #[serde(default)]
     pub files: Vec<File>,
     /// Names of variables that the interpreter reads as it starts, exact or a prefix ending in `*`:

@@ -12,7 +12,7 @@
 use std::ffi::{CStr, c_int, c_long, c_void};
 use std::ptr::{null, null_mut};
 
-use super::plan::Plan;
+use super::plan::{CONTROL_DESCRIPTOR, Plan};
 use super::report::{EXITED, FAILED, Report, STARTED, Step};
 use super::rights::{become_user, bound_capabilities, reset_signals};
 
@@ -260,15 +260,15 @@ fn connect_streams(plan: &Plan) {
         fail(plan, Step::Streams)
     }
     if let Some(control) = plan.control {
-        // SAFETY: as above; `fcntl` where it already is 3, which `dup2` would leave as it is.
+        // SAFETY: as above; `fcntl` where it already is there, which `dup2` would leave as it is.
         let given = unsafe {
-            if control == 3 {
-                libc::fcntl(3, libc::F_SETFD, 0)
+            if control == CONTROL_DESCRIPTOR {
+                libc::fcntl(control, libc::F_SETFD, 0)
             } else {
-                if plan.report == 3 {
+                if plan.report == CONTROL_DESCRIPTOR {
                     fail(plan, Step::Streams) // It would go.
                 }
-                libc::dup2(control, 3)
+                libc::dup2(control, CONTROL_DESCRIPTOR)
             }
         };
         if given < 0 {

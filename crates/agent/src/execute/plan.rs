@@ -21,6 +21,11 @@ pub const PROGRAM_CAPABILITIES: u64 = 1 // CHOWN
     | 1 << 29 // AUDIT_WRITE
     | 1 << 31; // SETFCAP
 
+/// Where a waiting interpreter's control socket is. The last one that a process has room for without a
+/// larger table (`NR_OPEN_DEFAULT`, include/linux/fdtable.h), so that what the interpreter opens as it
+/// starts has the numbers of a plain start.
+pub const CONTROL_DESCRIPTOR: c_int = 63;
+
 /// Everything between `clone3` and `execve`.
 #[derive(Debug)]
 pub struct Plan {
@@ -42,7 +47,7 @@ pub struct Plan {
     pub boot_id: Option<CString>,
     /// A UTS namespace of its own. Without, it follows the guest's host name.
     pub own_host_name: bool,
-    /// Becomes its descriptor 3: a waiting interpreter is told its program there.
+    /// Becomes its [`CONTROL_DESCRIPTOR`]: a waiting interpreter is told its program there.
     pub control: Option<c_int>,
     /// The directory of its cgroup. All descriptors are above 2.
     pub cgroup_fd: Option<c_int>,

@@ -1,6 +1,6 @@
 //! An interpreter that was started before its program was known, and then takes one.
 //!
-//! It is a run stage like any other, whose command has a hook in its start-up: on descriptor 3 the
+//! It is a run stage like any other, whose command has a hook in its start-up: on descriptor 63 the
 //! hook says that it waits, with one byte, and then reads until the end, fields that end with NUL:
 //! the working directory, the number of arguments, the arguments, and the environment.
 
@@ -23,7 +23,7 @@ use super::stage::{self, StageSpec};
 use super::{Environment, MAX_WALL_TIME, child, command, files, program_memory, result};
 use crate::user::User;
 
-/// The hook's files, while an interpreter starts.
+/// Where the hook's files are.
 const HOOK_DIR: &str = "/run/cloude-hook";
 
 /// A waiting interpreter. Killed when dropped, as its cgroup is.
@@ -46,11 +46,9 @@ pub fn start(environment: &Environment, runner: Runner, user: &User) -> Result<W
         .unwrap_or(Path::new(HOOK_DIR));
     let cannot = |error: &dyn std::fmt::Display| format!("the hook's files: {error}");
     std::fs::create_dir_all(directory).map_err(|error| cannot(&error))?;
-    let waiting = files::write(directory, &runner.files, user)
-        .map_err(|error| cannot(&error))
-        .and_then(|()| start_in(environment, runner, user, directory));
-    std::fs::remove_dir_all(directory).map_err(|error| cannot(&error))?;
-    waiting
+    // They stay: what an interpreter has loaded it may load again, as Node.js does for each worker.
+    files::write(directory, &runner.files, user).map_err(|error| cannot(&error))?;
+    start_in(environment, runner, user, directory)
 }
 
 fn start_in(

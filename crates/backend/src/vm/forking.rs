@@ -49,12 +49,13 @@ impl VmLauncher {
         spec: &MachineSpec,
         cancel: &CancellationToken,
     ) -> Result<Option<Started>, Death> {
-        let key = self.template_key(spec).await?;
-        let id = key.id();
         let must = spec.start == Some(StartChoice::Fork);
         let mut changes = self.forks.changes();
         loop {
             changes.mark_unchanged();
+            // Each time: what it is of may be replaced while this waits.
+            let key = self.template_key(spec).await?;
+            let id = key.id();
             match self.forks.find(&id) {
                 Found::Paused(paused) => match self.resume(paused, &id, StartKind::Pool).await {
                     Ok(started) => return Ok(Some(started)),
@@ -238,6 +239,12 @@ impl VmLauncher {
             .map_err(|error| Death::infrastructure(format!("warming it: {error}")))?;
         let snapshot = fork::save(vm.worker()?, wanted.key.origin()).await?;
         drop(held);
+        // It was booted from what lay there by then.
+        if self.template_key(&spec).await? != wanted.key {
+            return Err(Death::infrastructure(
+                "the agent, the image or the kernel was replaced while it was built",
+            ));
+        }
         Ok(Template {
             snapshot,
             token,

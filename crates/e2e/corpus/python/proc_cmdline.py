@@ -1,5 +1,4 @@
-# What ps would show.
-# corpus: args = ["one", "two words"]
+# What ps would show. Arguments of the program are not in it after a takeover (docs/warm.md): it has none.
 import subprocess
 
 print(open("/proc/self/cmdline", "rb").read().split(b"\0"))
