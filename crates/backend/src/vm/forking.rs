@@ -57,7 +57,7 @@ impl VmLauncher {
             let key = self.template_key(spec).await?;
             let id = key.id();
             match self.forks.find(&id) {
-                Found::Paused(paused) => match self.resume(paused, &id, StartKind::Pool).await {
+                Found::Paused(paused) => match self.resume(*paused, &id, StartKind::Pool).await {
                     Ok(started) => return Ok(Some(started)),
                     Err(death) => self.fork_failed(&id, &death),
                 },

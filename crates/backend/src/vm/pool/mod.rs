@@ -68,7 +68,7 @@ impl Paused {
 /// What there is for an execution.
 pub enum Found {
     /// A fork that waited.
-    Paused(Paused),
+    Paused(Box<Paused>),
     /// A template, and no fork of it that waits.
     Ready(Arc<Template>),
     /// Somebody builds it.
@@ -370,7 +370,7 @@ impl Entry {
                 while let Some(paused) = self.waiting.pop_front() {
                     if !paused.fork.is_dead() {
                         self.hits += 1;
-                        return Found::Paused(paused);
+                        return Found::Paused(Box::new(paused));
                     }
                 }
                 Found::Ready(Arc::clone(template))

@@ -13,6 +13,7 @@ fn key(kernel: &str) -> TemplateKey {
         language: "language".into(),
         version: "1".into(),
         kvm: "hardware".into(),
+        device: "none".into(),
         shape: Shape {
             vcpus: 1,
             memory_mib: 1,
