@@ -38,7 +38,7 @@ name = "l"
 file = "f"
 image = { reference = "r", debian = { suite = "s", packages = [] } }
 run.command = ["true"]
-self_test = { code = "", stdout = "", exit_code = 0 }
+self_test = { code = "", stdin = "", args = [], stdout = "", exit_code = 0 }
 "#;
 
 async fn launch(folder: &Path, body: &str) -> Result<Started, Death> {
