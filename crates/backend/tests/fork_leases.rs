@@ -78,7 +78,7 @@ name = "l"
 file = "f"
 image = { reference = "r", debian = { suite = "s", packages = [] } }
 run.command = ["true"]
-self_test = { code = "", stdout = "", exit_code = 0 }
+self_test = { code = "", stdin = "", args = [], stdout = "", exit_code = 0 }
 "#;
 
 /// Runs the named test in a fresh network namespace; true when this already is it.
