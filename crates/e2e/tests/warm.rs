@@ -476,10 +476,13 @@ fn forks_without_their_identity_run_nothing_until_they_have_it() {
     assert!(body.contains("seen False"), "{body}");
 }
 
+/// What is wrong with an identity, and how to make it so.
+type Break = (&'static str, fn(&mut serde_json::Value));
+
 #[test]
 fn forks_with_a_broken_identity_run_nothing_ever() {
     let template = Template::make("python");
-    let breaks: [(&str, fn(&mut serde_json::Value)); 9] = [
+    let breaks: [Break; 9] = [
         ("short entropy", |it| it["entropy"] = "ab".repeat(31).into()),
         ("no entropy", |it| {
             drop(it.as_object_mut().unwrap().remove("entropy"))
