@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use cloude_protocol::agent::Cause;
 use cloude_protocol::api::{StartChoice, StartKind};
 use cloude_protocol::language::Language;
 use cloude_vmm::probe::{KvmKind, kvm_kind};
@@ -208,6 +209,17 @@ impl VmLauncher {
         if let Some(template) = self.kept.load(&wanted.key).await {
             return Ok(template);
         }
+        match self.build_once(wanted).await {
+            Err(death) if death.cause == Cause::GuestPanic => {
+                let message = death.message;
+                tracing::warn!(message, "a template's guest died; starting another");
+                self.build_once(wanted).await
+            }
+            result => result,
+        }
+    }
+
+    async fn build_once(&self, wanted: &Wanted) -> Result<Template, Death> {
         let mut vm = Vm {
             worker: None,
             attached: self.attach(wanted.key.shape.network).await?,

@@ -100,7 +100,7 @@ fn warm_up(client: &Client, request: &ExecutionRequest) {
 }
 
 pub fn measure(report: &mut Report) {
-    let backend = Backend::start("vm.max_concurrent = 4\npool.floor = 4\npool.ceiling = 8");
+    let backend = Backend::start("vm.max_concurrent = 4\npool.floor = 4\npool.ceiling = 8\npool.disk = \"off\"");
     let client = Client::new(&backend);
     for hello in &HELLOS {
         latency(report, &backend, &client, hello);
@@ -373,7 +373,7 @@ fn footprint(report: &mut Report, backend: &Backend, hello: &Hello) {
 fn many(report: &mut Report, hello: &Hello) {
     let count = std::env::var("CLOUDE_BENCH_FORKS").map_or(MANY, |text| text.parse().unwrap());
     let backend = Backend::start(&format!(
-        "vm.max_concurrent = 4\npool.floor = {count}\npool.ceiling = {count}\npool.memory_mib = 16384"
+        "vm.max_concurrent = 4\npool.floor = {count}\npool.ceiling = {count}\npool.memory_mib = 16384\npool.disk = \"off\""
     ));
     let client = Client::new(&backend);
     let hello = ExecutionRequest {
