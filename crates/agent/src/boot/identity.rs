@@ -15,9 +15,6 @@ pub fn apply(boot: &BootConfig) {
     let _ = fs::create_dir_all("/etc");
     write_if_empty("/etc/hostname", &format!("{}\n", boot.hostname));
     write_if_empty("/etc/hosts", &hosts(boot));
-    // Without this file glibc asks name servers before /etc/hosts (nsswitch.conf(5)), and a VM would
-    // wait for one to say that it does not know the VM's own name.
-    write_if_empty("/etc/nsswitch.conf", "hosts: files dns\n");
     // A fresh one each boot, by the kernel's own generator: an image's would be every VM's.
     if let Ok(id) = fs::read_to_string("/proc/sys/kernel/random/boot_id") {
         replace("/etc/machine-id", &id.replace('-', ""));
