@@ -19,9 +19,9 @@ use crate::vcpu::Vcpus;
 /// The first period, and the longest: it doubles while the guest sleeps, but for its own timers.
 const FIRST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(8);
-/// A guest that takes less than this part of a period sleeps: its timers alone take some hundred
-/// microseconds a second.
-const ASLEEP: u32 = 20;
+/// A guest that takes less than a period divided by this sleeps: on an emulated processor its timers
+/// alone take some percent.
+const ASLEEP: u32 = 5;
 
 pub(super) struct HaltWatch {
     vcpus: Arc<Vcpus>,
