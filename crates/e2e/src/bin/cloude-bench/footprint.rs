@@ -14,8 +14,6 @@ const SETTLE: Duration = Duration::from_secs(9);
 const IDLE: Duration = Duration::from_secs(8);
 /// So many QEMUs are enough to know what of a vCPU's wake-ups is the guest's own doing.
 const PEERS: usize = 3;
-/// A look each 8 s at whether the guest has halted for good.
-const OWN: f64 = 0.125;
 
 pub fn measure(report: &mut Report) {
     host::isolate();
@@ -60,7 +58,7 @@ pub fn measure(report: &mut Report) {
         format!("{:.2}", ours.median()),
         ours.median(),
     );
-    report.push(row.promised(Threshold::AtMost(OWN)).samples("own", &ours));
+    report.push(row.samples("own", &ours));
     let (vcpu, peer) = (vcpus.median(), theirs.median());
     let row = Row::new(
         "idle: wake-ups a second of the vCPU, cloude-vmm / QEMU microvm",
