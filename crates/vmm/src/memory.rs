@@ -1,15 +1,14 @@
-//! Guest memory, in one or two regions around the MMIO gap: anonymous, or a memfd where it is to be saved.
+//! Guest memory: anonymous, in one or two regions around the MMIO gap.
 
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
 
 use rustix::fs::{MemfdFlags, SealFlags};
 use vm_memory::mmap::{MmapRegionBuilder, MmapRegionError};
 use vm_memory::{
-    FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryRegion, GuestRegionMmap, VolatileSlice,
+    GuestAddress, GuestMemoryBackend, GuestMemoryRegion, GuestRegionMmap, VolatileSlice,
 };
 
 use crate::arch::layout;
@@ -38,14 +37,6 @@ pub enum MemoryError {
         /// What the host has.
         host_mib: u64,
     },
-    /// The host refused the file behind the memory; its limits on memory or descriptors say why.
-    #[error("cannot make a memfd of {mib} MiB for the guest: {source}")]
-    Memfd {
-        /// What was asked for.
-        mib: u64,
-        /// The host's error.
-        source: io::Error,
-    },
     /// The host refused the mapping; its address space limits say why.
     #[error("cannot map {mib} MiB of guest memory: {source}")]
     Map {
@@ -73,23 +64,6 @@ pub fn allocate(mib: u64) -> Result<GuestMemory, MemoryError> {
         advise(region);
     }
     Ok(memory)
-}
-
-/// As [`allocate`], and the memory can be frozen later ([`crate::snapshot::freeze`]).
-pub fn allocate_to_save(mib: u64) -> Result<GuestMemory, MemoryError> {
-    check_size(mib)?;
-    let size = mib << 20;
-    let file = memfd(size).map_err(|error| MemoryError::Memfd {
-        mib,
-        source: error.into(),
-    })?;
-    let file = Arc::new(file);
-    regions(size, |builder, offset| {
-        builder
-            .with_mmap_flags(libc::MAP_SHARED | libc::MAP_NORESERVE)
-            .with_file_offset(FileOffset::from_arc(file.clone(), offset))
-    })
-    .map_err(|source| MemoryError::Map { mib, source })
 }
 
 /// Reserves the address space of `mib` MiB of guest memory: nothing may touch it before
@@ -144,12 +118,6 @@ pub fn map_private(memory: &GuestMemory, file: &File) -> Result<u32, MemoryFileE
         calls += 1;
     }
     Ok(calls)
-}
-
-/// The file behind the memory, where there is one.
-pub fn file(memory: &GuestMemory) -> Option<File> {
-    let region = memory.iter().next()?;
-    region.file_offset()?.file().try_clone().ok()
 }
 
 fn check_size(mib: u64) -> Result<(), MemoryError> {

@@ -123,8 +123,7 @@ impl Vm {
             return Err(VmError::Vcpus { vcpus: shape.vcpus });
         }
         let memory = match kind {
-            Kind::Plain => memory::allocate(shape.memory_mib)?,
-            Kind::Saveable => memory::allocate_to_save(shape.memory_mib)?,
+            Kind::Plain | Kind::Saveable => memory::allocate(shape.memory_mib)?,
             Kind::Reserved => memory::reserve(shape.memory_mib)?,
         };
         let vm = build::create_vm(kvm)?;

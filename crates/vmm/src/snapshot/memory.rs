@@ -8,6 +8,7 @@ use std::os::unix::fs::FileExt;
 use rustix::fs::{SealFlags, SeekFrom};
 use rustix::io::Errno;
 use sha2::{Digest, Sha256};
+use vm_memory::{Bytes, GuestMemoryBackend, GuestMemoryRegion, MemoryRegionAddress};
 
 use crate::memory::{self, GuestMemory, PAGE};
 
@@ -34,22 +35,40 @@ pub enum MemoryFileError {
     /// The host does not map it; its address space limits say why.
     #[error("the memory cannot be mapped: {0}")]
     Map(#[source] io::Error),
-    /// The memory is not that of a VM that can be saved, or something still writes to it.
+    /// The host's kernel refused.
     #[error("the memory cannot be sealed: {0}")]
     Seal(#[source] io::Error),
 }
 
-/// Ends all writing to the memory of a paused VM, and gives the file behind it.
+/// Copies the memory of a paused VM into a memfd that nobody can change any more. Zero pages become holes.
 ///
-/// The VM's own mapping becomes a private one of the same pages, so that it can go on without changing
-/// the file. Fails for memory that was not allocated to be sealed.
+/// The guest's own memory is anonymous, since a boot in a memfd takes several times as long: many times what
+/// this copy takes, once for each template (docs/decisions.md).
 pub fn freeze(memory: &GuestMemory) -> Result<File, MemoryFileError> {
-    let file = memory::file(memory).ok_or_else(|| MemoryFileError::Seal(Errno::INVAL.into()))?;
-    memory::map_private(memory, &file)?;
-    // Possible only while nothing can write to it: the mapping above was the last that could.
-    rustix::fs::fcntl_add_seals(file.as_fd(), SealFlags::WRITE | SealFlags::SEAL)
-        .map_err(|error| MemoryFileError::Seal(error.into()))?;
+    let size = memory::size(memory);
+    let file = memory::memfd(size).map_err(|error| MemoryFileError::Write(error.into()))?;
+    let mut buffer = vec![0; CHUNK];
+    let mut region_at = 0;
+    for region in memory.iter() {
+        for at in (0..region.len()).step_by(CHUNK) {
+            let chunk = &mut buffer[..CHUNK.min((region.len() - at) as usize)];
+            region
+                .read_slice(chunk, MemoryRegionAddress(at))
+                .map_err(|error| MemoryFileError::Read(io::Error::other(error)))?;
+            for (offset, run) in runs(chunk) {
+                file.write_all_at(run, region_at + at + offset as u64)
+                    .map_err(MemoryFileError::Write)?;
+            }
+        }
+        region_at += region.len();
+    }
+    seal(&file)?;
     Ok(file)
+}
+
+fn seal(file: &File) -> Result<(), MemoryFileError> {
+    rustix::fs::fcntl_add_seals(file.as_fd(), SealFlags::WRITE | SealFlags::SEAL)
+        .map_err(|error| MemoryFileError::Seal(error.into()))
 }
 
 /// Writes memory to an empty file. Zero pages become holes: they take no room and no time to load.
@@ -76,8 +95,7 @@ pub fn load_sparse(from: &File) -> Result<File, MemoryFileError> {
             .write_all_at(bytes, offset)
             .map_err(MemoryFileError::Write)
     })?;
-    rustix::fs::fcntl_add_seals(memfd.as_fd(), SealFlags::WRITE | SealFlags::SEAL)
-        .map_err(|error| MemoryFileError::Seal(error.into()))?;
+    seal(&memfd)?;
     Ok(memfd)
 }
 

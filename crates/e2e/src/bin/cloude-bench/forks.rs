@@ -100,7 +100,9 @@ fn warm_up(client: &Client, request: &ExecutionRequest) {
 }
 
 pub fn measure(report: &mut Report) {
-    let backend = Backend::start("vm.max_concurrent = 4\npool.floor = 4\npool.ceiling = 8\npool.disk = \"off\"");
+    let backend = Backend::start(
+        "vm.max_concurrent = 4\npool.floor = 4\npool.ceiling = 8\npool.disk = \"off\"",
+    );
     let client = Client::new(&backend);
     for hello in &HELLOS {
         latency(report, &backend, &client, hello);
