@@ -14,8 +14,8 @@ pub fn apply(boot: &BootConfig) {
     let _ = fs::write("/proc/sys/net/ipv4/ping_group_range", "0 2147483647");
     let _ = fs::create_dir_all("/etc");
     replace("/etc/hostname", &format!("{}\n", boot.hostname));
-    let known = fs::read_to_string("/etc/hosts").unwrap_or_default();
-    replace("/etc/hosts", &hosts(&known, boot));
+    let known = fs::read("/etc/hosts").unwrap_or_default();
+    replace("/etc/hosts", &hosts(&String::from_utf8_lossy(&known), boot));
     // A fresh one each boot, by the kernel's own generator: an image's would be every VM's.
     if let Ok(id) = fs::read_to_string("/proc/sys/kernel/random/boot_id") {
         replace("/etc/machine-id", &id.replace('-', ""));
