@@ -225,20 +225,33 @@ static void bring_network_up(void)
     close(sock);
 }
 
+/* A VM with one vCPU that never runs, open for as long as this process lives. */
+static void hold_vm_open(int kvm, int with_irqchip)
+{
+    int vm = ioctl(kvm, KVM_CREATE_VM, 0);
+    if (vm < 0)
+        die("/dev/kvm");
+    fcntl(vm, F_SETFD, FD_CLOEXEC);
+    if (with_irqchip)
+        ioctl(vm, KVM_CREATE_IRQCHIP, 0);
+    int vcpu = ioctl(vm, KVM_CREATE_VCPU, 0);
+    if (vcpu >= 0)
+        fcntl(vcpu, F_SETFD, FD_CLOEXEC);
+}
+
 /*
- * Some emulated processors crash the kernel when the last VM closes and another opens, which switches
- * virtualization off and on: one idle VM, never run, keeps it on.
+ * Emulated processors now and then run code that another one has just patched (an int3 oops), and KVM patches
+ * its own whenever the first VM of a kind comes or the last goes: virtualization on and off, vCPUs
+ * without a local APIC, and, at each boot, vCPUs whose APIC is off (arch/x86/kvm/lapic.c,
+ * apic_sw_disabled). Idle VMs of both kinds keep it from that.
  */
 static void hold_kvm_open(void)
 {
     int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
-    int vm = kvm < 0 ? -1 : ioctl(kvm, KVM_CREATE_VM, 0);
-    if (vm < 0)
+    if (kvm < 0)
         die("/dev/kvm");
-    fcntl(vm, F_SETFD, FD_CLOEXEC);
-    int vcpu = ioctl(vm, KVM_CREATE_VCPU, 0);
-    if (vcpu >= 0)
-        fcntl(vcpu, F_SETFD, FD_CLOEXEC);
+    hold_vm_open(kvm, 0);
+    hold_vm_open(kvm, 1);
 }
 
 /* --- Forwarded ports ------------------------------------------------------------------------- */
