@@ -80,18 +80,18 @@ impl HaltWatch {
         let used = self.used_since(&now);
         self.seen = now;
         let settling = std::mem::take(&mut self.settling);
-        if used.is_none_or(|used| used >= self.period / ASLEEP) {
+        let Some(used) = used.filter(|used| *used < self.period / ASLEEP) else {
             self.checked = false;
             self.period = FIRST;
             return;
-        }
+        };
         self.period = (self.period * 2).min(LONGEST);
         let slack = if settling {
             COST_OF_A_LOOK
         } else {
             Duration::ZERO
         };
-        if used.is_some_and(|used| used > slack) {
+        if used > slack {
             // It wakes by itself.
             self.checked = false;
             return;
