@@ -60,8 +60,8 @@ impl AgentError {
 
 /// Sends the request, and gives every event to `each`; returns after [`Event::Finished`].
 ///
-/// With an identity in the request the agent's acknowledgement must come first. Without it nothing
-/// reaches `each`, and the caller has to kill the VM.
+/// With an identity in the request the agent's acknowledgement, [`Event::Identity`], must come first. Without
+/// it nothing reaches `each`, and the caller has to kill the VM.
 pub async fn execute(
     stream: Box<dyn AgentStream>,
     token: &str,
@@ -88,6 +88,7 @@ pub async fn execute(
         let mut each = |event| match (event, acknowledged) {
             (Event::Identity, false) => {
                 acknowledged = true;
+                each(Event::Identity);
                 Ok(())
             }
             (Event::Identity, true) | (_, false) => Err(AgentError::Identity),

@@ -59,6 +59,7 @@ pub struct Metrics {
     executions: Family<Ended, Counter>,
     queue: Histogram,
     start: Times,
+    identity: Histogram,
     total: Times,
     now: Now,
     /// Held from looking up to encoding.
@@ -103,6 +104,7 @@ impl Metrics {
             executions: Family::default(),
             queue: times(),
             start: Family::new_with_constructor(times as fn() -> Histogram),
+            identity: times(),
             total: Family::new_with_constructor(times as fn() -> Histogram),
             now: Now::default(),
             turn: Mutex::default(),
@@ -119,6 +121,8 @@ impl Metrics {
         registry.register_with_unit("queue", help, seconds(), self.queue.clone());
         let help = "From there until its VM was ready: booted, forked or taken from the pool";
         registry.register_with_unit("start", help, seconds(), self.start.clone());
+        let help = "From there until a fork had acknowledged its identity";
+        registry.register_with_unit("identity", help, seconds(), self.identity.clone());
         let help = "From the arrival of a request to its result";
         registry.register_with_unit("execution", help, seconds(), self.total.clone());
         let now = &self.now;
@@ -170,6 +174,9 @@ impl Metrics {
         if timings.start_us > 0 {
             let family = self.start.get_or_create(&by_start);
             family.observe(seconds(timings.start_us));
+        }
+        if timings.identity_us > 0 {
+            self.identity.observe(seconds(timings.identity_us));
         }
         let family = self.total.get_or_create(&by_start);
         family.observe(seconds(timings.total_us));

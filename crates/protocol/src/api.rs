@@ -173,6 +173,9 @@ pub struct Timings {
     pub queue_us: u64,
     /// From there until the agent was ready.
     pub start_us: u64,
+    /// From there until the agent of a fork had acknowledged its identity; 0 for a VM that was booted.
+    #[serde(default)]
+    pub identity_us: u64,
     /// The compile stage, measured in the guest.
     pub compile_us: u64,
     /// The run stage, measured in the guest.

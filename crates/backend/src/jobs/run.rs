@@ -97,6 +97,7 @@ fn report(execution: &Execution) {
         signal,
         queue_ms = ms(timings.queue_us),
         start_ms = ms(timings.start_us),
+        identity_ms = ms(timings.identity_us),
         compile_ms = ms(timings.compile_us),
         run_ms = ms(timings.run_us),
         total_ms = ms(timings.total_us),
@@ -179,8 +180,10 @@ impl Run<'_> {
             let Outcome {
                 result,
                 began,
+                identity,
                 machine,
             } = self.attempt(started, &mut admitted).await;
+            self.timings.identity_us = micros(identity);
             let (Some(template), Err(death)) = (&template, &result) else {
                 return (result, Some(machine));
             };
@@ -218,39 +221,28 @@ impl Run<'_> {
                     return Outcome {
                         result: Err(death),
                         began: false,
+                        identity: Duration::ZERO,
                         machine,
                     };
                 }
             },
             None => None,
         };
-        let (result, began) = self
-            .execute(stream, &token, admitted, machine.as_mut())
+        let mut relay = Relay::new(self.job, admitted.execute.run.output_bytes);
+        let result = self
+            .exchange(stream, &token, admitted, machine.as_mut(), &mut relay)
             .await;
+        let (began, identity) = (relay.began, relay.identity);
+        let result = result.and_then(|()| relay.result());
         if let Some(template) = template.filter(|_| began) {
             self.parts.launcher.forked(&template, Ok(()));
         }
         Outcome {
             result,
             began,
+            identity,
             machine,
         }
-    }
-
-    /// Gives whether the agent has said anything, too.
-    async fn execute(
-        &self,
-        stream: Box<dyn crate::vm::AgentStream>,
-        token: &str,
-        admitted: &Admitted,
-        machine: &mut dyn Machine,
-    ) -> (Result<ExecuteResult, Death>, bool) {
-        let mut relay = Relay::new(self.job, admitted.execute.run.output_bytes);
-        let result = self
-            .exchange(stream, token, admitted, machine, &mut relay)
-            .await;
-        let began = relay.began;
-        (result.and_then(|()| relay.result()), began)
     }
 
     async fn exchange(
@@ -300,6 +292,8 @@ struct Outcome {
     result: Result<ExecuteResult, Death>,
     /// Whether the agent has said anything of the program: from then on it may have done something.
     began: bool,
+    /// How long a fork took to acknowledge its identity.
+    identity: Duration,
     /// To be stopped.
     machine: Box<dyn Machine>,
 }
@@ -307,7 +301,9 @@ struct Outcome {
 /// Takes the agent's events into the job.
 struct Relay<'a> {
     job: &'a Job,
+    since: Instant,
     began: bool,
+    identity: Duration,
     output_bytes: u64,
     result: Option<ExecuteResult>,
     excess: bool,
@@ -317,7 +313,9 @@ impl<'a> Relay<'a> {
     fn new(job: &'a Job, output_bytes: u64) -> Self {
         Relay {
             job,
+            since: Instant::now(),
             began: false,
+            identity: Duration::ZERO,
             output_bytes,
             result: None,
             excess: false,
@@ -325,6 +323,10 @@ impl<'a> Relay<'a> {
     }
 
     fn take(&mut self, event: Event) {
+        if let Event::Identity = event {
+            self.identity = self.since.elapsed();
+            return;
+        }
         self.began = true;
         if let Event::Output {
             stage,

@@ -16,6 +16,9 @@ use super::control::{Worker, death_of};
 use super::launcher::GUEST_CID;
 use super::{AgentStream, Death};
 
+/// The most pages of 4 KiB that are copied for a fork before it runs: what it then takes while it waits.
+pub const COPY_AHEAD: u64 = 128;
+
 /// A saved VM: its memory and its state, which nobody changes any more. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
@@ -65,6 +68,22 @@ fn send(worker: &Worker, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<()
     worker
         .send(request, fds)
         .map_err(|error| Death::infrastructure(format!("telling the VM's worker: {error}")))
+}
+
+/// Which pages a restored VM has touched so far: a list for [`Shell::take`].
+pub async fn working_set(worker: &Worker) -> Result<File, Death> {
+    let path = format!("/proc/{}/pagemap", worker.pid());
+    let pagemap =
+        File::open(&path).map_err(|error| Death::infrastructure(format!("{path}: {error}")))?;
+    send(worker, &Request::WorkingSet, &[pagemap.as_fd()])?;
+    loop {
+        let (event, mut descriptors) = next(worker).await?;
+        match (event, descriptors.pop()) {
+            (Event::WorkingSet { .. }, Some(list)) => return Ok(list.into()),
+            (Event::Ready | Event::Connected { .. }, _) => {}
+            (other, _) => return Err(unexpected(&other, "what its VM has touched")),
+        }
+    }
 }
 
 /// Any other answer than the one that the protocol has there.
@@ -136,19 +155,25 @@ impl Shell {
         self.worker.pid()
     }
 
-    /// Takes a template's state. The guest stays paused.
-    pub async fn take(self, snapshot: &Snapshot) -> Result<Fork, Death> {
+    /// Takes a template's state. The guest stays paused. Of the pages that the template's forks are known to
+    /// touch, those that they write to are copied beforehand, [`COPY_AHEAD`] at most, and all are mapped.
+    pub async fn take(
+        self,
+        snapshot: &Snapshot,
+        working_set: Option<&File>,
+    ) -> Result<Fork, Death> {
         let (ours, workers) = UnixStream::pair()
             .map_err(|error| Death::infrastructure(format!("a fork's stream: {error}")))?;
         let request = Request::Restore {
             origin: snapshot.origin.clone(),
-            copy_ahead: None,
+            copy_ahead: working_set.map(|_| COPY_AHEAD),
         };
-        let descriptors = [
+        let mut descriptors = vec![
             snapshot.memory.as_fd(),
             snapshot.record.as_fd(),
             workers.as_fd(),
         ];
+        descriptors.extend(working_set.map(File::as_fd));
         send(&self.worker, &request, &descriptors)?;
         drop(workers);
         match next(&self.worker).await?.0 {
@@ -303,7 +328,7 @@ mod tests {
         });
 
         let shell = Shell::make(worker, SHAPE, parts()).await.unwrap();
-        let fork = shell.take(&snapshot()).await.unwrap();
+        let fork = shell.take(&snapshot(), None).await.unwrap();
         assert_eq!(fork.costs().ioctls, 5);
         assert!(!fork.is_dead());
         let (worker, mut stream) = fork.resume().await.unwrap();
@@ -321,7 +346,7 @@ mod tests {
             channel.send(&Event::Failed { message }, &[]).unwrap();
         });
         let shell = Shell::make(worker, SHAPE, parts()).await.unwrap();
-        let death = shell.take(&snapshot()).await.err().unwrap();
+        let death = shell.take(&snapshot(), None).await.err().unwrap();
         assert!(death.message.contains("another CPU"), "{}", death.message);
     }
 
@@ -344,7 +369,7 @@ mod tests {
             channel.send(&Event::Restored { costs }, &[]).unwrap();
         });
         let shell = Shell::make(worker, SHAPE, parts()).await.unwrap();
-        let fork = shell.take(&snapshot()).await.unwrap();
+        let fork = shell.take(&snapshot(), None).await.unwrap();
         // The thread that played the worker has closed its end, or is about to.
         for _ in 0..1000 {
             if fork.is_dead() {

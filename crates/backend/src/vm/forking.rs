@@ -1,27 +1,20 @@
-//! How a launcher builds templates, forks them, and keeps forks ready.
+//! How a launcher forks templates, and keeps forks ready.
 
-use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use cloude_protocol::agent::Cause;
+use cloude_protocol::agent::NetworkIdentity;
 use cloude_protocol::api::{StartChoice, StartKind};
-use cloude_protocol::language::Language;
-use cloude_vmm::probe::{KvmKind, kvm_kind};
-use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
 use super::console::Console;
 use super::control::Worker;
-use super::fork::{self, Fork, Parts, Shape, Shell};
+use super::fork::{Fork, Parts, Shell};
 use super::launcher::{VmLauncher, open_kvm};
 use super::machine::Vm;
-use super::pool::list::{About, private_kib};
+use super::pool::list::private_kib;
 use super::pool::{Found, Paused, Template};
-use super::template::key::TemplateKey;
-use super::template::warm::warm_request;
-use super::{Death, MachineSpec, Started, orphans};
-use crate::agent;
+use super::{AgentStream, Death, MachineSpec, Started, orphans};
 use crate::network::Attached;
 use crate::store::WorkerRecord;
 
@@ -29,13 +22,6 @@ use crate::store::WorkerRecord;
 const LOOK: Duration = Duration::from_secs(5);
 /// What may pass between two forks that the pool makes: running work comes first.
 const REST: Duration = Duration::from_millis(5);
-
-/// What a template is built of.
-struct Wanted {
-    key: TemplateKey,
-    language: Arc<Language>,
-    image: PathBuf,
-}
 
 impl VmLauncher {
     /// Whether executions like this one are forked at all.
@@ -110,164 +96,9 @@ impl VmLauncher {
         }
     }
 
-    pub(super) async fn template_key(&self, spec: &MachineSpec) -> Result<TemplateKey, Death> {
-        let kvm = self.kvm.get_or_init(|| async {
-            // It runs a guest, for some milliseconds.
-            let kind = tokio::task::spawn_blocking(kvm_kind).await;
-            match kind {
-                Ok(KvmKind::Hardware) => "hardware",
-                Ok(KvmKind::Pvm { .. }) => "pvm",
-                _ => "none",
-            }
-            .to_owned()
-        });
-        let kvm = kvm.await.clone();
-        let (digests, image) = (Arc::clone(&self.digests), spec.image.clone());
-        let (kernel, agent) = (self.vmlinux.clone(), self.config.agent.binary.clone());
-        let of_files = tokio::task::spawn_blocking(move || {
-            let of = |path: &PathBuf| {
-                let digest = digests.of(path);
-                digest.map_err(|error| {
-                    Death::infrastructure(format!("reading {}: {error}", path.display()))
-                })
-            };
-            Ok::<_, Death>((of(&kernel)?, of(&image)?, of(&agent)?))
-        });
-        let of_files = of_files
-            .await
-            .map_err(|error| Death::infrastructure(error.to_string()))?;
-        let (kernel, image, agent) = of_files?;
-        Ok(TemplateKey {
-            kernel,
-            image,
-            agent,
-            language: language_digest(&spec.language)?,
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            kvm,
-            device: match self.has_device(spec.network) {
-                true => format!("MTU {}", self.config.network.mtu),
-                false => "none".to_owned(),
-            },
-            shape: Shape {
-                vcpus: spec.vcpus,
-                memory_mib: spec.memory_mib,
-                network: spec.network,
-            },
-        })
-    }
-
-    /// Builds the template whose build was begun.
-    pub(super) fn build_template_of(&self, key: TemplateKey, spec: &MachineSpec) {
-        let about = About {
-            language: spec.language.name.clone(),
-            shape: key.shape,
-        };
-        self.forks.describe(&key.id(), about);
-        self.build_in_background(Wanted {
-            key,
-            language: Arc::clone(&spec.language),
-            image: spec.image.clone(),
-        });
-    }
-
-    fn build_in_background(&self, wanted: Wanted) {
-        let Some(me) = self.me.upgrade() else { return };
-        self.tasks.spawn(async move {
-            let id = wanted.key.id();
-            let started = std::time::Instant::now();
-            let result = tokio::select! {
-                () = me.closing.cancelled() => Err(Death::cancelled()),
-                // One at a time: each takes a whole VM beside those that run.
-                result = async {
-                    let _turn = me.building.lock().await;
-                    me.build(&wanted).await
-                } => result,
-            };
-            let language = &wanted.language.name;
-            let ms = started.elapsed().as_millis() as u64;
-            match &result {
-                Ok(template) => {
-                    let loaded = template.loaded;
-                    tracing::info!(template = id, language, ms, loaded, "template ready");
-                }
-                Err(death) => {
-                    let reason = &death.message;
-                    tracing::warn!(template = id, language, ms, reason, "no template");
-                }
-            }
-            let result = result.map(Arc::new).map_err(|death| death.message);
-            let keep = result.as_ref().ok().filter(|template| !template.loaded);
-            let keep = keep.map(Arc::clone);
-            me.stop_all(me.forks.built(&id, result));
-            if let Some(template) = keep {
-                me.kept.keep(id, template).await;
-            }
-        });
-    }
-
-    async fn build(&self, wanted: &Wanted) -> Result<Template, Death> {
-        if let Some(template) = self.kept.load(&wanted.key).await {
-            return Ok(template);
-        }
-        match self.build_once(wanted).await {
-            Err(death) if death.cause == Cause::GuestPanic => {
-                let message = death.message;
-                tracing::warn!(message, "a template's guest died; starting another");
-                self.build_once(wanted).await
-            }
-            result => result,
-        }
-    }
-
-    async fn build_once(&self, wanted: &Wanted) -> Result<Template, Death> {
-        let mut vm = Vm {
-            worker: None,
-            attached: self.attach(wanted.key.shape.network).await?,
-            console: Console::default(),
-            store: self.store.clone(),
-        };
-        let result = self.build_in(&mut vm, wanted).await;
-        let result = result.map_err(|death| vm.explain(death));
-        Box::new(vm).end().await;
-        result
-    }
-
-    async fn build_in(&self, vm: &mut Vm, wanted: &Wanted) -> Result<Template, Death> {
-        let shape = wanted.key.shape;
-        let spec = MachineSpec {
-            id: format!("template-{}", wanted.language.name),
-            image: wanted.image.clone(),
-            language: Arc::clone(&wanted.language),
-            vcpus: shape.vcpus,
-            memory_mib: shape.memory_mib,
-            network: shape.network,
-            start: None,
-        };
-        vm.adopt(self.spawn_worker().await?);
-        let (stream, token) = self.boot_within_time(vm, &spec, true).await?;
-        let request = warm_request(&wanted.language, &self.config.limits);
-        let (_, held) = agent::warm(stream, &token, &request)
-            .await
-            .map_err(|error| Death::infrastructure(format!("warming it: {error}")))?;
-        let snapshot = fork::save(vm.worker()?, wanted.key.origin()).await?;
-        drop(held);
-        // It was booted from what lay there by then.
-        if self.template_key(&spec).await? != wanted.key {
-            return Err(Death::infrastructure(
-                "the agent, the image or the kernel was replaced while it was built",
-            ));
-        }
-        Ok(Template {
-            snapshot,
-            token,
-            shape,
-            loaded: false,
-        })
-    }
-
     /// Makes a fork that waits. A shell of its own, too: some milliseconds. Its network is given back when
     /// the fork is stopped or fails, here or later.
-    async fn pause_fork(
+    pub(super) async fn pause_fork(
         &self,
         template: &Arc<Template>,
         mut attached: Option<Attached>,
@@ -315,7 +146,8 @@ impl VmLauncher {
         };
         let forked: Result<Fork, Death> = async {
             let shell = Shell::make(worker, template.shape, parts).await?;
-            shell.take(&template.snapshot).await
+            let working_set = template.working_set.get();
+            shell.take(&template.snapshot, working_set).await
         }
         .await;
         match &forked {
@@ -335,6 +167,24 @@ impl VmLauncher {
     }
 
     async fn resume(&self, paused: Paused, id: &str, start: StartKind) -> Result<Started, Death> {
+        let token = paused.template.token.clone();
+        let (vm, stream, network) = self.run_fork(paused).await?;
+        Ok(Started {
+            stream,
+            token,
+            ip: vm.ip(),
+            start,
+            template: Some(id.to_owned()),
+            network,
+            machine: Box::new(vm),
+        })
+    }
+
+    /// Lets a fork run, whose agent then waits for an identity on the stream.
+    pub(super) async fn run_fork(
+        &self,
+        paused: Paused,
+    ) -> Result<(Vm, Box<dyn AgentStream>, Option<NetworkIdentity>), Death> {
         let pid = paused.fork.pid();
         let (worker, stream) = match paused.fork.resume().await {
             Ok(running) => running,
@@ -347,25 +197,15 @@ impl VmLauncher {
                 return Err(death);
             }
         };
-        let (ip, network) = match &paused.attached {
-            Some(attached) => (Some(attached.ip()), Some(attached.identity())),
-            None => (None, None),
-        };
+        let network = paused.attached.as_ref().map(Attached::identity);
         let vm = Vm {
             worker: Some(worker),
             attached: paused.attached,
             console: paused.console,
             store: self.store.clone(),
+            _busy: Some(self.forks.busy()),
         };
-        Ok(Started {
-            stream,
-            token: paused.template.token.clone(),
-            ip,
-            start,
-            template: Some(id.to_owned()),
-            network,
-            machine: Box::new(vm),
-        })
+        Ok((vm, stream, network))
     }
 
     /// Stops forks off everybody's path.
@@ -390,8 +230,9 @@ impl VmLauncher {
             changes.mark_unchanged();
             let busy = launcher.tend_pool().await;
             let closing = launcher.closing.clone();
+            let look = launcher.forks.hold().unwrap_or(LOOK);
             drop(launcher);
-            let rest = if busy { REST } else { LOOK };
+            let rest = if busy { REST } else { look };
             tokio::select! {
                 () = closing.cancelled() => return,
                 () = tokio::time::sleep(rest) => {}
@@ -446,18 +287,10 @@ impl VmLauncher {
         }
     }
 
-    async fn spawn_worker(&self) -> Result<Worker, Death> {
+    pub(super) async fn spawn_worker(&self) -> Result<Worker, Death> {
         let path = &self.config.vm.worker;
         Worker::spawn(path).await.map_err(|error| {
             Death::infrastructure(format!("starting `{}`: {error}", path.display()))
         })
     }
-}
-
-/// Of everything in a language file that a template is warmed with.
-fn language_digest(language: &Language) -> Result<String, Death> {
-    let text = serde_json::to_vec(language)
-        .map_err(|error| Death::infrastructure(format!("the language file: {error}")))?;
-    let digest = Sha256::digest(&text);
-    Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())
 }

@@ -286,6 +286,7 @@ impl VmLauncher {
             attached,
             console: Console::default(),
             store: self.store.clone(),
+            _busy: None,
         };
         let booted = match worker {
             Ok(worker) => {

@@ -11,6 +11,7 @@ use tokio::net::{TcpStream, UnixStream};
 
 use super::console::Console;
 use super::control::{Worker, death_of};
+use super::pool::busy::Busy;
 use super::{AgentStream, Death, Machine, orphans};
 use crate::network::Attached;
 use crate::store::{Store, WorkerRecord};
@@ -27,6 +28,8 @@ pub(super) struct Vm {
     pub(super) attached: Option<Attached>,
     pub(super) console: Console,
     pub(super) store: Store,
+    /// Holds back what is not urgent while it runs; last, so that it is dropped when nothing is left.
+    pub(super) _busy: Option<Busy>,
 }
 
 impl Vm {

@@ -1,6 +1,7 @@
 //! Machines, as the rest of the backend sees them: started for one execution, with a connection to
 //! the agent in them, and stopped.
 
+mod building;
 mod console;
 mod control;
 pub mod fork;

@@ -60,7 +60,8 @@ pub enum Request {
     /// The memory's size is checked and its content is not (`cloude_vmm::snapshot::Template`): whoever
     /// found it on a disk has checked it once.
     ///
-    /// With `copy_ahead` a list of pages that [`Event::WorkingSet`] gave follows as the last descriptor.
+    /// With `copy_ahead` a list of pages that [`Event::WorkingSet`] gave follows as the last descriptor. What
+    /// the paused VM may not have yet of it, it has before it runs.
     Restore {
         /// What the snapshot is expected to be of.
         origin: Origin,

@@ -127,20 +127,37 @@ impl WorkingSet {
         Ok(postcard::from_bytes(&bytes)?)
     }
 
-    /// Copies the pages that were written to, `limit` at most, and lets `vcpu`'s VM map all of them where
-    /// KVM can. The memory has been mapped, and the vCPU has its state. Gives how many were copied.
-    pub fn replay(
-        &self,
-        memory: &GuestMemory,
-        vcpu: &VcpuFd,
-        limit: u64,
-    ) -> Result<u64, WorkingSetError> {
-        let mut left = limit;
-        for run in &self.written {
-            let count = u64::from(run.count).min(left);
-            let (host, _) = place(memory, *run)?;
-            copy(host, count as usize)?;
+    /// In two: the first `copies` pages that were written to, and all that were only read; and the others.
+    pub fn split(mut self, copies: u64) -> (Self, Self) {
+        let (mut first, mut rest) = (Vec::new(), Vec::new());
+        let mut left = u32::try_from(copies).unwrap_or(u32::MAX);
+        for run in self.written {
+            let count = run.count.min(left);
             left -= count;
+            let behind = Run {
+                first: run.first.saturating_add(count),
+                count: run.count - count,
+            };
+            first.extend((count > 0).then_some(Run { count, ..run }));
+            rest.extend((behind.count > 0).then_some(behind));
+        }
+        self.written = first;
+        let rest = Self {
+            written: rest,
+            read: Vec::new(),
+        };
+        (self, rest)
+    }
+
+    /// Copies the pages that were written to, and lets `vcpu`'s VM map all of the list where KVM can. The
+    /// memory has been mapped, and the vCPU has its state.
+    ///
+    /// A page that a guest will write to is never mapped without its copy: the write would leave the guest
+    /// to have the page copied, which takes the mapping away, and then once more to have it mapped.
+    pub fn replay(&self, memory: &GuestMemory, vcpu: &VcpuFd) -> Result<(), WorkingSetError> {
+        for run in &self.written {
+            let (host, _) = place(memory, *run)?;
+            copy(host, run.count as usize)?;
         }
         for run in self.written.iter().chain(&self.read) {
             let (_, guest) = place(memory, *run)?;
@@ -148,7 +165,7 @@ impl WorkingSet {
                 break;
             }
         }
-        Ok(limit - left)
+        Ok(())
     }
 }
 
@@ -271,17 +288,21 @@ mod tests {
     }
 
     #[test]
-    fn replaying_copies_no_more_than_the_limit_and_changes_nothing() {
+    fn replaying_copies_the_pages_in_two_parts_and_changes_nothing() {
         let template = memory::memfd(32 << 20).unwrap();
         template.write_all_at(b"seven", 7 * 4096).unwrap();
         let set = WorkingSet {
             written: vec![run(7, 3), run(200, 8)],
-            read: Vec::new(),
+            read: vec![run(400, 2)],
         };
-        for (limit, copied) in [(0, 0), (2, 2), (5, 5), (100, 11)] {
+        for (limit, copied) in [(0, 0), (2, 2), (3, 3), (5, 5), (100, 11)] {
             let fork = fork_of(&template);
-            assert_eq!(set.replay(&fork, &vcpu(), limit).unwrap(), copied);
+            let (now, later) = set.clone().split(limit);
+            assert_eq!((&now.read, &later.read), (&set.read, &Vec::new()));
+            now.replay(&fork, &vcpu()).unwrap();
             assert_eq!(of(&fork).written_pages(), copied);
+            later.replay(&fork, &vcpu()).unwrap();
+            assert_eq!(of(&fork).written, set.written);
             let mut content = [0; 5];
             fork.read_slice(&mut content, GuestAddress(7 * 4096))
                 .unwrap();
@@ -297,7 +318,7 @@ mod tests {
                 written: vec![bad],
                 read: Vec::new(),
             };
-            let error = set.replay(&fork, &vcpu(), 10).unwrap_err();
+            let error = set.replay(&fork, &vcpu()).unwrap_err();
             assert!(matches!(error, WorkingSetError::Outside { .. }), "{error}");
         }
     }

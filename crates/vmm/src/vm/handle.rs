@@ -101,18 +101,13 @@ impl VmHandle {
         Ok(WorkingSet::of(&self.memory, pagemap)?)
     }
 
-    /// Gives a paused fork the pages that another one has touched, `limit` copies at most. Gives how many
-    /// were copied.
-    pub fn replay(&self, set: &WorkingSet, limit: u64) -> Result<u64, SnapshotError> {
-        let mut copied = 0;
+    /// Gives a paused fork the pages that another one has touched.
+    pub fn replay(&self, set: &WorkingSet) -> Result<(), SnapshotError> {
         // All vCPUs share what is mapped.
-        self.vcpus.with_each(|index, vcpu| {
-            if index == 0 {
-                copied = set.replay(&self.memory, vcpu, limit)?;
-            }
-            Ok::<_, SnapshotError>(())
-        })?;
-        Ok(copied)
+        self.vcpus.with_each(|index, vcpu| match index {
+            0 => Ok(set.replay(&self.memory, vcpu)?),
+            _ => Ok(()),
+        })
     }
 
     pub(super) fn vcpu_states(&self) -> Result<Vec<VcpuState>, SnapshotError> {

@@ -2,11 +2,13 @@
 //!
 //! State alone: whoever holds a [`Forks`] builds, forks and stops ([`super::forking`]).
 
+pub mod busy;
 pub mod list;
 pub mod policy;
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::fs::File;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::watch;
@@ -39,6 +41,8 @@ pub struct Template {
     pub shape: Shape,
     /// It was not built here and now, but comes from the disk.
     pub loaded: bool,
+    /// The pages that its forks touch, once one of them has shown it.
+    pub working_set: OnceLock<File>,
 }
 
 /// A fork that waits.
@@ -122,13 +126,16 @@ pub struct Forks {
     started: Instant,
     entries: Mutex<HashMap<String, Entry>>,
     changed: watch::Sender<u64>,
+    running: busy::Running,
     counts: Mutex<list::Counts>,
 }
 
 impl Forks {
     /// None yet.
     pub fn new(config: &config::Pool) -> Self {
+        let changed = watch::Sender::new(0);
         Forks {
+            running: busy::Running::new(changed.clone()),
             bounds: Bounds {
                 floor: config.floor,
                 ceiling: config.ceiling,
@@ -139,9 +146,19 @@ impl Forks {
             templates: config.templates,
             started: Instant::now(),
             entries: Mutex::default(),
-            changed: watch::Sender::new(0),
+            changed,
             counts: Mutex::default(),
         }
+    }
+
+    /// A fork runs for somebody, until what this gives is dropped.
+    pub fn busy(&self) -> busy::Busy {
+        self.running.begin()
+    }
+
+    /// For how long the pool is not to be filled where it has forks left.
+    pub fn hold(&self) -> Option<Duration> {
+        self.running.hold()
     }
 
     /// Says when anything has changed: a template, or the demand for forks.
@@ -170,7 +187,10 @@ impl Forks {
             }
         };
         drop(entries);
-        self.notify();
+        // Nothing has changed for those who wait for a build, of whom the caller may be one.
+        if !matches!(found, Found::Building | Found::Failed(_)) {
+            self.notify();
+        }
         found
     }
 
@@ -284,6 +304,7 @@ impl Forks {
     /// What the pool lacks, one fork of each template at most, and what it has too much.
     pub fn plan(&self) -> Plan {
         let now = self.started.elapsed();
+        let held = self.hold().is_some();
         let mut plan = Plan {
             make: Vec::new(),
             stop: Vec::new(),
@@ -305,6 +326,8 @@ impl Forks {
         for (((id, entry), given), wish) in ready.iter_mut().zip(given).zip(&wishes) {
             match step(entry.waiting.len(), given, wish.target) {
                 Step::Keep => {}
+                // While forks run that somebody waits for, it may do with half of them.
+                Step::Make(_) if held && 2 * entry.waiting.len() >= given => {}
                 Step::Make(_) => {
                     if let State::Ready(template) = &entry.state {
                         plan.make.push(((*id).clone(), Arc::clone(template)));

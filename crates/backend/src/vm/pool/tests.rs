@@ -27,6 +27,7 @@ fn template() -> Arc<Template> {
             network: false,
         },
         loaded: false,
+        working_set: std::sync::OnceLock::new(),
     })
 }
 
@@ -42,6 +43,21 @@ fn the_first_to_ask_builds_and_the_others_are_told_so() {
     begin(&forks, "b");
     forks.built("a", Ok(template()));
     assert!(matches!(forks.find("a"), Found::Ready(_)));
+}
+
+#[test]
+fn who_waits_for_a_build_is_not_woken_by_asking() {
+    let forks = Forks::new(&config());
+    begin(&forks, "a");
+    let mut changes = forks.changes();
+    changes.mark_unchanged();
+    assert!(matches!(forks.find("a"), Found::Building));
+    assert!(!changes.has_changed().unwrap());
+    forks.built("a", Err("no".into()));
+    assert!(changes.has_changed().unwrap());
+    changes.mark_unchanged();
+    assert!(matches!(forks.find("a"), Found::Failed(_)));
+    assert!(!changes.has_changed().unwrap());
 }
 
 #[test]

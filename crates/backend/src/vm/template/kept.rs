@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::disk::Disk;
 use super::key::TemplateKey;
@@ -65,6 +65,7 @@ impl Kept {
             token,
             shape,
             loaded: true,
+            working_set: OnceLock::new(),
         })
     }
 

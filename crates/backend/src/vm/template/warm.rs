@@ -17,30 +17,7 @@ const CLOCK_BACK_S: u64 = 24 * 60 * 60;
 /// The request for `POST /warm` of a language.
 pub fn warm_request(language: &Language, limits: &Limits) -> WarmRequest {
     let warm = language.warm.clone().unwrap_or_default();
-    let stage = |argv: Vec<String>, wanted: Option<u64>| Stage {
-        argv,
-        wall_time_ms: wanted.unwrap_or(limits.compile_time_ms),
-        output_bytes: OUTPUT,
-    };
-    let of = |command: &Command| stage(command.command.clone(), command.wall_time_ms);
-    let rehearse = warm.rehearse.then(|| {
-        let mut run = of(&language.run);
-        run.argv.extend(language.self_test.args.iter().cloned());
-        ExecuteRequest {
-            id: format!("warm-{}", language.name),
-            files: vec![File {
-                path: language.file.clone(),
-                content: language.self_test.code.clone().into(),
-                mode: None,
-            }],
-            compile: language.compile.as_ref().map(of),
-            run,
-            stdin: language.self_test.stdin.clone().into(),
-            env: environment(language),
-            working_dir: None,
-            identity: None,
-        }
-    });
+    let rehearse = warm.rehearse.then(|| rehearsal(language, limits));
     let runner = warm.runner.map(|runner| Runner {
         argv: language.run.command.clone(),
         env: environment(language),
@@ -61,11 +38,53 @@ pub fn warm_request(language: &Language, limits: &Limits) -> WarmRequest {
         prepare: warm
             .prepare
             .into_iter()
-            .map(|argv| stage(argv, None))
+            .map(|argv| stage(argv, None, limits))
             .collect(),
         rehearse: rehearse.into_iter().collect(),
         runner,
         clock_back_s: CLOCK_BACK_S,
+    }
+}
+
+/// The language's own test, as an execution.
+pub fn rehearsal(language: &Language, limits: &Limits) -> ExecuteRequest {
+    let of = |command: &Command| stage(command.command.clone(), command.wall_time_ms, limits);
+    let mut run = of(&language.run);
+    run.argv.extend(language.self_test.args.iter().cloned());
+    ExecuteRequest {
+        id: format!("warm-{}", language.name),
+        files: vec![File {
+            path: language.file.clone(),
+            content: language.self_test.code.clone().into(),
+            mode: None,
+        }],
+        compile: language.compile.as_ref().map(of),
+        run,
+        stdin: language.self_test.stdin.clone().into(),
+        env: environment(language),
+        working_dir: None,
+        identity: None,
+    }
+}
+
+/// The least that an execution of the language can be: what it touches, every one does. An interpreter that
+/// waits takes an empty program; a compiler would refuse that.
+pub fn least(language: &Language, limits: &Limits) -> ExecuteRequest {
+    let mut request = rehearsal(language, limits);
+    let runner = language.warm.as_ref().and_then(|warm| warm.runner.as_ref());
+    if runner.is_some() {
+        request.files[0].content = Vec::new().into();
+        request.run.argv = language.run.command.clone();
+        request.stdin = Vec::new().into();
+    }
+    request
+}
+
+fn stage(argv: Vec<String>, wanted: Option<u64>, limits: &Limits) -> Stage {
+    Stage {
+        argv,
+        wall_time_ms: wanted.unwrap_or(limits.compile_time_ms),
+        output_bytes: OUTPUT,
     }
 }
 
@@ -105,6 +124,16 @@ mod tests {
         assert_eq!(rehearsal.files[0].path, language.file);
         assert!(rehearsal.run.argv.ends_with(&language.self_test.args));
         assert_eq!(rehearsal.identity, None);
+    }
+
+    #[test]
+    fn the_least_that_an_interpreter_can_be_given_is_nothing_and_a_compiler_needs_more() {
+        let limits = Limits::default();
+        let python = least(&language("python"), &limits);
+        assert!(python.files[0].content.0.is_empty() && python.stdin.0.is_empty());
+        assert_eq!(python.run.argv, language("python").run.command);
+        let rust = language("rust");
+        assert_eq!(least(&rust, &limits), rehearsal(&rust, &limits));
     }
 
     #[test]

@@ -149,6 +149,7 @@ struct Times {
     /// Where the time of a fork's execution went.
     queue: Samples,
     start: Samples,
+    identity: Samples,
     run: Samples,
     rest: Samples,
 }
@@ -164,9 +165,10 @@ impl Times {
         let timings = execution.timings;
         let ms = |us: u64| us as f64 / 1e3;
         self.queue.0.push(ms(timings.queue_us));
+        self.identity.0.push(ms(timings.identity_us));
         self.start.0.push(ms(timings.start_us));
         self.run.0.push(ms(timings.run_us));
-        let known = timings.queue_us + timings.start_us + timings.run_us;
+        let known = timings.queue_us + timings.start_us + timings.identity_us + timings.run_us;
         self.rest.0.push(elapsed - ms(known));
     }
 
@@ -211,9 +213,10 @@ impl Times {
     fn parts(&self, report: &mut Report, language: &str) {
         let median = |samples: &Samples| samples.median();
         let text = format!(
-            "queue {:.2}, start {:.2}, run {:.2}, rest {:.2} ms",
+            "queue {:.2}, start {:.2}, identity {:.2}, run {:.2}, rest {:.2} ms",
             median(&self.queue),
             median(&self.start),
+            median(&self.identity),
             median(&self.run),
             median(&self.rest)
         );
@@ -225,6 +228,7 @@ impl Times {
         report.push(
             row.samples("queue", &self.queue)
                 .samples("start", &self.start)
+                .samples("identity", &self.identity)
                 .samples("run", &self.run)
                 .samples("rest", &self.rest),
         );

@@ -40,6 +40,7 @@ fn built(key: &TemplateKey) -> Arc<Template> {
         token: "secret".into(),
         shape: key.shape,
         loaded: false,
+        working_set: std::sync::OnceLock::new(),
     })
 }
 
