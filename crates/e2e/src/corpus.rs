@@ -91,7 +91,7 @@ impl Program {
 const EVERY: usize = 8;
 
 /// The programs of a language to execute: those with `CLOUDE_PARITY_ONLY` in their name; one in
-/// `CLOUDE_PARITY_EVERY` (1: all); or one in [`EVERY`], from all over the corpus.
+/// `CLOUDE_PARITY_EVERY` (1: all); or one in eight, from all over the corpus.
 pub fn chosen(language: &str) -> Vec<Program> {
     let mut programs = programs(language);
     if let Ok(wanted) = std::env::var("CLOUDE_PARITY_ONLY") {

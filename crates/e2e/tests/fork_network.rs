@@ -14,7 +14,9 @@ use cloude_e2e::{cloude, host};
 use cloude_protocol::agent::Cause;
 use cloude_protocol::api::{Execution, StartKind};
 
-const FORKS: usize = 20;
+/// Forks with four vCPUs at once where `CLOUDE_NETWORK_FORKS` does not say. With twenty on two processors the
+/// emulator may reset an emulated host.
+const FORKS: usize = 6;
 /// The subnet of the server, which is private and so denied unless it is allowed.
 const ALLOW: &str = "10.231.0.0/30";
 /// The host's end of the way there.
@@ -126,11 +128,17 @@ impl Server {
         }
     }
 
-    /// Ends it, and removes the way there.
+    /// Ends it. The way there goes with its namespace.
     fn stop(self) {
         self.thread.join().unwrap();
-        host::run("ip", &["link", "delete", "near"]);
     }
+}
+
+fn wanted() -> usize {
+    std::env::var("CLOUDE_NETWORK_FORKS").map_or(FORKS, |text| {
+        text.parse()
+            .unwrap_or_else(|_| panic!("CLOUDE_NETWORK_FORKS is {text:?}: give a number"))
+    })
 }
 
 fn greets(ip: Ipv4Addr) -> bool {
@@ -235,8 +243,8 @@ fn forks_have_networks_of_their_own(count: usize, transport: &str, vcpus: &str) 
 }
 
 #[test]
-fn twenty_forks_with_four_vcpus_at_once_have_networks_of_their_own() {
-    forks_have_networks_of_their_own(FORKS, "vsock", "4");
+fn forks_with_four_vcpus_at_once_have_networks_of_their_own() {
+    forks_have_networks_of_their_own(wanted(), "vsock", "4");
 }
 
 #[test]
