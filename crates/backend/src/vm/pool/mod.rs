@@ -1,6 +1,6 @@
 //! Templates that are ready, built or failed, and the paused forks of each that wait for executions.
 //!
-//! State alone: whoever holds a [`Forks`] builds, forks and stops ([`super::forking`]).
+//! State alone: whoever holds a [`Forks`] builds, forks and stops (`vm::forking`).
 
 pub mod busy;
 pub mod list;
