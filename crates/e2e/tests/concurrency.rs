@@ -102,7 +102,8 @@ fn after_a_kill_in_the_middle_nothing_is_stale_and_what_was_accepted_finishes() 
 
 #[test]
 fn a_client_that_leaves_takes_its_vm_with_it() {
-    let backend = Backend::start("");
+    // Without a pool, so that there is no other VM.
+    let backend = Backend::start("pool.enabled = false");
     let mut child = cloude::command(
         &backend,
         &[
