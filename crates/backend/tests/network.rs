@@ -79,6 +79,8 @@ async fn what_is_set_up_is_taken_down() {
     let online = network.attach(true).await.unwrap();
     let offline = network.attach(false).await.unwrap();
     assert_ne!(online.lease.ip(), offline.lease.ip());
+    // Whatever its ports have.
+    assert_eq!(mac_of("cloude0"), [0x02, 0xc1, 172, 31, 0, 1]);
     let bridge = output("bridge", &["-d", "link", "show"]);
     assert_eq!(bridge.matches("isolated on").count(), 2, "{bridge}");
     let table = rules();

@@ -7,7 +7,7 @@ use rtnetlink::packet_route::link::LinkAttribute;
 use rtnetlink::{Handle, LinkBridge, LinkBridgePort, LinkUnspec};
 
 use super::NetworkError;
-use super::pool::Range;
+use super::pool::{Range, mac_of};
 
 /// A connection to the kernel's link tables.
 #[derive(Clone, Debug)]
@@ -67,7 +67,8 @@ impl Links {
         Ok(names)
     }
 
-    /// Makes the bridge with its address, and sets it up.
+    /// Makes the bridge with its address, and sets it up. Its hardware address is set: a bridge without one has
+    /// the lowest of its ports', which changes as VMs come and go, and those that go on know the old one.
     pub async fn create_bridge(
         &self,
         name: &str,
@@ -75,7 +76,11 @@ impl Links {
         mtu: u16,
     ) -> Result<u32, NetworkError> {
         let what = || format!("making the bridge {name}");
-        let bridge = LinkBridge::new(name).mtu(mtu.into()).up().build();
+        let bridge = LinkBridge::new(name)
+            .mtu(mtu.into())
+            .address(mac_of(range.gateway).to_vec())
+            .up()
+            .build();
         self.handle
             .link()
             .add(bridge)

@@ -177,11 +177,16 @@ impl Lease {
         self.ip
     }
 
-    /// A MAC that no other living VM has: locally administered, with the address in it.
+    /// A MAC that no other living VM has.
     pub fn mac(&self) -> [u8; 6] {
-        let [a, b, c, d] = self.ip.octets();
-        [0x02, 0xc1, a, b, c, d]
+        mac_of(self.ip)
     }
+}
+
+/// The MAC of whoever has an address: locally administered, with the address in it.
+pub fn mac_of(ip: Ipv4Addr) -> [u8; 6] {
+    let [a, b, c, d] = ip.octets();
+    [0x02, 0xc1, a, b, c, d]
 }
 
 impl Drop for Lease {
