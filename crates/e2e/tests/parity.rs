@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use cloude_e2e::backend::Backend;
 use cloude_e2e::corpus::{self, Program};
-use cloude_e2e::curl;
+use cloude_e2e::{curl, host};
 use cloude_protocol::agent::StageResult;
 use cloude_protocol::api::Execution;
 use serde_json::Value;
@@ -71,10 +71,16 @@ struct Run {
 fn execute(backend: &Backend, program: &Program, way: Way) -> Result<Run, String> {
     let mut request = serde_json::to_value(program.request()).unwrap();
     request["start"] = way.field().into();
-    let answer = curl::post(
-        &format!("{}/v1/executions", backend.url()),
-        &request.to_string(),
-    );
+    let answer = loop {
+        let answer = curl::post(
+            &format!("{}/v1/executions", backend.url()),
+            &request.to_string(),
+        );
+        let text = |name: &str| answer.body[name].as_str().unwrap_or_default();
+        if !host::lost_by_emulator(text("cause"), text("error")) {
+            break answer;
+        }
+    };
     if answer.status != 200 {
         return Err(format!("answered {}: {}", answer.status, answer.body));
     }
