@@ -86,8 +86,8 @@ impl Program {
     }
 }
 
-/// Of the programs one in so many is executed where nothing says which. On an emulated host each takes several
-/// seconds, and where a compiler is in it a minute.
+/// Of the programs one in so many is executed where nothing says which, and one of a language with fewer than
+/// twice as many. On an emulated host each takes several seconds, and where a compiler is in it a minute.
 const EVERY: usize = 8;
 
 /// The programs of a language to execute: those with `CLOUDE_PARITY_ONLY` in their name; one in
@@ -98,7 +98,9 @@ pub fn chosen(language: &str) -> Vec<Program> {
         programs.retain(|program| program.name.contains(&wanted));
         return programs;
     }
-    let every = std::env::var("CLOUDE_PARITY_EVERY").map_or(EVERY, |text| {
+    let few = programs.len() < 2 * EVERY;
+    let every = if few { programs.len().max(1) } else { EVERY };
+    let every = std::env::var("CLOUDE_PARITY_EVERY").map_or(every, |text| {
         text.parse()
             .ok()
             .filter(|every| *every > 0)
