@@ -13,7 +13,7 @@ use cloude_e2e::{binaries, curl, host};
 use serde_json::{Value, json};
 
 /// Executions during which workers are killed, where `CLOUDE_FAULTS` does not say.
-const EXECUTIONS: usize = 45;
+const EXECUTIONS: usize = 24;
 /// A worker is killed each time so many more executions have ended.
 const EXECUTIONS_A_KILL: usize = 3;
 /// Clients at once.

@@ -12,7 +12,7 @@ use cloude_e2e::{curl, host};
 use serde_json::{Value, json};
 
 /// Forks of each language where `CLOUDE_FORKS` does not say.
-const FORKS: usize = 40;
+const FORKS: usize = 24;
 /// Forks that are asked for at once.
 const AT_ONCE: usize = 2;
 /// How far the guest's wall clock may be outside of the time that its request took, in seconds.
