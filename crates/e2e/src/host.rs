@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 /// Whether an execution's answer tells of a guest that an emulated host has lost: by a triple fault, which no
 /// program brings about. It is to be asked for again then. On real hardware it is a failure like any other.
-pub fn lost_by_emulator(cause: &str, error: &str) -> bool {
+pub fn lost_by_emulator(execution: &serde_json::Value) -> bool {
+    let text = |name: &str| execution[name].as_str().unwrap_or_default();
     let lost = std::env::var("CLOUDE_EMULATED_HOST").is_ok_and(|value| value == "1")
-        && cause == "guest_panic"
-        && error.contains("triple fault");
+        && text("cause") == "guest_panic"
+        && text("error").contains("triple fault");
     if lost {
         println!("the emulated host has lost a guest by a triple fault");
     }
