@@ -212,8 +212,12 @@ impl VmLauncher {
         let attached = self.attach(template.shape.network).await?;
         let paused = self.pause_fork(template, attached).await?;
         let (vm, stream, network) = self.run_fork(paused).await?;
+        let mut request = least(language, &self.config.limits);
+        // As long as the language's own limits allow, and the agent's part beside.
+        let compile = request.compile.as_ref();
+        let stages = compile.map_or(0, |stage| stage.wall_time_ms) + request.run.wall_time_ms;
+        let time = Duration::from_millis(stages + self.config.agent.grace_ms);
         let result = async {
-            let mut request = least(language, &self.config.limits);
             let identity = new_identity("rehearsal", network)
                 .map_err(|error| Death::infrastructure(format!("an identity: {error}")))?;
             request.identity = Some(identity);
@@ -222,20 +226,12 @@ impl VmLauncher {
                 .map_err(|error| Death::infrastructure(error.to_string()))?;
             fork::working_set(vm.worker()?).await
         };
-        let result = tokio::time::timeout(self.rehearsal_time(language), result).await;
+        let result = tokio::time::timeout(time, result).await;
         let result = result
             .unwrap_or_else(|_| Err(Death::infrastructure("it does not end")))
             .map_err(|death| vm.explain(death));
         Box::new(vm).end().await;
         result
-    }
-
-    /// As long as the language's own limits allow, and the agent's part beside.
-    fn rehearsal_time(&self, language: &Language) -> Duration {
-        let request = least(language, &self.config.limits);
-        let compile = request.compile.map_or(0, |stage| stage.wall_time_ms);
-        let stages = compile + request.run.wall_time_ms;
-        Duration::from_millis(stages + self.config.agent.grace_ms)
     }
 }
 
