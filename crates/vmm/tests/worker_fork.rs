@@ -9,6 +9,7 @@ use std::io::{PipeReader, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use cloude_vmm::control::{
     BootSpec, Channel, Event, ExitReason, Origin, Request, RestoreCosts, ShellSpec, VsockSpec,
@@ -257,6 +258,24 @@ fn let_write(worker: &Worker, said: &mut PipeReader) {
     assert_eq!(&letter, b"w");
 }
 
+/// How many pages of a fork's memory are its own.
+fn copied_pages(fork: &Worker) -> u64 {
+    let path = format!("/proc/{}/smaps", fork.child.id());
+    let smaps = std::fs::read_to_string(path).unwrap();
+    let (_, memory) = smaps.split_once("memfd:").unwrap();
+    let value = memory.lines().find_map(|line| line.strip_prefix("Anonymous:"));
+    let kib = value.unwrap().trim().strip_suffix(" kB").unwrap();
+    kib.trim().parse::<u64>().unwrap() / 4
+}
+
+fn wait_until(condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !condition() {
+        assert!(Instant::now() < deadline, "in vain");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 #[test]
 fn pages_that_a_fork_wrote_to_are_copied_ahead_for_the_next() {
     let (memory, record) = ready_of(writing()).save(origin());
@@ -281,6 +300,17 @@ fn pages_that_a_fork_wrote_to_are_copied_ahead_for_the_next() {
         type_key(&next);
         assert_eq!(next.exit_report().reason, ExitReason::PowerOff);
     }
+
+    let (next, mut said, _) = fork(&memory, &record, Some((&list, 1)));
+    assert_eq!(copied_pages(&next), 1);
+    for _ in 0..2 {
+        next.channel.send(&Request::Prefault, &[]).unwrap();
+    }
+    wait_until(|| copied_pages(&next) == written_pages);
+    let_write(&next, &mut said);
+    assert_eq!(copied_pages(&next), written_pages);
+    next.channel.send(&Request::Prefault, &[]).unwrap();
+    assert!(failure(next).contains("prefault is not possible while the VM runs"));
 
     let (worker, _output) = shell();
     let request = Request::Restore {

@@ -1,6 +1,5 @@
 //! How a launcher builds templates: booted, warmed, saved, and tried.
 
-use std::fs::File;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -11,7 +10,7 @@ use cloude_vmm::probe::{KvmKind, kvm_kind};
 use sha2::{Digest, Sha256};
 
 use super::console::Console;
-use super::fork::{self, Shape};
+use super::fork::{self, Shape, WorkingSet};
 use super::identity::new_identity;
 use super::launcher::VmLauncher;
 use super::machine::Vm;
@@ -208,7 +207,7 @@ impl VmLauncher {
         &self,
         template: &Arc<Template>,
         language: &Language,
-    ) -> Result<File, Death> {
+    ) -> Result<WorkingSet, Death> {
         let attached = self.attach(template.shape.network).await?;
         let paused = self.pause_fork(template, attached).await?;
         let (vm, stream, network) = self.run_fork(paused).await?;

@@ -243,6 +243,7 @@ impl VmLauncher {
 
     /// One fork for each template that lacks some. Gives whether there may be more to do.
     async fn tend_pool(&self) -> bool {
+        self.forks.prefault_next();
         let plan = self.forks.plan();
         self.stop_all(plan.stop);
         let mut made = false;

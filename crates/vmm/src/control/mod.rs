@@ -61,7 +61,7 @@ pub enum Request {
     /// found it on a disk has checked it once.
     ///
     /// With `copy_ahead` a list of pages that [`Event::WorkingSet`] gave follows as the last descriptor. What
-    /// the paused VM may not have yet of it, it has before it runs.
+    /// the paused VM may not have yet of it, it has before it runs, or with [`Request::Prefault`].
     Restore {
         /// What the snapshot is expected to be of.
         origin: Origin,
@@ -69,6 +69,9 @@ pub enum Request {
         #[serde(default)]
         copy_ahead: Option<u64>,
     },
+    /// Give a restored VM that is paused the rest of its list of pages now, not when it is resumed. There is
+    /// no answer. Of a VM that has no list, or has the rest already, nothing is done.
+    Prefault,
     /// Which pages has a restored VM touched since? The answer is [`Event::WorkingSet`]; to be asked while
     /// it runs. Descriptor: the worker's `/proc/PID/pagemap`, for it opens no path.
     WorkingSet,

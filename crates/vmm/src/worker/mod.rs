@@ -62,6 +62,7 @@ impl WorkerError {
             Request::Save { .. } => "save",
             Request::Restore { .. } => "restore",
             Request::Resume => "resume",
+            Request::Prefault => "prefault",
             Request::WorkingSet => "tell the working set",
             Request::Connect { .. } => "connect",
             Request::ConsoleInput { .. } => "type at the console",

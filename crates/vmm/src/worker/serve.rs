@@ -104,7 +104,11 @@ impl Control {
             }
             Request::WorkingSet => return Err(WorkerError::order(&request, "once it was saved")),
             Request::Save { .. } => return Err(WorkerError::order(&request, "once it was saved")),
-            Request::Resume | Request::Boot(_) | Request::Shell(_) | Request::Restore { .. } => {
+            Request::Resume
+            | Request::Prefault
+            | Request::Boot(_)
+            | Request::Shell(_)
+            | Request::Restore { .. } => {
                 return Err(WorkerError::order(&request, "while the VM runs"));
             }
         }

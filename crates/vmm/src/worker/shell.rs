@@ -36,7 +36,7 @@ pub(super) fn serve(
     let server = Server::new(shell.vm_mut(), handle.clone(), channel, vsock.clone())?;
     channel.send(&Event::ShellReady, &[])?;
 
-    let touched_later;
+    let mut touched_later;
     let mut vm = match channel.recv::<Request>()? {
         (Request::Restore { origin, copy_ahead }, descriptors) => {
             let faults = minor_faults();
@@ -51,14 +51,18 @@ pub(super) fn serve(
         }
         (request, _) => return Err(WorkerError::order(&request, "to a shell")),
     };
-    match channel.recv::<Request>()? {
-        (Request::Resume, _) => {
-            // All at once it takes a fraction of what the guest would lose at each of these pages.
-            handle.replay(&touched_later)?;
-            handle.resume();
+    loop {
+        let request = channel.recv::<Request>()?.0;
+        if !matches!(request, Request::Prefault | Request::Resume) {
+            return Err(WorkerError::order(&request, "before the VM runs"));
         }
-        (request, _) => return Err(WorkerError::order(&request, "before the VM runs")),
+        // All at once it takes a fraction of what the guest would lose at each of these pages.
+        handle.replay(&std::mem::take(&mut touched_later))?;
+        if request == Request::Resume {
+            break;
+        }
     }
+    handle.resume();
     channel.send(&Event::Started, &[])?;
     server.serve(&mut vm)
 }
