@@ -1,7 +1,7 @@
 import gc
 import tracemalloc
 
-print(gc.isenabled(), gc.get_threshold(), gc.get_debug(), gc.get_freeze_count(), gc.callbacks, gc.garbage, tracemalloc.is_tracing())
+print(gc.isenabled(), gc.get_threshold(), gc.get_debug(), gc.callbacks, gc.garbage, tracemalloc.is_tracing())
 
 
 class Node:
