@@ -73,6 +73,32 @@ impl Drop for Cgroup {
     }
 }
 
+/// Whether the out-of-memory killer took a process of a stage: asked before it runs, and at its end.
+#[derive(Debug)]
+pub struct OomWatch {
+    /// The kernel's own count, where the group has none: the kernel adds up all its statistics for it.
+    kernel_before: Option<u64>,
+}
+
+impl OomWatch {
+    /// Before the stage runs, in `cgroup` if it has one.
+    pub fn start(cgroup: Option<&Cgroup>) -> Self {
+        let group_counts = cgroup.and_then(Cgroup::oom_kills).is_some();
+        let kernel_before = (!group_counts).then(kernel_oom_kills).flatten();
+        OomWatch { kernel_before }
+    }
+
+    /// After the stage has ended.
+    pub fn killed(&self, cgroup: Option<&Cgroup>) -> bool {
+        match cgroup.and_then(Cgroup::oom_kills) {
+            Some(kills) => kills > 0,
+            None => kernel_oom_kills()
+                .zip(self.kernel_before)
+                .is_some_and(|(now, before)| now > before),
+        }
+    }
+}
+
 /// The value of `name` in lines of `name value`.
 pub fn field(text: &str, name: &str) -> Option<u64> {
     text.lines().find_map(|line| {
@@ -92,7 +118,7 @@ pub fn available_memory() -> Option<u64> {
 }
 
 /// How many processes the kernel's out-of-memory killer took since boot (since Linux 4.13).
-pub fn kernel_oom_kills() -> Option<u64> {
+fn kernel_oom_kills() -> Option<u64> {
     field(&fs::read_to_string("/proc/vmstat").ok()?, "oom_kill")
 }
 

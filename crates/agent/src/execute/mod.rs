@@ -27,7 +27,7 @@ use std::time::Duration;
 use cloude_protocol::agent::{Event, ExecuteRequest, ExecuteResult, Stage, StageName, StageResult};
 use cloude_protocol::boot::ImageConfig;
 
-use self::cgroup::Cgroup;
+use self::cgroup::{Cgroup, OomWatch};
 use self::plan::{CStringArray, PROGRAM_CAPABILITIES, Plan};
 use self::runner::Waiting;
 use self::sink::Sink;
@@ -253,7 +253,7 @@ impl Execution<'_> {
             tail_max: available.map_or(u64::MAX, |bytes| bytes / 8),
             console: environment.console.as_ref(),
         };
-        let kills_before = cgroup::kernel_oom_kills();
+        let oom = OomWatch::start(cgroup.as_ref());
         let observed = stage::run(&spec, &plan, pipes, ends, self.sink).map_err(|errno| {
             format!(
                 "could not make the program's namespaces: {}",
@@ -263,10 +263,7 @@ impl Execution<'_> {
         if let Some((step, errno)) = observed.failed {
             return Err(result::failed_step(step, errno, &program, &working_dir));
         }
-        let oom_killed = match cgroup.as_ref().and_then(Cgroup::oom_kills) {
-            Some(kills) => kills > 0,
-            None => cgroup::kernel_oom_kills() > kills_before,
-        };
+        let oom_killed = oom.killed(cgroup.as_ref());
         Ok(result::from_observed(
             &observed,
             cgroup.as_ref(),

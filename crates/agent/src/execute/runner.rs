@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use cloude_protocol::agent::{ExecuteRequest, Runner, StageName, StageResult};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::cgroup::{self, Cgroup};
+use super::cgroup::{self, Cgroup, OomWatch};
 use super::pipes::{self, Pipes};
 use super::plan::{CStringArray, PROGRAM_CAPABILITIES, Plan};
 use super::sink::Sink;
@@ -163,7 +163,7 @@ impl Waiting {
     ) -> StageResult {
         let (started, started_ns) = (Instant::now(), stage::monotonic_ns());
         let cpu_before = self.cgroup.as_ref().and_then(Cgroup::cpu_time_us);
-        let kills_before = cgroup::kernel_oom_kills();
+        let oom = OomWatch::start(self.cgroup.as_ref());
         let message = self.message(environment, request, user);
         // The end of what is sent is the end of the message. One that cannot be sent is seen as
         // the end of the interpreter.
@@ -179,10 +179,7 @@ impl Waiting {
         };
         let (pid, pidfd, pipes) = (self.pid, self.pidfd, self.pipes);
         let seen = stage::attend(&spec, pid, pidfd, pipes, sink, started, started_ns);
-        let oom_killed = match self.cgroup.as_ref().and_then(Cgroup::oom_kills) {
-            Some(kills) => kills > 0,
-            None => cgroup::kernel_oom_kills() > kills_before,
-        };
+        let oom_killed = oom.killed(self.cgroup.as_ref());
         let mut result = result::from_observed(&seen, self.cgroup.as_ref(), oom_killed);
         result.cpu_time_us = result.cpu_time_us.saturating_sub(cpu_before.unwrap_or(0));
         result.warm = true;
