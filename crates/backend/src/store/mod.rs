@@ -114,7 +114,11 @@ impl Store {
             durable,
             done,
         })?;
-        stored.await.map_err(|_| StoreError::Closed)?
+        match durable {
+            true => stored.await.map_err(|_| StoreError::Closed)?,
+            // Whoever waits is answered from memory, and need not wait for the disk too.
+            false => Ok(()),
+        }
     }
 
     /// Notes that an execution is in its VM, once more.

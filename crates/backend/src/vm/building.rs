@@ -41,21 +41,8 @@ impl VmLauncher {
             .to_owned()
         });
         let kvm = kvm.await.clone();
-        let (digests, image) = (Arc::clone(&self.digests), spec.image.clone());
-        let (kernel, agent) = (self.vmlinux.clone(), self.config.agent.binary.clone());
-        let of_files = tokio::task::spawn_blocking(move || {
-            let of = |path: &PathBuf| {
-                let digest = digests.of(path);
-                digest.map_err(|error| {
-                    Death::infrastructure(format!("reading {}: {error}", path.display()))
-                })
-            };
-            Ok::<_, Death>((of(&kernel)?, of(&image)?, of(&agent)?))
-        });
-        let of_files = of_files
-            .await
-            .map_err(|error| Death::infrastructure(error.to_string()))?;
-        let (kernel, image, agent) = of_files?;
+        let agent = &self.config.agent.binary;
+        let [kernel, image, agent] = self.digests([&self.vmlinux, &spec.image, agent]).await?;
         Ok(TemplateKey {
             kernel,
             image,
@@ -73,6 +60,27 @@ impl VmLauncher {
                 network: spec.network,
             },
         })
+    }
+
+    /// The digests of files as they are now.
+    async fn digests(&self, paths: [&PathBuf; 3]) -> Result<[String; 3], Death> {
+        // Nearly always: as long as nothing was replaced.
+        if let [Some(a), Some(b), Some(c)] = paths.map(|path| self.digests.known(path)) {
+            return Ok([a, b, c]);
+        }
+        let (digests, paths) = (Arc::clone(&self.digests), paths.map(PathBuf::clone));
+        let read = tokio::task::spawn_blocking(move || {
+            let of = |path: &PathBuf| {
+                let digest = digests.of(path);
+                digest.map_err(|error| {
+                    Death::infrastructure(format!("reading {}: {error}", path.display()))
+                })
+            };
+            let [a, b, c] = &paths;
+            Ok([of(a)?, of(b)?, of(c)?])
+        });
+        read.await
+            .map_err(|error| Death::infrastructure(error.to_string()))?
     }
 
     /// Builds the template whose build was begun.

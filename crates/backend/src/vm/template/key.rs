@@ -134,6 +134,11 @@ impl Digests {
         Ok(digest)
     }
 
+    /// The digest of the file that is at `path` now, if it need not be read for that.
+    pub fn known(&self, path: &Path) -> Option<String> {
+        self.if_known(path, Stamp::of(&std::fs::metadata(path).ok()?))
+    }
+
     fn if_known(&self, path: &Path, now: Stamp) -> Option<String> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let (stamp, digest) = known.get(path)?;
@@ -204,14 +209,17 @@ mod tests {
         let path = dir.path().join("agent");
         let digests = Digests::default();
         std::fs::write(&path, "one").unwrap();
+        assert_eq!(digests.known(&path), None);
         let one = digests.of(&path).unwrap();
         assert_eq!(digests.of(&path).unwrap(), one);
+        assert_eq!(digests.known(&path), Some(one.clone()));
         assert_eq!(
             one,
             "7692c3ad3540bb803c020b3aee66cd8887123234ea0c6e7143c0add73ff431ed"
         );
 
         std::fs::write(&path, "two").unwrap();
+        assert_eq!(digests.known(&path), None);
         let two = digests.of(&path).unwrap();
         assert_ne!(two, one);
 
