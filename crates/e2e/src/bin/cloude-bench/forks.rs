@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use cloude_e2e::backend::Backend;
 use cloude_e2e::host;
 use cloude_protocol::agent::Cause;
-use cloude_protocol::api::{Execution, ExecutionRequest, Limits, StartChoice, StartKind};
+use cloude_protocol::api::{Execution, ExecutionRequest, StartChoice, StartKind};
 
 use crate::bare::Bare;
 use crate::memory::{self, Worker};
@@ -354,13 +354,19 @@ fn footprint(report: &mut Report, backend: &Backend, hello: &Hello) {
         let private = std::thread::scope(|scope| {
             let execution = scope.spawn(|| Client::new(backend).run(&lingering));
             std::thread::sleep(Duration::from_millis(1500));
-            // Those that wait have less than the one that ran.
-            let private = memory::workers(backend.id())
-                .iter()
-                .filter_map(Worker::private_mib)
-                .fold(0.0, f64::max);
+            let measured: Vec<(Worker, f64)> = memory::workers(backend.id())
+                .into_iter()
+                .filter_map(|worker| {
+                    let private = worker.private_mib()?;
+                    Some((worker, private))
+                })
+                .collect();
             execution.join().unwrap();
-            private
+            // Those that waited still do.
+            host::wait_for("the fork that ran is gone", PATIENCE, || {
+                let ended = measured.iter().find(|(worker, _)| worker.has_ended());
+                ended.map(|(_, private)| *private)
+            })
         });
         used.0.push(private);
     }
@@ -382,13 +388,7 @@ fn many(report: &mut Report, hello: &Hello) {
         "vm.max_concurrent = 4\npool.floor = {count}\npool.ceiling = {count}\npool.memory_mib = 16384\npool.disk = \"off\""
     ));
     let client = Client::new(&backend);
-    let hello = ExecutionRequest {
-        limits: Limits {
-            memory_mib: Some(128),
-            ..Limits::default()
-        },
-        ..request(hello.language, "import sys; print(int(sys.argv[1]) * 2)")
-    };
+    let hello = request(hello.language, "import sys; print(int(sys.argv[1]) * 2)");
     let ask = |number: usize| {
         let request = ExecutionRequest {
             args: vec![number.to_string()],

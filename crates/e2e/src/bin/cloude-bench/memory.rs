@@ -6,15 +6,21 @@ use std::path::PathBuf;
 pub struct Worker(PathBuf);
 
 impl Worker {
-    /// Private pages, clean and dirty (proc(5), smaps_rollup); none if it has ended.
+    /// Pages of its own, swapped ones included (proc(5), smaps_rollup); none if it has ended. `Private_*` there
+    /// counts also pages of the template that this process alone happens to map.
     pub fn private_mib(&self) -> Option<f64> {
         let text = std::fs::read_to_string(self.0.join("smaps_rollup")).ok()?;
         let kib: u64 = text
             .lines()
-            .filter(|line| line.starts_with("Private_"))
+            .filter(|line| line.starts_with("Anonymous:") || line.starts_with("Swap:"))
             .filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok())
             .sum();
         Some(kib as f64 / 1024.0)
+    }
+
+    /// Is it gone?
+    pub fn has_ended(&self) -> bool {
+        !self.0.exists()
     }
 }
 
