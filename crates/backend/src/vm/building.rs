@@ -117,7 +117,16 @@ impl VmLauncher {
             match &result {
                 Ok(template) => {
                     let loaded = template.loaded;
-                    tracing::info!(template = id, language, ms, loaded, "template ready");
+                    let set = template.working_set.get();
+                    let touched_pages = set.map(|set| set.written_pages);
+                    tracing::info!(
+                        template = id,
+                        language,
+                        ms,
+                        loaded,
+                        touched_pages,
+                        "template ready"
+                    );
                 }
                 Err(death) => {
                     let reason = &death.message;
