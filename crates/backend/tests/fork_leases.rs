@@ -24,7 +24,7 @@ const RANGE: &str = "172.31.0.0/29";
 
 /// A worker that is booted, warmed and saved, or a shell that takes that and runs: up to where the file
 /// `fails` says. It holds the descriptors that it is sent, the TAP too.
-const WORKER: &str = r#"#!/usr/bin/env python3
+const WORKER: &str = r#"#!/usr/bin/python3
 import array, json, os, socket, sys, tempfile, time
 folder = os.path.dirname(os.path.abspath(sys.argv[0]))
 control = socket.socket(fileno=3)
@@ -41,6 +41,8 @@ def hear():
         sys.exit(0)
     held.append(fds)
     request = json.loads(data)
+    if request["request"] == "prefault":
+        return hear()  # Without an answer.
     if fails(request["request"]):
         say({"event": "failed", "message": "as told"})
         time.sleep(1000)

@@ -15,7 +15,7 @@ use cloude_protocol::api::StartChoice;
 use tokio_util::sync::CancellationToken;
 
 /// Notes each start in the file `starts`; the control socket is `control`.
-const PREAMBLE: &str = r#"#!/usr/bin/env python3
+const PREAMBLE: &str = r#"#!/usr/bin/python3
 import os, socket, sys, time
 folder = os.path.dirname(os.path.abspath(sys.argv[0]))
 with open(os.path.join(folder, "starts"), "a") as starts:
