@@ -263,7 +263,9 @@ fn copied_pages(fork: &Worker) -> u64 {
     let path = format!("/proc/{}/smaps", fork.child.id());
     let smaps = std::fs::read_to_string(path).unwrap();
     let (_, memory) = smaps.split_once("memfd:").unwrap();
-    let value = memory.lines().find_map(|line| line.strip_prefix("Anonymous:"));
+    let value = memory
+        .lines()
+        .find_map(|line| line.strip_prefix("Anonymous:"));
     let kib = value.unwrap().trim().strip_suffix(" kB").unwrap();
     kib.trim().parse::<u64>().unwrap() / 4
 }

@@ -213,7 +213,12 @@ mod tests {
     }
 
     fn wishes() -> impl Strategy<Value = Vec<Wish>> {
-        let wish = (0..20_usize, 0..5000_u64, 0..5000_u64, proptest::option::of(0..100_u64));
+        let wish = (
+            0..20_usize,
+            0..5000_u64,
+            0..5000_u64,
+            proptest::option::of(0..100_u64),
+        );
         let wish = wish.prop_map(|(target, fork_kib, next_kib, last_use)| Wish {
             target,
             fork_kib,
