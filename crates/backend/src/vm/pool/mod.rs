@@ -322,20 +322,21 @@ impl Forks {
         let mut ready: Vec<(&String, &mut Entry)> = entries.iter_mut().collect();
         let wishes: Vec<Wish> = ready
             .iter()
-            .map(|(_, entry)| Wish {
-                target: match entry.state {
-                    State::Ready(_) => entry.demand.target(now, &self.bounds),
-                    _ => 0,
-                },
-                fork_kib: entry.fork_kib.unwrap_or(FORK_KIB),
-                next_kib: match &entry.state {
+            .map(|(_, entry)| {
+                let (target, next_kib) = match &entry.state {
                     State::Ready(template) => {
                         let set = template.working_set.get();
-                        set.map_or(0, WorkingSet::rest_kib)
+                        let next_kib = set.map_or(0, WorkingSet::rest_kib);
+                        (entry.demand.target(now, &self.bounds), next_kib)
                     }
-                    _ => 0,
-                },
-                last_use: entry.demand.last_use(),
+                    _ => (0, 0),
+                };
+                Wish {
+                    target,
+                    fork_kib: entry.fork_kib.unwrap_or(FORK_KIB),
+                    next_kib,
+                    last_use: entry.demand.last_use(),
+                }
             })
             .collect();
         let given = share(&wishes, self.budget_kib);
