@@ -143,6 +143,11 @@ impl Rings {
         &self.interrupt
     }
 
+    /// How many descriptors the driver has given a queue.
+    pub fn size(&self, queue: usize) -> usize {
+        usize::from(self.queues[queue].size())
+    }
+
     pub(super) fn notify_eventfds(&self) -> &[EventFd] {
         &self.notify
     }
@@ -243,7 +248,16 @@ impl Rings {
 
     /// Interrupts the driver if it wants to know of what was given back.
     pub fn flush(&mut self, queue: usize) -> Result<(), RingError> {
-        if std::mem::take(&mut self.pushed[queue]) && self.wants_interrupt(queue)? {
+        self.flush_all(&[queue])
+    }
+
+    /// As [`Rings::flush`] for each, with one interrupt: the driver looks at every queue then.
+    pub fn flush_all(&mut self, queues: &[usize]) -> Result<(), RingError> {
+        let mut wanted = false;
+        for &queue in queues {
+            wanted |= std::mem::take(&mut self.pushed[queue]) && self.wants_interrupt(queue)?;
+        }
+        if wanted {
             self.interrupt.signal_queue();
         }
         Ok(())

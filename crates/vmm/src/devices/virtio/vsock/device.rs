@@ -14,7 +14,7 @@ use vmm_sys_util::timerfd::TimerFd;
 
 use super::connection::{Connection, Phase};
 use super::handle::{ConnectRequest, Shared};
-use super::{ConnectionState, TXQ, VsockEvent, VsockHandle, VsockMetrics, VsockState};
+use super::{ConnectionState, RXQ, TXQ, VsockEvent, VsockHandle, VsockMetrics, VsockState};
 use crate::devices::StateError;
 use crate::devices::virtio::{
     ActivateError, RingError, Rings, VirtioDevice, Watch, read_config_bytes,
@@ -28,6 +28,11 @@ const QUEUE_SIZES: &[u16] = &[256, 256, 64];
 /// Resets that wait for the guest's buffers. At the limit no more is taken from the guest, so that a
 /// guest that provokes them and takes none waits for itself.
 pub(super) const RESET_LIMIT: usize = 256;
+/// The part of the queue whose buffers are kept back at most. Linux gives it 256, of which its longest packet takes 19
+/// (a header, and 18 fragments of 64 KiB).
+const KEPT_PART: usize = 4;
+/// So long at most, for a driver that sends nothing before it has its last buffers back. Linux's does not wait.
+const KEPT_TIME: Duration = Duration::from_millis(100);
 
 /// Who the guest is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +100,8 @@ pub struct Vsock {
     pub(super) resets: VecDeque<(u32, u32)>,
     /// Host ports of connections with something for the guest, each once.
     pub(super) line: VecDeque<u32>,
+    /// Chains of packets that were taken, kept back to be given along with something that the guest waits for.
+    pub(super) kept: Kept,
     pub(super) next_port: u32,
     pub(super) ready: bool,
     pub(super) ready_said: bool,
@@ -121,6 +128,7 @@ impl Vsock {
             waiting: VecDeque::new(),
             resets: VecDeque::new(),
             line: VecDeque::new(),
+            kept: Kept::default(),
             next_port: super::host::FIRST_PORT,
             ready: false,
             ready_said: false,
@@ -207,13 +215,55 @@ impl Vsock {
         if let Some(rings) = rings {
             let cut_short = self.transmit(rings)?;
             self.start_waiting();
-            self.receive(rings)?;
+            let received = self.receive(rings)?;
+            self.give_back(rings, received)?;
             if cut_short && self.resets.len() < RESET_LIMIT {
                 rings.kick(TXQ);
             }
         }
         self.arm_timer();
         Ok(())
+    }
+
+    /// Interrupts the guest for what it has received, and gives back the chains that were kept, if now is the time.
+    fn give_back(&mut self, rings: &mut Rings, received: bool) -> Result<(), RingError> {
+        if received || self.kept.is_due(rings.size(TXQ) / KEPT_PART) {
+            for head in self.kept.take() {
+                rings.push_used(TXQ, head, 0)?;
+            }
+        }
+        rings.flush_all(&[RXQ, TXQ])
+    }
+}
+
+/// Chains of the transmit queue that the guest does not have back yet. Linux's driver wants to hear of each, and
+/// only frees memory then: an interrupt and a turn of a kernel thread for every packet, while the program waits.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    pub(super) heads: Vec<u16>,
+    buffers: usize,
+    since: Option<Instant>,
+}
+
+impl Kept {
+    pub(super) fn push(&mut self, head: u16, buffers: usize) {
+        self.heads.push(head);
+        self.buffers += buffers;
+        self.since.get_or_insert_with(Instant::now);
+    }
+
+    fn is_due(&self, most: usize) -> bool {
+        self.buffers >= most || self.deadline().is_some_and(|at| at <= Instant::now())
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.since.map(|since| since + KEPT_TIME)
+    }
+
+    fn take(&mut self) -> Vec<u16> {
+        self.buffers = 0;
+        self.since = None;
+        std::mem::take(&mut self.heads)
     }
 }
 
@@ -284,6 +334,7 @@ impl VirtioDevice for Vsock {
         }
         self.resets.clear();
         self.line.clear();
+        self.kept = Kept::default();
         self.ready = false;
     }
 
@@ -300,6 +351,7 @@ impl VirtioDevice for Vsock {
             next_port: self.next_port,
             connections: connections.into_iter().map(ConnectionState::of).collect(),
             resets: self.resets.iter().copied().chain(aborted).collect(),
+            kept: self.kept.heads.clone(),
         };
         serde_json::to_value(state).map_err(|source| StateError::Format {
             device: NAME,
@@ -329,6 +381,10 @@ impl VirtioDevice for Vsock {
         }
         self.connections = connections;
         self.resets = state.resets.into();
+        self.kept = Kept::default();
+        for head in state.kept {
+            self.kept.push(head, 1);
+        }
         self.ready = state.ready;
         self.ready_said = state.ready_said;
         self.next_port = state.next_port;

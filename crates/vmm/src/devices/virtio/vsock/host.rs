@@ -216,6 +216,7 @@ impl Vsock {
             .connections
             .values()
             .filter_map(|connection| connection.deadline)
+            .chain(self.kept.deadline())
             .min();
         if next == self.timer_set {
             return;

@@ -17,7 +17,8 @@ const TURN_LIMIT: usize = 512;
 const MAX_PAYLOAD: usize = 64 * 1024;
 
 impl Vsock {
-    pub(super) fn receive(&mut self, rings: &mut Rings) -> Result<(), RingError> {
+    /// Gives the guest what there is for it; whether there was anything.
+    pub(super) fn receive(&mut self, rings: &mut Rings) -> Result<bool, RingError> {
         let mut packets = 0;
         while !self.resets.is_empty() || !self.line.is_empty() {
             if packets == TURN_LIMIT {
@@ -45,7 +46,7 @@ impl Vsock {
             self.metrics.rx_packets += 1;
             packets += 1;
         }
-        rings.flush(RXQ)
+        Ok(packets > 0)
     }
 
     /// Fills one chain; `None` if it turns out that there is nothing to say.

@@ -39,11 +39,10 @@ impl Vsock {
                 break false;
             };
             self.take_packet(rings, &chain)?;
-            rings.push_used(TXQ, chain.head, 0)?;
+            self.kept.push(chain.head, chain.readable.len());
             self.metrics.tx_packets += 1;
             packets += 1;
         };
-        rings.flush(TXQ)?;
         Ok(cut_short)
     }
 

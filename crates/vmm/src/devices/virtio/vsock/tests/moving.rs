@@ -183,3 +183,22 @@ fn a_state_that_does_not_fit_is_refused() {
         StateError::Format { .. }
     ));
 }
+
+#[test]
+fn buffers_of_sent_packets_come_back_after_a_move() {
+    let (mut guest, mut stream, port) = Guest::connected();
+    guest.send_data(port, b"before");
+    assert_eq!(guest.driver.used(TXQ), None);
+    let mut guest = guest.moved();
+    stream.read_exact(&mut [0; 6]).unwrap();
+    let (mut ours, theirs) = UnixStream::pair().unwrap();
+    guest
+        .driver
+        .device()
+        .device_mut()
+        .attach(port, theirs.into())
+        .unwrap();
+    ours.write_all(b"after").unwrap();
+    assert_eq!(guest.next().1, b"after");
+    assert!(guest.driver.used(TXQ).is_some());
+}
