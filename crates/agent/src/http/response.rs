@@ -148,7 +148,10 @@ impl Sink for EventStream<'_> {
     fn event(&mut self, event: Event) -> Option<Vec<u8>> {
         if !self.gone {
             self.encode(&event);
-            self.flush_some();
+            // The last goes with the end of the answer, which waits for the client: a packet less.
+            if !matches!(event, Event::Finished(_)) {
+                self.flush_some();
+            }
         }
         match event {
             Event::Output { data, .. } => Some(data.0),
