@@ -15,6 +15,7 @@ pub mod http;
 pub mod identity;
 pub mod net;
 pub mod options;
+pub mod spare;
 pub mod uevent;
 pub mod user;
 pub mod vsock;

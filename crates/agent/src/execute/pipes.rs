@@ -6,6 +6,8 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::pipe2;
 
+use crate::spare::read_spare;
+
 /// What a read takes at most. A pipe is made to hold as much.
 pub const CHUNK_BYTES: usize = 256 * 1024;
 
@@ -60,15 +62,10 @@ pub fn make() -> nix::Result<(Pipes, ProgramEnds)> {
 
 /// One `read` of at most a chunk, behind what `buffer` holds.
 pub fn read_into(pipe: &File, buffer: &mut Vec<u8>) -> std::io::Result<usize> {
-    buffer.reserve(CHUNK_BYTES);
-    let spare = buffer.spare_capacity_mut();
-    let wanted = spare.len().min(CHUNK_BYTES);
-    // SAFETY: the kernel writes at most `wanted` bytes into room that is at least as large.
-    let read = unsafe { libc::read(pipe.as_raw_fd(), spare.as_mut_ptr().cast(), wanted) };
-    let length = usize::try_from(read).map_err(|_| std::io::Error::last_os_error())?;
-    // SAFETY: so many bytes were just written there.
-    unsafe { buffer.set_len(buffer.len() + length) };
-    Ok(length)
+    read_spare(buffer, CHUNK_BYTES, |room| {
+        // SAFETY: the kernel writes into this room, and at most its length.
+        unsafe { libc::read(pipe.as_raw_fd(), room.as_mut_ptr().cast(), room.len()) }
+    })
 }
 
 /// Where to cut `bytes` so that a piece is at most a chunk and splits no character.

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{MsgFlags, Shutdown, recv, send, shutdown};
+use nix::sys::socket::{MsgFlags, Shutdown, send, shutdown};
+
+use crate::spare::read_spare;
 
 /// A connection, and what was read of it beyond what was asked for.
 #[derive(Debug)]
@@ -27,25 +29,20 @@ impl Connection {
 
     /// Read once, at most `max` bytes, to the end of `into`; 0 at the end of the stream.
     pub fn read(&self, into: &mut Vec<u8>, max: usize, deadline: Instant) -> io::Result<usize> {
-        let old = into.len();
-        into.resize(old + max, 0);
-        let result = loop {
-            match recv(
-                self.socket.as_raw_fd(),
-                &mut into[old..],
-                MsgFlags::MSG_DONTWAIT,
-            ) {
-                Err(Errno::EAGAIN) => match self.wait(PollFlags::POLLIN, deadline) {
-                    Ok(()) => {}
-                    Err(error) => break Err(error),
-                },
-                Err(Errno::EINTR) => {}
-                Ok(length) => break Ok(length),
-                Err(errno) => break Err(errno.into()),
+        loop {
+            let read = read_spare(into, max, |room| {
+                let fd = self.socket.as_raw_fd();
+                // SAFETY: the kernel writes into this room, and at most its length.
+                unsafe { libc::recv(fd, room.as_mut_ptr().cast(), room.len(), libc::MSG_DONTWAIT) }
+            });
+            match read {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.wait(PollFlags::POLLIN, deadline)?;
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                done => return done,
             }
-        };
-        into.truncate(old + *result.as_ref().unwrap_or(&0));
-        result
+        }
     }
 
     /// Write everything before `deadline`.
