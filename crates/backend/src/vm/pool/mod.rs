@@ -289,8 +289,12 @@ impl Forks {
     }
 
     /// Has the fork of each template that is taken next get all the pages that it will touch: it starts
-    /// sooner then. One alone, for the memory that it takes.
+    /// sooner then. One alone, for the memory that it takes, and not beside executions that were just forked: it
+    /// copies for as long as a short one of them takes.
     pub fn prefault_next(&self) {
+        if self.hold().is_some() {
+            return;
+        }
         for entry in self.entries().values_mut() {
             if let Some(next) = entry.waiting.front_mut() {
                 next.fork.prefault();
