@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cloude_backend::config::{Config, Transport};
 use cloude_backend::store::{Retention, Store};
@@ -72,6 +72,7 @@ else:
         os.close(stream)
     say({"event": "restored", "costs": {"ioctls": 0, "syscalls": 0, "minor_faults": 0, "elapsed_us": 0}})
     hear()
+    time.sleep(0.1)  # As a VM takes to go on: what the pool does meanwhile shows.
     say({"event": "started"})
 while True:
     hear()
@@ -297,6 +298,30 @@ async fn forks_that_wait_give_their_addresses_to_whoever_needs_one() {
     assert_ne!(one.ip, other.ip);
     one.machine.stop().await;
     other.machine.stop().await;
+    world.launcher.shut_down().await;
+    assert_eq!(output("nft", &["list", "ruleset"]), "");
+}
+
+#[tokio::test]
+async fn beside_a_fork_that_was_just_taken_the_pool_makes_none() {
+    if !inside("beside_a_fork_that_was_just_taken_the_pool_makes_none") {
+        return;
+    }
+    let world = World::new(|config| (config.pool.floor, config.pool.ceiling) = (3, 3));
+    world.forked().await.machine.stop().await;
+    until_held(3).await;
+    let since = Instant::now();
+    let taken = world.forked().await;
+    assert_eq!(taken.start, StartKind::Pool);
+    // It is left alone for a second (`pool::busy`), which may have passed on a slow machine.
+    while since.elapsed() < Duration::from_millis(600) {
+        let workers = children(world.folder.path()).len();
+        assert!(workers == 3 || since.elapsed() > Duration::from_millis(900));
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    taken.machine.stop().await;
+    // Three that wait, again.
+    until_held(3).await;
     world.launcher.shut_down().await;
     assert_eq!(output("nft", &["list", "ruleset"]), "");
 }
