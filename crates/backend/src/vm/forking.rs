@@ -12,7 +12,6 @@ use super::control::Worker;
 use super::fork::{Fork, Parts, Shell};
 use super::launcher::{VmLauncher, open_kvm};
 use super::machine::Vm;
-use super::pool::busy::Busy;
 use super::pool::list::private_kib;
 use super::pool::{Found, Paused, Template};
 use super::{AgentStream, Death, MachineSpec, Started, orphans};
@@ -38,9 +37,9 @@ impl VmLauncher {
         cancel: &CancellationToken,
     ) -> Result<Option<Started>, Death> {
         let must = spec.start == Some(StartChoice::Fork);
-        // Before a fork is taken, of which the pool hears: it would begin to fill itself up beside this one. And once:
-        // its end is a change.
-        let mut busy = Some(self.forks.busy());
+        // Until the VM counts by itself: the pool hears of a fork that is taken, and would begin to fill itself up
+        // beside it. Not in the loop, for its end is a change.
+        let _busy = self.forks.busy();
         let mut changes = self.forks.changes();
         loop {
             changes.mark_unchanged();
@@ -48,18 +47,16 @@ impl VmLauncher {
             let key = self.template_key(spec).await?;
             let id = key.id();
             match self.forks.find(&id) {
-                Found::Paused(paused) => {
-                    match self.resume(*paused, &id, StartKind::Pool, &mut busy).await {
-                        Ok(started) => return Ok(Some(started)),
-                        Err(death) => self.fork_failed(&id, &death),
-                    }
-                }
+                Found::Paused(paused) => match self.resume(*paused, &id, StartKind::Pool).await {
+                    Ok(started) => return Ok(Some(started)),
+                    Err(death) => self.fork_failed(&id, &death),
+                },
                 Found::Ready(template) => {
                     let forked = async {
                         let attached = self.attach(template.shape.network).await?;
                         let paused = self.pause_fork(&template, attached).await?;
                         self.forks.made(&id);
-                        self.resume(paused, &id, StartKind::Fork, &mut busy).await
+                        self.resume(paused, &id, StartKind::Fork).await
                     };
                     return match forked.await {
                         Ok(started) => Ok(Some(started)),
@@ -172,16 +169,9 @@ impl VmLauncher {
         Ok((forked?, console))
     }
 
-    async fn resume(
-        &self,
-        paused: Paused,
-        id: &str,
-        start: StartKind,
-        busy: &mut Option<Busy>,
-    ) -> Result<Started, Death> {
+    async fn resume(&self, paused: Paused, id: &str, start: StartKind) -> Result<Started, Death> {
         let token = paused.template.token.clone();
-        let (mut vm, stream, network) = self.run_fork(paused).await?;
-        vm._busy = busy.take();
+        let (vm, stream, network) = self.run_fork(paused).await?;
         Ok(Started {
             stream,
             token,
@@ -216,7 +206,7 @@ impl VmLauncher {
             attached: paused.attached,
             console: paused.console,
             store: self.store.clone(),
-            _busy: None,
+            _busy: Some(self.forks.busy()),
         };
         Ok((vm, stream, network))
     }

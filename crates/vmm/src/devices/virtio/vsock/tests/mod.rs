@@ -225,6 +225,14 @@ impl Guest {
         (data, ops)
     }
 
+    /// Gives a moved connection its stream: the host's end.
+    fn attach(&self, port: u32) -> UnixStream {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let mut transport = self.driver.device();
+        transport.device_mut().attach(port, theirs.into()).unwrap();
+        ours
+    }
+
     /// Goes on with a new device in the same memory.
     fn moved(self) -> Self {
         let (device, events) = vsock();

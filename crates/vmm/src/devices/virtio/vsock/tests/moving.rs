@@ -37,13 +37,7 @@ fn a_connection_survives_a_move_with_bytes_under_way() {
     );
     // The guest goes on before anybody has attached.
     guest.send_data(port, b"unattached");
-    let (ours, theirs) = UnixStream::pair().unwrap();
-    guest
-        .driver
-        .device()
-        .device_mut()
-        .attach(port, theirs.into())
-        .unwrap();
+    let ours = guest.attach(port);
     guest.driver.run();
 
     let mut stream = ours;
@@ -62,13 +56,7 @@ fn the_credit_goes_on_after_a_move_with_nothing_to_tell() {
     let mut guest = guest.moved();
     guest.driver.run();
     guest.drain();
-    let (mut ours, theirs) = UnixStream::pair().unwrap();
-    guest
-        .driver
-        .device()
-        .device_mut()
-        .attach(port, theirs.into())
-        .unwrap();
+    let mut ours = guest.attach(port);
     ours.write_all(b"next").unwrap();
     guest.driver.run();
     let (header, bytes) = guest.next();
@@ -122,13 +110,7 @@ fn a_guest_that_closed_unattached_leaves_its_bytes_and_an_end() {
     guest.drain();
     guest.send_data(port, b"result");
     guest.shut_down(port, 2);
-    let (mut ours, theirs) = UnixStream::pair().unwrap();
-    guest
-        .driver
-        .device()
-        .device_mut()
-        .attach(port, theirs.into())
-        .unwrap();
+    let mut ours = guest.attach(port);
     let mut got = Vec::new();
     ours.read_to_end(&mut got).unwrap();
     assert_eq!(got, b"result");
@@ -191,13 +173,7 @@ fn buffers_of_sent_packets_come_back_after_a_move() {
     assert_eq!(guest.driver.used(TXQ), None);
     let mut guest = guest.moved();
     stream.read_exact(&mut [0; 6]).unwrap();
-    let (mut ours, theirs) = UnixStream::pair().unwrap();
-    guest
-        .driver
-        .device()
-        .device_mut()
-        .attach(port, theirs.into())
-        .unwrap();
+    let mut ours = guest.attach(port);
     ours.write_all(b"after").unwrap();
     assert_eq!(guest.next().1, b"after");
     assert!(guest.driver.used(TXQ).is_some());
