@@ -1,8 +1,9 @@
 //! Debian packages as a source: mmdebstrap unpacks them, and its tar is the image's one layer.
 //!
-//! Packages are unpacked and not configured (`--variant=extract`), which needs no root, no chroot and
-//! a tenth of the time. What programs need of what the maintainer scripts would have done is made by
-//! our own hooks: links of the merged /usr, accounts, the certificate bundle, the usual alternatives.
+//! Packages are unpacked and not configured (`--variant=extract`), which needs no root and a tenth of
+//! the time. What programs need of what the maintainer scripts would have done is made by our own
+//! hooks: links of the merged /usr, accounts, the certificate bundle, the usual alternatives, Python's
+//! compiled modules.
 
 mod process;
 mod sources;
@@ -14,6 +15,7 @@ use std::path::{Path, PathBuf};
 use cloude_protocol::boot::ImageConfig;
 
 pub(crate) use process::Mmdebstrap;
+use sha2::{Digest as _, Sha256};
 
 use crate::source::Packages;
 
@@ -22,6 +24,14 @@ pub const BASE_PACKAGES: [&str; 4] = ["base-files", "base-passwd", "dash", "libc
 
 /// Debian's own default, /etc/profile.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Tells what is made of packages here from what another version makes of the same: 8 hexadecimal digits
+/// of the hooks' SHA-256.
+pub(crate) fn recipe() -> String {
+    let hooks = [process::SETUP, process::FINISH, process::SETTLE];
+    let digest = Sha256::digest(hooks.concat());
+    digest[..4].iter().map(|byte| format!("{byte:02x}")).collect()
+}
 
 /// How to reach Debian.
 #[derive(Clone, Debug, Default)]

@@ -17,6 +17,11 @@ use crate::source::Packages;
 
 /// How many of its last lines a failure shows.
 const LINES_KEPT: usize = 20;
+/// What is done before packages are unpacked, after it, and at the end.
+pub(super) const SETUP: &str = include_str!("setup.sh");
+pub(super) const FINISH: &str = include_str!("finish.sh");
+pub(super) const SETTLE: &str = include_str!("settle.sh");
+
 /// What the hook puts before the name of each package (finish.sh).
 const PACKAGE_MARK: &str = "cloude-package: ";
 
@@ -73,8 +78,8 @@ impl Mmdebstrap {
             .env("LC_ALL", "C.UTF-8")
             .env_remove("SOURCE_DATE_EPOCH");
         command.args(["--variant=extract", "--mode=auto", "--format=tar"]);
-        // Nothing runs in the root, and its clean-up is ours (settle.sh).
-        command.arg("--skip=chroot/mount,cleanup,output/dev");
+        // No service would be started in the root, and its clean-up is ours (settle.sh).
+        command.arg("--skip=chroot/mount,chroot/policy-rc.d,chroot/start-stop-daemon,cleanup,output/dev");
         command.arg(format!("--include={}", package_names(packages).join(",")));
         hooks(&mut command, debs, &fetched, rooted);
         command.args([packages.suite.as_str(), "-"]);
@@ -197,13 +202,13 @@ fn hooks(command: &mut Command, debs: &Path, fetched: &Path, rooted: bool) {
     let linked = if rooted { quote(debs) } else { "''".to_owned() };
     let hook = |script: &str| format!("DEBS={linked}; START={start}\n{script}");
     let archives = "/var/cache/apt/archives";
-    command.arg(format!("--setup-hook={}", hook(include_str!("setup.sh"))));
+    command.arg(format!("--setup-hook={}", hook(SETUP)));
     if !rooted {
         command.arg(format!("--setup-hook=sync-in {} {archives}", quote(debs)));
     }
     command.arg(format!(
         "--extract-hook={}",
-        hook(include_str!("finish.sh"))
+        hook(FINISH)
     ));
     if !rooted {
         command.arg(format!(
@@ -213,7 +218,7 @@ fn hooks(command: &mut Command, debs: &Path, fetched: &Path, rooted: bool) {
     }
     command.arg(format!(
         "--extract-hook={}",
-        hook(include_str!("settle.sh"))
+        hook(SETTLE)
     ));
 }
 

@@ -215,7 +215,7 @@ impl Builder<'_> {
     fn metadata(&self, source: &Source) -> Metadata {
         Metadata {
             version: METADATA_VERSION,
-            builder: request::BUILDER.to_owned(),
+            builder: request::BUILDER.clone(),
             source: source.to_string(),
             platform: self.request.platform.to_string(),
             digest: None,

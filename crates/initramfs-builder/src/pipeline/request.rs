@@ -3,17 +3,20 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::LazyLock;
 
 use super::Cancel;
 use crate::archive::Output;
-use crate::debian::DebianOptions;
+use crate::debian::{self, DebianOptions};
 use crate::limits::Limits;
 use crate::registry::RegistryOptions;
 use crate::source::Source;
 use crate::store::Metadata;
 
-/// Recorded with each image; images of another version are built anew.
-pub(super) const BUILDER: &str = env!("CARGO_PKG_VERSION");
+/// Recorded with each image; images of another version, or of packages that were finished in another
+/// way, are built anew.
+pub(super) static BUILDER: LazyLock<String> =
+    LazyLock::new(|| format!("{}+{}", env!("CARGO_PKG_VERSION"), debian::recipe()));
 
 /// What to build, from what, to where.
 #[derive(Clone, Debug)]
@@ -93,7 +96,7 @@ impl BuildRequest {
     /// Whether a stored image was built from the same request.
     pub(super) fn matches(&self, metadata: &Metadata) -> bool {
         let sources = [Some(&self.source), self.fallback.as_ref()];
-        metadata.builder == BUILDER
+        metadata.builder == *BUILDER
             && metadata.output == self.output
             && metadata.platform == self.platform.to_string()
             && metadata.source_date_epoch == self.source_date_epoch
