@@ -65,24 +65,26 @@ impl BuiltImages {
 
     async fn find(&self, language: &Arc<Language>, memory_mib: u64) -> Result<PathBuf, String> {
         let name = &language.name;
-        if self.store.get(name).is_none() {
-            if !self.auto_build {
+        let image = match self.store.get(name) {
+            Some(image) => image,
+            None if !self.auto_build => {
                 return Err(format!(
                     "the language `{name}` has no image here; {}",
                     by_hand(name)
                 ));
             }
-            self.build(language).await.map_err(|error| {
-                format!(
-                    "building the image of `{name}` failed: {error}; {} shows more",
-                    by_hand(name)
-                )
-            })?;
-        }
-        let image = self
-            .store
-            .get(name)
-            .ok_or_else(|| format!("the image of `{name}` vanished; {}", by_hand(name)))?;
+            None => {
+                self.build(language).await.map_err(|error| {
+                    format!(
+                        "building the image of `{name}` failed: {error}; {} shows more",
+                        by_hand(name)
+                    )
+                })?;
+                self.store
+                    .get(name)
+                    .ok_or_else(|| format!("the image of `{name}` vanished; {}", by_hand(name)))?
+            }
+        };
         fits(&image.metadata, memory_mib)
             .map_err(|error| format!("the image of `{name}`: {error}"))?;
         Ok(image.path)

@@ -35,6 +35,15 @@ pub struct Waiting {
     pipes: Pipes,
     control: UnixStream,
     cgroup: Option<Cgroup>,
+    before: Before,
+}
+
+/// What is the same at the takeover as when it began to wait, and takes time to find out.
+#[derive(Debug)]
+struct Before {
+    cpu_time_us: u64,
+    oom: OomWatch,
+    available: Option<u64>,
 }
 
 /// Start `runner` and wait until its hook does.
@@ -105,6 +114,11 @@ fn start_in(
     let waits = control
         .set_read_timeout(Some(patience))
         .and_then(|()| control.read_exact(&mut [0]));
+    let before = Before {
+        cpu_time_us: cgroup.as_ref().and_then(Cgroup::cpu_time_us).unwrap_or(0),
+        oom: OomWatch::start(cgroup.as_ref()),
+        available: cgroup::available_memory(),
+    };
     let waiting = Waiting {
         runner,
         pid,
@@ -112,6 +126,7 @@ fn start_in(
         pipes,
         control,
         cgroup,
+        before,
     };
     match waits {
         Ok(()) => Ok(waiting),
@@ -162,8 +177,6 @@ impl Waiting {
         sink: &mut dyn Sink,
     ) -> StageResult {
         let (started, started_ns) = (Instant::now(), stage::monotonic_ns());
-        let cpu_before = self.cgroup.as_ref().and_then(Cgroup::cpu_time_us);
-        let oom = OomWatch::start(self.cgroup.as_ref());
         let message = self.message(environment, request, user);
         // The end of what is sent is the end of the message. One that cannot be sent is seen as
         // the end of the interpreter.
@@ -174,14 +187,14 @@ impl Waiting {
             stdin: &request.stdin.0,
             wall_time: Duration::from_millis(request.run.wall_time_ms).min(MAX_WALL_TIME),
             output_bytes: request.run.output_bytes,
-            tail_max: cgroup::available_memory().map_or(u64::MAX, |bytes| bytes / 8),
+            tail_max: self.before.available.map_or(u64::MAX, |bytes| bytes / 8),
             console: environment.console.as_ref(),
         };
         let (pid, pidfd, pipes) = (self.pid, self.pidfd, self.pipes);
         let seen = stage::attend(&spec, pid, pidfd, pipes, sink, started, started_ns);
-        let oom_killed = oom.killed(self.cgroup.as_ref());
+        let oom_killed = self.before.oom.killed(self.cgroup.as_ref());
         let mut result = result::from_observed(&seen, self.cgroup.as_ref(), oom_killed);
-        result.cpu_time_us = result.cpu_time_us.saturating_sub(cpu_before.unwrap_or(0));
+        result.cpu_time_us = result.cpu_time_us.saturating_sub(self.before.cpu_time_us);
         result.warm = true;
         result
     }

@@ -15,9 +15,13 @@ use crate::execute::runner::Waiting;
 use crate::execute::sink::Sink as _;
 use crate::execute::{self, Environment};
 use crate::identity;
+use crate::user::{User, UserError};
 
 /// A request's body, in bytes; less where the guest has little memory.
 pub const MAX_BODY_BYTES: u64 = 64 << 20;
+
+/// A body that is not compared with the guest's memory.
+const SMALL_BODY_BYTES: u64 = 256 << 10;
 
 /// A template waits for as long as any host is up: a year.
 const TEMPLATE_IDLE_TIME: std::time::Duration = std::time::Duration::from_secs(365 * 24 * 3600);
@@ -31,6 +35,8 @@ pub struct Api {
     executed: AtomicBool,
     warmed: AtomicBool,
     waiting: Mutex<Option<Waiting>>,
+    /// Of a template, from when it was warmed.
+    user: Mutex<Option<User>>,
 }
 
 impl Api {
@@ -43,6 +49,7 @@ impl Api {
             executed: AtomicBool::new(false),
             warmed: AtomicBool::new(false),
             waiting: Mutex::new(None),
+            user: Mutex::new(None),
         }
     }
 
@@ -172,7 +179,7 @@ impl Api {
         if let Err(error) = execute::check(&execution) {
             return Some(Answer::error(400, error.to_string()));
         }
-        let user = match self.environment.user() {
+        let user = match self.user() {
             Ok(user) => user,
             Err(error) => return Some(Answer::error(500, error.to_string())),
         };
@@ -205,6 +212,13 @@ impl Api {
             Some(response) => Answer::ok(&response),
             None => Answer::error(500, "the execution gave no result"),
         })
+    }
+
+    fn user(&self) -> Result<User, UserError> {
+        match lock(&self.user).take() {
+            Some(user) => Ok(user),
+            None => self.environment.user(),
+        }
     }
 
     /// The identity, whole, before anything else; this VM's one execution is used up by it, so that
@@ -253,6 +267,8 @@ impl Api {
         Some(match execute::warm::warm(&self.environment, work) {
             Ok(waiting) => {
                 let runner = waiting.is_some();
+                // No program of a client's has run, and nothing else changes the image's users.
+                *lock(&self.user) = self.environment.user().ok();
                 *lock(&self.waiting) = waiting;
                 Answer::ok(&WarmResponse { runner })
             }
@@ -278,9 +294,11 @@ impl Api {
                 )));
             }
         };
-        // It is held twice while it is parsed.
-        let limit =
-            available_memory().map_or(MAX_BODY_BYTES, |bytes| MAX_BODY_BYTES.min(bytes / 3));
+        // It is held twice while it is parsed. Asking takes time, and a small one always has room.
+        let limit = match length {
+            ..=SMALL_BODY_BYTES => MAX_BODY_BYTES,
+            _ => available_memory().map_or(MAX_BODY_BYTES, |bytes| MAX_BODY_BYTES.min(bytes / 3)),
+        };
         if length > limit {
             let error = format!("the request has {length} bytes, this VM takes at most {limit}");
             return Err(Some(Answer::error(413, error)));

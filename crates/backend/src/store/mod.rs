@@ -150,8 +150,9 @@ impl Store {
         flushed.await.map_err(|_| StoreError::Closed)
     }
 
-    /// What is known of an execution.
+    /// What is known of an execution, all that was sent before included.
     pub async fn get(&self, id: &str) -> Result<Option<Record>, StoreError> {
+        self.flush().await?;
         let id = id.to_owned();
         self.read(move |connection| get(connection, &id)).await
     }

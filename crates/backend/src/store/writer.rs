@@ -1,7 +1,7 @@
 //! The thread that writes.
 
 use std::net::Ipv4Addr;
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -12,13 +12,17 @@ use tokio::sync::oneshot;
 use super::schema::status_text;
 use super::{Retention, StoreError, WorkerRecord};
 
-/// So many commands are one transaction at most.
+/// About so many commands are one transaction at most.
 const BATCH: usize = 256;
+/// What nobody waits for is written with what comes after it, at the latest after about so long: an execution
+/// that is over sooner is one transaction, and the thread does not wake beside it.
+const LINGER: Duration = Duration::from_millis(250);
 /// Old executions are removed at the start and then so often.
 const PRUNE_EVERY: Duration = Duration::from_secs(60);
 
 type Done = oneshot::Sender<Result<(), StoreError>>;
 
+#[derive(Debug)]
 pub enum Command {
     Accept {
         id: String,
@@ -45,30 +49,71 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// Whether it may be lost if this process is killed within [`LINGER`], and is read by nobody until then. A
+    /// worker's record is what a killed process leaves, and a result may have been given out already.
+    fn can_wait(&self) -> bool {
+        match self {
+            Command::Accept { durable, .. } => !durable,
+            Command::Started { .. } | Command::WorkerEnded { .. } => true,
+            Command::Finished { .. } | Command::WorkerStarted { .. } | Command::Flush { .. } => {
+                false
+            }
+        }
+    }
+}
+
+/// What is to be written, in its order: first what was sent, then what waits.
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: Mutex<Vec<Command>>,
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, Vec<Command>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// The thread's handle; dropped, it waits until everything is written.
 #[derive(Debug)]
 pub struct Writer {
-    commands: Mutex<Option<mpsc::Sender<Command>>>,
+    queue: Arc<Queue>,
+    sender: Mutex<Option<mpsc::Sender<Vec<Command>>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Writer {
     pub fn start(connection: Connection, retention: Retention) -> Result<Self, StoreError> {
-        let (commands, receiver) = mpsc::channel();
+        let queue = Arc::new(Queue::default());
+        let (sender, sent) = mpsc::channel();
+        let commands = Commands {
+            queue: Arc::clone(&queue),
+            sent,
+        };
         let thread = std::thread::Builder::new()
             .name("store".into())
-            .spawn(move || write_all(connection, &receiver, retention))
+            .spawn(move || write_all(connection, &commands, retention))
             .map_err(|_| StoreError::Closed)?;
         Ok(Writer {
-            commands: Mutex::new(Some(commands)),
+            queue,
+            sender: Mutex::new(Some(sender)),
             thread: Mutex::new(Some(thread)),
         })
     }
 
     pub fn send(&self, command: Command) -> Result<(), StoreError> {
-        let commands = self.commands.lock().unwrap_or_else(PoisonError::into_inner);
-        let sender = commands.as_ref().ok_or(StoreError::Closed)?;
-        sender.send(command).map_err(|_| StoreError::Closed)
+        let sender = self.sender.lock().unwrap_or_else(PoisonError::into_inner);
+        let sender = sender.as_ref().ok_or(StoreError::Closed)?;
+        // Held until it is sent, so that the order stays.
+        let mut waiting = self.queue.lock();
+        let send = !command.can_wait() || waiting.len() + 1 >= BATCH;
+        waiting.push(command);
+        if send {
+            let batch = std::mem::take(&mut *waiting);
+            sender.send(batch).map_err(|_| StoreError::Closed)?;
+        }
+        Ok(())
     }
 
     pub fn send_or_log(&self, command: Command) {
@@ -80,7 +125,7 @@ impl Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        self.commands
+        self.sender
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
@@ -95,13 +140,57 @@ impl Drop for Writer {
     }
 }
 
-fn write_all(mut connection: Connection, commands: &mpsc::Receiver<Command>, retention: Retention) {
+/// The thread's end of the queue.
+struct Commands {
+    queue: Arc<Queue>,
+    sent: mpsc::Receiver<Vec<Command>>,
+}
+
+impl Commands {
+    /// What is to be written next, none yet after [`LINGER`]; the error is the end, with nothing left.
+    fn next(&self) -> Result<Vec<Command>, mpsc::RecvError> {
+        let mut batch = match self.sent.recv_timeout(LINGER) {
+            Ok(batch) => batch,
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                let mut waiting = self.queue.lock();
+                // Sent before what waits now, but after the time was up.
+                let mut batch: Vec<_> = self.sent.try_iter().flatten().collect();
+                batch.append(&mut waiting);
+                return Ok(batch);
+            }
+            Err(mpsc::RecvTimeoutError::Disconnected) => {
+                let batch = std::mem::take(&mut *self.queue.lock());
+                return match batch.is_empty() {
+                    true => Err(mpsc::RecvError),
+                    false => Ok(batch),
+                };
+            }
+        };
+        while batch.len() < BATCH
+            && let Ok(more) = self.sent.try_recv()
+        {
+            batch.extend(more);
+        }
+        Ok(batch)
+    }
+}
+
+/// Has this thread wait for its turn (sched(7), SCHED_BATCH): it wakes for each execution, and would take
+/// the processor from the very vCPU that carries it out.
+fn give_way() {
+    let none = libc::sched_param { sched_priority: 0 };
+    // SAFETY: the parameters outlive the call, which takes nothing but them. Where it is refused, the
+    // thread runs as any other.
+    unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &none) };
+}
+
+fn write_all(mut connection: Connection, commands: &Commands, retention: Retention) {
+    give_way();
     let mut pruned: Option<Instant> = None;
-    while let Ok(first) = commands.recv() {
-        let batch: Vec<Command> = std::iter::once(first)
-            .chain(commands.try_iter().take(BATCH - 1))
-            .collect();
-        write_batch(&mut connection, batch);
+    while let Ok(batch) = commands.next() {
+        if !batch.is_empty() {
+            write_batch(&mut connection, batch);
+        }
         if pruned.is_none_or(|at| at.elapsed() > PRUNE_EVERY) {
             if let Err(error) = prune(&connection, retention) {
                 tracing::error!(%error, "removing old executions");

@@ -1,7 +1,7 @@
 //! How a launcher builds templates: booted, warmed, saved, and tried.
 
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::Duration;
 
 use cloude_protocol::agent::Cause;
@@ -47,7 +47,7 @@ impl VmLauncher {
             kernel,
             image,
             agent,
-            language: language_digest(&spec.language)?,
+            language: self.language_digest(&spec.language)?,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             kvm,
             device: match self.has_device(spec.network) {
@@ -60,6 +60,23 @@ impl VmLauncher {
                 network: spec.network,
             },
         })
+    }
+
+    /// The language's digest, made once for each that was read.
+    fn language_digest(&self, language: &Arc<Language>) -> Result<String, Death> {
+        let mut known = self
+            .languages
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some((of, digest)) = known.get(&language.name)
+            && Arc::ptr_eq(of, language)
+        {
+            return Ok(digest.clone());
+        }
+        let digest = language_digest(language)?;
+        let entry = (Arc::clone(language), digest.clone());
+        known.insert(language.name.clone(), entry);
+        Ok(digest)
     }
 
     /// The digests of files as they are now.

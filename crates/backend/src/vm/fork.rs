@@ -101,7 +101,7 @@ pub async fn working_set(worker: &Worker) -> Result<WorkingSet, Death> {
                     written_pages,
                 });
             }
-            (Event::Ready | Event::Connected { .. }, _) => {}
+            (Event::Started | Event::Ready | Event::Connected { .. }, _) => {}
             (other, _) => return Err(unexpected(&other, "what its VM has touched")),
         }
     }
@@ -249,13 +249,11 @@ impl Fork {
         self.worker.event().now_or_never().is_some()
     }
 
-    /// Lets it run. The stream is the connection on which the template's agent waits for a request.
-    pub async fn resume(self) -> Result<(Worker, Box<dyn AgentStream>), Death> {
+    /// Lets it run. The stream is the connection on which the template's agent waits for a request, which
+    /// may be sent at once: whether it does run, the worker says as it says how a VM ends ([`Worker::death`]).
+    pub fn resume(self) -> Result<(Worker, Box<dyn AgentStream>), Death> {
         send(&self.worker, &Request::Resume, &[])?;
-        match next(&self.worker).await?.0 {
-            Event::Started => Ok((self.worker, Box::new(self.stream))),
-            other => Err(unexpected(&other, "that its VM runs")),
-        }
+        Ok((self.worker, Box::new(self.stream)))
     }
 
     /// Kills it, off the async threads.
@@ -367,7 +365,7 @@ mod tests {
         fork.prefault();
         fork.prefault();
         assert!(!fork.is_dead());
-        let (worker, mut stream) = fork.resume().await.unwrap();
+        let (worker, mut stream) = fork.resume().unwrap();
         stream.write_all(b"a").await.unwrap();
         assert_eq!(stream.read_u8().await.unwrap(), b'b');
         worker.stop().await;

@@ -189,7 +189,7 @@ impl VmLauncher {
         paused: Paused,
     ) -> Result<(Vm, Box<dyn AgentStream>, Option<NetworkIdentity>), Death> {
         let pid = paused.fork.pid();
-        let (worker, stream) = match paused.fork.resume().await {
+        let (worker, stream) = match paused.fork.resume() {
             Ok(running) => running,
             Err(death) => {
                 // Its worker is gone.

@@ -1,5 +1,6 @@
 //! Starts `cloude-vmm` workers.
 
+use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -11,6 +12,7 @@ use cloude_initramfs_builder::boot_segment::{BootSegment, BootSegmentError};
 use cloude_protocol::agent::{Cause, READY_PORT};
 use cloude_protocol::api::{StartChoice, StartKind, TemplateInfo};
 use cloude_protocol::boot::BootConfig;
+use cloude_protocol::language::Language;
 use cloude_vmm::control::{BootSpec, Request, TapSpec, VsockSpec};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -68,6 +70,8 @@ pub struct VmLauncher {
     /// The agent and the kernel's modules, the same for every VM, and the digest of the agent's binary.
     common: Mutex<(String, Arc<File>)>,
     pub(super) digests: Arc<Digests>,
+    /// Languages by their names, each with its digest, as they last were.
+    pub(super) languages: std::sync::Mutex<HashMap<String, (Arc<Language>, String)>>,
     pub(super) forks: Forks,
     pub(super) kept: Kept,
     /// The kind of KVM, once it is known.
@@ -133,6 +137,7 @@ impl VmLauncher {
             kernel,
             common: Mutex::new((agent, Arc::new(common))),
             digests: Arc::new(digests),
+            languages: std::sync::Mutex::default(),
             forks: Forks::new(&config.pool),
             kept: Kept::new(&config.pool),
             kvm: OnceCell::new(),
