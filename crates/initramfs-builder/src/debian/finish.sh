@@ -75,13 +75,6 @@ for program in usr/lib/jvm/*/bin/*; do
     [ -e "usr/bin/$name" ] || [ -L "usr/bin/$name" ] || ln -s "/$program" "usr/bin/$name"
 done
 
-# python3.postinst: without it each program compiles anew all that it imports. By hash, for a time in the
-# image is not everywhere the file's, and unchecked, for nothing in an image changes beside its source.
-if [ -x usr/bin/python3 ]; then
-    PYTHONHASHSEED=0 chroot . /usr/bin/python3 -m compileall -qq --invalidation-mode unchecked-hash \
-        /usr/lib/python3* || : # One that does not compile is none that a program could import.
-fi
-
 # Documentation, translations, caches, and what belongs to the host that builds.
 for dir in usr/share/man usr/share/info usr/share/groff usr/share/lintian usr/share/linda \
     usr/share/bug usr/share/doc-base var/lib/apt; do

@@ -2,8 +2,7 @@
 //!
 //! Packages are unpacked and not configured (`--variant=extract`), which needs no root and a tenth of
 //! the time. What programs need of what the maintainer scripts would have done is made by our own
-//! hooks: links of the merged /usr, accounts, the certificate bundle, the usual alternatives, Python's
-//! compiled modules.
+//! hooks: links of the merged /usr, accounts, the certificate bundle, the usual alternatives.
 
 mod process;
 mod sources;
@@ -30,7 +29,10 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 pub(crate) fn recipe() -> String {
     let hooks = [process::SETUP, process::FINISH, process::SETTLE];
     let digest = Sha256::digest(hooks.concat());
-    digest[..4].iter().map(|byte| format!("{byte:02x}")).collect()
+    digest[..4]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 /// How to reach Debian.

@@ -79,7 +79,9 @@ impl Mmdebstrap {
             .env_remove("SOURCE_DATE_EPOCH");
         command.args(["--variant=extract", "--mode=auto", "--format=tar"]);
         // No service would be started in the root, and its clean-up is ours (settle.sh).
-        command.arg("--skip=chroot/mount,chroot/policy-rc.d,chroot/start-stop-daemon,cleanup,output/dev");
+        command.arg(
+            "--skip=chroot/mount,chroot/policy-rc.d,chroot/start-stop-daemon,cleanup,output/dev",
+        );
         command.arg(format!("--include={}", package_names(packages).join(",")));
         hooks(&mut command, debs, &fetched, rooted);
         command.args([packages.suite.as_str(), "-"]);
@@ -206,20 +208,14 @@ fn hooks(command: &mut Command, debs: &Path, fetched: &Path, rooted: bool) {
     if !rooted {
         command.arg(format!("--setup-hook=sync-in {} {archives}", quote(debs)));
     }
-    command.arg(format!(
-        "--extract-hook={}",
-        hook(FINISH)
-    ));
+    command.arg(format!("--extract-hook={}", hook(FINISH)));
     if !rooted {
         command.arg(format!(
             "--extract-hook=sync-out {archives} {}",
             quote(fetched)
         ));
     }
-    command.arg(format!(
-        "--extract-hook={}",
-        hook(SETTLE)
-    ));
+    command.arg(format!("--extract-hook={}", hook(SETTLE)));
 }
 
 /// Asks it to end; it unmounts and deletes what it made.

@@ -16,6 +16,8 @@ use crate::sample::Samples;
 const PAUSE: Duration = Duration::from_millis(300);
 /// Samples of a fork for each of anything slower.
 const FORKS_A_RUN: usize = 10;
+/// Samples of a bare process for each of a boot.
+const BARE_A_RUN: usize = 5;
 /// How long requests are sent without a pause.
 const SUSTAINED: Duration = Duration::from_secs(20);
 /// The same for VMs that are booted, of which few fit into that time.
@@ -127,11 +129,15 @@ fn latency(report: &mut Report, backend: &Backend, client: &Client, hello: &Hell
 
     let mut times = Times::default();
     for _ in 0..report.runs {
-        for _ in 0..FORKS_A_RUN {
+        for index in 0..FORKS_A_RUN {
             std::thread::sleep(PAUSE);
             times.fork(client, &plain);
+            if index % (FORKS_A_RUN / BARE_A_RUN) == 0 {
+                // Nothing else goes on by then.
+                std::thread::sleep(PAUSE);
+                times.bare.0.push(bare.time(&hello.bare));
+            }
         }
-        times.bare.0.push(bare.time(&hello.bare));
         times.cold.0.push(client.run(&cold).1);
     }
     times.rows(report, language);
