@@ -148,3 +148,30 @@ async fn a_newer_store_is_refused() {
     let error = Store::open(dir.path(), KEEP).unwrap_err().to_string();
     assert!(error.contains("99"), "{error}");
 }
+
+#[tokio::test]
+async fn what_nobody_waited_for_is_there_for_whoever_asks_and_for_the_next_process() {
+    let waiting = |id: &str| Accepted {
+        durable: false,
+        ..accepted(id)
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), KEEP).unwrap();
+    store.accept(&waiting("a")).await.unwrap();
+    store.started("a");
+    let record = store.get("a").await.unwrap().unwrap();
+    assert_eq!(record.status, Status::Running);
+    store.accept(&waiting("b")).await.unwrap();
+    drop(store);
+
+    let store = Store::open(dir.path(), KEEP).unwrap();
+    let ids: Vec<_> = store.unfinished().await.unwrap();
+    let ids: Vec<_> = ids.iter().map(|accepted| accepted.id.as_str()).collect();
+    assert_eq!(ids, ["a", "b"]);
+    // With nothing behind it, in its time.
+    store.accept(&waiting("c")).await.unwrap();
+    let other = Store::open(dir.path(), KEEP).unwrap();
+    while other.unfinished().await.unwrap().len() < 3 {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+}
