@@ -250,7 +250,7 @@ impl Fork {
     }
 
     /// Lets it run. The stream is the connection on which the template's agent waits for a request, which
-    /// may be sent at once: whether it does run, the worker says as it says how a VM ends ([`Worker::death`]).
+    /// may be sent at once: whether it does run, the worker says as it says how a VM ends.
     pub fn resume(self) -> Result<(Worker, Box<dyn AgentStream>), Death> {
         send(&self.worker, &Request::Resume, &[])?;
         Ok((self.worker, Box::new(self.stream)))
