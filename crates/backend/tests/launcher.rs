@@ -52,6 +52,7 @@ async fn launch(folder: &Path, body: &str) -> Result<Started, Death> {
         ..Config::default()
     };
     config.agent.binary = file("agent", "");
+    config.pool.disk = "off".into();
     config.vm.worker = file("worker", &format!("{PREAMBLE}{body}\n"));
     std::fs::set_permissions(&config.vm.worker, std::fs::Permissions::from_mode(0o755)).unwrap();
     let retention = Retention {
