@@ -34,6 +34,10 @@ const AMD_TOPOLOGY: u32 = 1 << 22;
 const AMD_CMP_LEGACY: u32 = 1 << 1;
 
 const KVM_SIGNATURE: u32 = 0x4000_0000;
+/// EAX: what KVM offers to guests that know of it (Linux, arch/x86/include/uapi/asm/kvm_para.h).
+const KVM_FEATURES: u32 = 0x4000_0001;
+/// KVM_FEATURE_ASYNC_PF, KVM_FEATURE_ASYNC_PF_VMEXIT and KVM_FEATURE_ASYNC_PF_INT.
+const ASYNC_PF: u32 = 1 << 4 | 1 << 10 | 1 << 14;
 /// Frequencies: EAX the TSC's, EBX the local APIC timer's, both in kHz.
 const HYPERVISOR_TIMING: u32 = 0x4000_0010;
 /// KVM's local APIC timer counts nanoseconds.
@@ -72,6 +76,11 @@ fn fit_leaf(entry: &mut kvm_cpuid_entry2, spec: CpuidSpec) {
         // Performance counters, which a guest that runs for a moment does not need and which let it
         // watch its neighbours.
         0xa => (entry.eax, entry.ebx, entry.ecx, entry.edx) = (0, 0, 0, 0),
+        // A guest puts a process to sleep whose page the host is busy with, until an interrupt says that it
+        // is there. Forks share their pages, and so does each have to wait for a moment for another's; a process
+        // that misses the interrupt sleeps for ever. Nor does a fork then start with that interrupt, which KVM
+        // sends when the registers are restored.
+        KVM_FEATURES => entry.eax &= !ASYNC_PF,
         KVM_SIGNATURE if spec.tsc_khz.is_some() => entry.eax = entry.eax.max(HYPERVISOR_TIMING),
         0x8000_0001 => {
             entry.ecx &= !(AMD_SVM | AMD_PERFCTR);
@@ -186,6 +195,7 @@ mod tests {
             leaf(4, 3 << 5 | 3 | 0xfff << 14, 0, 0),
             leaf(0xb, 7, 7, 7),
             leaf(KVM_SIGNATURE, 0x4000_0001, 0, 0),
+            leaf(KVM_FEATURES, u32::MAX, 0, 0),
         ])
         .unwrap()
     }
@@ -227,6 +237,12 @@ mod tests {
             assert_eq!((core.eax, core.ebx, core.ecx, core.edx), (2, 3, 0x201, 2));
         }
         assert_eq!(leaf(&cpuid, 4, 0).eax >> 14 & 0xfff, 2);
+    }
+
+    #[test]
+    fn processes_are_not_put_to_sleep_for_pages_of_the_host() {
+        let features = leaf(&fit(&supported(), spec()), KVM_FEATURES, 0).eax;
+        assert_eq!(features, !(1 << 4 | 1 << 10 | 1 << 14));
     }
 
     #[test]
