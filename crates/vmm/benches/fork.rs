@@ -76,7 +76,7 @@ impl Round {
 
 fn first_exits(vm: &mut Vm, said: &mut Said, vcpus: u8) -> Duration {
     let start = Instant::now();
-    vm.resume();
+    vm.resume().unwrap();
     said.wait_for('g', vcpus);
     start.elapsed()
 }

@@ -22,12 +22,13 @@ use crate::devices::virtio::{MmioSlot, MmioTransport, VirtioDevice};
 use crate::devices::vmgenid;
 use crate::exit::ExitSignal;
 use crate::memory::{self, GuestMemory};
-use crate::snapshot::{MsrPolicy, XsaveSize};
+use crate::snapshot::{MsrPolicy, SnapshotError, XsaveSize};
 use crate::vcpu::{Machine, Vcpus};
 
 mod build;
 mod error;
 mod event_loop;
+mod first_run;
 mod halt_watch;
 mod handle;
 mod shell;
@@ -36,6 +37,7 @@ mod signal_watch;
 pub use error::VmError;
 pub use event_loop::EventLoop;
 pub(crate) use event_loop::{raw, watch_or_end};
+use first_run::FirstRun;
 pub use handle::{Saved, VmHandle};
 pub use shell::Shell;
 pub use signal_watch::SignalWatch;
@@ -75,6 +77,7 @@ pub struct Vm {
     serial: Arc<Mutex<Serial>>,
     virtio_count: u8,
     exit: ExitSignal,
+    first_run: FirstRun,
 }
 
 /// What a VM's memory is for.
@@ -160,6 +163,7 @@ impl Vm {
             serial: serial.clone(),
             virtio_count: 0,
             exit,
+            first_run: FirstRun::default(),
         };
         machine.add_fixed_devices(serial)?;
         Ok(machine)
@@ -317,10 +321,11 @@ impl Vm {
         }
     }
 
-    /// Lets the devices and then the vCPUs go on.
-    pub fn resume(&mut self) {
-        if let Some(handle) = self.handle() {
-            handle.resume();
+    /// Lets the devices and then the vCPUs go on. Fails if the time at which the VM was saved cannot be set.
+    pub fn resume(&mut self) -> Result<(), SnapshotError> {
+        match self.handle() {
+            Some(handle) => handle.resume(),
+            None => Ok(()),
         }
     }
 

@@ -46,7 +46,7 @@ fn a_paused_guest_stands_still_and_goes_on_where_it_was() {
         let at = count(&vm);
         std::thread::sleep(Duration::from_millis(2));
         assert_eq!(count(&vm), at);
-        vm.resume();
+        vm.resume().unwrap();
         wait_past(&vm, at);
     }
 }

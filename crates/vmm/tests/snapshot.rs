@@ -4,14 +4,16 @@
 
 mod common;
 
+use std::arch::x86_64::_rdtsc;
 use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt};
+use std::time::{Duration, Instant};
 
 use cloude_vmm::arch::x86_64::layout;
 use cloude_vmm::control::Origin;
 use cloude_vmm::devices::virtio::rng::Rng;
 use cloude_vmm::devices::vmgenid;
-use cloude_vmm::probe::open_kvm;
+use cloude_vmm::probe::{KvmKind, kvm_kind, open_kvm};
 use cloude_vmm::snapshot::{
     self, Mismatch, Record, RecordError, SnapshotError, Template, load_sparse, save_sparse,
 };
@@ -37,7 +39,7 @@ fn goes_on(vcpus: u8) {
 
     let (mut fork, mut said, _) = prover::fork(&template);
     prover::go(&fork);
-    fork.resume();
+    fork.resume().unwrap();
     said.wait_for_last('d', vcpus);
 
     for id in 0..vcpus {
@@ -75,6 +77,35 @@ fn a_guest_of_four_vcpus_goes_on_with_all_that_it_had() {
 }
 
 #[test]
+fn time_stands_still_for_a_fork_until_it_runs() {
+    const WAIT: Duration = Duration::from_secs(3);
+    let template = prover::template(1);
+    // What its clocks say first: the TSC, and nanoseconds.
+    let first = |wait: Duration| {
+        let (mut fork, mut said, _) = prover::fork(&template);
+        std::thread::sleep(wait);
+        prover::go(&fork);
+        fork.resume().unwrap();
+        said.wait_for_last('w', 1);
+        let block = Block(&fork, 0);
+        (block.tscs().1, block.clock().1)
+    };
+    let (tsc, ns) = first(Duration::ZERO);
+    // SAFETY: every x86-64 processor has the instruction.
+    let (before, start) = (unsafe { _rdtsc() }, Instant::now());
+    let (later_tsc, later_ns) = first(WAIT);
+    // SAFETY: as above.
+    let ticks_a_second = (unsafe { _rdtsc() } - before) as f64 / start.elapsed().as_secs_f64();
+    let ns = later_ns.saturating_sub(ns);
+    assert!(ns < WAIT.as_nanos() as u64, "{ns}");
+    // A guest of PVM reads the processor's own.
+    if kvm_kind() == KvmKind::Hardware {
+        let ticks = later_tsc.saturating_sub(tsc) as f64;
+        assert!(ticks < ticks_a_second * WAIT.as_secs_f64(), "{ticks}");
+    }
+}
+
+#[test]
 fn forks_and_their_template_do_not_see_each_other() {
     let template = prover::template(1);
     let digest = snapshot::memory_digest(template.memory()).unwrap();
@@ -83,7 +114,7 @@ fn forks_and_their_template_do_not_see_each_other() {
     prover::set_shared(&first, 1);
     for fork in [&mut first, &mut second] {
         prover::go(fork);
-        fork.resume();
+        fork.resume().unwrap();
     }
     first_said.wait_for_last('w', 1);
     second_said.wait_for_last('w', 1);
@@ -121,7 +152,7 @@ fn a_vm_that_was_saved_can_go_on_and_changes_nothing_of_its_snapshot() {
     vm.pause();
     let saved = vm.handle().unwrap().save(&prover::origin()).unwrap();
     prover::go(&vm);
-    vm.resume();
+    vm.resume().unwrap();
     said.wait_for_last('w', 1);
     assert_eq!(prover::shared(&vm), prover::SHARED_START + 1);
     let digest = snapshot::memory_digest(&saved.memory).unwrap();
@@ -291,7 +322,7 @@ fn a_fork_goes_on_from_a_file_of_which_only_data_takes_room() {
     template.verify_memory().unwrap();
     let (mut fork, mut said, _) = prover::fork(&template);
     prover::go(&fork);
-    fork.resume();
+    fork.resume().unwrap();
     said.wait_for_last('w', 1);
     Block(&fork, 0).check_registers();
 }

@@ -21,10 +21,6 @@ use super::template::warm::{least, warm_request};
 use super::{Death, MachineSpec};
 use crate::agent;
 
-/// How long the fork that shows what its like touch has waited before it runs: longer than what Linux does
-/// once a second.
-const PAUSED: Duration = Duration::from_millis(1200);
-
 /// What a template is built of.
 struct Wanted {
     key: TemplateKey,
@@ -248,8 +244,6 @@ impl VmLauncher {
     ) -> Result<WorkingSet, Death> {
         let attached = self.attach(template.shape.network).await?;
         let paused = self.pause_fork(template, attached).await?;
-        // As forks do in the pool: their clocks go on, and what was due meanwhile is done when they run.
-        tokio::time::sleep(PAUSED).await;
         let (vm, stream, network) = self.run_fork(paused).await?;
         let mut request = least(language, &self.config.limits);
         // As long as the language's own limits allow, and the agent's part beside.

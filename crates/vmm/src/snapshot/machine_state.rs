@@ -62,8 +62,8 @@ impl VmState {
         })
     }
 
-    /// Sets the state, after that of the vCPUs. What `now` has already is not set again.
-    pub fn restore(&self, vm: &VmFd, now: &Self, trace: &mut Trace) -> Result<(), SnapshotError> {
+    /// Sets the clock to the time at which it was read, after the vCPUs' own time.
+    pub fn restore_time(&self, vm: &VmFd) -> Result<(), SnapshotError> {
         // Without KVM_CLOCK_REALTIME and KVM_CLOCK_HOST_TSC: the guest's monotonic time goes on from
         // where it stood, neither back nor ahead by how long the snapshot lay. Whoever runs the guest
         // tells it the time of day.
@@ -72,10 +72,12 @@ impl VmState {
             flags: 0,
             ..Default::default()
         };
-        trace
-            .ioctl(|| vm.set_clock(&clock))
-            .map_err(SnapshotError::set(StateKind::Clock))?;
-        trace.step("VM: CLOCK");
+        vm.set_clock(&clock)
+            .map_err(SnapshotError::set(StateKind::Clock))
+    }
+
+    /// Sets the state but for the time, after that of the vCPUs. What `now` has already is not set again.
+    pub fn restore(&self, vm: &VmFd, now: &Self, trace: &mut Trace) -> Result<(), SnapshotError> {
         // The I/O APIC last and after the local APICs: it delivers at once what is pending in it.
         for (chip, now) in self.irqchips.iter().zip(&now.irqchips) {
             if !same_chip(chip, now) {

@@ -57,6 +57,10 @@ impl Template {
         &self.record
     }
 
+    pub(crate) fn shared_record(&self) -> Arc<Record> {
+        Arc::clone(&self.record)
+    }
+
     /// The memory.
     pub fn memory(&self) -> &File {
         &self.memory

@@ -16,6 +16,8 @@ const XSAVE_WORDS: usize = 1024;
 
 /// IA32_TIME_STAMP_COUNTER.
 const TSC: u32 = 0x10;
+/// IA32_TSC_DEADLINE.
+const TSC_DEADLINE: u32 = 0x6e0;
 
 /// How large the XSAVE area of this host is (KVM_CAP_XSAVE2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,11 +96,10 @@ impl VcpuState {
         })
     }
 
-    /// Sets the state of vCPU `index`, which has not run, and whose state is `now`: what has the right
-    /// value already is not set again. vCPU 0 comes first: it sets the time.
+    /// Sets the state of a vCPU that has not run, and whose state is `now`, but for its time: what has the
+    /// right value already is not set again.
     pub fn restore(
         &self,
-        index: usize,
         vcpu: &VcpuFd,
         now: &Self,
         xsave_size: XsaveSize,
@@ -145,10 +146,7 @@ impl VcpuState {
             trace.ioctl(|| vcpu.set_lapic(&lapic)).map_err(set(Lapic))?;
         }
         trace.step("vCPU: LAPIC");
-        // After LAPIC, which would stop the timer that the TSC deadline sets.
-        let far_off = self.far_off_tsc().filter(|_| index == 0);
-        let msrs = far_off.into_iter().chain(self.changed_msrs(now));
-        msrs::restore(vcpu, msrs, trace)?;
+        msrs::restore(vcpu, self.changed_msrs(now), trace)?;
         trace.step("vCPU: MSRS");
         // After REGS, which clear a pending exception.
         if self.events != now.events {
@@ -168,6 +166,14 @@ impl VcpuState {
         }
         trace.step("vCPU: VCPU_EVENTS, KVMCLOCK_CTRL");
         Ok(())
+    }
+
+    /// Sets the time of vCPU `index` to that at which it was saved: the TSC, and the timer that waits for it.
+    /// vCPU 0 comes first, and all of it after [`VcpuState::restore`], whose LAPIC would stop the timer.
+    pub fn restore_time(&self, index: usize, vcpu: &VcpuFd) -> Result<(), SnapshotError> {
+        let far_off = self.far_off_tsc().filter(|_| index == 0);
+        let time = self.msrs.iter().copied().filter(tells_time);
+        msrs::restore(vcpu, far_off.into_iter().chain(time), &mut Trace::start())
     }
 
     fn restore_fpu(
@@ -205,10 +211,8 @@ impl VcpuState {
         Some((index, value ^ 1 << 62))
     }
 
-    /// Those that differ from `now`, and those that tell the time whatever they are: the TSC and its
-    /// deadline go on from what they were when the vCPU was saved.
+    /// Those that differ from `now`, but for those that tell the time.
     fn changed_msrs(&self, now: &Self) -> impl Iterator<Item = (u32, u64)> {
-        const TSC_DEADLINE: u32 = 0x6e0;
         let mut known = now.msrs.iter().peekable();
         self.msrs.iter().copied().filter(move |(index, value)| {
             // Both are in ascending order.
@@ -216,7 +220,7 @@ impl VcpuState {
             let same = known
                 .peek()
                 .is_some_and(|(other, now)| other == index && now == value);
-            !same || *index == TSC || *index == TSC_DEADLINE && *value != 0
+            !same && !matches!(*index, TSC | TSC_DEADLINE)
         })
     }
 
@@ -266,4 +270,9 @@ impl VcpuState {
         }
         Ok(area)
     }
+}
+
+/// Whether a register has to be set for time to go on. A deadline of zero is none.
+fn tells_time((index, value): &(u32, u64)) -> bool {
+    *index == TSC || *index == TSC_DEADLINE && *value != 0
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use kvm_ioctls::VmFd;
 
+use super::first_run::FirstRun;
 use super::{CpuModel, Kind, Shape, Vm, lock};
 use crate::bus::SharedDevice;
 use crate::devices::{StateError, vmgenid};
@@ -26,6 +27,7 @@ pub struct VmHandle {
     memory: GuestMemory,
     shape: Shape,
     saveable: bool,
+    pub(super) first_run: FirstRun,
 }
 
 /// A VM that was saved.
@@ -47,6 +49,7 @@ impl VmHandle {
             memory: vm.memory.clone(),
             shape: vm.shape,
             saveable: vm.kind == Kind::Saveable,
+            first_run: vm.first_run.clone(),
         }
     }
 
@@ -63,12 +66,14 @@ impl VmHandle {
         }
     }
 
-    /// Lets the devices and then the vCPUs go on.
-    pub fn resume(&self) {
+    /// Lets the devices and then the vCPUs go on. Fails if the time at which the VM was saved cannot be set.
+    pub fn resume(&self) -> Result<(), SnapshotError> {
+        self.first_run.prepare(&self.vcpus, &self.vm)?;
         for device in &self.devices {
             lock(device).resume();
         }
         self.vcpus.resume();
+        Ok(())
     }
 
     /// Saves the VM while it is paused. Its memory becomes the snapshot's; the VM itself may go on, with

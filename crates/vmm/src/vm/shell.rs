@@ -87,7 +87,7 @@ impl Shell {
         trace.step("map the memory");
         self.handle.vcpus.with_each(|index, vcpu| {
             let now = &self.vcpus_now[index];
-            state.vcpus[index].restore(index, vcpu, now, self.handle.cpu.xsave_size, &mut trace)
+            state.vcpus[index].restore(vcpu, now, self.handle.cpu.xsave_size, &mut trace)
         })?;
         state
             .vm
@@ -98,6 +98,7 @@ impl Shell {
         vmgenid::write_fresh(&self.vm.memory)?;
         trace.requests(2, || vmgenid::tell(&self.handle.vm))?;
         trace.step("VMGenID");
+        self.handle.first_run.set(template.shared_record());
         Ok((self.vm, trace))
     }
 

@@ -92,7 +92,7 @@ impl Control {
             }
             Request::Save { origin } if self.vm.is_running() => self.save(&origin)?,
             Request::Resume if !self.vm.is_running() => {
-                self.vm.resume();
+                self.vm.resume()?;
                 self.channel.send(&Event::Started, &[])?;
             }
             Request::WorkingSet if self.vm.is_running() => {

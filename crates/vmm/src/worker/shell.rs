@@ -62,7 +62,7 @@ pub(super) fn serve(
             break;
         }
     }
-    handle.resume();
+    handle.resume()?;
     channel.send(&Event::Started, &[])?;
     server.serve(&mut vm)
 }
