@@ -143,6 +143,12 @@ pub fn check(request: &ExecuteRequest) -> Result<(), RequestError> {
     }
 }
 
+/// What an execution leaves to be removed once its answer is sent.
+#[derive(Debug)]
+pub struct Leftover {
+    _cgroup: Option<Cgroup>,
+}
+
 /// Run the stages of `request`, whose files are written, and send every event, the last included.
 pub fn execute(
     environment: &Environment,
@@ -150,15 +156,16 @@ pub fn execute(
     user: &User,
     waiting: Option<Waiting>,
     sink: &mut dyn Sink,
-) {
+) -> Leftover {
     Execution {
         environment,
         request,
         user,
         sink,
         waiting,
+        cgroup: None,
     }
-    .run();
+    .run()
 }
 
 struct Execution<'a> {
@@ -167,10 +174,12 @@ struct Execution<'a> {
     user: &'a User,
     sink: &'a mut dyn Sink,
     waiting: Option<Waiting>,
+    /// The run stage's, which has ended.
+    cgroup: Option<Cgroup>,
 }
 
 impl Execution<'_> {
-    fn run(mut self) {
+    fn run(mut self) -> Leftover {
         let request = self.request;
         let compile = request
             .compile
@@ -180,6 +189,9 @@ impl Execution<'_> {
         let run = (compiled && !self.sink.is_gone()).then(|| self.program());
         self.sink
             .event(Event::Finished(ExecuteResult { compile, run }));
+        Leftover {
+            _cgroup: self.cgroup,
+        }
     }
 
     /// The run stage: by the interpreter that waits, or from the start.
@@ -187,7 +199,10 @@ impl Execution<'_> {
         let request = self.request;
         match self.waiting.take() {
             Some(waiting) if waiting.fits(request) => {
-                waiting.take_over(self.environment, request, self.user, self.sink)
+                let (result, cgroup) =
+                    waiting.take_over(self.environment, request, self.user, self.sink);
+                self.cgroup = cgroup;
+                result
             }
             other => {
                 if let Some(waiting) = other {
@@ -209,6 +224,7 @@ impl Execution<'_> {
         stage: &Stage,
         stdin: &[u8],
     ) -> Result<StageResult, String> {
+        self.sink.release();
         let environment = self.environment;
         let variables = command::environment(&environment.image, self.user, &self.request.env);
         let working_dir =
@@ -252,6 +268,7 @@ impl Execution<'_> {
             output_bytes: stage.output_bytes,
             tail_max: available.map_or(u64::MAX, |bytes| bytes / 8),
             console: environment.console.as_ref(),
+            announced: false,
         };
         let oom = OomWatch::start(cgroup.as_ref());
         let observed = stage::run(&spec, &plan, pipes, ends, self.sink).map_err(|errno| {
@@ -264,11 +281,11 @@ impl Execution<'_> {
             return Err(result::failed_step(step, errno, &program, &working_dir));
         }
         let oom_killed = oom.killed(cgroup.as_ref());
-        Ok(result::from_observed(
-            &observed,
-            cgroup.as_ref(),
-            oom_killed,
-        ))
+        let result = result::from_observed(&observed, cgroup.as_ref(), oom_killed);
+        if name == StageName::Run {
+            self.cgroup = cgroup;
+        }
+        Ok(result)
     }
 
     /// A stage without a cgroup runs all the same; its numbers are then the kernel's per process.

@@ -12,7 +12,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use cloude_protocol::agent::{ExecuteRequest, Runner, StageName, StageResult};
+use cloude_protocol::agent::{Event, ExecuteRequest, Runner, StageName, StageResult};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::cgroup::{self, Cgroup, OomWatch};
@@ -168,16 +168,21 @@ impl Waiting {
         same_command && warm_env && kept_env && request.working_dir.is_none() && lives
     }
 
-    /// Become the program of `request`, whose files are written, and go on to its end.
+    /// Become the program of `request`, whose files are written, and go on to its end. Also gives the cgroup
+    /// that it was in.
     pub fn take_over(
         mut self,
         environment: &Environment,
         request: &ExecuteRequest,
         user: &User,
         sink: &mut dyn Sink,
-    ) -> StageResult {
+    ) -> (StageResult, Option<Cgroup>) {
         let (started, started_ns) = (Instant::now(), stage::monotonic_ns());
         let message = self.message(environment, request, user);
+        // Now and not when it is seen to run: it would be interrupted for that.
+        sink.event(Event::Started {
+            stage: StageName::Run,
+        });
         // The end of what is sent is the end of the message. One that cannot be sent is seen as
         // the end of the interpreter.
         let _ = self.control.write_all(&message);
@@ -189,6 +194,7 @@ impl Waiting {
             output_bytes: request.run.output_bytes,
             tail_max: self.before.available.map_or(u64::MAX, |bytes| bytes / 8),
             console: environment.console.as_ref(),
+            announced: true,
         };
         let (pid, pidfd, pipes) = (self.pid, self.pidfd, self.pipes);
         let seen = stage::attend(&spec, pid, pidfd, pipes, sink, started, started_ns);
@@ -196,7 +202,7 @@ impl Waiting {
         let mut result = result::from_observed(&seen, self.cgroup.as_ref(), oom_killed);
         result.cpu_time_us = result.cpu_time_us.saturating_sub(self.before.cpu_time_us);
         result.warm = true;
-        result
+        (result, self.cgroup)
     }
 
     fn message(&self, environment: &Environment, request: &ExecuteRequest, user: &User) -> Vec<u8> {

@@ -11,6 +11,14 @@ pub trait Sink {
     /// [`Event::Output`], for the next.
     fn event(&mut self, event: Event) -> Option<Vec<u8>>;
 
+    /// As [`Sink::event`], of one that is soon followed by another: it may go with that one.
+    fn hold(&mut self, event: Event) -> Option<Vec<u8>> {
+        self.event(event)
+    }
+
+    /// Send what was held, if it may be a while until something follows.
+    fn release(&mut self) {}
+
     /// Whether more output may be read from the program.
     fn has_room(&self) -> bool;
 

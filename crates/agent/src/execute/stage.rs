@@ -52,6 +52,8 @@ pub struct StageSpec<'a> {
     pub tail_max: u64,
     /// Takes a copy of the output: the console, not waited for.
     pub console: Option<&'a File>,
+    /// The client was told already that it runs.
+    pub announced: bool,
 }
 
 /// Start `plan`'s process tree, carry its streams, and wait until all of it is gone.
@@ -95,7 +97,7 @@ pub fn attend(
         .map(|(pipe, stream)| Some(OutputPipe::new(pipe, stream, spec))),
         report: Some(pipes.report),
         deadline: started.checked_add(spec.wall_time),
-        announced: false,
+        announced: spec.announced,
         killed: false,
         timed_out: false,
         status: None,
@@ -194,13 +196,26 @@ struct Ready {
     client_closed: bool,
 }
 
+impl Ready {
+    fn is_output_alone(&self) -> bool {
+        let others = self.report || self.stdin || self.client_writable || self.client_closed;
+        !others && self.outputs.contains(&true)
+    }
+}
+
 impl Stage<'_> {
     /// Until init is gone and both outputs are at their end, which they are once nothing that could
     /// write lives in the namespace.
     fn serve(&mut self) {
         let mut last_progress = Instant::now();
         while self.report.is_some() || self.outputs.iter().any(Option::is_some) {
-            let ready = self.wait(last_progress);
+            let mut ready = self.wait(last_progress);
+            if ready.is_output_alone() {
+                // Whoever else has something to do has it done first: more is to be said then, or that it was all.
+                // SAFETY: a plain system call without parameters.
+                unsafe { libc::sched_yield() };
+                ready = self.wait(last_progress);
+            }
             if !self.sink.wants_write() || ready.client_writable {
                 last_progress = Instant::now();
             } else if last_progress.elapsed() >= CLIENT_STALL {
@@ -410,7 +425,7 @@ impl Stage<'_> {
         let ending = output.kept.finish();
         self.streams[index] = (total, ending.dropped);
         if ending.dropped > 0 {
-            self.sink.event(Event::Dropped {
+            self.say(Event::Dropped {
                 stage: self.spec.name,
                 stream,
                 bytes: ending.dropped,
@@ -438,7 +453,15 @@ impl Stage<'_> {
             stream,
             data,
         };
-        self.buffer = self.sink.event(event).unwrap_or_default();
+        self.buffer = self.say(event).unwrap_or_default();
+    }
+
+    /// Once the program has ended all the rest comes at once, and can go together.
+    fn say(&mut self, event: Event) -> Option<Vec<u8>> {
+        match self.status {
+            Some(_) => self.sink.hold(event),
+            None => self.sink.event(event),
+        }
     }
 
     /// Write as much of standard input as the program takes; at its end, close it.

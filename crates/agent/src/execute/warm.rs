@@ -78,6 +78,7 @@ fn run(
         user,
         sink: &mut sink,
         waiting: None,
+        cgroup: None,
     }
     .run();
     let result = sink.result.ok_or("nothing ran")?;

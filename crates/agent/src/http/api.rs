@@ -200,14 +200,16 @@ impl Api {
         if request.wants_events {
             let mut events = EventStream::start(connection);
             if execution.identity.is_some() {
-                events.event(Event::Identity);
+                // Before anything of the program happens it is on its way: with the word that it starts.
+                events.hold(Event::Identity);
             }
-            execute::execute(&self.environment, &execution, &user, waiting, &mut events);
+            let left = execute::execute(&self.environment, &execution, &user, waiting, &mut events);
             let _ = events.finish();
+            drop(left);
             return None;
         }
         let mut one = OneShot::new(connection);
-        execute::execute(&self.environment, &execution, &user, waiting, &mut one);
+        let _left = execute::execute(&self.environment, &execution, &user, waiting, &mut one);
         Some(match one.collector.into_response() {
             Some(response) => Answer::ok(&response),
             None => Answer::error(500, "the execution gave no result"),
