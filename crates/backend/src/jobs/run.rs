@@ -7,13 +7,12 @@ use std::time::{Duration, Instant};
 
 use cloude_protocol::agent::{Cause, Event, ExecuteResult, StageName, Stream};
 use cloude_protocol::api::{Execution, StartChoice, StartKind, Status, Timings};
-use tokio_util::task::TaskTracker;
 
 use super::admission::Admitted;
 use super::outcome::Ending;
 use super::{Job, Parts};
 use crate::agent;
-use crate::scheduler::Place;
+use crate::scheduler::{Permit, Place};
 use crate::vm::identity::new_identity;
 use crate::vm::{Death, Machine, MachineSpec, Started};
 
@@ -25,25 +24,41 @@ const OUTPUT_SLACK: u64 = 256 << 10;
 /// In so many VMs, if forks fail before they do anything: the last of them is booted.
 const ATTEMPTS: u32 = 3;
 
-/// Carries it out and records the result. Never fails: what goes wrong is the result. Its machine may
-/// still be on its way out then: `teardown` has that.
+/// What is left to be done about an execution whose result is known.
+#[must_use = "the machine has to be stopped"]
+pub struct Rest {
+    machine: Option<Box<dyn Machine>>,
+    permit: Option<Permit>,
+}
+
+impl Rest {
+    /// Stops the machine. The end of a VM takes KVM many milliseconds; its memory and its place are free only
+    /// then.
+    pub async fn end(self) {
+        if let Some(machine) = self.machine {
+            machine.stop().await;
+        }
+        drop(self.permit);
+    }
+}
+
+/// Carries it out and records the result. Never fails: what goes wrong is the result. Its machine is still
+/// there then, which nobody who waits for the result needs to wait for.
 pub async fn run(
     parts: Arc<Parts>,
-    teardown: &TaskTracker,
     job: Arc<Job>,
     admitted: Admitted,
     place: Place,
     arrived: Instant,
-) -> Arc<Execution> {
+) -> (Arc<Execution>, Rest) {
     let mut run = Run {
         parts: &parts,
-        teardown,
         job: &job,
         timings: Timings::default(),
         ip: None,
         start: StartKind::Cold,
     };
-    let result = run.result(admitted, place, arrived).await;
+    let (result, rest) = run.result(admitted, place, arrived).await;
     run.timings.total_us = micros(arrived.elapsed());
     let Run {
         timings, ip, start, ..
@@ -69,15 +84,15 @@ pub async fn run(
         progress.result = Some(Arc::clone(&execution));
         execution
     });
-    report(&execution);
-    execution
+    (execution, rest)
 }
 
 fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
-fn report(execution: &Execution) {
+/// Writes it to the log.
+pub fn report(execution: &Execution) {
     let Execution {
         id,
         language,
@@ -108,7 +123,6 @@ fn report(execution: &Execution) {
 
 struct Run<'a> {
     parts: &'a Parts,
-    teardown: &'a TaskTracker,
     job: &'a Job,
     timings: Timings,
     ip: Option<Ipv4Addr>,
@@ -121,33 +135,34 @@ impl Run<'_> {
         admitted: Admitted,
         place: Place,
         arrived: Instant,
-    ) -> Result<ExecuteResult, Death> {
+    ) -> (Result<ExecuteResult, Death>, Rest) {
+        let nothing = Rest {
+            machine: None,
+            permit: None,
+        };
         let cancelled = self.job.cancel.clone();
         let vm_memory = self.parts.vm_memory_mib(admitted.memory_mib);
-        let (image, permit) = tokio::select! {
+        let ready = tokio::select! {
             biased;
-            () = cancelled.cancelled() => return Err(Death::cancelled()),
+            () = cancelled.cancelled() => Err(Death::cancelled()),
             ready = async {
                 let image = self.parts.images.ensure(&admitted.language, admitted.memory_mib).await;
                 let image = image.map_err(Death::infrastructure)?;
                 self.parts.scheduler.reserve(self.parts.launcher.template_mib());
                 Ok::<_, Death>((image, place.admitted(vm_memory).await))
-            } => ready?,
+            } => ready,
+        };
+        let (image, permit) = match ready {
+            Ok(ready) => ready,
+            Err(death) => return (Err(death), nothing),
         };
         self.timings.queue_us = micros(arrived.elapsed());
         self.job
             .update(|progress| progress.status = Status::Running);
         self.parts.store.started(&self.job.id);
         let (result, machine) = self.in_machine(admitted, image).await;
-        if let Some(machine) = machine {
-            // The end of a VM takes KVM many milliseconds, for which nobody needs to wait; its memory and
-            // its place are free only then.
-            self.teardown.spawn(async move {
-                machine.stop().await;
-                drop(permit);
-            });
-        }
-        result
+        let permit = Some(permit);
+        (result, Rest { machine, permit })
     }
 
     /// With the machine that is to be stopped, if one was started.

@@ -206,23 +206,21 @@ impl Service {
         let running = Arc::clone(&job);
         self.inner.tasks.spawn(async move {
             let parts = Arc::clone(&inner.parts);
-            let execution = run::run(
-                parts,
-                &inner.tasks,
-                Arc::clone(&running),
-                admitted,
-                place,
-                arrived,
-            )
-            .await;
+            let (execution, rest) =
+                run::run(parts, Arc::clone(&running), admitted, place, arrived).await;
             if inner.halt.is_cancelled() && execution.cause == Cause::Cancelled {
                 // Not a result: the next start runs it again.
                 inner.cache.remove(&running.id);
-                return;
+                run::report(&execution);
+            } else {
+                inner.metrics.executed(&execution);
+                inner.cache.finished(&execution);
+                // Whoever waits takes it now, before the rest is done.
+                tokio::task::yield_now().await;
+                run::report(&execution);
+                inner.parts.store.finished(execution);
             }
-            inner.metrics.executed(&execution);
-            inner.cache.finished(&execution);
-            inner.parts.store.finished(execution);
+            rest.end().await;
         });
         job
     }
