@@ -3,6 +3,7 @@
 
 use std::fs::{self, File};
 use std::os::fd::{AsRawFd as _, RawFd};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 /// A stage's group. Removed when dropped.
@@ -10,6 +11,10 @@ use std::path::{Path, PathBuf};
 pub struct Cgroup {
     path: PathBuf,
     directory: File,
+    /// Open from the start, so that reading them costs little at a program's end; where the kernel has them.
+    cpu_stat: Option<File>,
+    memory_peak: Option<File>,
+    memory_events: Option<File>,
 }
 
 impl Cgroup {
@@ -28,7 +33,14 @@ impl Cgroup {
         let directory = File::open(&path).inspect_err(|_| {
             let _ = fs::remove_dir(&path);
         })?;
-        let cgroup = Cgroup { path, directory };
+        let open = |file| File::open(path.join(file)).ok();
+        let cgroup = Cgroup {
+            cpu_stat: open("cpu.stat"),
+            memory_peak: open("memory.peak"),
+            memory_events: open("memory.events"),
+            path,
+            directory,
+        };
         let _ = cgroup.write("memory.oom.group", "1");
         if let Some(bytes) = memory_max {
             let _ = cgroup.write("memory.max", &bytes.to_string());
@@ -43,26 +55,30 @@ impl Cgroup {
 
     /// The most memory that the group held at once, in bytes (since Linux 5.19).
     pub fn peak_memory_bytes(&self) -> Option<u64> {
-        self.read("memory.peak")?.trim().parse().ok()
+        read(self.memory_peak.as_ref()?)?.trim().parse().ok()
     }
 
     /// User and system time of everything that ran in the group, in microseconds.
     pub fn cpu_time_us(&self) -> Option<u64> {
-        field(&self.read("cpu.stat")?, "usage_usec")
+        field(&read(self.cpu_stat.as_ref()?)?, "usage_usec")
     }
 
     /// How many of its processes the out-of-memory killer took, for the group's limit or the guest's.
     pub fn oom_kills(&self) -> Option<u64> {
-        field(&self.read("memory.events")?, "oom_kill")
-    }
-
-    fn read(&self, file: &str) -> Option<String> {
-        fs::read_to_string(self.path.join(file)).ok()
+        field(&read(self.memory_events.as_ref()?)?, "oom_kill")
     }
 
     fn write(&self, file: &str, value: &str) -> std::io::Result<()> {
         fs::write(self.path.join(file), value)
     }
+}
+
+/// What a group's file says now: some hundred bytes at most.
+fn read(file: &File) -> Option<String> {
+    let mut bytes = vec![0; 4096];
+    let length = file.read_at(&mut bytes, 0).ok()?;
+    bytes.truncate(length);
+    String::from_utf8(bytes).ok()
 }
 
 impl Drop for Cgroup {

@@ -19,7 +19,7 @@ use super::cgroup::{self, Cgroup, OomWatch};
 use super::pipes::{self, Pipes};
 use super::plan::{CStringArray, PROGRAM_CAPABILITIES, Plan};
 use super::sink::Sink;
-use super::stage::{self, StageSpec};
+use super::stage::{self, StageSpec, Uninterrupted};
 use super::{Environment, MAX_WALL_TIME, child, command, files, program_memory, result};
 use crate::user::User;
 
@@ -185,8 +185,12 @@ impl Waiting {
         });
         // The end of what is sent is the end of the message. One that cannot be sent is seen as
         // the end of the interpreter.
-        let _ = self.control.write_all(&message);
-        drop(self.control);
+        {
+            // Or it would wake at the first, only to wait for the second.
+            let _together = Uninterrupted::begin();
+            let _ = self.control.write_all(&message);
+            drop(self.control);
+        }
         let spec = StageSpec {
             name: StageName::Run,
             stdin: &request.stdin.0,

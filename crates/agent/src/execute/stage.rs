@@ -133,22 +133,42 @@ struct Batch;
 
 impl Batch {
     fn begin() -> Self {
-        set_policy(libc::SCHED_BATCH | libc::SCHED_RESET_ON_FORK);
+        set_policy(libc::SCHED_BATCH | libc::SCHED_RESET_ON_FORK, 0);
         Batch
     }
 }
 
 impl Drop for Batch {
     fn drop(&mut self) {
-        set_policy(libc::SCHED_OTHER);
+        set_policy(libc::SCHED_OTHER, 0);
+    }
+}
+
+/// While it lives, no program takes the processor from this thread, not even one that it wakes (sched(7),
+/// SCHED_FIFO): for a few system calls that belong together.
+pub struct Uninterrupted;
+
+impl Uninterrupted {
+    /// From now on.
+    pub fn begin() -> Self {
+        set_policy(libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, 1);
+        Uninterrupted
+    }
+}
+
+impl Drop for Uninterrupted {
+    fn drop(&mut self) {
+        set_policy(libc::SCHED_OTHER, 0);
     }
 }
 
 /// Where it is refused, the thread stays as it is.
-fn set_policy(policy: i32) {
-    let none = libc::sched_param { sched_priority: 0 };
+fn set_policy(policy: i32, priority: i32) {
+    let parameters = libc::sched_param {
+        sched_priority: priority,
+    };
     // SAFETY: the parameters outlive the call, which takes nothing but them.
-    unsafe { libc::sched_setscheduler(0, policy, &none) };
+    unsafe { libc::sched_setscheduler(0, policy, &parameters) };
 }
 
 struct Stage<'a> {
