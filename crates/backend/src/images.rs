@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use cloude_initramfs_builder::pipeline::{self, BuildRequest, Cancel, Destination, Progress};
 use cloude_initramfs_builder::source::{Packages, Source};
-use cloude_initramfs_builder::store::{Metadata, Store};
+use cloude_initramfs_builder::store::{Metadata, Store, StoredImage};
 use cloude_protocol::language::Language;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
 
 use crate::config::{Config, ImageSource};
+use crate::stamp::Stamp;
 
 /// Initramfs images by language.
 pub trait Images: Send + Sync {
@@ -29,6 +30,9 @@ pub trait Images: Send + Sync {
     ) -> BoxFuture<'a, Result<PathBuf, String>>;
 }
 
+/// An image's record as it was read, when its file and the record's were these.
+type Found = ([Stamp; 2], Arc<StoredImage>);
+
 type Build = Shared<BoxFuture<'static, Result<(), String>>>;
 
 /// Images in the store of `cloude-initramfs`.
@@ -38,6 +42,7 @@ pub struct BuiltImages {
     source: ImageSource,
     cache_dir: PathBuf,
     cancel: Cancel,
+    found: Mutex<HashMap<String, Found>>,
     builds: Mutex<HashMap<String, Build>>,
     threads: TaskTracker,
 }
@@ -51,6 +56,7 @@ impl BuiltImages {
             source: config.images.source,
             cache_dir: cache_dir.to_owned(),
             cancel: Cancel::new(),
+            found: Mutex::default(),
             builds: Mutex::default(),
             threads: TaskTracker::new(),
         }
@@ -63,9 +69,29 @@ impl BuiltImages {
         self.threads.wait().await;
     }
 
+    /// The image if it is there and whole. Its record is read again when it has changed: otherwise this costs
+    /// two stat(2).
+    fn stored(&self, name: &str) -> Option<Arc<StoredImage>> {
+        let stamp = |ending| {
+            let path = self.store.dir().join(format!("{name}.{ending}"));
+            Some(Stamp::of(&std::fs::metadata(path).ok()?))
+        };
+        // Before it is read: one that is replaced meanwhile has another then.
+        let stamps = [stamp("cpio")?, stamp("json")?];
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((known, image)) = found.get(name)
+            && *known == stamps
+        {
+            return Some(Arc::clone(image));
+        }
+        let image = Arc::new(self.store.get(name)?);
+        found.insert(name.to_owned(), (stamps, Arc::clone(&image)));
+        Some(image)
+    }
+
     async fn find(&self, language: &Arc<Language>, memory_mib: u64) -> Result<PathBuf, String> {
         let name = &language.name;
-        let image = match self.store.get(name) {
+        let image = match self.stored(name) {
             Some(image) => image,
             None if !self.auto_build => {
                 return Err(format!(
@@ -80,14 +106,13 @@ impl BuiltImages {
                         by_hand(name)
                     )
                 })?;
-                self.store
-                    .get(name)
+                self.stored(name)
                     .ok_or_else(|| format!("the image of `{name}` vanished; {}", by_hand(name)))?
             }
         };
         fits(&image.metadata, memory_mib)
             .map_err(|error| format!("the image of `{name}`: {error}"))?;
-        Ok(image.path)
+        Ok(image.path.clone())
     }
 
     /// Joins the build that runs, or starts one.
@@ -173,7 +198,7 @@ fn fits(metadata: &Metadata, memory_mib: u64) -> Result<(), String> {
 
 impl Images for BuiltImages {
     fn ready(&self, language: &str) -> bool {
-        self.store.get(language).is_some()
+        self.stored(language).is_some()
     }
 
     fn ensure<'a>(

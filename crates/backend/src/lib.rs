@@ -15,5 +15,6 @@ pub mod metrics;
 pub mod network;
 pub mod scheduler;
 pub mod server;
+mod stamp;
 pub mod store;
 pub mod vm;

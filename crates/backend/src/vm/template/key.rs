@@ -2,15 +2,15 @@
 //! changes what a VM would boot, changes the key.
 
 use std::collections::HashMap;
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use cloude_vmm::control::Origin;
 use sha2::{Digest, Sha256};
 
+use crate::stamp::Stamp;
 use crate::vm::fork::Shape;
 
 /// SHA-256, in 64 hexadecimal digits.
@@ -73,29 +73,6 @@ impl TemplateKey {
             kernel: self.kernel.clone(),
             initramfs: self.id(),
             kvm: self.kvm.clone(),
-        }
-    }
-}
-
-/// A file as it was when it was digested.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stamp {
-    device: u64,
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
-    /// Cannot be set back, as the time of modification can.
-    changed: (i64, i64),
-}
-
-impl Stamp {
-    fn of(metadata: &Metadata) -> Self {
-        Stamp {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            size: metadata.len(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
         }
     }
 }
