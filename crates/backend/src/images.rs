@@ -225,3 +225,55 @@ impl Progress for Log<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An image of so many bytes, which says that it has `said`.
+    fn put(config: &Config, bytes: usize, said: usize) {
+        let record = serde_json::json!({
+            "version": 1, "builder": "b", "source": "s", "platform": "linux/amd64", "built_at": 1,
+            "output": "plain", "required_memory": 1,
+            "config": {"env": [], "user": "", "working_dir": "", "entrypoint": [], "cmd": []},
+            "summary": {
+                "entries": 1, "inodes": 1, "file_bytes": 1, "unpacked_bytes": 1, "cpio_bytes": 1,
+                "archive_bytes": said,
+                "warnings": {
+                    "capabilities_dropped": 0, "xattrs_dropped": 0, "mtimes_clamped": 0, "metadata_skipped": 0,
+                },
+            },
+        });
+        let dir = &config.images.dir;
+        for (ending, content) in [
+            ("cpio", vec![b'x'; bytes]),
+            ("json", record.to_string().into_bytes()),
+        ] {
+            let path = dir.join(format!("a.{ending}"));
+            let new = dir.join("new");
+            std::fs::write(&new, content).unwrap();
+            std::fs::rename(new, path).unwrap();
+        }
+    }
+
+    #[test]
+    fn an_image_is_what_its_files_are_now() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = Config::default();
+        config.images.dir = folder.path().to_owned();
+        let images = BuiltImages::new(&config, folder.path());
+        let bytes = || Some(images.stored("a")?.metadata.summary.archive_bytes);
+        assert_eq!(bytes(), None);
+        put(&config, 3, 3);
+        assert_eq!((bytes(), bytes()), (Some(3), Some(3)));
+        put(&config, 4, 4);
+        assert_eq!(bytes(), Some(4));
+        // One of the two was replaced, the other not yet.
+        put(&config, 5, 4);
+        assert_eq!(bytes(), None);
+        put(&config, 5, 5);
+        assert_eq!(bytes(), Some(5));
+        std::fs::remove_file(folder.path().join("a.cpio")).unwrap();
+        assert_eq!(bytes(), None);
+    }
+}
