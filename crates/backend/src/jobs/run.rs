@@ -26,6 +26,7 @@ const ATTEMPTS: u32 = 3;
 
 /// What is left to be done about an execution whose result is known.
 #[must_use = "the machine has to be stopped"]
+#[derive(Default)]
 pub struct Rest {
     machine: Option<Box<dyn Machine>>,
     permit: Option<Permit>,
@@ -136,10 +137,6 @@ impl Run<'_> {
         place: Place,
         arrived: Instant,
     ) -> (Result<ExecuteResult, Death>, Rest) {
-        let nothing = Rest {
-            machine: None,
-            permit: None,
-        };
         let cancelled = self.job.cancel.clone();
         let vm_memory = self.parts.vm_memory_mib(admitted.memory_mib);
         let ready = tokio::select! {
@@ -154,7 +151,7 @@ impl Run<'_> {
         };
         let (image, permit) = match ready {
             Ok(ready) => ready,
-            Err(death) => return (Err(death), nothing),
+            Err(death) => return (Err(death), Rest::default()),
         };
         self.timings.queue_us = micros(arrived.elapsed());
         self.job
