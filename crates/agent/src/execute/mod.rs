@@ -143,20 +143,15 @@ pub fn check(request: &ExecuteRequest) -> Result<(), RequestError> {
     }
 }
 
-/// What an execution leaves to be removed once its answer is sent.
-#[derive(Debug)]
-pub struct Leftover {
-    _cgroup: Option<Cgroup>,
-}
-
-/// Run the stages of `request`, whose files are written, and send every event, the last included.
+/// Run the stages of `request`, whose files are written, and send every event, the last included. Gives the run
+/// stage's cgroup, to be dropped, which removes it, once the answer is sent.
 pub fn execute(
     environment: &Environment,
     request: &ExecuteRequest,
     user: &User,
     waiting: Option<Waiting>,
     sink: &mut dyn Sink,
-) -> Leftover {
+) -> Option<Cgroup> {
     Execution {
         environment,
         request,
@@ -179,7 +174,7 @@ struct Execution<'a> {
 }
 
 impl Execution<'_> {
-    fn run(mut self) -> Leftover {
+    fn run(mut self) -> Option<Cgroup> {
         let request = self.request;
         let compile = request
             .compile
@@ -189,9 +184,7 @@ impl Execution<'_> {
         let run = (compiled && !self.sink.is_gone()).then(|| self.program());
         self.sink
             .event(Event::Finished(ExecuteResult { compile, run }));
-        Leftover {
-            _cgroup: self.cgroup,
-        }
+        self.cgroup
     }
 
     /// The run stage: by the interpreter that waits, or from the start.

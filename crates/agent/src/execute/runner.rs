@@ -19,7 +19,7 @@ use super::cgroup::{self, Cgroup, OomWatch};
 use super::pipes::{self, Pipes};
 use super::plan::{CStringArray, PROGRAM_CAPABILITIES, Plan};
 use super::sink::Sink;
-use super::stage::{self, StageSpec, Uninterrupted};
+use super::stage::{self, StageSpec, Turn};
 use super::{Environment, MAX_WALL_TIME, child, command, files, program_memory, result};
 use crate::user::User;
 
@@ -187,7 +187,7 @@ impl Waiting {
         // the end of the interpreter.
         {
             // Or it would wake at the first, only to wait for the second.
-            let _together = Uninterrupted::begin();
+            let _together = Turn::uninterrupted();
             let _ = self.control.write_all(&message);
             drop(self.control);
         }

@@ -107,7 +107,7 @@ pub fn attend(
         streams: [(0, 0); 2],
     };
     {
-        let _batch = Batch::begin();
+        let _turn = Turn::yielding();
         stage.serve();
     }
     let (cpu_time_us, max_rss_bytes) = wait_for(pid);
@@ -126,37 +126,27 @@ pub fn attend(
     }
 }
 
-/// While it lives, this thread takes the processor from nobody when it wakes (sched(7), SCHED_BATCH): a program that
-/// has more to write goes on writing, and all of it is one event. A processor that the program does not leave is
-/// shared as ever. What is cloned meanwhile is scheduled as any other.
-struct Batch;
+/// While it lives, this thread is scheduled in another way than others (sched(7)). What is cloned meanwhile is
+/// scheduled as any other.
+pub struct Turn(());
 
-impl Batch {
-    fn begin() -> Self {
+impl Turn {
+    /// It takes the processor from nobody when it wakes (SCHED_BATCH): a program that has more to write goes on
+    /// writing, and all of it is one event. A processor that the program does not leave is shared as ever.
+    fn yielding() -> Self {
         set_policy(libc::SCHED_BATCH | libc::SCHED_RESET_ON_FORK, 0);
-        Batch
+        Turn(())
     }
-}
 
-impl Drop for Batch {
-    fn drop(&mut self) {
-        set_policy(libc::SCHED_OTHER, 0);
-    }
-}
-
-/// While it lives, no program takes the processor from this thread, not even one that it wakes (sched(7),
-/// SCHED_FIFO): for a few system calls that belong together.
-pub struct Uninterrupted;
-
-impl Uninterrupted {
-    /// From now on.
-    pub fn begin() -> Self {
+    /// No program takes the processor from it, not even one that it wakes (SCHED_FIFO): for a few system calls
+    /// that belong together.
+    pub fn uninterrupted() -> Self {
         set_policy(libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, 1);
-        Uninterrupted
+        Turn(())
     }
 }
 
-impl Drop for Uninterrupted {
+impl Drop for Turn {
     fn drop(&mut self) {
         set_policy(libc::SCHED_OTHER, 0);
     }

@@ -203,13 +203,14 @@ impl Api {
                 // Before anything of the program happens it is on its way: with the word that it starts.
                 events.hold(Event::Identity);
             }
-            let left = execute::execute(&self.environment, &execution, &user, waiting, &mut events);
+            let cgroup =
+                execute::execute(&self.environment, &execution, &user, waiting, &mut events);
             let _ = events.finish();
-            drop(left);
+            drop(cgroup);
             return None;
         }
         let mut one = OneShot::new(connection);
-        let _left = execute::execute(&self.environment, &execution, &user, waiting, &mut one);
+        let _cgroup = execute::execute(&self.environment, &execution, &user, waiting, &mut one);
         Some(match one.collector.into_response() {
             Some(response) => Answer::ok(&response),
             None => Answer::error(500, "the execution gave no result"),
