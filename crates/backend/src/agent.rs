@@ -1,6 +1,8 @@
 //! Speaks to the agent in a VM. What it answers comes out of a machine that ran untrusted code, so
 //! every size is bounded.
 
+use std::pin::Pin;
+
 use bytes::{Bytes, BytesMut};
 use cloude_protocol::agent::{ErrorBody, Event, ExecuteRequest, NDJSON, WarmRequest, WarmResponse};
 use http_body_util::{BodyExt, Full, Limited};
@@ -58,6 +60,14 @@ impl AgentError {
     }
 }
 
+/// The connection over which something was executed, open still.
+///
+/// Where it closes the VM's worker and the guest have something to do, on the processors that the answer to
+/// the client needs, and for nothing: the VM ends.
+pub struct Connection {
+    _open: Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>,
+}
+
 /// Sends the request, and gives every event to `each`; returns after [`Event::Finished`].
 ///
 /// With an identity in the request the agent's acknowledgement, [`Event::Identity`], must come first. Without
@@ -67,8 +77,9 @@ pub async fn execute(
     token: &str,
     request: &ExecuteRequest,
     mut each: impl FnMut(Event),
-) -> Result<(), AgentError> {
+) -> Result<Connection, AgentError> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let mut connection = Box::pin(connection);
     let exchange = async {
         let body = serde_json::to_vec(request)?;
         let request_head = Request::builder()
@@ -103,13 +114,14 @@ pub async fn execute(
     tokio::pin!(exchange);
     tokio::select! {
         biased;
-        result = &mut exchange => result,
-        ended = connection => match ended {
+        result = &mut exchange => result?,
+        ended = &mut connection => {
+            ended?;
             // The other side closed: what it sent before is still to be read.
-            Ok(()) => exchange.await,
-            Err(error) => Err(error.into()),
-        },
+            exchange.await?;
+        }
     }
+    Ok(Connection { _open: connection })
 }
 
 /// A connection over which a template was warmed. The agent waits on it for the next request, so it has

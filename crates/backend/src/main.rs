@@ -103,7 +103,11 @@ fn start(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
         return Ok(server::check(&config)?);
     }
     raise_open_files();
+    // An execution is little work here, and much in its VM: the other half of the processors is for those. Where
+    // there are two, one thread wakes no other one to see whether there is more to do.
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(processors.div_ceil(2))
         .enable_all()
         .build()?;
     Ok(runtime.block_on(server::run(config))?)

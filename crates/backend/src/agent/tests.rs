@@ -81,7 +81,7 @@ async fn exchange(fork: bool, status: &str, body: String) -> (usize, Result<(), 
     let mut through = 0;
     let result = execute(Box::new(ours), "t", &request(fork), |_| through += 1).await;
     agent.await.unwrap();
-    (through, result)
+    (through, result.map(drop))
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use cloude_protocol::api::{Execution, StartChoice, StartKind, Status, Timings};
 use super::admission::Admitted;
 use super::outcome::Ending;
 use super::{Job, Parts};
-use crate::agent;
+use crate::agent::{self, Connection};
 use crate::scheduler::{Permit, Place};
 use crate::vm::identity::new_identity;
 use crate::vm::{Death, Machine, MachineSpec, Started};
@@ -29,16 +29,25 @@ const ATTEMPTS: u32 = 3;
 #[derive(Default)]
 pub struct Rest {
     machine: Option<Box<dyn Machine>>,
+    connection: Option<Connection>,
     permit: Option<Permit>,
 }
 
 impl Rest {
+    fn of(machine: Box<dyn Machine>) -> Self {
+        Rest {
+            machine: Some(machine),
+            ..Rest::default()
+        }
+    }
+
     /// Stops the machine. The end of a VM takes KVM many milliseconds; its memory and its place are free only
     /// then.
     pub async fn end(self) {
         if let Some(machine) = self.machine {
             machine.stop().await;
         }
+        drop(self.connection);
         drop(self.permit);
     }
 }
@@ -157,9 +166,9 @@ impl Run<'_> {
         self.job
             .update(|progress| progress.status = Status::Running);
         self.parts.store.started(&self.job.id);
-        let (result, machine) = self.in_machine(admitted, image).await;
-        let permit = Some(permit);
-        (result, Rest { machine, permit })
+        let (result, mut rest) = self.in_machine(admitted, image).await;
+        rest.permit = Some(permit);
+        (result, rest)
     }
 
     /// With the machine that is to be stopped, if one was started.
@@ -167,7 +176,7 @@ impl Run<'_> {
         &mut self,
         mut admitted: Admitted,
         image: PathBuf,
-    ) -> (Result<ExecuteResult, Death>, Option<Box<dyn Machine>>) {
+    ) -> (Result<ExecuteResult, Death>, Rest) {
         let mut spec = MachineSpec {
             id: self.job.id.clone(),
             image,
@@ -183,7 +192,7 @@ impl Run<'_> {
             let launched = launcher.launch(spec.clone(), self.job.cancel.clone());
             let started = match launched.await {
                 Ok(started) => started,
-                Err(death) => return (Err(death), None),
+                Err(death) => return (Err(death), Rest::default()),
             };
             self.timings.start_us = micros(starting.elapsed());
             self.ip = started.ip;
@@ -193,20 +202,20 @@ impl Run<'_> {
                 result,
                 began,
                 identity,
-                machine,
+                rest,
             } = self.attempt(started, &mut admitted).await;
             self.timings.identity_us = micros(identity);
             let (Some(template), Err(death)) = (&template, &result) else {
-                return (result, Some(machine));
+                return (result, rest);
             };
             // A fork that failed before it did anything is replaced: by another one, then by a VM that
             // is booted, unless the client wants none of that.
             let again = !began && death.cause != Cause::Cancelled && attempt < ATTEMPTS;
             if !again {
-                return (result, Some(machine));
+                return (result, rest);
             }
             launcher.forked(template, Err(death));
-            machine.stop().await;
+            rest.end().await;
             if attempt + 1 == ATTEMPTS && spec.start.is_none() {
                 spec.start = Some(StartChoice::Cold);
             }
@@ -234,7 +243,7 @@ impl Run<'_> {
                         result: Err(death),
                         began: false,
                         identity: Duration::ZERO,
-                        machine,
+                        rest: Rest::of(machine),
                     };
                 }
             },
@@ -245,7 +254,11 @@ impl Run<'_> {
             .exchange(stream, &token, admitted, machine.as_mut(), &mut relay)
             .await;
         let (began, identity) = (relay.began, relay.identity);
-        let result = result.and_then(|()| relay.result());
+        let mut rest = Rest::of(machine);
+        let result = result.and_then(|connection| {
+            rest.connection = Some(connection);
+            relay.result()
+        });
         if let Some(template) = template.filter(|_| began) {
             self.parts.launcher.forked(&template, Ok(()));
         }
@@ -253,7 +266,7 @@ impl Run<'_> {
             result,
             began,
             identity,
-            machine,
+            rest,
         }
     }
 
@@ -264,12 +277,12 @@ impl Run<'_> {
         admitted: &Admitted,
         machine: &mut dyn Machine,
         relay: &mut Relay<'_>,
-    ) -> Result<(), Death> {
+    ) -> Result<Connection, Death> {
         let exchange = agent::execute(stream, token, &admitted.execute, |event| relay.take(event));
         let error = tokio::select! {
             biased;
             result = exchange => match result {
-                Ok(()) => return Ok(()),
+                Ok(connection) => return Ok(connection),
                 Err(error) => error,
             },
             () = self.job.cancel.cancelled() => return Err(Death::cancelled()),
@@ -306,8 +319,7 @@ struct Outcome {
     began: bool,
     /// How long a fork took to acknowledge its identity.
     identity: Duration,
-    /// To be stopped.
-    machine: Box<dyn Machine>,
+    rest: Rest,
 }
 
 /// Takes the agent's events into the job.

@@ -254,7 +254,8 @@ impl VmLauncher {
             let identity = new_identity("rehearsal", network)
                 .map_err(|error| Death::infrastructure(format!("an identity: {error}")))?;
             request.identity = Some(identity);
-            agent::execute(stream, &template.token, &request, |_| ())
+            // Open until it has shown them: what a VM does where it closes, nobody waits for.
+            let _connection = agent::execute(stream, &template.token, &request, |_| ())
                 .await
                 .map_err(|error| Death::infrastructure(error.to_string()))?;
             fork::working_set(vm.worker()?).await
