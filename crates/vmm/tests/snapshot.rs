@@ -15,7 +15,8 @@ use cloude_vmm::devices::virtio::rng::Rng;
 use cloude_vmm::devices::vmgenid;
 use cloude_vmm::probe::{KvmKind, kvm_kind, open_kvm};
 use cloude_vmm::snapshot::{
-    self, Mismatch, Record, RecordError, SnapshotError, Template, load_sparse, save_sparse,
+    self, Mismatch, Record, RecordError, Run, SnapshotError, Template, WorkingSet, load_sparse,
+    save_sparse,
 };
 use cloude_vmm::vm::{Saved, Shape, Shell, Vm};
 use common::prover::{self, Block};
@@ -103,6 +104,37 @@ fn time_stands_still_for_a_fork_until_it_runs() {
         let ticks = later_tsc.saturating_sub(tsc) as f64;
         assert!(ticks < ticks_a_second * WAIT.as_secs_f64(), "{ticks}");
     }
+}
+
+#[test]
+fn a_fork_gives_back_what_it_got_ahead_and_goes_on() {
+    let template = prover::template(1);
+    let (mut fork, mut said, _) = prover::fork(&template);
+    let handle = fork.handle().unwrap();
+    let pages = (template.record().key.memory_mib << 20) / 4096;
+    let run = Run {
+        first: 0,
+        count: pages as u32,
+    };
+    let all = WorkingSet {
+        written: vec![run],
+        read: Vec::new(),
+    };
+    handle.replay(&all).unwrap();
+    let give_back = || handle.give_back(&all, template.memory()).unwrap();
+    assert_eq!(give_back(), 0, "it does not run");
+    prover::go(&fork);
+    fork.resume().unwrap();
+    // Again and again while it works: never what it has written.
+    for _ in 0..20 {
+        let given = give_back();
+        assert!((pages / 2..pages).contains(&given), "{given} of {pages}");
+    }
+    said.wait_for_last('d', 1);
+    let block = Block(&fork, 0);
+    assert!(block.is_done());
+    block.check_registers();
+    assert_eq!(prover::shared(&fork), prover::SHARED_START + 1);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::os::unix::fs::FileExt;
 use kvm_bindings::{KVMIO, kvm_pre_fault_memory};
 use kvm_ioctls::VcpuFd;
 use serde::{Deserialize, Serialize};
-use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryError, GuestMemoryRegion};
 use vmm_sys_util::ioctl::ioctl_with_mut_ref;
 use vmm_sys_util::ioctl_iowr_nr;
 
@@ -64,6 +64,15 @@ pub enum WorkingSetError {
     /// The host does not copy the pages: it has no memory left.
     #[error("the pages cannot be copied: {0}")]
     Copy(#[source] io::Error),
+    /// A page cannot be compared with the template's.
+    #[error("the template's pages cannot be read: {0}")]
+    Compare(#[source] io::Error),
+    /// As before.
+    #[error("the guest's pages cannot be read: {0}")]
+    Memory(#[from] GuestMemoryError),
+    /// The host does not take a page back.
+    #[error("the pages cannot be given back: {0}")]
+    GiveBack(#[source] io::Error),
 }
 
 impl WorkingSet {
@@ -166,6 +175,49 @@ impl WorkingSet {
             }
         }
         Ok(())
+    }
+}
+
+impl WorkingSet {
+    /// Gives the copies back of which the guest has made no use: those that are still as in `template`, the file
+    /// that the memory is of. How many pages that were.
+    ///
+    /// Nothing may write to the memory meanwhile: no vCPU, no device. What is given back is the template's
+    /// page again, and is copied when it is written to.
+    pub fn give_back(&self, memory: &GuestMemory, template: &File) -> Result<u64, WorkingSetError> {
+        let mut given = 0;
+        let (mut saved, mut now) = ([0; PAGE], [0; PAGE]);
+        for run in &self.written {
+            for page in run.first..run.first.saturating_add(run.count) {
+                let (host, guest) = place(
+                    memory,
+                    Run {
+                        first: page,
+                        count: 1,
+                    },
+                )?;
+                template
+                    .read_exact_at(&mut saved, u64::from(page) * PAGE as u64)
+                    .map_err(WorkingSetError::Compare)?;
+                memory.read_slice(&mut now, GuestAddress(guest))?;
+                if now == saved {
+                    drop_copy(host)?;
+                    given += 1;
+                }
+            }
+        }
+        Ok(given)
+    }
+}
+
+/// Lets a page be its file's again.
+fn drop_copy(host: *mut u8) -> Result<(), WorkingSetError> {
+    // SAFETY: the page is within a region's private mapping of a file (`place`), and has the content that it has
+    // there, so that this changes none.
+    let result = unsafe { libc::madvise(host.cast(), PAGE, libc::MADV_DONTNEED) };
+    match result {
+        0 => Ok(()),
+        _ => Err(WorkingSetError::GiveBack(io::Error::last_os_error())),
     }
 }
 
@@ -308,6 +360,36 @@ mod tests {
                 .unwrap();
             assert_eq!(&content, b"seven");
         }
+    }
+
+    #[test]
+    fn copies_that_were_not_changed_are_given_back() {
+        let template = memory::memfd(32 << 20).unwrap();
+        template.write_all_at(b"seven", 7 * 4096).unwrap();
+        template.write_all_at(b"eight", 8 * 4096).unwrap();
+        let fork = fork_of(&template);
+        let set = WorkingSet {
+            written: vec![run(7, 3), run(200, 8)],
+            read: vec![run(400, 2)],
+        };
+        set.replay(&fork, &vcpu()).unwrap();
+        // Not on the list: none of what the guest did by itself is looked at.
+        fork.write_obj(0u8, GuestAddress(300 * 4096)).unwrap();
+        fork.write_obj(b'S', GuestAddress(7 * 4096)).unwrap();
+        fork.write_obj(b'e', GuestAddress(8 * 4096)).unwrap();
+        fork.write_obj(1u8, GuestAddress(208 * 4096 - 1)).unwrap();
+        assert_eq!(set.give_back(&fork, &template).unwrap(), 9);
+        assert_eq!(of(&fork).written, [run(7, 1), run(207, 1), run(300, 1)]);
+        let text = |page: u64| {
+            let mut content = [0; 5];
+            fork.read_slice(&mut content, GuestAddress(page * 4096))
+                .unwrap();
+            content
+        };
+        assert_eq!((&text(7), &text(8)), (b"Seven", b"eight"));
+        fork.write_obj(b'E', GuestAddress(8 * 4096)).unwrap();
+        assert_eq!(&text(8), b"Eight");
+        assert_eq!(set.give_back(&fork, &template).unwrap(), 8);
     }
 
     #[test]

@@ -74,7 +74,7 @@ impl VmError {
         move |source| Self::Kvm { what, source }
     }
 
-    pub(super) fn host(what: &'static str) -> impl Fn(io::Error) -> Self {
+    pub(crate) fn host(what: &'static str) -> impl Fn(io::Error) -> Self {
         move |source| Self::Host { what, source }
     }
 }

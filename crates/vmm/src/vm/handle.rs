@@ -115,6 +115,20 @@ impl VmHandle {
         })
     }
 
+    /// Gives back the pages of `set` that the guest has made no use of ([`WorkingSet::give_back`]); `template` is the
+    /// file that the memory is of. The vCPUs wait meanwhile; of a VM that is paused nothing is done.
+    ///
+    /// To be called by the thread that serves the devices: nothing else writes to the memory then.
+    pub fn give_back(&self, set: &WorkingSet, template: &File) -> Result<u64, SnapshotError> {
+        if !self.vcpus.is_running() {
+            return Ok(0);
+        }
+        self.vcpus.pause();
+        let given = set.give_back(&self.memory, template);
+        self.vcpus.resume();
+        Ok(given?)
+    }
+
     pub(super) fn vcpu_states(&self) -> Result<Vec<VcpuState>, SnapshotError> {
         let CpuModel {
             cpuids,

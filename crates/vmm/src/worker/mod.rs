@@ -11,6 +11,7 @@ mod boot;
 mod handed;
 mod serve;
 mod shell;
+mod unused;
 mod vsock;
 
 /// A worker that cannot do what it was asked.

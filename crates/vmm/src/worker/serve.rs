@@ -13,7 +13,7 @@ use crate::devices::serial::Serial;
 use crate::exit::ExitSignal;
 use crate::memory;
 use crate::snapshot::SnapshotError;
-use crate::vm::{EventLoop, Vm, VmError, VmHandle};
+use crate::vm::{EventLoop, Subscriber, Vm, VmError, VmHandle};
 
 /// What serves a VM to its end.
 pub(super) struct Server {
@@ -26,12 +26,13 @@ pub(super) struct Server {
 type Failure = Arc<Mutex<Option<WorkerError>>>;
 
 impl Server {
-    /// Of a VM that has its devices and its vCPU threads.
+    /// Of a VM that has its devices and its vCPU threads. `more` is served beside them.
     pub fn new(
         vm: &mut Vm,
         handle: VmHandle,
         channel: &Arc<Channel>,
         vsock: Option<VsockLink>,
+        more: Vec<Subscriber>,
     ) -> Result<Self, VmError> {
         let failure = Failure::default();
         let control = Control {
@@ -42,8 +43,9 @@ impl Server {
             exit: vm.exit_signal(),
             failure: failure.clone(),
         };
+        let control: Vec<Subscriber> = vec![Arc::new(Mutex::new(control))];
         Ok(Self {
-            event_loop: vm.event_loop(vec![Arc::new(Mutex::new(control))])?,
+            event_loop: vm.event_loop([control, more].concat())?,
             channel: channel.clone(),
             failure,
         })

@@ -1,17 +1,18 @@
 //! A VM that is made ahead of demand, takes a saved VM's state, waits, and runs.
 
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use super::WorkerError;
 use super::boot::attach_devices;
 use super::handed::{ForRestore, ForShell};
 use super::serve::Server;
+use super::unused::Unused;
 use super::vsock::{VsockLink, attach_saved};
 use crate::control::{Channel, Event, ExitReason, Origin, Request, RestoreCosts, ShellSpec};
 use crate::snapshot::{SnapshotError, Template, WorkingSet};
-use crate::vm::{Shape, Shell, Vm};
+use crate::vm::{Shape, Shell, Subscriber, Vm, VmError};
 
 /// From the shell request to the VM's end.
 ///
@@ -33,36 +34,48 @@ pub(super) fn serve(
     let mut shell = Shell::new(vm)?;
     // All that serving needs is ready before the request that it would delay.
     let handle = shell.handle();
-    let server = Server::new(shell.vm_mut(), handle.clone(), channel, vsock.clone())?;
+    let unused =
+        Unused::new(shell.vm_mut().exit_signal()).map_err(VmError::host("make a timer"))?;
+    let unused = Arc::new(Mutex::new(unused));
+    let more: Vec<Subscriber> = vec![unused.clone()];
+    let server = Server::new(shell.vm_mut(), handle.clone(), channel, vsock.clone(), more)?;
     channel.send(&Event::ShellReady, &[])?;
 
-    let mut touched_later;
-    let mut vm = match channel.recv::<Request>()? {
+    let (mut vm, template, pages) = match channel.recv::<Request>()? {
         (Request::Restore { origin, copy_ahead }, descriptors) => {
             let faults = minor_faults();
             let since = Instant::now();
             let asked = (&origin, copy_ahead);
-            let (vm, mut costs, rest) = restore(shell, asked, descriptors, vsock.as_ref())?;
+            let (vm, mut costs, template, pages) =
+                restore(shell, asked, descriptors, vsock.as_ref())?;
             costs.elapsed_us = since.elapsed().as_micros() as u64;
             costs.minor_faults = minor_faults() - faults;
             channel.send(&Event::Restored { costs }, &[])?;
-            touched_later = rest;
-            vm
+            (vm, template, pages)
         }
         (request, _) => return Err(WorkerError::order(&request, "to a shell")),
     };
+    let (now, later) = pages;
+    let mut missing = Some(&later);
     loop {
         let request = channel.recv::<Request>()?.0;
         if !matches!(request, Request::Prefault | Request::Resume) {
             return Err(WorkerError::order(&request, "before the VM runs"));
         }
         // All at once it takes a fraction of what the guest would lose at each of these pages.
-        handle.replay(&std::mem::take(&mut touched_later))?;
+        if let Some(missing) = missing.take() {
+            handle.replay(missing)?;
+        }
         if request == Request::Resume {
             break;
         }
     }
     handle.resume()?;
+    unused
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .arm(handle, template, vec![now, later])
+        .map_err(VmError::host("set a timer"))?;
     channel.send(&Event::Started, &[])?;
     server.serve(&mut vm)
 }
@@ -72,7 +85,7 @@ fn restore(
     (origin, copy_ahead): (&Origin, Option<u64>),
     descriptors: Vec<OwnedFd>,
     vsock: Option<&VsockLink>,
-) -> Result<(Vm, RestoreCosts, WorkingSet), WorkerError> {
+) -> Result<(Vm, RestoreCosts, Template, (WorkingSet, WorkingSet)), WorkerError> {
     let handed = ForRestore::sort(copy_ahead.is_some(), descriptors)?;
     let handle = shell.handle();
     let template = Template::open(&handed.record, handed.memory)?;
@@ -91,7 +104,7 @@ fn restore(
         syscalls: trace.syscalls().into(),
         ..Default::default()
     };
-    Ok((vm, costs, later))
+    Ok((vm, costs, template, (now, later)))
 }
 
 /// Of the whole process, so far.

@@ -1,0 +1,76 @@
+//! Memory that a fork got ahead, and makes no use of.
+//!
+//! A fork has copies of the pages that forks of its template write to before it runs, those of a program's end
+//! too. One that goes on for a while gives back what it has not changed, so that many of them fit into a
+//! host; what it turns out to need after all is copied then.
+
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
+use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
+
+use crate::exit::ExitSignal;
+use crate::snapshot::{Template, WorkingSet};
+use crate::vm::VmHandle;
+
+/// How long a fork has run by then. Most are over.
+const AFTER: Duration = Duration::from_secs(1);
+
+/// Gives it back once, a while after [`Unused::arm`].
+pub(super) struct Unused {
+    timer: OwnedFd,
+    exit: ExitSignal,
+    of: Option<(VmHandle, Template, Vec<WorkingSet>)>,
+}
+
+impl Unused {
+    /// For nothing yet.
+    pub fn new(exit: ExitSignal) -> std::io::Result<Self> {
+        let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
+        let timer = rustix::time::timerfd_create(TimerfdClockId::Monotonic, flags)?;
+        Ok(Self {
+            timer,
+            exit,
+            of: None,
+        })
+    }
+
+    /// The VM is a fork of `template`, has got these `pages`, and begins to run.
+    pub fn arm(
+        &mut self,
+        vm: VmHandle,
+        template: Template,
+        pages: Vec<WorkingSet>,
+    ) -> std::io::Result<()> {
+        let once = Itimerspec {
+            it_interval: Timespec::default(),
+            it_value: Timespec {
+                tv_sec: AFTER.as_secs() as i64,
+                tv_nsec: 0,
+            },
+        };
+        rustix::time::timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &once)?;
+        self.of = Some((vm, template, pages));
+        Ok(())
+    }
+}
+
+impl MutEventSubscriber for Unused {
+    fn init(&mut self, ops: &mut EventOps) {
+        let events = Events::new_raw(crate::vm::raw(&self.timer), EventSet::IN);
+        crate::vm::watch_or_end(ops, events, &self.exit);
+    }
+
+    fn process(&mut self, _: Events, _: &mut EventOps) {
+        let mut count = [0; 8];
+        let _ = rustix::io::read(&self.timer, &mut count);
+        let Some((vm, template, pages)) = self.of.take() else {
+            return;
+        };
+        for set in &pages {
+            // Where it fails the fork keeps what it has: that is memory, and nothing else.
+            let _ = vm.give_back(set, template.memory());
+        }
+    }
+}
