@@ -67,13 +67,13 @@ pub fn rehearsal(language: &Language, limits: &Limits) -> ExecuteRequest {
     }
 }
 
-/// The least that an execution of the language can be: what it touches, every one does. An interpreter that
-/// waits takes an empty program; a compiler would refuse that.
+/// The least that an execution of the language can be: what it touches, almost every one does. An interpreter
+/// that waits takes a program that does nothing; a compiler would refuse that.
 pub fn least(language: &Language, limits: &Limits) -> ExecuteRequest {
     let mut request = rehearsal(language, limits);
     let runner = language.warm.as_ref().and_then(|warm| warm.runner.as_ref());
-    if runner.is_some() {
-        request.files[0].content = Vec::new().into();
+    if let Some(runner) = runner {
+        request.files[0].content = runner.least.clone().into();
         request.run.argv = language.run.command.clone();
         request.stdin = Vec::new().into();
     }
@@ -129,9 +129,14 @@ mod tests {
     #[test]
     fn the_least_that_an_interpreter_can_be_given_is_nothing_and_a_compiler_needs_more() {
         let limits = Limits::default();
-        let python = least(&language("python"), &limits);
-        assert!(python.files[0].content.0.is_empty() && python.stdin.0.is_empty());
-        assert_eq!(python.run.argv, language("python").run.command);
+        for name in ["node", "python"] {
+            let of = language(name);
+            let program = least(&of, &limits);
+            let runner = of.warm.and_then(|warm| warm.runner).unwrap();
+            assert_eq!(program.files[0].content.0, runner.least.as_bytes());
+            assert!(program.stdin.0.is_empty());
+            assert_eq!(program.run.argv, of.run.command);
+        }
         let rust = language("rust");
         assert_eq!(least(&rust, &limits), rehearsal(&rust, &limits));
     }
@@ -146,6 +151,7 @@ mod tests {
                 env: [("PYTHONPATH".into(), "{dir}".into())].into(),
                 cold_env: vec!["PYTHON*".into()],
                 files: [("hook.py".into(), "pass\n".into())].into(),
+                least: String::new(),
             }),
         });
         let request = warm_request(&language, &Limits::default());

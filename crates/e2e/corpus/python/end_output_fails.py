@@ -1,0 +1,8 @@
+# Output that was held back and cannot be written at the end is an exit code.
+# corpus: exit_code = 120
+import os
+import sys
+
+sys.stdout = open(1, "w", closefd=False)
+os.close(1)
+print("lost")
