@@ -354,37 +354,118 @@ fn footprint(report: &mut Report, backend: &Backend, hello: &Hello) {
 
     let lingering = format!("{}\nimport time\ntime.sleep(3)", hello.code);
     let lingering = request(hello.language, &lingering);
-    let mut used = Samples::default();
+    let mut used = Used::default();
     for _ in 0..report.runs {
         std::thread::sleep(Duration::from_secs(1));
-        let private = std::thread::scope(|scope| {
+        let before = memory::workers(backend.id());
+        let waited: Vec<_> = before.iter().map(Counts::of).collect();
+        let counts = std::thread::scope(|scope| {
             let execution = scope.spawn(|| Client::new(backend).run(&lingering));
             std::thread::sleep(Duration::from_millis(1500));
-            let measured: Vec<(Worker, f64)> = memory::workers(backend.id())
-                .into_iter()
-                .filter_map(|worker| {
-                    let private = worker.private_mib()?;
-                    Some((worker, private))
-                })
-                .collect();
+            let measured: Vec<_> = before.iter().map(Counts::of).collect();
             execution.join().unwrap();
             // Those that waited still do.
-            host::wait_for("the fork that ran is gone", PATIENCE, || {
-                let ended = measured.iter().find(|(worker, _)| worker.has_ended());
-                ended.map(|(_, private)| *private)
-            })
+            let ended = host::wait_for("the fork that ran is gone", PATIENCE, || {
+                before.iter().position(Worker::has_ended)
+            });
+            measured[ended].since(&waited[ended])
         });
-        used.0.push(private);
+        used.add(counts);
     }
-    let row = Row::new(
-        "a fork's private memory after a hello",
-        format!("{:.2} MiB", used.median()),
-        used.median(),
-    );
-    report.push(
-        row.promised(Threshold::AtMost(4.0))
-            .samples("after a hello", &used),
-    );
+    used.rows(report);
+}
+
+/// What one fork takes of the host.
+#[derive(Clone, Copy, Default)]
+struct Counts {
+    private_mib: f64,
+    exits: f64,
+    mapped: f64,
+    halts: f64,
+    mmio: f64,
+    faults: f64,
+}
+
+impl Counts {
+    fn of(worker: &Worker) -> Self {
+        let counted = |name: &str| worker.counted(name).unwrap_or(f64::NAN);
+        Counts {
+            private_mib: worker.private_mib().unwrap_or(f64::NAN),
+            exits: counted("exits"),
+            mapped: counted("pf_fixed"),
+            halts: counted("halt_exits"),
+            mmio: counted("mmio_exits"),
+            faults: worker.minor_faults().unwrap_or(f64::NAN),
+        }
+    }
+
+    /// What was counted since, and the memory that there is now.
+    fn since(self, before: &Counts) -> Self {
+        Counts {
+            private_mib: self.private_mib,
+            exits: self.exits - before.exits,
+            mapped: self.mapped - before.mapped,
+            halts: self.halts - before.halts,
+            mmio: self.mmio - before.mmio,
+            faults: self.faults - before.faults,
+        }
+    }
+}
+
+#[derive(Default)]
+struct Used {
+    private: Samples,
+    exits: Samples,
+    mapped: Samples,
+    halts: Samples,
+    mmio: Samples,
+    faults: Samples,
+}
+
+impl Used {
+    fn add(&mut self, counts: Counts) {
+        self.private.0.push(counts.private_mib);
+        self.exits.0.push(counts.exits);
+        self.mapped.0.push(counts.mapped);
+        self.halts.0.push(counts.halts);
+        self.mmio.0.push(counts.mmio);
+        self.faults.0.push(counts.faults);
+    }
+
+    fn rows(&self, report: &mut Report) {
+        let row = Row::new(
+            "a fork's private memory after a hello",
+            format!("{:.2} MiB", self.private.median()),
+            self.private.median(),
+        );
+        report.push(
+            row.promised(Threshold::AtMost(4.0))
+                .samples("after a hello", &self.private),
+        );
+        // Without debugfs nobody has counted.
+        if self.exits.0.iter().any(|count| count.is_nan()) {
+            return;
+        }
+        let row = Row::new(
+            "what a fork's hello takes of the host",
+            format!(
+                "{:.0} VM exits, {:.0} of them halts, {:.0} to devices; {:.0} pages mapped for it; {:.0} page faults",
+                self.exits.median(),
+                self.halts.median(),
+                self.mmio.median(),
+                self.mapped.median(),
+                self.faults.median()
+            ),
+            0.0,
+        );
+        report.push(
+            row.samples("VM exits", &self.exits)
+                .samples("halts", &self.halts)
+                .samples("to devices", &self.mmio)
+                .samples("pages mapped", &self.mapped)
+                .samples("page faults", &self.faults),
+        );
+    }
 }
 
 /// Many that wait at once; then each of them answers.

@@ -1,4 +1,4 @@
-//! What processes hold for themselves.
+//! What processes hold for themselves, and what KVM counted of their VMs.
 
 use std::path::PathBuf;
 
@@ -16,6 +16,27 @@ impl Worker {
             .filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok())
             .sum();
         Some(kib as f64 / 1024.0)
+    }
+
+    /// A counter of the VM that it runs, over all its vCPUs (Linux, virt/kvm/kvm_main.c, kvm_create_vm_debugfs);
+    /// none where debugfs is not mounted or the VM has ended.
+    pub fn counted(&self, name: &str) -> Option<f64> {
+        let prefix = format!("{}-", self.0.file_name()?.to_str()?);
+        let vm = std::fs::read_dir("/sys/kernel/debug/kvm")
+            .ok()?
+            .flatten()
+            .find(|vm| vm.file_name().to_string_lossy().starts_with(&prefix))?;
+        let text = std::fs::read_to_string(vm.path().join(name)).ok()?;
+        text.trim().parse().ok()
+    }
+
+    /// Page faults that no disk was read for, since it was started (proc(5), `minflt` of stat); none if it has
+    /// ended.
+    pub fn minor_faults(&self) -> Option<f64> {
+        let text = std::fs::read_to_string(self.0.join("stat")).ok()?;
+        // Behind the name, which may have anything in it: state, ppid, pgrp, session, tty_nr, tpgid, flags, minflt.
+        let (_, fields) = text.rsplit_once(')')?;
+        fields.split_whitespace().nth(7)?.parse().ok()
     }
 
     /// Is it gone?
