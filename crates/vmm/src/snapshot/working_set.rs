@@ -67,7 +67,7 @@ pub enum WorkingSetError {
     /// A page cannot be compared with the template's.
     #[error("the template's pages cannot be read: {0}")]
     Compare(#[source] io::Error),
-    /// As before.
+    /// The same, of the guest's own page.
     #[error("the guest's pages cannot be read: {0}")]
     Memory(#[from] GuestMemoryError),
     /// The host does not take a page back.
