@@ -71,11 +71,15 @@ pub(super) fn serve(
         }
     }
     handle.resume()?;
-    unused
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .arm(handle, template, vec![now, later])
-        .map_err(VmError::host("set a timer"))?;
+    // Of twenty forks with four vCPUs at once, on the emulated host, seven did not go on after all their vCPUs had been
+    // stopped for it, and it is not known why.
+    if spec.vcpus == 1 {
+        unused
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .arm(handle, template, vec![now, later])
+            .map_err(VmError::host("set a timer"))?;
+    }
     channel.send(&Event::Started, &[])?;
     server.serve(&mut vm)
 }

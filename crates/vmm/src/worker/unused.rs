@@ -17,7 +17,7 @@ use crate::vm::VmHandle;
 /// How long a fork has run by then. Most are over.
 const AFTER: Duration = Duration::from_secs(1);
 
-/// Gives it back once, a while after [`Unused::arm`].
+/// Gives it back once, a while after [`Unused::arm`]; never if that is not called.
 pub(super) struct Unused {
     timer: OwnedFd,
     exit: ExitSignal,
