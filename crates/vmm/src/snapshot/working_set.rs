@@ -176,9 +176,7 @@ impl WorkingSet {
         }
         Ok(())
     }
-}
 
-impl WorkingSet {
     /// Gives the copies back of which the guest has made no use: those that are still as in `template`, the file
     /// that the memory is of. How many pages that were.
     ///

@@ -354,7 +354,7 @@ fn footprint(report: &mut Report, backend: &Backend, hello: &Hello) {
 
     let lingering = format!("{}\nimport time\ntime.sleep(3)", hello.code);
     let lingering = request(hello.language, &lingering);
-    let mut used = Used::default();
+    let mut used = Vec::new();
     for _ in 0..report.runs {
         std::thread::sleep(Duration::from_secs(1));
         let before = memory::workers(backend.id());
@@ -370,13 +370,13 @@ fn footprint(report: &mut Report, backend: &Backend, hello: &Hello) {
             });
             measured[ended].since(&waited[ended])
         });
-        used.add(counts);
+        used.push(counts);
     }
-    used.rows(report);
+    used_rows(report, &used);
 }
 
 /// What one fork takes of the host.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 struct Counts {
     private_mib: f64,
     exits: f64,
@@ -412,60 +412,50 @@ impl Counts {
     }
 }
 
-#[derive(Default)]
-struct Used {
-    private: Samples,
-    exits: Samples,
-    mapped: Samples,
-    halts: Samples,
-    mmio: Samples,
-    faults: Samples,
-}
-
-impl Used {
-    fn add(&mut self, counts: Counts) {
-        self.private.0.push(counts.private_mib);
-        self.exits.0.push(counts.exits);
-        self.mapped.0.push(counts.mapped);
-        self.halts.0.push(counts.halts);
-        self.mmio.0.push(counts.mmio);
-        self.faults.0.push(counts.faults);
+fn used_rows(report: &mut Report, used: &[Counts]) {
+    let samples = |of: fn(&Counts) -> f64| Samples(used.iter().map(of).collect());
+    let private = samples(|counts| counts.private_mib);
+    let row = Row::new(
+        "a fork's private memory after a hello",
+        format!("{:.2} MiB", private.median()),
+        private.median(),
+    );
+    report.push(
+        row.promised(Threshold::AtMost(4.0))
+            .samples("after a hello", &private),
+    );
+    // Without debugfs nobody has counted.
+    if used.iter().any(|counts| counts.exits.is_nan()) {
+        return;
     }
-
-    fn rows(&self, report: &mut Report) {
-        let row = Row::new(
-            "a fork's private memory after a hello",
-            format!("{:.2} MiB", self.private.median()),
-            self.private.median(),
-        );
-        report.push(
-            row.promised(Threshold::AtMost(4.0))
-                .samples("after a hello", &self.private),
-        );
-        // Without debugfs nobody has counted.
-        if self.exits.0.iter().any(|count| count.is_nan()) {
-            return;
-        }
-        let row = Row::new(
-            "what a fork's hello takes of the host",
-            format!(
-                "{:.0} VM exits, {:.0} of them halts, {:.0} to devices; {:.0} pages mapped for it; {:.0} page faults",
-                self.exits.median(),
-                self.halts.median(),
-                self.mmio.median(),
-                self.mapped.median(),
-                self.faults.median()
-            ),
-            0.0,
-        );
-        report.push(
-            row.samples("VM exits", &self.exits)
-                .samples("halts", &self.halts)
-                .samples("to devices", &self.mmio)
-                .samples("pages mapped", &self.mapped)
-                .samples("page faults", &self.faults),
-        );
-    }
+    let (exits, halts) = (
+        samples(|counts| counts.exits),
+        samples(|counts| counts.halts),
+    );
+    let (mmio, mapped) = (
+        samples(|counts| counts.mmio),
+        samples(|counts| counts.mapped),
+    );
+    let faults = samples(|counts| counts.faults);
+    let row = Row::new(
+        "what a fork's hello takes of the host",
+        format!(
+            "{:.0} VM exits, {:.0} of them halts, {:.0} to devices; {:.0} pages mapped for it; {:.0} page faults",
+            exits.median(),
+            halts.median(),
+            mmio.median(),
+            mapped.median(),
+            faults.median()
+        ),
+        0.0,
+    );
+    report.push(
+        row.samples("VM exits", &exits)
+            .samples("halts", &halts)
+            .samples("to devices", &mmio)
+            .samples("pages mapped", &mapped)
+            .samples("page faults", &faults),
+    );
 }
 
 /// Many that wait at once; then each of them answers.
