@@ -41,31 +41,29 @@ pub(super) fn serve(
     let server = Server::new(shell.vm_mut(), handle.clone(), channel, vsock.clone(), more)?;
     channel.send(&Event::ShellReady, &[])?;
 
+    let mut touched_later;
     let (mut vm, template, pages) = match channel.recv::<Request>()? {
         (Request::Restore { origin, copy_ahead }, descriptors) => {
             let faults = minor_faults();
             let since = Instant::now();
             let asked = (&origin, copy_ahead);
-            let (vm, mut costs, template, pages) =
+            let (vm, mut costs, template, (all, rest)) =
                 restore(shell, asked, descriptors, vsock.as_ref())?;
+            touched_later = rest;
             costs.elapsed_us = since.elapsed().as_micros() as u64;
             costs.minor_faults = minor_faults() - faults;
             channel.send(&Event::Restored { costs }, &[])?;
-            (vm, template, pages)
+            (vm, template, all)
         }
         (request, _) => return Err(WorkerError::order(&request, "to a shell")),
     };
-    let (now, later) = pages;
-    let mut missing = Some(&later);
     loop {
         let request = channel.recv::<Request>()?.0;
         if !matches!(request, Request::Prefault | Request::Resume) {
             return Err(WorkerError::order(&request, "before the VM runs"));
         }
         // All at once it takes a fraction of what the guest would lose at each of these pages.
-        if let Some(missing) = missing.take() {
-            handle.replay(missing)?;
-        }
+        handle.replay(&std::mem::take(&mut touched_later))?;
         if request == Request::Resume {
             break;
         }
@@ -77,7 +75,7 @@ pub(super) fn serve(
         unused
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .arm(handle, template, vec![now, later])
+            .arm(handle, template, pages)
             .map_err(VmError::host("set a timer"))?;
     }
     channel.send(&Event::Started, &[])?;
@@ -95,12 +93,11 @@ fn restore(
     let template = Template::open(&handed.record, handed.memory)?;
     let (vm, trace) = shell.take(&template, origin)?;
     attach_saved(vsock, handed.stream)?;
-    let (now, later) = match (handed.working_set, copy_ahead) {
-        (Some(list), Some(limit)) => WorkingSet::open(&list)
-            .map_err(SnapshotError::from)?
-            .split(limit),
+    let (all, limit) = match (handed.working_set, copy_ahead) {
+        (Some(list), Some(limit)) => (WorkingSet::open(&list).map_err(SnapshotError::from)?, limit),
         _ => Default::default(),
     };
+    let (now, later) = all.clone().split(limit);
     handle.replay(&now)?;
     let costs = RestoreCosts {
         copied_pages: now.written_pages(),
@@ -108,7 +105,7 @@ fn restore(
         syscalls: trace.syscalls().into(),
         ..Default::default()
     };
-    Ok((vm, costs, template, (now, later)))
+    Ok((vm, costs, template, (all, later)))
 }
 
 /// Of the whole process, so far.

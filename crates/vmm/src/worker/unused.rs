@@ -4,11 +4,10 @@
 //! too. One that goes on for a while gives back what it has not changed, so that many of them fit into a
 //! host; what it turns out to need after all is copied then.
 
-use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
-use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
+use vmm_sys_util::timerfd::TimerFd;
 
 use crate::exit::ExitSignal;
 use crate::snapshot::{Template, WorkingSet};
@@ -19,18 +18,16 @@ const AFTER: Duration = Duration::from_secs(1);
 
 /// Gives it back once, a while after [`Unused::arm`]; never if that is not called.
 pub(super) struct Unused {
-    timer: OwnedFd,
+    timer: TimerFd,
     exit: ExitSignal,
-    of: Option<(VmHandle, Template, Vec<WorkingSet>)>,
+    of: Option<(VmHandle, Template, WorkingSet)>,
 }
 
 impl Unused {
     /// For nothing yet.
     pub fn new(exit: ExitSignal) -> std::io::Result<Self> {
-        let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
-        let timer = rustix::time::timerfd_create(TimerfdClockId::Monotonic, flags)?;
         Ok(Self {
-            timer,
+            timer: TimerFd::new()?,
             exit,
             of: None,
         })
@@ -41,16 +38,9 @@ impl Unused {
         &mut self,
         vm: VmHandle,
         template: Template,
-        pages: Vec<WorkingSet>,
+        pages: WorkingSet,
     ) -> std::io::Result<()> {
-        let once = Itimerspec {
-            it_interval: Timespec::default(),
-            it_value: Timespec {
-                tv_sec: AFTER.as_secs() as i64,
-                tv_nsec: 0,
-            },
-        };
-        rustix::time::timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &once)?;
+        self.timer.reset(AFTER, None)?;
         self.of = Some((vm, template, pages));
         Ok(())
     }
@@ -58,19 +48,17 @@ impl Unused {
 
 impl MutEventSubscriber for Unused {
     fn init(&mut self, ops: &mut EventOps) {
-        let events = Events::new_raw(crate::vm::raw(&self.timer), EventSet::IN);
+        let events = Events::new(&self.timer, EventSet::IN);
         crate::vm::watch_or_end(ops, events, &self.exit);
     }
 
     fn process(&mut self, _: Events, _: &mut EventOps) {
-        let mut count = [0; 8];
-        let _ = rustix::io::read(&self.timer, &mut count);
+        // It has expired, so that this waits for nothing.
+        let _ = self.timer.wait();
         let Some((vm, template, pages)) = self.of.take() else {
             return;
         };
-        for set in &pages {
-            // Where it fails the fork keeps what it has: that is memory, and nothing else.
-            let _ = vm.give_back(set, template.memory());
-        }
+        // Where it fails the fork keeps what it has: that is memory, and nothing else.
+        let _ = vm.give_back(&pages, template.memory());
     }
 }
