@@ -106,9 +106,8 @@ fn time_stands_still_for_a_fork_until_it_runs() {
     }
 }
 
-#[test]
-fn a_fork_gives_back_what_it_got_ahead_and_goes_on() {
-    let template = prover::template(1);
+fn gives_back(vcpus: u8) {
+    let template = prover::template(vcpus);
     let (mut fork, mut said, _) = prover::fork(&template);
     let handle = fork.handle().unwrap();
     let pages = (template.record().key.memory_mib << 20) / 4096;
@@ -130,11 +129,26 @@ fn a_fork_gives_back_what_it_got_ahead_and_goes_on() {
         let given = give_back();
         assert!((pages / 2..pages).contains(&given), "{given} of {pages}");
     }
-    said.wait_for_last('d', 1);
-    let block = Block(&fork, 0);
-    assert!(block.is_done());
-    block.check_registers();
-    assert_eq!(prover::shared(&fork), prover::SHARED_START + 1);
+    said.wait_for_last('d', vcpus);
+    for id in 0..vcpus {
+        let block = Block(&fork, id);
+        assert!(block.is_done());
+        block.check_registers();
+    }
+    assert_eq!(
+        prover::shared(&fork),
+        prover::SHARED_START + u32::from(vcpus)
+    );
+}
+
+#[test]
+fn a_fork_of_one_vcpu_gives_back_what_it_got_ahead_and_goes_on() {
+    gives_back(1);
+}
+
+#[test]
+fn a_fork_of_four_vcpus_gives_back_what_it_got_ahead_and_goes_on() {
+    gives_back(4);
 }
 
 #[test]

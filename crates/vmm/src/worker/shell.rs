@@ -69,15 +69,11 @@ pub(super) fn serve(
         }
     }
     handle.resume()?;
-    // Of twenty forks with four vCPUs at once, on the emulated host, seven did not go on after all their vCPUs had been
-    // stopped for it, and it is not known why.
-    if spec.vcpus == 1 {
-        unused
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .arm(handle, template, pages)
-            .map_err(VmError::host("set a timer"))?;
-    }
+    unused
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .arm(handle, template, pages)
+        .map_err(VmError::host("set a timer"))?;
     channel.send(&Event::Started, &[])?;
     server.serve(&mut vm)
 }
