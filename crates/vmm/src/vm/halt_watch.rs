@@ -4,14 +4,13 @@
 //! thread's CPU time, which wakes no vCPU. Only when none has had any for a whole period does it take
 //! the vCPUs out of the guest, once, to look at them; not again before one has run.
 
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
-use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
+use vmm_sys_util::timerfd::TimerFd;
 
-use super::event_loop::{raw, watch_or_end};
+use super::event_loop::watch_or_end;
 use crate::control::ExitReason;
 use crate::exit::ExitSignal;
 use crate::vcpu::Vcpus;
@@ -26,7 +25,7 @@ const ASLEEP: u32 = 5;
 pub(super) struct HaltWatch {
     vcpus: Arc<Vcpus>,
     exit: ExitSignal,
-    timer: OwnedFd,
+    timer: TimerFd,
     period: Duration,
     seen: Vec<Duration>,
     /// Alive, although idle, when last looked at.
@@ -40,11 +39,10 @@ const COST_OF_A_LOOK: Duration = Duration::from_millis(1);
 
 impl HaltWatch {
     pub fn new(vcpus: Arc<Vcpus>, exit: ExitSignal) -> std::io::Result<Self> {
-        let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
-        let watch = Self {
+        let mut watch = Self {
             vcpus,
             exit,
-            timer: rustix::time::timerfd_create(TimerfdClockId::Monotonic, flags)?,
+            timer: TimerFd::new()?,
             period: FIRST,
             seen: Vec::new(),
             checked: false,
@@ -54,20 +52,8 @@ impl HaltWatch {
         Ok(watch)
     }
 
-    fn arm(&self) -> std::io::Result<()> {
-        let zero = Timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        };
-        let next = Itimerspec {
-            it_interval: zero,
-            it_value: Timespec {
-                tv_sec: self.period.as_secs() as i64,
-                tv_nsec: 0,
-            },
-        };
-        rustix::time::timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &next)?;
-        Ok(())
+    fn arm(&mut self) -> std::io::Result<()> {
+        Ok(self.timer.reset(self.period, None)?)
     }
 
     fn look(&mut self) {
@@ -120,14 +106,13 @@ impl HaltWatch {
 
 impl MutEventSubscriber for HaltWatch {
     fn init(&mut self, ops: &mut EventOps) {
-        let events = Events::new_raw(raw(&self.timer), EventSet::IN);
+        let events = Events::new(&self.timer, EventSet::IN);
         watch_or_end(ops, events, &self.exit);
     }
 
     fn process(&mut self, _: Events, _: &mut EventOps) {
-        let mut count = [0; 8];
-        // Empty only if the timer was armed anew meanwhile.
-        let _ = rustix::io::read(&self.timer, &mut count);
+        // It has expired, so that this waits for nothing.
+        let _ = self.timer.wait();
         self.look();
         if let Err(error) = self.arm() {
             self.exit.raise(ExitReason::Unhandled {
