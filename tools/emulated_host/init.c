@@ -392,6 +392,20 @@ static int open_terminal(int *slave, const struct start *start)
     return master;
 }
 
+/*
+ * Keeps this process, and all that it starts, off processor 0, on which the emulator does not run VMs reliably:
+ * machine.py, KERNEL_CPUS, says why.
+ */
+static void leave_first_processor(void)
+{
+    cpu_set_t others;
+    CPU_ZERO(&others);
+    for (long cpu = 1; cpu < sysconf(_SC_NPROCESSORS_ONLN); cpu++)
+        CPU_SET(cpu, &others);
+    if (sched_setaffinity(0, sizeof others, &others) < 0)
+        die("processors");
+}
+
 static void run(const struct start *start, const int fds[3], int terminal)
 {
     sigset_t none;
@@ -399,6 +413,7 @@ static void run(const struct start *start, const int fds[3], int terminal)
     sigprocmask(SIG_SETMASK, &none, NULL);
     signal(SIGPIPE, SIG_DFL);
     setsid();
+    leave_first_processor();
     if (terminal >= 0)
         ioctl(terminal, TIOCSCTTY, 0);
     for (int i = 0; i < 3; i++)

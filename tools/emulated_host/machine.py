@@ -20,6 +20,12 @@ CONSOLE_TAIL = 16 * 1024
 # Everything that the emulator does for a Zen processor, nested virtualization included; what it does
 # not do is named, so that it does not warn.
 CPU = "EPYC,+svm,+npt,-fxsr-opt,-misalignsse,-osvw,-topoext,-nrip-save,-xsavec"
+# Processors beside those that the command gets. VMs must not run on the first: whenever another processor
+# restores its floating-point state, QEMU clears a flag in a word of the first one's (cpu_clear_ignne in
+# target/i386/tcg/system/fpu_helper.c, which takes no lock), and so undoes what the first one is just writing there.
+# The same word says whether memory is nested, and whether interrupts are let in: guests hung or died of triple faults,
+# and the host lost its timer, or crashed on a stack's guard page (docs/decisions.md).
+KERNEL_CPUS = 1
 # Self-tests, certificates and the like: a second under emulation, for nothing that a command here uses.
 SKIPPED_INITCALLS = (
     "jent_mod_init",
@@ -171,7 +177,7 @@ def qemu_command(memory: int, cpus: int, ports: list[tuple[int, int]], fds: dict
     )
     command = ["qemu-system-x86_64", "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]
     command += ["-machine", "q35,memory-backend=ram", "-accel", "tcg,thread=multi", "-cpu", CPU]
-    command += ["-smp", str(cpus), "-m", f"{memory}M", "-rtc", "base=utc"]
+    command += ["-smp", str(KERNEL_CPUS + cpus), "-m", f"{memory}M", "-rtc", "base=utc"]
     command += ["-object", f"memory-backend-memfd,id=ram,size={memory}M,share=on"]
     command += ["-chardev", f"socket,id=files,fd={fds['files']}"]
     command += ["-device", "vhost-user-fs-pci,chardev=files,tag=root,queue-size=1024"]
