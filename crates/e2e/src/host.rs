@@ -4,19 +4,6 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// Whether an execution's answer tells of a guest that an emulated host has lost: by a triple fault, which no
-/// program brings about. It is to be asked for again then. On real hardware it is a failure like any other.
-pub fn lost_by_emulator(execution: &serde_json::Value) -> bool {
-    let text = |name: &str| execution[name].as_str().unwrap_or_default();
-    let lost = std::env::var("CLOUDE_EMULATED_HOST").is_ok_and(|value| value == "1")
-        && text("cause") == "guest_panic"
-        && text("error").contains("triple fault");
-    if lost {
-        println!("the emulated host has lost a guest by a triple fault");
-    }
-    lost
-}
-
 /// Gives this thread, and all that it starts, a network namespace with only a loopback; and makes
 /// this process the parent of every orphan below it, so that none is overlooked.
 ///

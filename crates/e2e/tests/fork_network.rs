@@ -14,8 +14,7 @@ use cloude_e2e::{cloude, host};
 use cloude_protocol::agent::Cause;
 use cloude_protocol::api::{Execution, StartKind};
 
-/// Forks with four vCPUs at once where `CLOUDE_NETWORK_FORKS` does not say. With twenty on two processors the
-/// emulator may reset an emulated host.
+/// Forks with four vCPUs at once where `CLOUDE_NETWORK_FORKS` does not say.
 const FORKS: usize = 6;
 /// The subnet of the server, which is private and so denied unless it is allowed.
 const ALLOW: &str = "10.231.0.0/30";
