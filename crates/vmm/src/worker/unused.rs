@@ -16,7 +16,7 @@ use crate::vm::VmHandle;
 /// How long a fork has run by then. Most are over.
 const AFTER: Duration = Duration::from_secs(1);
 
-/// Gives it back once, a while after [`Unused::arm`]; never if that is not called.
+/// Gives it back once, a while after [`Unused::arm`].
 pub(super) struct Unused {
     timer: TimerFd,
     exit: ExitSignal,

@@ -342,14 +342,11 @@ fn footprint(report: &mut Report, backend: &Backend, hello: &Hello) {
             .filter_map(Worker::private_mib)
             .collect(),
     );
-    let row = Row::new(
+    memory_row(
+        report,
         "a paused fork's private memory",
-        format!("{:.2} MiB", paused.median()),
-        paused.median(),
-    );
-    report.push(
-        row.promised(Threshold::AtMost(1.0))
-            .samples("paused", &paused),
+        1.0,
+        ("paused", &paused),
     );
 
     let lingering = format!("{}\nimport time\ntime.sleep(3)", hello.code);
@@ -373,6 +370,17 @@ fn footprint(report: &mut Report, backend: &Backend, hello: &Hello) {
         used.push(counts);
     }
     used_rows(report, &used);
+}
+
+/// A row of memory in MiB, of which there may be so much.
+fn memory_row(report: &mut Report, name: &str, at_most: f64, samples: (&str, &Samples)) {
+    let (label, samples) = samples;
+    let median = samples.median();
+    let row = Row::new(name, format!("{median:.2} MiB"), median);
+    report.push(
+        row.promised(Threshold::AtMost(at_most))
+            .samples(label, samples),
+    );
 }
 
 /// What one fork takes of the host.
@@ -415,14 +423,11 @@ impl Counts {
 fn used_rows(report: &mut Report, used: &[Counts]) {
     let samples = |of: fn(&Counts) -> f64| Samples(used.iter().map(of).collect());
     let private = samples(|counts| counts.private_mib);
-    let row = Row::new(
+    memory_row(
+        report,
         "a fork's private memory after a hello",
-        format!("{:.2} MiB", private.median()),
-        private.median(),
-    );
-    report.push(
-        row.promised(Threshold::AtMost(4.0))
-            .samples("after a hello", &private),
+        4.0,
+        ("after a hello", &private),
     );
     // Without debugfs nobody has counted.
     if used.iter().any(|counts| counts.exits.is_nan()) {
