@@ -106,14 +106,22 @@ fn what_a_whiteout_removed_can_come_back() {
 }
 
 #[test]
-fn aufs_metadata_is_passed_over_and_counted() {
+fn hard_links_into_the_plnk_directory_of_aufs_share_its_file() {
     let layer = tar([
         Entry::dir(".wh..wh.plnk"),
-        Entry::file(".wh..wh.plnk/1.2", "x"),
+        Entry::file(".wh..wh.plnk/1.2", "data"),
         Entry::file(".wh..wh.aufs", ""),
+        Entry::hardlink("a", ".wh..wh.plnk/1.2"),
+        Entry::hardlink("b", ".wh..wh.plnk/1.2"),
     ]);
-    let tree = merge(&[layer], Limits::default()).unwrap();
-    assert_eq!(tree.warnings().metadata_skipped, 3);
+    let entries = entries(&[layer]);
+    let inode = |path: &str| {
+        let mut found = entries.iter().filter(|it| it.path == path.as_bytes());
+        found.next().map(|it| (it.header.ino, it.header.nlink))
+    };
+    assert!(inode("a").is_some_and(|(_, nlink)| nlink == 3));
+    assert_eq!([inode("a"); 2], [inode("b"), inode(".wh..wh.plnk/1.2")]);
+    assert_eq!(inode(".wh..wh.aufs"), None);
 }
 
 #[test]

@@ -183,6 +183,11 @@ fn entry() -> impl Strategy<Value = Entry> {
         1 => path().prop_map(|path| Entry::device(b'3', path, 1, 3)),
         3 => path().prop_map(move |path| Entry::file(whiteout(path), "")),
         1 => path().prop_map(|path| Entry::file(format!("{path}/.wh..wh..opq"), "")),
+        1 => path().prop_map(|path| Entry::file(format!(".wh..wh.plnk/{path}"), "aufs")),
+        1 => (path(), path()).prop_map(|(path, target)| {
+            Entry::hardlink(path, format!(".wh..wh.plnk/{target}"))
+        }),
+        1 => path().prop_map(|path| Entry::dir(format!("{path}/.wh..wh.plnk"))),
     ]
 }
 

@@ -116,8 +116,6 @@ pub struct Warnings {
     pub xattrs_dropped: u64,
     /// Modification times before 1970 or after 2106, moved to the nearer end.
     pub mtimes_clamped: u64,
-    /// Files that other software leaves in layers for itself (`.wh..wh.plnk` and the like of AUFS).
-    pub metadata_skipped: u64,
 }
 
 impl Warnings {
@@ -125,7 +123,6 @@ impl Warnings {
         self.capabilities_dropped += other.capabilities_dropped;
         self.xattrs_dropped += other.xattrs_dropped;
         self.mtimes_clamped += other.mtimes_clamped;
-        self.metadata_skipped += other.metadata_skipped;
     }
 }
 

@@ -11,8 +11,6 @@ use crate::limits::LimitExceeded;
 const WHITEOUT: &[u8] = b".wh.";
 /// The marker of an opaque directory.
 const OPAQUE: &[u8] = b".wh..wh..opq";
-/// Prefix of what AUFS keeps in layers for itself. Other tools pass over it too.
-const AUFS: &[u8] = b".wh..wh.";
 /// Symlinks in one path before it is taken for a loop, as in Linux (`MAXSYMLINKS`).
 const MAX_SYMLINKS: u32 = 40;
 /// The archive's end is an entry of this name, so a file cannot have it.
@@ -82,19 +80,6 @@ impl Tree {
 
     fn apply_entry(&mut self, entry: Entry) -> Result<(), Problem> {
         let (directory, name) = split(&entry.path);
-        if directory
-            .split(|byte| *byte == b'/')
-            .any(|part| part.starts_with(AUFS))
-        {
-            self.warnings.metadata_skipped += 1;
-            return Ok(());
-        }
-        if directory
-            .split(|byte| *byte == b'/')
-            .any(|part| part.starts_with(WHITEOUT))
-        {
-            return Err("it is below a whiteout, which is no directory".into());
-        }
         let place = self.resolve(directory)?;
         if name.starts_with(WHITEOUT) {
             return self.whiteout(&place, name);
@@ -282,6 +267,9 @@ impl Tree {
             EntryKind::Symlink(target) => Object::Symlink(target.into()),
             EntryKind::Device(device) => Object::Device(device),
             EntryKind::Fifo => Object::Fifo,
+            EntryKind::Hardlink(target) if target == entry.path => {
+                return Err("it is a hard link to itself".into());
+            }
             EntryKind::Hardlink(target) => {
                 let node = self.hardlink_target(&target)?;
                 self.nodes.name(directory, name, node, self.layers);
@@ -325,10 +313,6 @@ impl Tree {
                 Some(directory) => self.clear(directory),
                 None => Ok(()),
             };
-        }
-        if marker.starts_with(AUFS) {
-            self.warnings.metadata_skipped += 1;
-            return Ok(());
         }
         let name = &marker[WHITEOUT.len()..];
         if matches!(name, b"" | b"." | b"..") {

@@ -11,6 +11,8 @@
 //! - A directory over a directory keeps what is in it. Anything else over anything replaces it.
 //! - A whiteout removes what lower layers put there and leaves what its own layer did, wherever in
 //!   the layer it stands (OCI image specification, layer.md, "Whiteouts").
+//! - Only the last component of a path is a whiteout: AUFS's `.wh..wh.plnk/1.2` is a file, to which
+//!   hard links lead, and `.wh..wh.plnk` itself is a whiteout of `.wh.plnk`.
 //! - `/.cloude` is ours: an image with an entry there is refused.
 
 mod merge;
