@@ -70,9 +70,6 @@ pub struct WarmRunner {
     pub cold_env: Vec<String>,
     /// The hook: content by path.
     pub files: BTreeMap<String, String>,
-    /// A program that does nothing, and ends in the way that has the interpreter do most: forks have the pages
-    /// that it touches before they run.
-    pub least: String,
 }
 
 /// Two sources of the same thing: an image where a registry is reached, packages where not.

@@ -71,9 +71,8 @@ pub fn rehearsal(language: &Language, limits: &Limits) -> ExecuteRequest {
 /// that waits takes a program that does nothing; a compiler would refuse that.
 pub fn least(language: &Language, limits: &Limits) -> ExecuteRequest {
     let mut request = rehearsal(language, limits);
-    let runner = language.warm.as_ref().and_then(|warm| warm.runner.as_ref());
-    if let Some(runner) = runner {
-        request.files[0].content = runner.least.clone().into();
+    if language.warm.as_ref().is_some_and(|warm| warm.runner.is_some()) {
+        request.files[0].content = Vec::new().into();
         request.run.argv = language.run.command.clone();
         request.stdin = Vec::new().into();
     }
@@ -132,8 +131,7 @@ mod tests {
         for name in ["node", "python"] {
             let of = language(name);
             let program = least(&of, &limits);
-            let runner = of.warm.and_then(|warm| warm.runner).unwrap();
-            assert_eq!(program.files[0].content.0, runner.least.as_bytes());
+            assert!(program.files[0].content.0.is_empty());
             assert!(program.stdin.0.is_empty());
             assert_eq!(program.run.argv, of.run.command);
         }
@@ -151,7 +149,6 @@ mod tests {
                 env: [("PYTHONPATH".into(), "{dir}".into())].into(),
                 cold_env: vec!["PYTHON*".into()],
                 files: [("hook.py".into(), "pass\n".into())].into(),
-                least: String::new(),
             }),
         });
         let request = warm_request(&language, &Limits::default());
