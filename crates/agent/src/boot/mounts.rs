@@ -16,82 +16,57 @@ struct Mount {
     path: &'static str,
     flags: MsFlags,
     options: &'static str,
-    required: bool,
+    need: Need,
+}
+
+#[derive(PartialEq)]
+enum Need {
+    /// Without it the VM is of no use.
+    Required,
+    /// Programs can do without.
+    Optional,
+    /// Not mounted over files of the image: the root is in memory and writable as it is.
+    WhereEmpty,
 }
 
 const QUIET: MsFlags = MsFlags::MS_NOSUID
     .union(MsFlags::MS_NODEV)
     .union(MsFlags::MS_NOEXEC);
 const NO_NODES: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV);
+const NO_PROGRAMS: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NOEXEC);
+
+#[rustfmt::skip]
+const fn entry(kind: &'static str, path: &'static str, flags: MsFlags, options: &'static str, need: Need) -> Mount {
+    Mount { kind, path, flags, options, need }
+}
 
 /// In this order: some lie in others.
+#[rustfmt::skip]
 const MOUNTS: [Mount; 8] = [
-    Mount {
-        kind: "proc",
-        path: "/proc",
-        flags: QUIET,
-        options: "",
-        required: true,
-    },
-    Mount {
-        kind: "sysfs",
-        path: "/sys",
-        flags: QUIET,
-        options: "",
-        required: true,
-    },
-    Mount {
-        kind: "devtmpfs",
-        path: "/dev",
-        flags: MsFlags::MS_NOSUID,
-        options: "mode=755",
-        required: true,
-    },
-    Mount {
-        kind: "devpts",
-        path: "/dev/pts",
-        flags: MsFlags::MS_NOSUID.union(MsFlags::MS_NOEXEC),
-        options: "mode=620,gid=5,ptmxmode=666",
-        required: false,
-    },
-    Mount {
-        kind: "tmpfs",
-        path: "/dev/shm",
-        flags: NO_NODES,
-        options: "mode=1777",
-        required: true,
-    },
-    Mount {
-        kind: "tmpfs",
-        path: "/run",
-        flags: NO_NODES,
-        options: "mode=755",
-        required: true,
-    },
-    Mount {
-        kind: "tmpfs",
-        path: "/tmp",
-        flags: NO_NODES,
-        options: "mode=1777",
-        required: true,
-    },
-    Mount {
-        kind: "cgroup2",
-        path: CGROUP,
-        flags: QUIET,
-        options: "",
-        required: false,
-    },
+    entry("proc", "/proc", QUIET, "", Need::Required),
+    entry("sysfs", "/sys", QUIET, "", Need::Required),
+    entry("devtmpfs", "/dev", MsFlags::MS_NOSUID, "mode=755", Need::Required),
+    entry("devpts", "/dev/pts", NO_PROGRAMS, "mode=620,gid=5,ptmxmode=666", Need::Optional),
+    entry("tmpfs", "/dev/shm", NO_NODES, "mode=1777", Need::Required),
+    entry("tmpfs", "/run", NO_NODES, "mode=755", Need::WhereEmpty),
+    entry("tmpfs", "/tmp", NO_NODES, "mode=1777", Need::WhereEmpty),
+    entry("cgroup2", CGROUP, QUIET, "", Need::Optional),
 ];
 
 /// Mount everything. What a kernel may lack and programs can do without is let go.
 pub fn mount_all() -> Result<(), String> {
     for entry in &MOUNTS {
+        let path = Path::new(entry.path);
+        make_mount_point(path);
+        if entry.need == Need::WhereEmpty && holds_anything(path) {
+            continue;
+        }
         if let Err(errno) = mount_one(entry)
-            && entry.required
+            && entry.need != Need::Optional
         {
             return Err(format!(
-                "could not mount {} on {}: {errno}; the kernel must have it built in",
+                "could not mount {} on {}: {errno}; the kernel must have it built in, and the image \
+                 a directory or nothing at that path",
                 entry.kind, entry.path
             ));
         }
@@ -112,8 +87,20 @@ pub fn mount_all() -> Result<(), String> {
     Ok(())
 }
 
+/// See to a directory at `path`: a file of the image, or a link that leads to no directory, gives way to one. What
+/// cannot be done shows when it is mounted on.
+fn make_mount_point(path: &Path) {
+    if fs::create_dir_all(path).is_err() && !path.is_dir() {
+        let _ = fs::remove_file(path);
+        let _ = fs::create_dir(path);
+    }
+}
+
+fn holds_anything(directory: &Path) -> bool {
+    fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_some())
+}
+
 fn mount_one(entry: &Mount) -> nix::Result<()> {
-    let _ = fs::create_dir_all(entry.path);
     let options = Some(entry.options).filter(|options| !options.is_empty());
     match mount(
         Some(entry.kind),
@@ -154,4 +141,66 @@ pub fn work_dir(path: &str, (uid, gid): (u32, u32)) -> Result<(), String> {
         Some(options.as_str()),
     )
     .map_err(|errno| format!("could not mount tmpfs on {path}: {errno}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_mount_point_is_made_with_its_parents() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("sys/fs/cgroup");
+
+        make_mount_point(&path);
+
+        assert!(path.is_dir());
+    }
+
+    #[test]
+    fn a_link_to_nowhere_gives_way_to_a_directory() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("tmp");
+        symlink("nowhere/at/all", &path).unwrap();
+
+        make_mount_point(&path);
+
+        assert!(path.symlink_metadata().unwrap().is_dir());
+    }
+
+    #[test]
+    fn links_to_each_other_lead_to_the_mount_point() {
+        let root = tempfile::tempdir().unwrap();
+        let (run, var_run) = (root.path().join("run"), root.path().join("var/run"));
+        fs::create_dir(root.path().join("var")).unwrap();
+        symlink("var/run", &run).unwrap();
+        symlink("../run", &var_run).unwrap();
+
+        make_mount_point(&run);
+
+        fs::write(var_run.join("file"), "").unwrap();
+        assert!(run.join("file").is_file());
+    }
+
+    #[test]
+    fn a_link_to_a_directory_stays() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("tmp");
+        fs::create_dir_all(root.path().join("var/tmp")).unwrap();
+        symlink("var/tmp", &path).unwrap();
+
+        make_mount_point(&path);
+
+        assert!(path.is_symlink() && path.is_dir());
+    }
+
+    #[test]
+    fn files_of_the_image_are_seen() {
+        let root = tempfile::tempdir().unwrap();
+        assert!(!holds_anything(root.path()));
+
+        fs::write(root.path().join("file"), "").unwrap();
+
+        assert!(holds_anything(root.path()));
+    }
 }

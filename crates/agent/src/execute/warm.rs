@@ -1,6 +1,7 @@
 //! `POST /warm`: what a template does before it is saved.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::ffi::OsString;
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -38,6 +39,9 @@ pub fn warm(environment: &Environment, request: WarmRequest) -> Result<Option<Wa
             return Err(format!("{argv}: {cause:?}, code {code:?}: {said}"));
         }
     }
+    // In a VM /tmp is the template's own; elsewhere it is the machine's.
+    let tmp = (std::process::id() == 1).then_some(Path::new("/tmp"));
+    let of_the_image = tmp.map_or(Ok(HashSet::new()), names)?;
     for work in &request.rehearse {
         files::write(&environment.work_dir, &work.files, &user)
             .map_err(|error| error.to_string())?;
@@ -45,10 +49,9 @@ pub fn warm(environment: &Environment, request: WarmRequest) -> Result<Option<Wa
         if cause != Cause::Exit {
             return Err(format!("rehearsal {}: {cause:?}: {said}", work.id));
         }
-        empty(&environment.work_dir)?;
-        // In a VM /tmp is the template's own; elsewhere it is the machine's.
-        if std::process::id() == 1 {
-            empty(Path::new("/tmp"))?;
+        remove_all_but(&HashSet::new(), &environment.work_dir)?;
+        if let Some(tmp) = tmp {
+            remove_all_but(&of_the_image, tmp)?;
         }
     }
     if request.clock_back_s > 0 {
@@ -88,15 +91,21 @@ fn run(
     Ok((last.cause, last.exit_code, said))
 }
 
-fn empty(directory: &Path) -> Result<(), String> {
-    let cannot = |error: std::io::Error| format!("{}: {error}", directory.display());
-    for entry in fs::read_dir(directory).map_err(cannot)? {
-        let entry = entry.map_err(cannot)?;
-        if entry.file_type().map_err(cannot)?.is_dir() {
-            fs::remove_dir_all(entry.path()).map_err(cannot)?;
-        } else {
-            fs::remove_file(entry.path()).map_err(cannot)?;
-        }
+fn names(directory: &Path) -> Result<HashSet<OsString>, String> {
+    fs::read_dir(directory)
+        .and_then(|entries| entries.map(|entry| Ok(entry?.file_name())).collect())
+        .map_err(|error| format!("{}: {error}", directory.display()))
+}
+
+fn remove_all_but(kept: &HashSet<OsString>, directory: &Path) -> Result<(), String> {
+    for name in names(directory)?.difference(kept) {
+        let path = directory.join(name);
+        let removed = match path.symlink_metadata() {
+            Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(&path),
+            Ok(_) => fs::remove_file(&path),
+            Err(error) => Err(error),
+        };
+        removed.map_err(|error| format!("{}: {error}", path.display()))?;
     }
     Ok(())
 }
