@@ -100,20 +100,18 @@ fn orphans_are_reaped_while_the_program_runs() {
 
 #[test]
 fn a_client_that_goes_away_ends_the_program() {
-    for accept in ["application/json", "application/x-ndjson"] {
-        let agent = agent();
-        let marker = format!("62.{}", agent.pid());
-        let body = serde_json::to_vec(&sh(&format!("sleep {marker} & sleep {marker}"))).unwrap();
-        let mut stream = agent.connect();
-        stream.write_all(&execute_bytes(&body, accept)).unwrap();
-        let deadline = Instant::now() + PATIENCE;
-        while alive(&marker) < 3 {
-            assert!(Instant::now() < deadline, "the program does not start");
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        drop(stream);
-        wait_until_dead(&marker);
+    let agent = agent();
+    let marker = format!("62.{}", agent.pid());
+    let body = serde_json::to_vec(&sh(&format!("sleep {marker} & sleep {marker}"))).unwrap();
+    let mut stream = agent.connect();
+    stream.write_all(&execute_bytes(&body)).unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while alive(&marker) < 3 {
+        assert!(Instant::now() < deadline, "the program does not start");
+        std::thread::sleep(Duration::from_millis(5));
     }
+    drop(stream);
+    wait_until_dead(&marker);
 }
 
 #[test]
@@ -122,9 +120,7 @@ fn the_death_of_the_agent_ends_the_program() {
     let marker = format!("63.{}", agent.pid());
     let body = serde_json::to_vec(&sh(&format!("sleep {marker} & sleep {marker}"))).unwrap();
     let mut stream = agent.connect();
-    stream
-        .write_all(&execute_bytes(&body, "application/json"))
-        .unwrap();
+    stream.write_all(&execute_bytes(&body)).unwrap();
     let deadline = Instant::now() + PATIENCE;
     while alive(&marker) < 3 {
         assert!(Instant::now() < deadline, "the program does not start");
@@ -185,6 +181,46 @@ fn commands_that_cannot_be_executed_say_why() {
             (Cause::Infrastructure, Some(expected))
         );
     }
+}
+
+/// A static ELF program whose data segment is larger than any memory. The kernel gives up while it loads it.
+fn larger_than_memory() -> Vec<u8> {
+    const BASE: u64 = 0x40_0000;
+    let segment = |flags: u32, at: u64, bytes: u64| {
+        let words = [1u64 | u64::from(flags) << 32, 0, at, at, 0, bytes, 4096];
+        words.map(u64::to_le_bytes).concat()
+    };
+    let mut elf = b"\x7fELF\x02\x01\x01".to_vec();
+    elf.resize(16, 0);
+    // ET_EXEC for x86-64, version 1.
+    elf.extend([2, 0, 62, 0, 1, 0, 0, 0]);
+    for word in [BASE, 64, 0] {
+        elf.extend(u64::to_le_bytes(word));
+    }
+    // No flags; sizes of this header and of two program headers; no sections.
+    elf.extend([0, 0, 0, 0, 64, 0, 56, 0, 2, 0, 0, 0, 0, 0, 0, 0]);
+    elf.extend(segment(5, BASE, 4096));
+    elf.extend(segment(6, 0x1000_0000, 1 << 45));
+    elf
+}
+
+#[test]
+fn static_data_larger_than_memory_is_a_want_of_memory() {
+    let mut request = request(&["./main"]);
+    request.files.push(cloude_protocol::agent::File {
+        path: "main".into(),
+        content: larger_than_memory().into(),
+        mode: Some(0o755),
+    });
+
+    let (result, _) = run(&agent(), &request);
+
+    let message = result.message.unwrap_or_default();
+    assert_eq!(result.cause, Cause::Memory, "{message}");
+    assert!(
+        message.contains("main could not be loaded: its static data takes 33554432 MiB"),
+        "{message}"
+    );
 }
 
 #[test]

@@ -43,7 +43,7 @@ fn a_connection_takes_several_requests() {
 fn without_the_token_nothing_is_done() {
     let agent = agent();
     let body = serde_json::to_vec(&sh("touch ran")).unwrap();
-    let good = String::from_utf8(execute_bytes(&body, "*/*")).unwrap();
+    let good = String::from_utf8(execute_bytes(&body)).unwrap();
     let wrong = [
         good.replace(TOKEN, "0123456789abcdee"),
         good.replace(TOKEN, "0123456789abcde"),
@@ -68,7 +68,7 @@ fn an_agent_executes_once() {
         agent.execute(&sh("true")).result.run.unwrap().exit_code,
         Some(0)
     );
-    let answer = agent.post(&serde_json::to_vec(&sh("true")).unwrap(), "*/*");
+    let answer = agent.post(&serde_json::to_vec(&sh("true")).unwrap());
     assert_eq!(
         (answer.status, answer.error().as_str()),
         (409, "this VM has had its execution; use another VM")
@@ -100,12 +100,12 @@ fn a_bad_request_uses_nothing_up() {
         (nul, "env.A holds a NUL byte"),
         (name, "environment variable name"),
     ] {
-        let answer = agent.post(&serde_json::to_vec(&request).unwrap(), "*/*");
+        let answer = agent.post(&serde_json::to_vec(&request).unwrap());
         assert_eq!(answer.status, 400);
         assert!(answer.error().contains(expected), "{}", answer.error());
     }
     for body in ["", "{", "[]", "{\"id\": 1}", "\u{0}"] {
-        let answer = agent.post(body.as_bytes(), "*/*");
+        let answer = agent.post(body.as_bytes());
         assert_eq!(answer.status, 400, "{body}");
         assert!(
             answer.error().starts_with("not an execution: "),
@@ -176,7 +176,7 @@ fn a_body_of_unknown_length_is_refused() {
 fn a_client_that_asks_first_is_told_to_go_on() {
     let agent = agent();
     let body = serde_json::to_vec(&sh("echo yes")).unwrap();
-    let request = String::from_utf8(execute_bytes(&body, "*/*")).unwrap();
+    let request = String::from_utf8(execute_bytes(&body)).unwrap();
     let (head, body) = request.split_once("\r\n\r\n").unwrap();
     let mut stream = agent.connect();
     stream

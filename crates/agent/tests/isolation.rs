@@ -204,11 +204,3 @@ fn signals_sessions_and_limits_are_a_fresh_programs() {
         "leader\n"
     );
 }
-
-#[test]
-fn the_program_is_scheduled_as_any_other_also_after_a_stage_that_was_attended() {
-    let mut request = sh("chrt -p $$");
-    request.compile = Some(request.run.clone());
-    let seen = stdout_of(&agent(), &request);
-    assert!(seen.contains("SCHED_OTHER\n"), "{seen}");
-}

@@ -53,6 +53,17 @@ fn streams_stay_apart() {
 }
 
 #[test]
+fn streams_open_by_name_for_a_user_that_is_not_root() {
+    let mut request = sh("cat /dev/stdin > /dev/stdout; echo err > /dev/stderr");
+    request.stdin = "in\n".into();
+
+    let response = agent_for("nobody").execute(&request);
+
+    assert_eq!(response.run.stdout.to_text(), "in\n");
+    assert_eq!(response.run.stderr.to_text(), "err\n");
+}
+
+#[test]
 fn output_is_sent_while_the_program_runs() {
     // The program waits for the test, which waits for the program's first line.
     let agent = agent();
@@ -60,9 +71,7 @@ fn output_is_sent_while_the_program_runs() {
     let request = sh("echo first; while [ ! -e go ]; do sleep 0.01; done; echo second");
     let mut stream = agent.connect();
     let body = serde_json::to_vec(&request).unwrap();
-    stream
-        .write_all(&execute_bytes(&body, "application/x-ndjson"))
-        .unwrap();
+    stream.write_all(&execute_bytes(&body)).unwrap();
     let mut seen = Vec::new();
     while !String::from_utf8_lossy(&seen).contains("first") {
         let mut buffer = [0; 1024];
@@ -158,9 +167,7 @@ fn a_slow_reader_slows_the_program_and_fills_no_memory() {
     request.run.output_bytes = 1 << 40;
     let mut stream = agent.connect();
     let body = serde_json::to_vec(&request).unwrap();
-    stream
-        .write_all(&execute_bytes(&body, "application/x-ndjson"))
-        .unwrap();
+    stream.write_all(&execute_bytes(&body)).unwrap();
     // Reads nothing until everything on the way must be full.
     std::thread::sleep(Duration::from_millis(500));
     let status = std::fs::read_to_string(format!("/proc/{}/status", agent.pid())).unwrap();
@@ -185,9 +192,7 @@ fn the_wall_clock_goes_on_while_the_client_does_not_read() {
     request.run.wall_time_ms = 300;
     let mut stream = agent.connect();
     let body = serde_json::to_vec(&request).unwrap();
-    stream
-        .write_all(&execute_bytes(&body, "application/x-ndjson"))
-        .unwrap();
+    stream.write_all(&execute_bytes(&body)).unwrap();
     std::thread::sleep(Duration::from_millis(600));
     let answer = read_answer(&mut stream);
     let events = answer.events();

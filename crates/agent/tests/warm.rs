@@ -39,7 +39,7 @@ fn post(agent: &Agent, path: &str, body: &[u8]) -> Answer {
 fn a_template_executes_with_an_identity_alone() {
     let agent = template();
     let mut work = sh("echo ran");
-    let refused = agent.post(&serde_json::to_vec(&work).unwrap(), "application/json");
+    let refused = agent.post(&serde_json::to_vec(&work).unwrap());
     assert_eq!(refused.status, 403, "{}", refused.error());
     work.identity = identity();
     assert!(matches!(agent.events(&work)[0], Event::Identity));
@@ -53,20 +53,20 @@ fn after_a_malformed_identity_nothing_ever_runs() {
     let mut work = sh("echo ran");
     work.identity = identity();
     work.identity.as_mut().unwrap().entropy.pop();
-    let answer = agent.post(&serde_json::to_vec(&work).unwrap(), "application/json");
+    let answer = agent.post(&serde_json::to_vec(&work).unwrap());
     assert_eq!(answer.status, 400);
     work.identity = identity();
-    let answer = agent.post(&serde_json::to_vec(&work).unwrap(), "application/json");
+    let answer = agent.post(&serde_json::to_vec(&work).unwrap());
     assert_eq!(answer.status, 409);
 }
 
 #[test]
 fn after_a_body_that_is_no_execution_nothing_ever_runs() {
     let agent = template();
-    assert_eq!(agent.post(b"{", "application/json").status, 400);
+    assert_eq!(agent.post(b"{").status, 400);
     let mut work = sh("echo ran");
     work.identity = identity();
-    let answer = agent.post(&serde_json::to_vec(&work).unwrap(), "application/json");
+    let answer = agent.post(&serde_json::to_vec(&work).unwrap());
     assert_eq!(answer.status, 409);
 }
 

@@ -12,8 +12,8 @@ use std::time::{Duration, SystemTime};
 use cloude_e2e::binaries;
 use cloude_initramfs_builder::boot_segment::BootSegment;
 use cloude_protocol::agent::{
-    AGENT_PORT, ExecuteRequest, ExecuteResponse, File as ProgramFile, Identity, READY_PORT, Runner,
-    Stage, WarmRequest, WarmResponse,
+    AGENT_PORT, Event as AgentEvent, ExecuteRequest, File as ProgramFile, Identity, READY_PORT,
+    Runner, Stage, Stream, WarmRequest, WarmResponse,
 };
 use cloude_protocol::boot::BootConfig;
 use cloude_protocol::language::Language;
@@ -69,7 +69,7 @@ impl Agent {
         let mut line = String::new();
         self.0.read_line(&mut line).unwrap();
         let status = line.split(' ').nth(1).unwrap_or(&line).parse().unwrap();
-        let mut length = 0;
+        let (mut length, mut chunked) = (0, false);
         loop {
             line.clear();
             self.0.read_line(&mut line).unwrap();
@@ -80,10 +80,34 @@ impl Agent {
             if let Some(value) = header.strip_prefix("content-length:") {
                 length = value.trim().parse().unwrap();
             }
+            chunked |= header == "transfer-encoding: chunked";
         }
-        let mut body = vec![0; length];
-        self.0.read_exact(&mut body).unwrap();
+        let body = if chunked {
+            self.chunks()
+        } else {
+            self.bytes(length)
+        };
         (status, String::from_utf8(body).unwrap())
+    }
+
+    fn bytes(&mut self, length: usize) -> Vec<u8> {
+        let mut bytes = vec![0; length];
+        self.0.read_exact(&mut bytes).unwrap();
+        bytes
+    }
+
+    fn chunks(&mut self) -> Vec<u8> {
+        let mut body = Vec::new();
+        loop {
+            let mut line = String::new();
+            self.0.read_line(&mut line).unwrap();
+            let length = usize::from_str_radix(line.trim(), 16).unwrap();
+            body.extend(self.bytes(length));
+            self.bytes(2);
+            if length == 0 {
+                return body;
+            }
+        }
     }
 }
 
@@ -253,9 +277,19 @@ impl Template {
             let (status, body) = agent.post("/execute", TEMPLATE_TOKEN, &body);
             let received = seconds(SystemTime::now());
             assert_eq!(status, 200, "{body}");
-            let answer: ExecuteResponse = serde_json::from_str(&body).unwrap();
-            let run = answer.result.run.unwrap();
-            let text = answer.run.stdout.to_text();
+            let (mut text, mut run) = (String::new(), None);
+            for line in body.lines() {
+                match serde_json::from_str(line).unwrap() {
+                    AgentEvent::Output {
+                        stream: Stream::Stdout,
+                        data,
+                        ..
+                    } => text += &data.to_text(),
+                    AgentEvent::Finished(result) => run = result.run,
+                    _ => {}
+                }
+            }
+            let run = run.unwrap();
             assert_eq!(run.exit_code, Some(0), "{body}");
             eprintln!("fork {number}:\n{text}");
             assert!(run.warm, "the runner that waited took the program");

@@ -3,9 +3,8 @@
 //! Every request carries `Authorization: Bearer TOKEN` with the VM's own token
 //! ([`crate::boot::BootConfig::token`]); without it the agent answers 401 and does nothing.
 //!
-//! `POST /execute` takes an [`ExecuteRequest`]. With `Accept: application/x-ndjson` the answer is
-//! a stream, one [`Event`] a line, chunked, that ends with [`Event::Finished`]; otherwise it is one
-//! JSON [`ExecuteResponse`]. An agent executes once: a second request is answered 409.
+//! `POST /execute` takes an [`ExecuteRequest`]. The answer is a chunked stream, one [`Event`] a line
+//! ([`NDJSON`]), that ends with [`Event::Finished`]. An agent executes once: a second request is answered 409.
 //!
 //! A template VM ([`crate::boot::BootConfig::template`]) is warmed once by `POST /warm`, which takes a
 //! [`WarmRequest`] and gives a [`WarmResponse`]. It is then saved, while the agent waits for the next
@@ -25,6 +24,15 @@ pub const AGENT_PORT: u32 = 1024;
 /// The host's vsock port that the agent connects to, once, when it is ready for requests. The host
 /// takes the attempt as the signal and refuses the connection.
 pub const READY_PORT: u32 = 1025;
+
+/// The longest argument or variable (`NAME=value`) that a program can get, its NUL included: `MAX_ARG_STRLEN` of
+/// Linux, 32 pages (include/uapi/linux/binfmts.h).
+pub const MAX_ARGUMENT_BYTES: usize = 128 << 10;
+
+/// All arguments and variables of a request together, each with its NUL and its pointer of 8 bytes. Linux allows a
+/// quarter of the stack's limit, 2 MiB (`bprm_stack_limits`, fs/exec.c); half of that is left to the language's own
+/// arguments and the image's variables.
+pub const MAX_ARGUMENTS_BYTES: usize = 1 << 20;
 
 /// The media type of a stream of events.
 pub const NDJSON: &str = "application/x-ndjson";
@@ -238,26 +246,6 @@ pub struct ExecuteResult {
     pub run: Option<StageResult>,
 }
 
-/// The one-shot answer: the result with all the output that was kept.
-#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
-pub struct ExecuteResponse {
-    /// How it went.
-    pub result: ExecuteResult,
-    /// Output of the compile stage.
-    pub compile: Output,
-    /// Output of the run stage.
-    pub run: Output,
-}
-
-/// What was kept of a stage's output. Where bytes were dropped, head and tail are joined.
-#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
-pub struct Output {
-    /// Standard output.
-    pub stdout: Data,
-    /// Standard error.
-    pub stderr: Data,
-}
-
 /// How a stage ended, measured in the guest.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 pub struct StageResult {
@@ -284,7 +272,8 @@ pub struct StageResult {
     /// A runner that waited since before the request took the program. Times are from then on.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub warm: bool,
-    /// For [`Cause::Infrastructure`]: what went wrong, such as a command that is not in the image.
+    /// What more there is to say of the cause: for [`Cause::Infrastructure`] what went wrong, such as a command
+    /// that is not in the image; for [`Cause::Memory`] how much a program wanted that could not be loaded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
 }

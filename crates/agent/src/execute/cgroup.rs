@@ -123,12 +123,20 @@ pub fn field(text: &str, name: &str) -> Option<u64> {
     })
 }
 
-/// Memory that could be given out now, in bytes (MemAvailable of /proc/meminfo).
+/// Memory that could be given out now, in bytes.
 pub fn available_memory() -> Option<u64> {
+    meminfo("MemAvailable:")
+}
+
+/// All memory and swap that the kernel has, in bytes.
+pub fn total_memory() -> Option<u64> {
+    Some(meminfo("MemTotal:")? + meminfo("SwapTotal:").unwrap_or(0))
+}
+
+/// A field of /proc/meminfo, in bytes.
+fn meminfo(name: &str) -> Option<u64> {
     let text = fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     let kib: u64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
     Some(kib * 1024)
 }

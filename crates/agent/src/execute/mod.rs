@@ -6,6 +6,7 @@
 pub mod cgroup;
 pub mod child;
 pub mod command;
+pub mod elf;
 pub mod files;
 pub mod output;
 pub mod pipes;
@@ -217,7 +218,6 @@ impl Execution<'_> {
         stage: &Stage,
         stdin: &[u8],
     ) -> Result<StageResult, String> {
-        self.sink.release();
         let environment = self.environment;
         let variables = command::environment(&environment.image, self.user, &self.request.env);
         let working_dir =
@@ -228,7 +228,7 @@ impl Execution<'_> {
             .unwrap_or_default();
         let program = command::look_up(&stage.argv[0], path, &working_dir)?;
         let (pipes, ends) =
-            pipes::make().map_err(|errno| format!("no pipes for the program: {errno}"))?;
+            pipes::make(self.user).map_err(|errno| format!("no pipes for the program: {errno}"))?;
         let available = cgroup::available_memory();
         let cgroup = self.make_cgroup(name, available);
         let plan = Plan {
@@ -274,7 +274,8 @@ impl Execution<'_> {
             return Err(result::failed_step(step, errno, &program, &working_dir));
         }
         let oom_killed = oom.killed(cgroup.as_ref());
-        let result = result::from_observed(&observed, cgroup.as_ref(), oom_killed);
+        let mut result = result::from_observed(&observed, cgroup.as_ref(), oom_killed);
+        result::explain_failed_load(&mut result, &working_dir.join(&program));
         if name == StageName::Run {
             self.cgroup = cgroup;
         }

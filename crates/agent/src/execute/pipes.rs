@@ -4,9 +4,10 @@ use std::fs::File;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::unistd::pipe2;
+use nix::unistd::{Gid, Uid, fchown, pipe2};
 
 use crate::spare::read_spare;
+use crate::user::User;
 
 /// What a read takes at most. A pipe is made to hold as much.
 pub const CHUNK_BYTES: usize = 256 * 1024;
@@ -33,11 +34,15 @@ pub struct ProgramEnds {
     pub report: OwnedFd,
 }
 
-/// Make a stage's pipes.
-pub fn make() -> nix::Result<(Pipes, ProgramEnds)> {
+/// Make a stage's pipes. They belong to `user`, who may then open `/dev/stdout` and its like by name.
+pub fn make(user: &User) -> nix::Result<(Pipes, ProgramEnds)> {
     let pipe = || pipe2(OFlag::O_CLOEXEC);
     let ((stdin_out, stdin_in), (out, out_in), (err, err_in), (report, report_in)) =
         (pipe()?, pipe()?, pipe()?, pipe()?);
+    let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
+    for stream in [&stdin_out, &out, &err] {
+        fchown(stream, Some(uid), Some(gid))?;
+    }
     for ours in [&stdin_in, &out, &err, &report] {
         fcntl(ours, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     }

@@ -4,10 +4,10 @@ use std::path::Path;
 
 use cloude_protocol::agent::{Cause, StageResult};
 
-use super::cgroup::Cgroup;
-use super::command;
+use super::cgroup::{self, Cgroup};
 use super::report::Step;
 use super::stage::Observed;
+use super::{command, elf};
 
 /// A compile stage after which the program is run.
 pub fn succeeded(result: &StageResult) -> bool {
@@ -90,6 +90,28 @@ fn cause(
     match signal {
         Some(_) => (Cause::Signal, None),
         None => (Cause::Cancelled, Some("the client went away".into())),
+    }
+}
+
+/// Recognize a `program` that is larger than the guest's memory.
+///
+/// Once `execve` has replaced the old program it cannot return an error any more: the kernel sends SIGSEGV
+/// instead (`bprm_execve`, fs/exec.c). It does so for a data segment larger than all memory, which it never maps
+/// (`__vm_enough_memory`, mm/util.c).
+pub fn explain_failed_load(result: &mut StageResult, program: &Path) {
+    if result.cause != Cause::Signal || result.signal != Some(libc::SIGSEGV) {
+        return;
+    }
+    if let Some((wanted, total)) = elf::largest_data_segment(program).zip(cgroup::total_memory())
+        && wanted > total
+    {
+        result.cause = Cause::Memory;
+        result.message = Some(format!(
+            "{} could not be loaded: its static data takes {} MiB, and the VM has {} MiB of memory",
+            program.display(),
+            wanted >> 20,
+            total >> 20
+        ));
     }
 }
 

@@ -19,7 +19,7 @@ use super::cgroup::{self, Cgroup, OomWatch};
 use super::pipes::{self, Pipes};
 use super::plan::{CStringArray, PROGRAM_CAPABILITIES, Plan};
 use super::sink::Sink;
-use super::stage::{self, StageSpec, Turn};
+use super::stage::{self, StageSpec};
 use super::{Environment, MAX_WALL_TIME, child, command, files, program_memory, result};
 use crate::user::User;
 
@@ -75,7 +75,7 @@ fn start_in(
     let working_dir = command::working_dir(&environment.work_dir, None);
     let name = runner.argv.first().ok_or("the runner has no command")?;
     let program = command::look_up(name, &path, &working_dir)?;
-    let (pipes, ends) = pipes::make().map_err(|errno| format!("no pipes: {errno}"))?;
+    let (pipes, ends) = pipes::make(user).map_err(|errno| format!("no pipes: {errno}"))?;
     let (mut control, theirs) =
         UnixStream::pair().map_err(|error| format!("no control socket: {error}"))?;
     let available = cgroup::available_memory();
@@ -179,18 +179,13 @@ impl Waiting {
     ) -> (StageResult, Option<Cgroup>) {
         let (started, started_ns) = (Instant::now(), stage::monotonic_ns());
         let message = self.message(environment, request, user);
-        // Now and not when it is seen to run: it would be interrupted for that.
         sink.event(Event::Started {
             stage: StageName::Run,
         });
-        // The end of what is sent is the end of the message. One that cannot be sent is seen as
-        // the end of the interpreter.
-        {
-            // Or it would wake at the first, only to wait for the second.
-            let _together = Turn::uninterrupted();
-            let _ = self.control.write_all(&message);
-            drop(self.control);
-        }
+        // The end of the stream ends the message. A message that cannot be sent is seen as the end of
+        // the interpreter.
+        let _ = self.control.write_all(&message);
+        drop(self.control);
         let spec = StageSpec {
             name: StageName::Run,
             stdin: &request.stdin.0,

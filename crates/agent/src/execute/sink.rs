@@ -1,8 +1,8 @@
-//! Where events go: to the client as they happen, or into one answer.
+//! Where events go: to the client, as they happen.
 
 use std::os::fd::BorrowedFd;
 
-use cloude_protocol::agent::{Event, ExecuteResponse, ExecuteResult, Output, StageName, Stream};
+use cloude_protocol::agent::Event;
 
 /// Takes events. Never blocks: a stage asks [`Sink::has_room`] before it reads more output, so that
 /// a slow client slows the program down instead of filling the agent's memory.
@@ -10,14 +10,6 @@ pub trait Sink {
     /// Take one event, whatever [`Sink::has_room`] says. Gives back the buffer of an
     /// [`Event::Output`], for the next.
     fn event(&mut self, event: Event) -> Option<Vec<u8>>;
-
-    /// As [`Sink::event`], of one that is soon followed by another: it may go with that one.
-    fn hold(&mut self, event: Event) -> Option<Vec<u8>> {
-        self.event(event)
-    }
-
-    /// Send what was held, if it may be a while until something follows.
-    fn release(&mut self) {}
 
     /// Whether more output may be read from the program.
     fn has_room(&self) -> bool;
@@ -36,51 +28,4 @@ pub trait Sink {
 
     /// The client's connection, to be waited for.
     fn as_fd(&self) -> Option<BorrowedFd<'_>>;
-}
-
-/// Collects everything for an [`ExecuteResponse`].
-#[derive(Debug, Default)]
-pub struct Collector {
-    compile: Output,
-    run: Output,
-    result: Option<ExecuteResult>,
-}
-
-impl Collector {
-    /// The whole answer, once the execution has finished.
-    pub fn into_response(self) -> Option<ExecuteResponse> {
-        let result = self.result?;
-        Some(ExecuteResponse {
-            result,
-            compile: self.compile,
-            run: self.run,
-        })
-    }
-
-    /// Take one event; as [`Sink::event`].
-    pub fn event(&mut self, event: Event) -> Option<Vec<u8>> {
-        match event {
-            Event::Output {
-                stage,
-                stream,
-                data,
-            } => {
-                let output = match stage {
-                    StageName::Compile => &mut self.compile,
-                    StageName::Run => &mut self.run,
-                };
-                let kept = match stream {
-                    Stream::Stdout => &mut output.stdout.0,
-                    Stream::Stderr => &mut output.stderr.0,
-                };
-                kept.extend_from_slice(&data.0);
-                Some(data.0)
-            }
-            Event::Finished(result) => {
-                self.result = Some(result);
-                None
-            }
-            Event::Identity | Event::Started { .. } | Event::Dropped { .. } => None,
-        }
-    }
 }

@@ -106,10 +106,7 @@ pub fn attend(
         buffer: Vec::with_capacity(CHUNK_BYTES),
         streams: [(0, 0); 2],
     };
-    {
-        let _turn = Turn::yielding();
-        stage.serve();
-    }
+    stage.serve();
     let (cpu_time_us, max_rss_bytes) = wait_for(pid);
     let wall_ns = stage
         .ended_ns
@@ -124,41 +121,6 @@ pub fn attend(
         cpu_time_us,
         max_rss_bytes,
     }
-}
-
-/// While it lives, this thread is scheduled in another way than others (sched(7)). What is cloned meanwhile is
-/// scheduled as any other.
-pub struct Turn(());
-
-impl Turn {
-    /// It takes the processor from nobody when it wakes (SCHED_BATCH): a program that has more to write goes on
-    /// writing, and all of it is one event. A processor that the program does not leave is shared as ever.
-    fn yielding() -> Self {
-        set_policy(libc::SCHED_BATCH | libc::SCHED_RESET_ON_FORK, 0);
-        Turn(())
-    }
-
-    /// No program takes the processor from it, not even one that it wakes (SCHED_FIFO): for a few system calls
-    /// that belong together.
-    pub fn uninterrupted() -> Self {
-        set_policy(libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, 1);
-        Turn(())
-    }
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        set_policy(libc::SCHED_OTHER, 0);
-    }
-}
-
-/// Where it is refused, the thread stays as it is.
-fn set_policy(policy: i32, priority: i32) {
-    let parameters = libc::sched_param {
-        sched_priority: priority,
-    };
-    // SAFETY: the parameters outlive the call, which takes nothing but them.
-    unsafe { libc::sched_setscheduler(0, policy, &parameters) };
 }
 
 struct Stage<'a> {
@@ -206,26 +168,13 @@ struct Ready {
     client_closed: bool,
 }
 
-impl Ready {
-    fn is_output_alone(&self) -> bool {
-        let others = self.report || self.stdin || self.client_writable || self.client_closed;
-        !others && self.outputs.contains(&true)
-    }
-}
-
 impl Stage<'_> {
     /// Until init is gone and both outputs are at their end, which they are once nothing that could
     /// write lives in the namespace.
     fn serve(&mut self) {
         let mut last_progress = Instant::now();
         while self.report.is_some() || self.outputs.iter().any(Option::is_some) {
-            let mut ready = self.wait(last_progress);
-            if ready.is_output_alone() {
-                // Whoever else has something to do has it done first: more is to be said then, or that it was all.
-                // SAFETY: a plain system call without parameters.
-                unsafe { libc::sched_yield() };
-                ready = self.wait(last_progress);
-            }
+            let ready = self.wait(last_progress);
             if !self.sink.wants_write() || ready.client_writable {
                 last_progress = Instant::now();
             } else if last_progress.elapsed() >= CLIENT_STALL {
@@ -435,7 +384,7 @@ impl Stage<'_> {
         let ending = output.kept.finish();
         self.streams[index] = (total, ending.dropped);
         if ending.dropped > 0 {
-            self.say(Event::Dropped {
+            self.sink.event(Event::Dropped {
                 stage: self.spec.name,
                 stream,
                 bytes: ending.dropped,
@@ -463,15 +412,7 @@ impl Stage<'_> {
             stream,
             data,
         };
-        self.buffer = self.say(event).unwrap_or_default();
-    }
-
-    /// Once the program has ended all the rest comes at once, and can go together.
-    fn say(&mut self, event: Event) -> Option<Vec<u8>> {
-        match self.status {
-            Some(_) => self.sink.hold(event),
-            None => self.sink.event(event),
-        }
+        self.buffer = self.sink.event(event).unwrap_or_default();
     }
 
     /// Write as much of standard input as the program takes; at its end, close it.

@@ -8,7 +8,7 @@ use subtle::ConstantTimeEq as _;
 
 use super::connection::Connection;
 use super::request::{IDLE_TIME, Request, RequestError, read_body};
-use super::response::{Answer, EventStream, OneShot};
+use super::response::{Answer, EventStream};
 use crate::execute::cgroup::available_memory;
 use crate::execute::files::{self, FileError};
 use crate::execute::runner::Waiting;
@@ -197,24 +197,14 @@ impl Api {
             Err(error) => return Some(Answer::error(400, error.to_string())),
         }
         let waiting = lock(&self.waiting).take();
-        if request.wants_events {
-            let mut events = EventStream::start(connection);
-            if execution.identity.is_some() {
-                // Before anything of the program happens it is on its way: with the word that it starts.
-                events.hold(Event::Identity);
-            }
-            let cgroup =
-                execute::execute(&self.environment, &execution, &user, waiting, &mut events);
-            let _ = events.finish();
-            drop(cgroup);
-            return None;
+        let mut events = EventStream::start(connection);
+        if execution.identity.is_some() {
+            events.event(Event::Identity);
         }
-        let mut one = OneShot::new(connection);
-        let _cgroup = execute::execute(&self.environment, &execution, &user, waiting, &mut one);
-        Some(match one.collector.into_response() {
-            Some(response) => Answer::ok(&response),
-            None => Answer::error(500, "the execution gave no result"),
-        })
+        let cgroup = execute::execute(&self.environment, &execution, &user, waiting, &mut events);
+        let _ = events.finish();
+        drop(cgroup);
+        None
     }
 
     fn user(&self) -> Result<User, UserError> {

@@ -29,8 +29,6 @@ pub struct Request {
     pub path: String,
     /// The value of `Authorization`.
     pub authorization: Option<Vec<u8>>,
-    /// Whether `Accept` names a stream of events.
-    pub wants_events: bool,
     /// Whether the connection goes on after the answer.
     pub keep_alive: bool,
     /// `Content-Length`, where there is one.
@@ -123,8 +121,6 @@ fn take_header(request: &mut Request, name: &str, value: &[u8]) -> Result<(), Re
     let value_lower = String::from_utf8_lossy(value).trim().to_ascii_lowercase();
     if is("authorization") {
         request.authorization = Some(value.to_vec());
-    } else if is("accept") {
-        request.wants_events |= has_item(&value_lower, cloude_protocol::agent::NDJSON);
     } else if is("connection") {
         request.keep_alive &= !has_item(&value_lower, "close");
     } else if is("transfer-encoding") {
@@ -150,13 +146,9 @@ fn take_header(request: &mut Request, name: &str, value: &[u8]) -> Result<(), Re
     Ok(())
 }
 
-/// Whether a comma-separated list has `wanted`, parameters aside.
+/// Whether a comma-separated list has `wanted`.
 fn has_item(list: &str, wanted: &str) -> bool {
-    list.split(',').any(|item| {
-        item.split(';')
-            .next()
-            .is_some_and(|name| name.trim() == wanted)
-    })
+    list.split(',').any(|item| item.trim() == wanted)
 }
 
 /// Read a body of `length` bytes, which the caller found acceptable.
@@ -187,7 +179,7 @@ mod tests {
     #[test]
     fn a_head_is_parsed_once_whole() {
         let text = "POST /execute?x=1 HTTP/1.1\r\nAuthorization: Bearer t\r\ncontent-length: 5\r\n\
-                    Accept: text/html, application/x-ndjson; q=1\r\nConnection: Keep-Alive, Close\r\n\r\nhello";
+                    Connection: Keep-Alive, Close\r\n\r\nhello";
         assert!(head(&text[..text.len() - 7]).unwrap().is_none());
         let (request, length) = head(text).unwrap().unwrap();
         assert_eq!(&text[length..], "hello");
@@ -197,7 +189,6 @@ mod tests {
         );
         assert_eq!(request.authorization.as_deref(), Some(&b"Bearer t"[..]));
         assert_eq!(request.content_length, Some(5));
-        assert!(request.wants_events);
         assert!(!request.keep_alive);
     }
 

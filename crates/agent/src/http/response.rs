@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use cloude_protocol::agent::{ErrorBody, Event, NDJSON};
 
 use super::connection::Connection;
-use crate::execute::sink::{Collector, Sink};
+use crate::execute::sink::Sink;
 
 /// A client takes a whole answer in this time, or is dropped.
 const ANSWER_TIME: Duration = Duration::from_secs(60);
@@ -101,8 +101,6 @@ pub struct EventStream<'a> {
     /// Encoded and not yet taken, from `sent` on.
     pending: Vec<u8>,
     sent: usize,
-    /// So far it is to be sent; what is behind waits for more.
-    due: usize,
     gone: bool,
 }
 
@@ -117,7 +115,6 @@ impl<'a> EventStream<'a> {
             connection,
             pending: head.into_bytes(),
             sent: 0,
-            due: 0,
             gone: false,
         }
     }
@@ -149,21 +146,11 @@ impl<'a> EventStream<'a> {
 
 impl Sink for EventStream<'_> {
     fn event(&mut self, event: Event) -> Option<Vec<u8>> {
-        // The last goes with the end of the answer, which waits for the client: a packet less.
-        let last = matches!(event, Event::Finished(_));
-        let buffer = self.hold(event);
-        if !last {
-            self.release();
-        }
-        buffer
-    }
-
-    fn hold(&mut self, event: Event) -> Option<Vec<u8>> {
         if !self.gone {
             self.encode(&event);
-            // Without room nothing more would come that it could go with.
-            if !self.has_room() {
-                self.release();
+            // The last goes with the end of the answer.
+            if !matches!(event, Event::Finished(_)) {
+                self.flush_some();
             }
         }
         match event {
@@ -172,17 +159,12 @@ impl Sink for EventStream<'_> {
         }
     }
 
-    fn release(&mut self) {
-        self.due = self.pending.len();
-        self.flush_some();
-    }
-
     fn has_room(&self) -> bool {
         self.gone || self.pending.len() - self.sent < HIGH_WATER
     }
 
     fn wants_write(&self) -> bool {
-        !self.gone && self.sent < self.due
+        !self.gone && self.sent < self.pending.len()
     }
 
     fn flush_some(&mut self) {
@@ -195,7 +177,7 @@ impl Sink for EventStream<'_> {
         }
         if self.sent == self.pending.len() {
             self.pending.clear();
-            (self.sent, self.due) = (0, 0);
+            self.sent = 0;
         }
     }
 
@@ -206,129 +188,10 @@ impl Sink for EventStream<'_> {
     fn set_gone(&mut self) {
         self.gone = true;
         self.pending = Vec::new();
-        (self.sent, self.due) = (0, 0);
+        self.sent = 0;
     }
 
     fn as_fd(&self) -> Option<BorrowedFd<'_>> {
         Some(self.connection.as_fd())
-    }
-}
-
-/// Collects the events of one answer, while the client waits.
-#[derive(Debug)]
-pub struct OneShot<'a> {
-    connection: &'a Connection,
-    /// What was collected.
-    pub collector: Collector,
-    gone: bool,
-}
-
-impl<'a> OneShot<'a> {
-    /// For a client that waits on `connection`.
-    pub fn new(connection: &'a Connection) -> Self {
-        OneShot {
-            connection,
-            collector: Collector::default(),
-            gone: false,
-        }
-    }
-}
-
-impl Sink for OneShot<'_> {
-    fn event(&mut self, event: Event) -> Option<Vec<u8>> {
-        self.collector.event(event)
-    }
-
-    fn has_room(&self) -> bool {
-        true
-    }
-
-    fn wants_write(&self) -> bool {
-        false
-    }
-
-    fn flush_some(&mut self) {}
-
-    fn is_gone(&self) -> bool {
-        self.gone
-    }
-
-    fn set_gone(&mut self) {
-        self.gone = true;
-    }
-
-    fn as_fd(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.connection.as_fd())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::io::Read as _;
-    use std::os::unix::net::UnixStream;
-
-    use cloude_protocol::Data;
-    use cloude_protocol::agent::{StageName, Stream};
-
-    use super::*;
-
-    fn output(bytes: usize) -> Event {
-        Event::Output {
-            stage: StageName::Run,
-            stream: Stream::Stdout,
-            data: Data(vec![b'x'; bytes]),
-        }
-    }
-
-    /// What has come by now.
-    fn taken(client: &mut UnixStream) -> String {
-        client.set_nonblocking(true).unwrap();
-        let mut bytes = Vec::new();
-        let _ = client.read_to_end(&mut bytes);
-        String::from_utf8(bytes).unwrap()
-    }
-
-    #[test]
-    fn what_is_held_goes_with_the_next_event_and_is_not_waited_for() {
-        let (ours, mut client) = UnixStream::pair().unwrap();
-        let connection = Connection::new(ours.into());
-        let mut events = EventStream::start(&connection);
-        events.hold(Event::Identity);
-        assert_eq!(
-            (taken(&mut client).as_str(), events.wants_write()),
-            ("", false)
-        );
-        events.event(Event::Started {
-            stage: StageName::Run,
-        });
-        let text = taken(&mut client);
-        assert!(text.starts_with("HTTP/1.1 200 OK"), "{text}");
-        let at = |word: &str| text.find(word).unwrap();
-        assert!(at("identity") < at("started"), "{text}");
-
-        events.hold(output(10));
-        assert_eq!(taken(&mut client), "");
-        events.release();
-        assert!(taken(&mut client).contains("xxxxxxxxxx"));
-        events.hold(output(1));
-        events.finish().unwrap();
-        assert!(taken(&mut client).ends_with("0\r\n\r\n"));
-    }
-
-    #[test]
-    fn what_has_no_room_is_not_held() {
-        let (ours, mut client) = UnixStream::pair().unwrap();
-        let connection = Connection::new(ours.into());
-        let mut events = EventStream::start(&connection);
-        events.hold(output(2 * HIGH_WATER));
-        let mut all = 0;
-        while events.wants_write() {
-            let some = taken(&mut client).len();
-            assert!(some > 0, "nothing is sent, and yet there is no room");
-            all += some;
-            events.flush_some();
-        }
-        all += taken(&mut client).len();
-        assert!(all > 2 * HIGH_WATER && events.has_room(), "{all}");
     }
 }

@@ -7,7 +7,8 @@ use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use cloude_protocol::agent::{Event, ExecuteRequest, ExecuteResponse, Stage, StageName, Stream};
+use cloude_protocol::Data;
+use cloude_protocol::agent::{Event, ExecuteRequest, ExecuteResult, Stage, StageName, Stream};
 use cloude_protocol::boot::ImageConfig;
 
 pub const TOKEN: &str = "0123456789abcdef";
@@ -134,28 +135,13 @@ impl Agent {
         self.raw(head.as_bytes())
     }
 
-    pub fn post(&self, body: &[u8], accept: &str) -> Answer {
-        self.raw(&execute_bytes(body, accept))
+    pub fn post(&self, body: &[u8]) -> Answer {
+        self.raw(&execute_bytes(body))
     }
 
-    /// One-shot.
-    pub fn execute(&self, request: &ExecuteRequest) -> ExecuteResponse {
-        let answer = self.post(&serde_json::to_vec(request).unwrap(), "application/json");
-        assert_eq!(
-            answer.status,
-            200,
-            "{}",
-            String::from_utf8_lossy(&answer.body)
-        );
-        serde_json::from_slice(&answer.body).unwrap()
-    }
-
-    /// Streamed.
+    /// All events of an execution.
     pub fn events(&self, request: &ExecuteRequest) -> Vec<Event> {
-        let answer = self.post(
-            &serde_json::to_vec(request).unwrap(),
-            "application/x-ndjson",
-        );
+        let answer = self.post(&serde_json::to_vec(request).unwrap());
         assert_eq!(
             answer.status,
             200,
@@ -164,11 +150,39 @@ impl Agent {
         );
         answer.events()
     }
+
+    /// An execution's result and output.
+    pub fn execute(&self, request: &ExecuteRequest) -> Response {
+        let events = self.events(request);
+        let output = |stage| Output {
+            stdout: Data(streamed(&events, stage, Stream::Stdout)),
+            stderr: Data(streamed(&events, stage, Stream::Stderr)),
+        };
+        let Some(Event::Finished(result)) = events.last() else {
+            panic!("no result in {events:?}");
+        };
+        Response {
+            result: result.clone(),
+            compile: output(StageName::Compile),
+            run: output(StageName::Run),
+        }
+    }
 }
 
-pub fn execute_bytes(body: &[u8], accept: &str) -> Vec<u8> {
+pub struct Response {
+    pub result: ExecuteResult,
+    pub compile: Output,
+    pub run: Output,
+}
+
+pub struct Output {
+    pub stdout: Data,
+    pub stderr: Data,
+}
+
+pub fn execute_bytes(body: &[u8]) -> Vec<u8> {
     let head = format!(
-        "POST /execute HTTP/1.1\r\nAuthorization: Bearer {TOKEN}\r\nAccept: {accept}\r\nContent-Length: {}\r\n\r\n",
+        "POST /execute HTTP/1.1\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: {}\r\n\r\n",
         body.len()
     );
     [head.as_bytes(), body].concat()

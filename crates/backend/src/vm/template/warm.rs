@@ -71,7 +71,11 @@ pub fn rehearsal(language: &Language, limits: &Limits) -> ExecuteRequest {
 /// that waits takes a program that does nothing; a compiler would refuse that.
 pub fn least(language: &Language, limits: &Limits) -> ExecuteRequest {
     let mut request = rehearsal(language, limits);
-    if language.warm.as_ref().is_some_and(|warm| warm.runner.is_some()) {
+    if language
+        .warm
+        .as_ref()
+        .is_some_and(|warm| warm.runner.is_some())
+    {
         request.files[0].content = Vec::new().into();
         request.run.argv = language.run.command.clone();
         request.stdin = Vec::new().into();
