@@ -154,6 +154,9 @@ fn check(language: &Language) -> Result<(), String> {
     {
         return Err("`machine.vcpus` must be 1 to 8".into());
     }
+    if let Some(names) = &language.names {
+        crate::jobs::source::check(names)?;
+    }
     crate::jobs::admission::check_path(&language.file).map_err(|reason| format!("`file`: {reason}"))
 }
 

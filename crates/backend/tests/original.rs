@@ -238,7 +238,7 @@ async fn bad_requests_are_told_what_is_wrong() {
             400,
             "base64",
         ),
-        (with("args", json!(["a\u{0}b"])), 400, "zero byte"),
+        (with("args", json!(["a\u{0}b"])), 400, "NUL byte"),
         (
             with("env", json!({"A=B": "x"})),
             400,

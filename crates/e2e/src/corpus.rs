@@ -76,6 +76,7 @@ impl Program {
         ExecutionRequest {
             language: self.language.clone(),
             code: self.code.clone(),
+            file_name: Some(self.name.clone()),
             files: front.files.iter().map(file).collect(),
             stdin: front.stdin.clone(),
             args: front.args.clone(),

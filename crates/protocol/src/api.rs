@@ -69,6 +69,9 @@ pub struct ExecutionRequest {
     pub language: String,
     /// The program, written to the language's file name.
     pub code: String,
+    /// What the client calls the program's file. Its extension counts, where the language has several: `.mjs`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file_name: Option<String>,
     /// More files, beside it.
     #[serde(default)]
     pub files: Vec<File>,

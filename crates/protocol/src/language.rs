@@ -16,7 +16,7 @@ pub struct Language {
     /// File name extensions, without the dot, by which a client tells the language.
     #[serde(default)]
     pub extensions: Vec<String>,
-    /// The code's file name in the work directory.
+    /// The code's file name in the work directory. A client's file with another of `extensions` gets that extension.
     pub file: String,
     /// Where its image comes from.
     pub image: Image,
@@ -28,6 +28,9 @@ pub struct Language {
     /// The machine it gets unless the request says otherwise.
     #[serde(default)]
     pub machine: Machine,
+    /// Names in the code by which its tools go, where they do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub names: Option<Names>,
     /// A program that shows that the language works.
     pub self_test: SelfTest,
     /// How a template of it is warmed; by executing the self-test if it does not say.
@@ -101,12 +104,32 @@ pub struct Debian {
 pub struct Command {
     /// The program and its arguments.
     pub command: Vec<String>,
+    /// In its place for files with these extensions.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub by_extension: BTreeMap<String, Vec<String>>,
     /// Environment for this command only.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
     /// The wall-clock limit unless the request or the server says otherwise, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wall_time_ms: Option<u64>,
+}
+
+/// How names are found in the code: regular expressions of the `regex` crate over the code without comments and
+/// literals (those of C, and text blocks). The file is named after a public declaration, and the declaration with an
+/// entry is run.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct Names {
+    /// A declaration outside of braces. The group `name` is its name, and the group `public` takes part in the match
+    /// where it is public.
+    pub declaration: String,
+    /// In the body of a declaration, outside of inner braces: it can be run.
+    pub entry: String,
+    /// The first group goes before the name of what is run, with a dot.
+    pub package: String,
+    /// The word of the run command that stands for the name of what is run.
+    pub main: String,
 }
 
 /// The shape of the VM.

@@ -3,10 +3,13 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use cloude_protocol::agent::{ExecuteRequest, File, Stage};
+use cloude_protocol::agent::{
+    ExecuteRequest, File, MAX_ARGUMENT_BYTES, MAX_ARGUMENTS_BYTES, Stage,
+};
 use cloude_protocol::api::{ExecutionRequest, StartChoice};
 use cloude_protocol::language::{Command, Language};
 
+use super::source::Source;
 use crate::config::{Config, Limits};
 use crate::languages::Languages;
 
@@ -72,6 +75,7 @@ pub fn admit(
             request.language
         ))
     })?;
+    check_texts(request)?;
     let bytes = size(request);
     if bytes > config.limits.code_bytes {
         return Err(Refused::TooLarge {
@@ -79,13 +83,14 @@ pub fn admit(
             limit: config.limits.code_bytes,
         });
     }
-    check_texts(request)?;
-    check_files(request, language)?;
+    let source = Source::of(language, &request.code, request.file_name.as_deref())
+        .map_err(Refused::Invalid)?;
+    check_files(request, &source.file)?;
     ensure(!request.network || config.network.enabled, || {
         "`network` is switched off on this server".into()
     })?;
     let (vcpus, memory_mib) = machine(request, language, config, memory_budget_mib)?;
-    let execute = execute_request(id, request, language, &config.limits)?;
+    let execute = execute_request(id, request, language, source, &config.limits)?;
     let language = Arc::clone(language);
     Ok(Admitted {
         language,
@@ -112,22 +117,49 @@ fn size(request: &ExecutionRequest) -> usize {
 }
 
 fn check_texts(request: &ExecutionRequest) -> Result<(), Refused> {
-    ensure(request.args.iter().all(|arg| !arg.contains('\0')), || {
-        "`args` holds a zero byte, which no argument can".into()
-    })?;
+    let mut total = 0;
+    for (index, arg) in request.args.iter().enumerate() {
+        ensure(!arg.contains('\0'), || {
+            format!("`args[{index}]` holds a NUL byte, which ends an argument")
+        })?;
+        total += check_length(arg.len(), || format!("`args[{index}]`, an argument,"))?;
+    }
     for (name, value) in &request.env {
         let valid = !name.is_empty() && !name.contains(['=', '\0']) && !value.contains('\0');
         ensure(valid, || {
             format!(
-                "`env` holds `{}`, which cannot be a variable",
+                "`env` holds `{}`, which cannot be a variable: a name is not empty and holds no `=`, and no NUL byte \
+                 is in name or value",
                 name.escape_debug()
             )
         })?;
+        let length = name.len() + 1 + value.len();
+        total += check_length(length, || {
+            format!("`env.{}`, a variable,", name.escape_debug())
+        })?;
     }
-    Ok(())
+    ensure(total <= MAX_ARGUMENTS_BYTES, || {
+        format!(
+            "`args` and `env` take {total} bytes together, at most {MAX_ARGUMENTS_BYTES} are allowed (each argument \
+             and variable takes 9 beside its own): put long texts into `stdin` or `files`"
+        )
+    })
 }
 
-fn check_files(request: &ExecutionRequest, language: &Language) -> Result<(), Refused> {
+/// What a text of `length` bytes takes of [`MAX_ARGUMENTS_BYTES`].
+fn check_length(length: usize, what: impl Fn() -> String) -> Result<usize, Refused> {
+    const POINTER_BYTES: usize = 8;
+    ensure(length < MAX_ARGUMENT_BYTES, || {
+        format!(
+            "{} has {length} bytes, at most {} are allowed: put long texts into `stdin` or `files`",
+            what(),
+            MAX_ARGUMENT_BYTES - 1
+        )
+    })?;
+    Ok(length + 1 + POINTER_BYTES)
+}
+
+fn check_files(request: &ExecutionRequest, program: &str) -> Result<(), Refused> {
     ensure(request.files.len() < MAX_FILES, || {
         format!(
             "`files` has {}, at most {} are allowed",
@@ -135,7 +167,9 @@ fn check_files(request: &ExecutionRequest, language: &Language) -> Result<(), Re
             MAX_FILES - 1
         )
     })?;
-    let mut seen = HashSet::from([language.file.as_str()]);
+    check_path(program)
+        .map_err(|reason| Refused::Invalid(format!("the program's file `{program}`: {reason}")))?;
+    let mut seen = HashSet::from([program]);
     for file in &request.files {
         let name = file.path.escape_debug();
         check_path(&file.path)
@@ -207,6 +241,7 @@ fn execute_request(
     id: &str,
     request: &ExecutionRequest,
     language: &Language,
+    source: Source,
     limits: &Limits,
 ) -> Result<ExecuteRequest, Refused> {
     let wanted = &request.limits;
@@ -217,7 +252,7 @@ fn execute_request(
             limits.max_output_bytes
         )
     })?;
-    let stage = |command: &Command, name, wanted: Option<u64>, default: u64| {
+    let stage = |command: &Command, argv, name, wanted: Option<u64>, default: u64| {
         let time = wanted.or(command.wall_time_ms).unwrap_or(default);
         // A language's own limit may be above what requests may ask for.
         let most = limits
@@ -227,16 +262,17 @@ fn execute_request(
             format!("`limits.{name}` is {time}, it must be 1 to {most}")
         })?;
         Ok::<_, Refused>(Stage {
-            argv: command.command.clone(),
+            argv,
             wall_time_ms: time,
             output_bytes: output,
         })
     };
-    let compile = language.compile.as_ref();
+    let compile = language.compile.as_ref().zip(source.compile);
     let compile = compile
-        .map(|c| {
+        .map(|(command, argv)| {
             stage(
-                c,
+                command,
+                argv,
                 "compile_time_ms",
                 wanted.compile_time_ms,
                 limits.compile_time_ms,
@@ -245,13 +281,14 @@ fn execute_request(
         .transpose()?;
     let mut run = stage(
         &language.run,
+        source.run,
         "wall_time_ms",
         wanted.wall_time_ms,
         limits.wall_time_ms,
     )?;
     run.argv.extend(request.args.iter().cloned());
     let code = File {
-        path: language.file.clone(),
+        path: source.file,
         content: request.code.clone().into(),
         mode: None,
     };

@@ -6,6 +6,7 @@ mod outcome;
 mod recovery;
 mod run;
 mod service;
+pub mod source;
 mod transcript;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -70,9 +70,11 @@ async fn request(args: args::Run, backend: &Backend) -> Result<ExecutionRequest,
         (None, Some(path)) => language_of(path, backend).await?,
         (None, None) => return Err(CliError::Usage("name the language with -l".to_owned())),
     };
+    let file_name = args.file.as_ref().and_then(|path| path.file_name());
     Ok(ExecutionRequest {
         language,
         code,
+        file_name: file_name.map(|name| name.to_string_lossy().into_owned()),
         files,
         stdin: Data(stdin),
         args: args.args,

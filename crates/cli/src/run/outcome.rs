@@ -41,9 +41,12 @@ pub fn report(execution: &Execution) -> Result<u8, CliError> {
             Ok(TIMEOUT)
         }
         Cause::Memory => {
-            terminal::note(&format!(
-                "{what} ran out of memory: give the VM more with --memory"
-            ));
+            let deciding = execution.run.as_ref();
+            let reason = match deciding.and_then(|stage| stage.message.as_ref()) {
+                Some(message) => message.clone(),
+                None => format!("{what} ran out of memory"),
+            };
+            terminal::note(&format!("{reason}: give the VM more with --memory"));
             // The out-of-memory killer's signal is SIGKILL.
             Ok(SIGNAL_BASE + 9)
         }

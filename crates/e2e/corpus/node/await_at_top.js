@@ -1,3 +1,3 @@
-// `await` outside of a function is an error in a script.
-// corpus: exit_code = 1
+// `await` outside of a function makes a module of a file.
 const value = await Promise.resolve(1);
+console.log(value, typeof require, typeof module);

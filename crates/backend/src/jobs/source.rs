@@ -1,0 +1,315 @@
+//! The file that a program's code is written to, and the commands that run it.
+//!
+//! A language file names one file and commands for it. Another file comes from the name that the client gave, whose
+//! extension may mean another kind of program, or from the code, where the tools go by names in it.
+
+use std::path::Path;
+
+use cloude_protocol::language::{Command, Language, Names};
+use regex::Regex;
+
+/// Where a program's code goes, and what runs it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Source {
+    /// The code's file in the work directory.
+    pub file: String,
+    /// The compile command.
+    pub compile: Option<Vec<String>>,
+    /// The run command, without the program's arguments.
+    pub run: Vec<String>,
+}
+
+impl Source {
+    /// Of `code` in `language`, from a file that the client calls `file_name`.
+    pub fn of(language: &Language, code: &str, file_name: Option<&str>) -> Result<Source, String> {
+        let default = Path::new(&language.file);
+        let given = file_name
+            .and_then(|name| Path::new(name).extension()?.to_str())
+            .filter(|given| language.extensions.iter().any(|known| known == given));
+        let mut file = match given {
+            Some(extension) => default.with_extension(extension).display().to_string(),
+            None => language.file.clone(),
+        };
+        let mut entry = None;
+        if let Some(names) = &language.names {
+            let found = Found::in_code(names, code)?;
+            if let (Some(name), Some(extension)) = (found.file, default.extension()) {
+                file = format!("{name}.{}", extension.display());
+            }
+            entry = found.entry.map(|name| (names.main.as_str(), name));
+        }
+        let command = |command: &Command| {
+            let own = given.and_then(|extension| command.by_extension.get(extension));
+            let words = own.unwrap_or(&command.command).iter();
+            words
+                .map(|word| match &entry {
+                    _ if *word == language.file => file.clone(),
+                    Some((main, name)) if word == main => name.clone(),
+                    _ => word.clone(),
+                })
+                .collect()
+        };
+        Ok(Source {
+            compile: language.compile.as_ref().map(command),
+            run: command(&language.run),
+            file,
+        })
+    }
+}
+
+/// Whether all of `names` can be looked for.
+pub fn check(names: &Names) -> Result<(), String> {
+    Found::in_code(names, "").map(|_| ())
+}
+
+/// What the code is called by, as far as it says.
+struct Found {
+    file: Option<String>,
+    entry: Option<String>,
+}
+
+impl Found {
+    fn in_code(names: &Names, code: &str) -> Result<Found, String> {
+        let regex = |field, pattern: &str| {
+            Regex::new(pattern).map_err(|error| format!("`names.{field}`: {error}"))
+        };
+        let declaration = regex("declaration", &names.declaration)?;
+        let entry = regex("entry", &names.entry)?;
+        let package = regex("package", &names.package)?;
+        for group in ["public", "name"] {
+            if !declaration.capture_names().flatten().any(|it| it == group) {
+                return Err(format!("`names.declaration` has no group `{group}`"));
+            }
+        }
+
+        let plain = blank(code);
+        let top = top_level(&plain);
+        let mut types = Vec::new();
+        for found in declaration.captures_iter(&top) {
+            let (Some(whole), Some(name)) = (found.get(0), found.name("name")) else {
+                continue;
+            };
+            // Braces of the top level are left in it: a body is between two of them.
+            let body = top[whole.end()..].find('{').and_then(|at| {
+                let open = whole.end() + at + 1;
+                Some(open..open + top[open..].find('}')?)
+            });
+            types.push(Type {
+                name: name.as_str(),
+                public: found.name("public").is_some(),
+                entry: body.is_some_and(|body| entry.is_match(&top_level(&plain[body]))),
+            });
+        }
+        let public = types.iter().find(|it| it.public);
+        let entries = || types.iter().filter(|it| it.entry);
+        let main = entries()
+            .find(|it| it.public)
+            .or_else(|| entries().next())
+            .or(public)
+            .or(types.first());
+        let package = package.captures(&top).and_then(|found| found.get(1));
+        let package = package.map(|it| it.as_str().split_whitespace().collect::<String>() + ".");
+        Ok(Found {
+            file: public.map(|it| it.name.to_owned()),
+            entry: main.map(|it| package.unwrap_or_default() + it.name),
+        })
+    }
+}
+
+struct Type<'a> {
+    name: &'a str,
+    public: bool,
+    entry: bool,
+}
+
+/// `code` with comments and literals as spaces, byte for byte: those of C, and text blocks as in Java.
+fn blank(code: &str) -> String {
+    let bytes = code.as_bytes();
+    let mut plain = bytes.to_vec();
+    let mut at = 0;
+    while at < bytes.len() {
+        let rest = &bytes[at..];
+        let length = match rest {
+            [b'/', b'/', ..] => end(rest, 2, b"\n", false),
+            [b'/', b'*', ..] => end(rest, 2, b"*/", false),
+            [b'"', b'"', b'"', ..] => end(rest, 3, b"\"\"\"", true),
+            // A literal ends with its line, at the latest.
+            [b'"' | b'\'', ..] => end(rest, 1, &rest[..1], true).min(end(rest, 1, b"\n", false)),
+            _ => {
+                at += 1;
+                continue;
+            }
+        };
+        plain[at..at + length].fill(b' ');
+        at += length;
+    }
+    String::from_utf8_lossy(&plain).into_owned()
+}
+
+/// The bytes of a comment or literal at the start of `text`: from `from` up to `mark`, which a backslash may escape.
+fn end(text: &[u8], from: usize, mark: &[u8], escapes: bool) -> usize {
+    let mut at = from;
+    while at < text.len() {
+        if text[at..].starts_with(mark) {
+            return at + mark.len();
+        }
+        at += if escapes && text[at] == b'\\' { 2 } else { 1 };
+    }
+    text.len()
+}
+
+/// `code` with all that is inside of braces as spaces, byte for byte.
+fn top_level(code: &str) -> String {
+    let mut depth = 0_usize;
+    let outer = code.bytes().map(|byte| {
+        if byte == b'}' {
+            depth = depth.saturating_sub(1);
+        }
+        let seen = if depth == 0 { byte } else { b' ' };
+        if byte == b'{' {
+            depth += 1;
+        }
+        seen
+    });
+    String::from_utf8_lossy(&outer.collect::<Vec<_>>()).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn language(name: &str) -> Language {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../languages");
+        let text = std::fs::read_to_string(path.join(name).with_extension("toml")).unwrap();
+        toml::from_str(&text).unwrap()
+    }
+
+    /// The file, and the class that is run.
+    fn java(code: &str) -> (String, String) {
+        let source = Source::of(&language("java"), code, None).unwrap();
+        let compile = source.compile.unwrap();
+        assert_eq!(compile.last(), Some(&source.file));
+        (source.file, source.run.last().unwrap().clone())
+    }
+
+    fn owned(file: &str, class: &str) -> (String, String) {
+        (file.to_owned(), class.to_owned())
+    }
+
+    #[test]
+    fn the_file_is_named_after_the_public_class() {
+        let code = "public class HelloWorld { public static void main(String[] args) {} }";
+        assert_eq!(java(code), owned("HelloWorld.java", "HelloWorld"));
+    }
+
+    #[test]
+    fn the_class_with_main_runs_where_another_is_public() {
+        let code = "public interface Shape { double area(); }\nclass Square { }\n\
+                    class App { public static void main(String... args) { } }";
+        assert_eq!(java(code), owned("Shape.java", "App"));
+    }
+
+    #[test]
+    fn the_public_class_runs_where_two_have_main() {
+        let code = "class A { static void main(String[] a) {} }\n\
+                    public final class B { public static void main(String[] a) {} }";
+        assert_eq!(java(code), owned("B.java", "B"));
+    }
+
+    #[test]
+    fn a_class_that_is_not_public_stays_in_the_default_file() {
+        let code = "import java.util.*;\nclass solution { public static void main(String[] a) {} }";
+        assert_eq!(java(code), owned("Main.java", "solution"));
+    }
+
+    #[test]
+    fn a_package_goes_before_the_class() {
+        let code = "package org . example.app;\n\npublic record Point(int x, int y) {\n\
+                    public static void main(String[] args) {} }";
+        assert_eq!(java(code), owned("Point.java", "org.example.app.Point"));
+    }
+
+    #[test]
+    fn comments_and_literals_name_no_class() {
+        let code = r#"
+// public class InLine { C:\
+/* public class InBlock { void main( } */
+@Deprecated
+public class Real {
+    static final String TEXT = "} public class InString { \" void main(";
+    static final char QUOTE = '"', BRACE = '}';
+    static final String BLOCK = """
+        } public class "InText" { void main("x\""") """;
+    public static void main(String[] args) {}
+}
+"#;
+        assert_eq!(java(code), owned("Real.java", "Real"));
+    }
+
+    #[test]
+    fn a_nested_class_is_not_the_files() {
+        let code = "class Outer { public static class Inner { void main() {} }\n\
+                    public static void main(String[] args) {} }\nenum Kind { ONE }";
+        assert_eq!(java(code), owned("Main.java", "Outer"));
+    }
+
+    #[test]
+    fn code_without_a_class_is_run_as_the_default() {
+        assert_eq!(java("int x = 1;"), owned("Main.java", "Main"));
+        assert_eq!(java("class \"{ '"), owned("Main.java", "Main"));
+    }
+
+    #[test]
+    fn names_may_be_in_any_script() {
+        let code = "public class Größe$1 { public static void main(String[] args) {} }";
+        assert_eq!(java(code), owned("Größe$1.java", "Größe$1"));
+    }
+
+    #[test]
+    fn the_given_extension_is_the_files() {
+        let node = language("node");
+        for (given, file) in [
+            (Some("tool.mjs"), "main.mjs"),
+            (Some("dir/a.b.cjs"), "main.cjs"),
+            (Some("main.js"), "main.js"),
+            (Some("notes.txt"), "main.js"),
+            (Some("script"), "main.js"),
+            (None, "main.js"),
+        ] {
+            let source = Source::of(&node, "", given).unwrap();
+            assert_eq!(source.file, file, "{given:?}");
+            assert_eq!(source.run, ["node", file]);
+        }
+    }
+
+    #[test]
+    fn an_extension_may_have_a_command_of_its_own() {
+        let source = Source::of(&language("node"), "", Some("x.ts")).unwrap();
+        assert_eq!(source.file, "main.ts");
+        assert_eq!(
+            source.run,
+            ["node", "--experimental-strip-types", "main.ts"]
+        );
+    }
+
+    #[test]
+    fn every_languages_own_commands_are_unchanged_by_its_own_code() {
+        for name in ["bash", "c", "cpp", "go", "java", "node", "python", "rust"] {
+            let language = language(name);
+            let source = Source::of(&language, &language.self_test.code, None).unwrap();
+            assert_eq!(source.file, language.file);
+            assert_eq!(source.run, language.run.command);
+            assert_eq!(source.compile, language.compile.map(|it| it.command));
+        }
+    }
+
+    #[test]
+    fn a_pattern_that_is_none_names_its_key() {
+        let mut names = language("java").names.unwrap();
+        names.entry = "(".into();
+        assert!(check(&names).unwrap_err().contains("`names.entry`"));
+        names.entry = "x".into();
+        names.declaration = "class".into();
+        assert!(check(&names).unwrap_err().contains("group `public`"));
+    }
+}
