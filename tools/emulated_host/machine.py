@@ -7,16 +7,16 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 
 TOOLS = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
 PR_SET_PDEATHSIG = 1
-# Ports of init.c, which lists their numbers too.
-PORTS = ("control", "stdin", "stdout", "stderr")
-# init.c's FIRST_FORWARD_PORT.
-FIRST_FORWARD_PORT = 61000
-GUEST_ADDRESS = "10.0.2.15"
+# Ports of common.h, which lists their numbers too.
+PORTS = ("control", "stdin", "stdout", "stderr", "forward")
 # Of the kernel's console, shown if the machine dies.
 CONSOLE_TAIL = 16 * 1024
+# How long QEMU may take to end once it has closed its sockets.
+LAST_WORDS_SECONDS = 5
 # Everything that the emulator does for a Zen processor, nested virtualization included; what it does
 # not do is named, so that it does not warn.
 CPU = "EPYC,+svm,+npt,-fxsr-opt,-misalignsse,-osvw,-topoext,-nrip-save,-xsavec"
@@ -24,7 +24,7 @@ CPU = "EPYC,+svm,+npt,-fxsr-opt,-misalignsse,-osvw,-topoext,-nrip-save,-xsavec"
 # restores its floating-point state, QEMU clears a flag in a word of the first one's (cpu_clear_ignne in
 # target/i386/tcg/system/fpu_helper.c, which takes no lock), and so undoes what the first one is just writing there.
 # The same word says whether memory is nested, and whether interrupts are let in: guests hung or died of triple faults,
-# and the host lost its timer, or crashed on a stack's guard page (docs/decisions.md).
+# and the host lost its timer, or crashed on a stack's guard page (docs/with-kvm.md).
 KERNEL_CPUS = 1
 # Self-tests, certificates and the like: a second under emulation, for nothing that a command here uses.
 SKIPPED_INITCALLS = (
@@ -38,10 +38,11 @@ SKIPPED_INITCALLS = (
     "crypto_kdf108_init",
     "i8042_init",
 )
+# The console shows that the boot goes on; init.c makes it quiet when the command starts.
 # init_on_alloc must stay: the file server writes pages behind the emulator's back, which goes on executing
 # what it had translated from such a page before, unless the processor itself has written to it since.
 KERNEL_OPTIONS = (
-    "console=ttyS0 quiet loglevel=4 panic=-1 init_on_alloc=1 mitigations=off nokaslr no_timer_check "
+    "console=ttyS0 loglevel=7 panic=-1 init_on_alloc=1 mitigations=off nokaslr no_timer_check "
     "tsc=reliable random.trust_cpu=on audit=0 cgroup_no_v1=all 8250.nr_uarts=1 cryptomgr.notests "
     f"initcall_blacklist={','.join(SKIPPED_INITCALLS)} rdinit=/init"
 )
@@ -115,22 +116,25 @@ def file_server_command(path: str, listening: int) -> list[str]:
 class Machine:
     """One running emulated host. Leaves no file anywhere: every socket is an inherited descriptor."""
 
-    def __init__(self, folder: str, initrd: str, memory: int, cpus: int, ports: list[tuple[int, int]]):
+    def __init__(self, folder: str, initrd: str, memory: int, cpus: int):
         self.sockets: dict[str, socket.socket] = {}
         self.console = b""
+        # When the console or init.c last said anything.
+        self.last_word = time.monotonic()
         inner: dict[str, socket.socket] = {}
         for name in (*PORTS, "console"):
             self.sockets[name], inner[name] = socket.socketpair()
         files = self._start_file_server()
         inner["files"] = files
-        command = qemu_command(memory, cpus, ports, {name: end.fileno() for name, end in inner.items()})
+        command = qemu_command(memory, cpus, {name: end.fileno() for name, end in inner.items()})
         command += ["-kernel", f"{folder}/vmlinux", "-initrd", initrd, "-append", KERNEL_OPTIONS]
         self.qemu = spawn(
             command, [end.fileno() for end in inner.values()], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
         )
         for end in inner.values():
             end.close()
-        threading.Thread(target=self._read_console, daemon=True).start()
+        self.console_reader = threading.Thread(target=self._read_console, daemon=True)
+        self.console_reader.start()
 
     def _start_file_server(self) -> socket.socket:
         """Returns the connection to it."""
@@ -152,29 +156,49 @@ class Machine:
     def _read_console(self) -> None:
         while data := self.sockets["console"].recv(4096):
             self.console = (self.console + data)[-CONSOLE_TAIL:]
+            self.last_word = time.monotonic()
+
+    def last_line(self) -> str:
+        """What the console last said; nothing if it has not begun to."""
+        lines = self.console.decode(errors="replace").splitlines()
+        return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
     def failure(self) -> str:
         """Why it ended before the command did, as far as is known."""
+        try:
+            self.qemu.wait(LAST_WORDS_SECONDS)
+        except subprocess.TimeoutExpired:
+            pass
         self.stop()
         assert self.qemu.stderr
         said = self.qemu.stderr.read().decode(errors="replace").strip()
         console = self.console.decode(errors="replace").strip()
         return "\n".join(part for part in (said, console) if part) or "it ended without a word"
 
+    def powered_off(self) -> bool:
+        """Whether QEMU ended because the machine in it did, by a crash for instance; it found no fault of its own."""
+        return self.qemu.returncode == 0
+
     def stop(self) -> None:
-        """Takes it away, at once."""
+        """Takes it away, at once, with every process that it has started."""
         for process in (self.qemu, self.file_server):
-            process.kill()
+            if process.poll() is None:
+                kill_group(process)
         for process in (self.qemu, self.file_server):
             process.wait()
+        self.console_reader.join()
 
 
-def qemu_command(memory: int, cpus: int, ports: list[tuple[int, int]], fds: dict[str, int]) -> list[str]:
+def kill_group(process: subprocess.Popen) -> None:
+    """The process, and its own helpers; the process alone if it has not made its group yet."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        process.kill()
+
+
+def qemu_command(memory: int, cpus: int, fds: dict[str, int]) -> list[str]:
     """The command line of the emulated host, but for what it boots."""
-    forwards = "".join(
-        f",hostfwd=tcp:127.0.0.1:{host}-{GUEST_ADDRESS}:{FIRST_FORWARD_PORT + index}"
-        for index, (host, _) in enumerate(ports)
-    )
     command = ["qemu-system-x86_64", "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]
     command += ["-machine", "q35,memory-backend=ram", "-accel", "tcg,thread=multi", "-cpu", CPU]
     command += ["-smp", str(KERNEL_CPUS + cpus), "-m", f"{memory}M", "-rtc", "base=utc"]
@@ -182,7 +206,7 @@ def qemu_command(memory: int, cpus: int, ports: list[tuple[int, int]], fds: dict
     command += ["-chardev", f"socket,id=files,fd={fds['files']}"]
     command += ["-device", "vhost-user-fs-pci,chardev=files,tag=root,queue-size=1024"]
     command += ["-chardev", f"socket,id=console,fd={fds['console']}", "-serial", "chardev:console"]
-    command += ["-netdev", f"user,id=net{forwards}", "-device", "virtio-net-pci,netdev=net,romfile="]
+    command += ["-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net,romfile="]
     command += ["-device", "virtio-rng-pci", "-device", "virtio-serial-pci,max_ports=8"]
     for number, name in enumerate(PORTS, start=1):
         command += ["-chardev", f"socket,id={name},fd={fds[name]}"]

@@ -13,8 +13,10 @@ import termios
 import threading
 import time
 import tty
+from collections.abc import Callable
 
-from emulated_host.machine import FIRST_FORWARD_PORT, HostError, Machine, prepare
+from emulated_host import forward
+from emulated_host.machine import HostError, Machine, prepare
 
 # What a frame of a stream holds at most (init.c's CHUNK).
 CHUNK = 32 * 1024
@@ -23,6 +25,12 @@ FAILED = 125
 FORWARDED_SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 # A terminal's Ctrl-C goes to the command as a byte; so many of them this quickly end everything.
 PANIC_PRESSES, PANIC_SECONDS = 5, 2.0
+# A host that says nothing for so long, neither on its console nor by a message, does not start any more: its boot
+# prints a line each fraction of a second, and some seconds apart on a busy machine.
+START_PATIENCE_SECONDS = float(os.environ.get("CLOUDE_EMULATED_HOST_START_PATIENCE") or 30)
+STARTS = 3
+# Everything takes so many times as long in there as on a machine with KVM; clouded multiplies its time-outs by it.
+TIME_FACTOR = b"20"
 # Each processor gives a sign of life every second. After so many without one it has stopped for good: on a
 # busy machine they come late, and never by minutes.
 PATIENCE_SECONDS = float(os.environ.get("CLOUDE_EMULATED_HOST_PATIENCE") or 180)
@@ -52,16 +60,22 @@ def write_everything(fd: int, data: bytes) -> None:
             time.sleep(0.005)
 
 
+class StuckError(HostError):
+    """An emulated host that was made, and went no further."""
+
+
 class Session:
     """The host's side of init.c."""
 
     def __init__(self, options: argparse.Namespace):
         self.options = options
         self.events: queue.SimpleQueue = queue.SimpleQueue()
+        self.machine: Machine | None = None
         self.saved_terminal = None
         self.interrupts = 0
         # When each processor was last heard of.
         self.beats: dict[int, float] = {}
+        self.file_limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self.tell_lock = threading.Lock()
         # The terminal that the command gets is one; the descriptors outside that are terminals share it.
         self.terminals = [fd for fd in (0, 1, 2) if os.isatty(fd)] if os.isatty(0) else []
@@ -80,15 +94,14 @@ class Session:
         os.umask(umask)
         seconds, nanoseconds = divmod(time.time_ns(), 10**9)
         rows, columns = self.window()
-        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        soft = min(soft, 1 << 20) if soft != resource.RLIM_INFINITY else 1 << 20
+        soft = min(self.file_limit, 1 << 20) if self.file_limit != resource.RLIM_INFINITY else 1 << 20
         environment = dict(os.environb)
         environment[b"CLOUDE_EMULATED_HOST"] = b"1"
-        ports = [str(guest) for _, guest in self.options.port]
+        environment.setdefault(b"CLOUDE_TIME_FACTOR", TIME_FACTOR)
         fields: list[str | bytes] = [str(seconds), str(nanoseconds), str(sum(1 << fd for fd in self.terminals))]
         fields += [str(rows), str(columns), str(soft), str(umask), os.uname().nodename]
         fields += [os.path.join(folder, "modules"), os.getcwd()]
-        fields += [str(len(ports)), *ports, str(len(self.options.command)), *self.options.command]
+        fields += [str(int(bool(self.options.port))), str(len(self.options.command)), *self.options.command]
         fields += [str(len(environment)), *(name + b"=" + value for name, value in environment.items())]
         return b"".join(os.fsencode(field) + b"\0" for field in fields)
 
@@ -147,6 +160,7 @@ class Session:
         """Messages of the other side."""
         control = self.machine.sockets["control"]
         while header := read_exactly(control, 5):
+            self.machine.last_word = time.monotonic()
             kind, size = header[:1], struct.unpack("<I", header[1:])[0]
             data = read_exactly(control, size) if size else b""
             if kind == b"H":
@@ -182,6 +196,8 @@ class Session:
     def handle_signal(self, number: int, running: bool) -> int | None:
         """Passes it on to a running command; an exit code if that is the end of everything."""
         if number == signal.SIGWINCH:
+            if not running:
+                return None
             self.tell(b"W", struct.pack("<HH", *self.window()))
             return None
         self.interrupts += number in (signal.SIGINT, signal.SIGTERM)
@@ -190,24 +206,88 @@ class Session:
         self.tell(b"K", bytes([number]))
         return None
 
-    def wait(self, folder: str) -> int:
-        """Until the command has ended and its output is written; its exit code."""
-        running, code, waiting = False, None, {1, 2}
-        if {1, 2} <= set(self.terminals):
-            waiting.discard(2)  # comes with 1
-        while code is None or waiting:
-            kind, value = self.next_event()
+    def wait_for_start(self, folder: str) -> int | None:
+        """Until the command begins; an exit code if a signal comes before that."""
+        while True:
+            kind, value = self.next_event(self.stuck_start)
             if kind == "signal":
-                end = self.handle_signal(value, running and code is None)
+                end = self.handle_signal(value, False)
                 if end is not None:
                     return end
             elif kind == "hello":
                 # Not before: it tells the time.
                 self.tell(b"S", self.start_message(folder))
             elif kind == "running":
-                running = True
-                self.take_terminal()
-                self.tell(b"W", struct.pack("<HH", *self.window()))
+                return None
+            elif kind == "gone":
+                failure = self.machine.failure()
+                if self.machine.powered_off():
+                    raise StuckError(f"it ended, and its console had said: {self.machine.last_line()}")
+                raise HostError("the emulated host ended unexpectedly:\n" + failure)
+
+    def stuck_start(self) -> str | None:
+        """How a host that does not begin its command is stuck."""
+        if time.monotonic() - self.machine.last_word <= START_PATIENCE_SECONDS:
+            return None
+        last = self.machine.last_line()
+        said = f"since its console said: {last}" if last else "and its console was silent from the start"
+        return f"no progress for {START_PATIENCE_SECONDS:g} s {said}"
+
+    def start(self, folder: str, initrd: str) -> int | None:
+        """Makes a host and has it begin the command; another one where it does not. An exit code if a signal comes."""
+        for attempt in range(1, STARTS + 1):
+            self.beats.clear()
+            self.machine = Machine(folder, initrd, self.options.memory, self.options.cpus)
+            listener = threading.Thread(target=self.listen, daemon=True)
+            listener.start()
+            try:
+                return self.wait_for_start(folder)
+            except StuckError as stuck:
+                self.machine.stop()
+                # Its last event is "gone", which says nothing of the next host.
+                listener.join()
+                self.keep_signals()
+                if attempt == STARTS:
+                    raise HostError(
+                        f"the emulated host did not begin the command in {STARTS} starts; the last time: {stuck}"
+                    ) from None
+                print(
+                    f"with-kvm: the emulated host did not begin the command: {stuck}; "
+                    f"starting it again ({attempt + 1} of {STARTS})",
+                    file=sys.stderr,
+                )
+        raise AssertionError("a host is started once at least")
+
+    def keep_signals(self) -> None:
+        """Forgets every event of a former host."""
+        events, self.events = self.events, queue.SimpleQueue()
+        while not events.empty():
+            kind, value = events.get()
+            if kind == "signal":
+                self.events.put((kind, value))
+
+    def begin_streams(self) -> None:
+        """The command has begun: its streams and its terminal are connected."""
+        for target, arguments in (
+            (self.pump_in, ()),
+            (self.pump_out, (1, "stdout")),
+            (self.pump_out, (2, "stderr")),
+        ):
+            threading.Thread(target=target, args=arguments, daemon=True).start()
+        self.take_terminal()
+        self.tell(b"W", struct.pack("<HH", *self.window()))
+
+    def wait(self) -> int:
+        """Until the command has ended and its output is written; its exit code."""
+        code, waiting = None, {1, 2}
+        if {1, 2} <= set(self.terminals):
+            waiting.discard(2)  # comes with 1
+        while code is None or waiting:
+            kind, value = self.next_event(self.stopped_processor)
+            if kind == "signal":
+                end = self.handle_signal(value, code is None)
+                if end is not None:
+                    return end
             elif kind == "closed":
                 waiting.discard(value)
             elif kind == "exit":
@@ -219,7 +299,7 @@ class Session:
                 raise HostError("the emulated host ended unexpectedly:\n" + self.machine.failure())
         return code
 
-    def next_event(self):
+    def next_event(self, find_problem: Callable[[], str | None]):
         """Signals are handled only between waits of the main thread: no wait is for ever."""
         late = False
         while True:
@@ -227,19 +307,21 @@ class Session:
                 return self.events.get(timeout=0.1)
             except queue.Empty:
                 # Twice: this process may have been stopped itself, with what came meanwhile still unread.
-                silent = self.silent_processors()
-                if silent and late:
-                    self.give_terminal_back()
-                    raise HostError(
-                        f"the emulated host's processor {silent[0]} has stopped: no sign of life for "
-                        f"{PATIENCE_SECONDS:g} s; run the command again"
-                    )
-                late = bool(silent)
+                problem = find_problem()
+                if problem and late:
+                    raise StuckError(problem) from None
+                late = bool(problem)
 
-    def silent_processors(self) -> list[int]:
-        """Those that were not heard of for too long."""
+    def stopped_processor(self) -> str | None:
+        """How a host whose command runs has stopped."""
         now = time.monotonic()
-        return [cpu for cpu, at in list(self.beats.items()) if now - at > PATIENCE_SECONDS]
+        silent = [cpu for cpu, at in list(self.beats.items()) if now - at > PATIENCE_SECONDS]
+        if not silent:
+            return None
+        return (
+            f"the emulated host's processor {silent[0]} has stopped: no sign of life for {PATIENCE_SECONDS:g} s; "
+            "run the command again"
+        )
 
     def run(self) -> int:
         """The whole life of the emulated host."""
@@ -248,19 +330,34 @@ class Session:
             # Ignored by our parent, as nohup does, stays ignored.
             if signal.getsignal(number) != signal.SIG_IGN:
                 signal.signal(number, self.on_signal)
-        self.machine = Machine(folder, initrd, self.options.memory, self.options.cpus, self.options.port)
+        reserved = reserve_ports(self.options.port)
         try:
-            for target, arguments in (
-                (self.listen, ()),
-                (self.pump_in, ()),
-                (self.pump_out, (1, "stdout")),
-                (self.pump_out, (2, "stderr")),
-            ):
-                threading.Thread(target=target, args=arguments, daemon=True).start()
-            return self.wait(folder)
+            end = self.start(folder, initrd)
+            if end is not None:
+                return end
+            self.begin_streams()
+            forwarder = forward.Forwarder(reserved, self.machine.sockets["forward"]) if reserved else None
+            if forwarder:
+                forwarder.start()
+            code = self.wait()
+            if forwarder:
+                forwarder.wait_until_drained()
+            return code
         finally:
             self.give_terminal_back()
-            self.machine.stop()
+            if self.machine:
+                self.machine.stop()
+
+
+def reserve_ports(ports: list[tuple[int, int]]) -> list[tuple[socket.socket, int]]:
+    """A socket for each port outside, beside the port that it leads to."""
+    reserved = []
+    for outside, inside in ports:
+        try:
+            reserved.append((forward.reserve(outside), inside))
+        except OSError as error:
+            raise HostError(f"--port {outside}: {error.strerror}") from None
+    return reserved
 
 
 def fill_in(options: argparse.Namespace) -> None:
@@ -268,8 +365,6 @@ def fill_in(options: argparse.Namespace) -> None:
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20
     options.memory = options.memory or min(4096, total // 2)
     options.cpus = options.cpus or min(8, len(os.sched_getaffinity(0)))
-    if len(options.port) > 65536 - FIRST_FORWARD_PORT:
-        raise HostError("too many ports")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -1,0 +1,181 @@
+/* Makes a machine of the booted kernel: modules, the outside's root, network, KVM, processors. */
+#include "common.h"
+
+#include <arpa/inet.h>
+#include <linux/kvm.h>
+#include <net/if.h>
+#include <net/route.h>
+#include <sched.h>
+#include <sys/mount.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+
+void insert_modules(void)
+{
+    char name[128], path[160];
+    FILE *list = fopen("/modules/modules.list", "re");
+    if (!list)
+        die("/modules/modules.list");
+    while (fgets(name, sizeof name, list)) {
+        name[strcspn(name, "\n")] = 0;
+        snprintf(path, sizeof path, "/modules/%s", name);
+        int fd = open(path, O_RDONLY | O_CLOEXEC);
+        if (fd < 0 || (syscall(SYS_finit_module, fd, "", 0) < 0 && errno != EEXIST))
+            die("cannot insert %s", name);
+        close(fd);
+    }
+    fclose(list);
+}
+
+static void mount_at(const char *source, const char *target, const char *type, unsigned long flags,
+                     const char *options)
+{
+    if (mount(source, target, type, flags, options) < 0)
+        die("mount %s on %s", type ? type : source, target);
+}
+
+void mount_root(void)
+{
+    mkdir("/root", 0755);
+    mount_at("root", "/root", "virtiofs", 0, NULL);
+    mount_at("devtmpfs", "/root/dev", "devtmpfs", MS_NOSUID, "mode=755");
+    mount_at("proc", "/root/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
+    mount_at("sysfs", "/root/sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
+    mount_at("cgroup2", "/root/sys/fs/cgroup", "cgroup2", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
+    /* KVM's counters of each VM are there. */
+    mount("debugfs", "/root/sys/kernel/debug", "debugfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
+    mount_at("tmpfs", "/root/run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=755");
+    if (chdir("/root") < 0)
+        die("/root");
+    mount_at(".", "/", NULL, MS_MOVE, NULL);
+    if (chroot(".") < 0 || chdir("/") < 0)
+        die("chroot");
+    mkdir("/dev/pts", 0755);
+    mkdir("/dev/shm", 0755);
+    mkdir("/dev/mqueue", 0755);
+    mkdir("/dev/net", 0755);
+    mkdir("/run/lock", 01777);
+    mount_at("devpts", "/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, "gid=5,mode=620,ptmxmode=666");
+    mount_at("tmpfs", "/dev/shm", "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777,size=75%");
+    mount("mqueue", "/dev/mqueue", "mqueue", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
+    /* The driver is a module: opening this node loads it. */
+    mknod("/dev/net/tun", S_IFCHR | 0666, makedev(10, 200));
+    if (symlink("/proc/self/fd", "/dev/fd") < 0 || symlink("fd/0", "/dev/stdin") < 0 ||
+        symlink("fd/1", "/dev/stdout") < 0 || symlink("fd/2", "/dev/stderr") < 0)
+        die("/dev/fd");
+}
+
+/* The kernel loads modules through modprobe, which looks in /lib/modules and nowhere else. */
+void bind_modules(const char *modules)
+{
+    mkdir("/usr/lib/modules", 0755);
+    if (mount(modules, "/lib/modules", NULL, MS_BIND, NULL) < 0)
+        fprintf(stderr, "emulated host: no modules: %s: %s\n", modules, strerror(errno));
+}
+
+static void set_address(int sock, const char *name, const char *address, const char *mask)
+{
+    struct ifreq request = {0};
+    struct sockaddr_in *in = (struct sockaddr_in *)&request.ifr_addr;
+    strcpy(request.ifr_name, name);
+    if (address) {
+        in->sin_family = AF_INET;
+        inet_pton(AF_INET, address, &in->sin_addr);
+        if (ioctl(sock, SIOCSIFADDR, &request) < 0)
+            die("address of %s", name);
+        inet_pton(AF_INET, mask, &in->sin_addr);
+        ioctl(sock, SIOCSIFNETMASK, &request);
+    }
+    if (ioctl(sock, SIOCGIFFLAGS, &request) < 0)
+        die("%s", name);
+    request.ifr_flags |= IFF_UP | IFF_RUNNING;
+    if (ioctl(sock, SIOCSIFFLAGS, &request) < 0)
+        die("%s up", name);
+}
+
+/* QEMU's user network: the machine outside is 10.0.2.2, this one 10.0.2.15. */
+void bring_network_up(void)
+{
+    int sock = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (sock < 0)
+        die("socket");
+    set_address(sock, "lo", NULL, NULL);
+    set_address(sock, "eth0", "10.0.2.15", "255.255.255.0");
+    struct rtentry route = {.rt_flags = RTF_UP | RTF_GATEWAY};
+    struct sockaddr_in any = {.sin_family = AF_INET}, gateway = any;
+    inet_pton(AF_INET, "10.0.2.2", &gateway.sin_addr);
+    memcpy(&route.rt_dst, &any, sizeof any);
+    memcpy(&route.rt_genmask, &any, sizeof any);
+    memcpy(&route.rt_gateway, &gateway, sizeof gateway);
+    ioctl(sock, SIOCADDRT, &route);
+    close(sock);
+}
+
+/* A VM with one vCPU that never runs, open for as long as this process lives. */
+static void hold_vm_open(int kvm, int with_irqchip)
+{
+    int vm = ioctl(kvm, KVM_CREATE_VM, 0);
+    if (vm < 0)
+        die("/dev/kvm");
+    fcntl(vm, F_SETFD, FD_CLOEXEC);
+    if (with_irqchip)
+        ioctl(vm, KVM_CREATE_IRQCHIP, 0);
+    int vcpu = ioctl(vm, KVM_CREATE_VCPU, 0);
+    if (vcpu >= 0)
+        fcntl(vcpu, F_SETFD, FD_CLOEXEC);
+}
+
+/*
+ * Emulated processors now and then run code that another one has just patched (an int3 oops), and KVM patches
+ * its own whenever the first VM of a kind comes or the last goes: virtualization on and off, vCPUs
+ * without a local APIC, and, at each boot, vCPUs whose APIC is off (arch/x86/kvm/lapic.c,
+ * apic_sw_disabled). Idle VMs of both kinds keep it from that.
+ */
+void hold_kvm_open(void)
+{
+    int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+    if (kvm < 0)
+        die("/dev/kvm");
+    hold_vm_open(kvm, 0);
+    hold_vm_open(kvm, 1);
+}
+
+/*
+ * Keeps this process, and all that it starts, off processor 0, on which the emulator does not run VMs reliably:
+ * machine.py, KERNEL_CPUS, says why.
+ */
+void leave_first_processor(void)
+{
+    cpu_set_t others;
+    CPU_ZERO(&others);
+    for (long cpu = 1; cpu < sysconf(_SC_NPROCESSORS_ONLN); cpu++)
+        CPU_SET(cpu, &others);
+    if (sched_setaffinity(0, sizeof others, &others) < 0)
+        die("processors");
+}
+
+/*
+ * A process on each processor says every second that its timers work: one whose timer interrupt is lost
+ * looks idle, and whatever sleeps on it sleeps for ever. Returns where they write their processor's number.
+ */
+int start_heartbeats(void)
+{
+    int ends[2];
+    if (pipe2(ends, O_CLOEXEC) < 0)
+        die("heartbeats");
+    for (long cpu = 0; cpu < sysconf(_SC_NPROCESSORS_ONLN); cpu++) {
+        if (fork())
+            continue;
+        unsigned char number = cpu;
+        cpu_set_t only;
+        CPU_ZERO(&only);
+        CPU_SET(cpu, &only);
+        if (sched_setaffinity(0, sizeof only, &only) < 0)
+            die("heartbeat");
+        while (write(ends[1], &number, 1) == 1)
+            sleep(1);
+        _exit(0);
+    }
+    close(ends[1]);
+    return ends[0];
+}
