@@ -248,11 +248,11 @@ int main(void)
     report("starting the command");
     pid_t forwarder = start_forwarding(&start);
     int heartbeats = start_heartbeats();
-    klogctl(SYSLOG_ACTION_CONSOLE_LEVEL, NULL, WARNINGS);
-    /* Before the command: with-kvm starts a host that has not said this again, and a command must not run twice. */
-    tell('R', "", 0);
     int master;
     pid_t child = start_command(&start, &master);
+    klogctl(SYSLOG_ACTION_CONSOLE_LEVEL, NULL, WARNINGS);
+    /* Only now: with-kvm starts another host where this one has not said so, and a command must not run twice. */
+    tell('R', "", 0);
     uint32_t code = supervise(child, master, signals, heartbeats);
     if (forwarder)
         kill(forwarder, SIGUSR1);

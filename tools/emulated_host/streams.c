@@ -111,10 +111,11 @@ static void run(const struct start *start, const int fds[3], int terminal)
     _exit(errno == ENOENT ? 127 : 126);
 }
 
-/* Starts the command and its pumps; the command's process group has its own number. */
+/* Starts the command and its pumps, and waits until it runs; the command's process group has its own number. */
 pid_t start_command(const struct start *start, int *master)
 {
-    int slave = -1, inner[3], outer[3];
+    int slave = -1, inner[3], outer[3], starting[2];
+    char nothing;
     *master = start->tty ? open_terminal(&slave, start) : -1;
     for (int i = 0; i < 3; i++) {
         int ends[2];
@@ -128,11 +129,14 @@ pid_t start_command(const struct start *start, int *master)
             outer[i] = ends[i ? 0 : 1];
         }
     }
+    if (pipe2(starting, O_CLOEXEC) < 0)
+        die("pipe");
     pid_t child = fork();
     if (child < 0)
         die("fork");
     if (child == 0)
         run(start, inner, slave);
+    close(starting[1]);
     for (int i = 0; i < 3; i++) {
         int port = open_port(STDIN + i), is_tty = (start->tty & 1 << i) != 0;
         /* Two descriptors of one terminal: the first one's pump serves both. */
@@ -161,5 +165,9 @@ pid_t start_command(const struct start *start, int *master)
     }
     if (slave >= 0)
         close(slave);
+    /* Its end is closed by execve, or by the end of a child that could not execute the command. */
+    while (read(starting[0], &nothing, 1) < 0 && errno == EINTR)
+        ;
+    close(starting[0]);
     return child;
 }
