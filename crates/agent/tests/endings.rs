@@ -66,15 +66,22 @@ fn the_wall_clock_limit_kills_the_whole_tree() {
     let mut request = sh(&format!(
         "trap '' TERM INT HUP; sleep {marker} & setsid sleep {marker} & (setsid sh -c 'sleep {marker} & sleep {marker}' &) ; echo on; sleep {marker}"
     ));
-    request.run.wall_time_ms = 700;
-    let (result, stdout) = run(&agent, &request);
-    assert_eq!(
-        (result.cause, result.exit_code, result.signal),
-        (Cause::WallTime, None, None)
-    );
-    assert_eq!(stdout, "on\n");
-    assert!(result.wall_time_us >= 700_000, "{}", result.wall_time_us);
-    assert_eq!(alive(&marker), 0);
+    // On a busy machine the tree may not stand yet when a short limit comes.
+    let mut limits_ms = (0..10).map(|doubled| 300 << doubled);
+    loop {
+        request.run.wall_time_ms = limits_ms.next().expect("the program starts");
+        let (result, stdout) = run(&agent, &request);
+        assert_eq!(
+            (result.cause, result.exit_code, result.signal),
+            (Cause::WallTime, None, None)
+        );
+        let (time, limit) = (result.wall_time_us, request.run.wall_time_ms * 1000);
+        assert!(time >= limit, "{time} of {limit}");
+        assert_eq!(alive(&marker), 0);
+        if stdout == "on\n" {
+            return;
+        }
+    }
 }
 
 #[test]
@@ -93,7 +100,7 @@ fn what_the_program_leaves_behind_neither_holds_the_stage_nor_lives() {
 
 #[test]
 fn orphans_are_reaped_while_the_program_runs() {
-    let script = "for i in 1 2 3; do (sh -c 'exit 1' &) ; done; sleep 0.3; grep -l '^State:.Z' /proc/[0-9]*/status; echo none";
+    let script = "for i in 1 2 3; do (sh -c 'exit 1' &) ; done; sleep 0.3; while grep -qs '^State:.Z' /proc/[0-9]*/status; do sleep 0.1; done; echo none";
     let (_, stdout) = run(&agent(), &sh(script));
     assert_eq!(stdout, "none\n");
 }

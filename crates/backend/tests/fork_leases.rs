@@ -125,7 +125,7 @@ fn held() -> (usize, usize) {
 
 /// Waits until VMs hold so much.
 async fn until_held(count: usize) {
-    for _ in 0..500 {
+    for _ in 0..15_000 {
         if held() == (count, count) {
             return;
         }

@@ -224,21 +224,32 @@ fn mac_of(link: &str) -> [u8; 6] {
     bytes.try_into().unwrap()
 }
 
-/// Sources of the UDP packets that left the host, through a TAP that stands for its uplink.
+/// The destination port of a packet that is allowed: what was sent before it has left before it.
+const LAST: u16 = 5354;
+
+/// Sources of the UDP packets that left the host before one to [`LAST`], through a TAP that stands for its
+/// uplink.
 async fn sent(uplink: &std::fs::File) -> Vec<Ipv4Addr> {
-    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     let mut sources = Vec::new();
     let mut frame = [0; 2048];
-    while let Ok(count) = rustix::io::read(uplink, &mut frame) {
-        // virtio-net header 10, Ethernet 14: EtherType IPv4, protocol UDP, source address.
+    for _ in 0..60_000 {
+        let Ok(count) = rustix::io::read(uplink, &mut frame) else {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            continue;
+        };
+        // virtio-net header 10, Ethernet 14: EtherType IPv4, protocol UDP, source address, UDP's ports.
         let packet = &frame[..count];
-        if count >= 44 && packet[22..24] == [0x08, 0x00] && packet[33] == 17 {
-            sources.push(Ipv4Addr::new(
-                packet[36], packet[37], packet[38], packet[39],
-            ));
+        if count < 48 || packet[22..24] != [0x08, 0x00] || packet[33] != 17 {
+            continue;
         }
+        if packet[46..48] == LAST.to_be_bytes() {
+            return sources;
+        }
+        sources.push(Ipv4Addr::new(
+            packet[36], packet[37], packet[38], packet[39],
+        ));
     }
-    sources
+    panic!("the packet that is allowed did not leave");
 }
 
 #[tokio::test]
@@ -278,6 +289,7 @@ async fn a_vm_sends_only_as_itself_and_only_where_it_may() {
 
     let (me, other) = (online.lease.ip(), offline.lease.ip());
     let mac = online.lease.mac();
+    let mac_of_online = mac;
     let far = Ipv4Addr::new(8, 8, 4, 8);
     let table = [
         ("its own address, to the internet", &online, mac, me, far, 1),
@@ -327,6 +339,8 @@ async fn a_vm_sends_only_as_itself_and_only_where_it_may() {
     for (case, from, mac, source, to, expected) in table {
         let frame = udp(mac, bridge, source, to, 5353);
         rustix::io::write(from.tap.as_ref().unwrap(), &frame).unwrap();
+        let last = udp(mac_of_online, bridge, me, far, LAST);
+        rustix::io::write(online.tap.as_ref().unwrap(), &last).unwrap();
         // Masqueraded: nobody outside learns a VM's address.
         assert_eq!(
             sent(&uplink).await,

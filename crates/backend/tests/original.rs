@@ -315,7 +315,7 @@ async fn a_draining_server_refuses_and_finishes_what_runs() {
     backend.world.go_on.notify_one();
     backend
         .service
-        .finish(std::time::Duration::from_secs(60))
+        .finish(std::time::Duration::from_secs(300))
         .await;
     assert_eq!(
         backend.finished(running["id"].as_str().unwrap()).await["status"],

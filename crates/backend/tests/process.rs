@@ -221,7 +221,7 @@ fn after_kill_9_the_state_is_free_and_what_was_accepted_is_still_known() {
     let address = listening(&mut second);
     let get = format!("GET /status/{id} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
     let mut status = request(&address, &get);
-    for _ in 0..500 {
+    for _ in 0..30_000 {
         if status.contains("\"error\"") {
             break;
         }

@@ -22,20 +22,20 @@ use cloude_vmm::vm::{Saved, Shape, Shell, Vm};
 use common::prover::{self, Block};
 use vm_memory::{Bytes, GuestAddress};
 
-fn goes_on(vcpus: u8) {
-    let (mut template_vm, _said) = prover::ready(vcpus);
-    template_vm.pause();
-    let Saved { record, memory } = template_vm
-        .handle()
-        .unwrap()
-        .save(&prover::origin())
-        .unwrap();
-    for id in 0..vcpus {
-        assert!(
-            !Block(&template_vm, id).timer_fired_before(),
-            "saved too late"
-        );
+/// A guest that was saved while the timer of each vCPU ran. A busy machine may be too slow for that: then another.
+fn saved_in_time(vcpus: u8) -> (Vm, Saved) {
+    loop {
+        let (mut vm, _said) = prover::ready(vcpus);
+        vm.pause();
+        let saved = vm.handle().unwrap().save(&prover::origin()).unwrap();
+        if (0..vcpus).all(|id| !Block(&vm, id).timer_fired_before()) {
+            return (vm, saved);
+        }
     }
+}
+
+fn goes_on(vcpus: u8) {
+    let (template_vm, Saved { record, memory }) = saved_in_time(vcpus);
     let template = Template::new(&record.encode().unwrap(), memory).unwrap();
 
     let (mut fork, mut said, _) = prover::fork(&template);
@@ -81,28 +81,34 @@ fn a_guest_of_four_vcpus_goes_on_with_all_that_it_had() {
 fn time_stands_still_for_a_fork_until_it_runs() {
     const WAIT: Duration = Duration::from_secs(3);
     let template = prover::template(1);
-    // What its clocks say first: the TSC, and nanoseconds.
+    // What its clocks say first, the TSC and nanoseconds; and how long the fork may have run until then, by the
+    // host's.
     let first = |wait: Duration| {
         let (mut fork, mut said, _) = prover::fork(&template);
         std::thread::sleep(wait);
         prover::go(&fork);
+        // SAFETY: every x86-64 processor has the instruction.
+        let (tsc, start) = (unsafe { _rdtsc() }, Instant::now());
         fork.resume().unwrap();
         said.wait_for_last('w', 1);
+        // SAFETY: as above.
+        let ran = (unsafe { _rdtsc() } - tsc, start.elapsed());
         let block = Block(&fork, 0);
-        (block.tscs().1, block.clock().1)
+        (block.tscs().1, block.clock().1, ran)
     };
-    let (tsc, ns) = first(Duration::ZERO);
-    // SAFETY: every x86-64 processor has the instruction.
-    let (before, start) = (unsafe { _rdtsc() }, Instant::now());
-    let (later_tsc, later_ns) = first(WAIT);
-    // SAFETY: as above.
-    let ticks_a_second = (unsafe { _rdtsc() } - before) as f64 / start.elapsed().as_secs_f64();
+    let (tsc, ns, _) = first(Duration::ZERO);
+    let (later_tsc, later_ns, (ran_ticks, ran)) = first(WAIT);
+    // A clock that had gone on is ahead by WAIT, less the time to the first fork's reading. kvmclock may differ from
+    // the host's by its multiplier's rounding.
     let ns = later_ns.saturating_sub(ns);
-    assert!(ns < WAIT.as_nanos() as u64, "{ns}");
+    assert!(ns < (ran + WAIT / 100).as_nanos() as u64, "{ns} of {ran:?}");
     // A guest of PVM reads the processor's own.
     if kvm_kind() == KvmKind::Hardware {
-        let ticks = later_tsc.saturating_sub(tsc) as f64;
-        assert!(ticks < ticks_a_second * WAIT.as_secs_f64(), "{ticks}");
+        let ticks = later_tsc.saturating_sub(tsc);
+        assert!(
+            ticks <= ran_ticks + ran_ticks / 100,
+            "{ticks} of {ran_ticks}"
+        );
     }
 }
 

@@ -271,7 +271,7 @@ fn copied_pages(fork: &Worker) -> u64 {
 }
 
 fn wait_until(condition: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + Duration::from_secs(300);
     while !condition() {
         assert!(Instant::now() < deadline, "in vain");
         std::thread::sleep(Duration::from_millis(5));

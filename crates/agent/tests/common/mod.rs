@@ -14,7 +14,7 @@ use cloude_protocol::boot::ImageConfig;
 pub const TOKEN: &str = "0123456789abcdef";
 
 /// Long enough for a machine under load; nothing waits for it but a failing test.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(300);
 
 pub struct Agent {
     process: Child,

@@ -405,7 +405,7 @@ mod tests {
         let shell = Shell::make(worker, SHAPE, parts()).await.unwrap();
         let fork = shell.take(&snapshot(), None).await.unwrap();
         // The thread that played the worker has closed its end, or is about to.
-        for _ in 0..1000 {
+        for _ in 0..60_000 {
             if fork.is_dead() {
                 return;
             }

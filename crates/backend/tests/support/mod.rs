@@ -383,7 +383,7 @@ impl Backend {
 
     /// Polls the original interface as its client did.
     pub async fn finished(&self, id: &str) -> serde_json::Value {
-        for _ in 0..1000 {
+        for _ in 0..30_000 {
             let status = self.get(&format!("/status/{id}")).await.json();
             if status["status"] == "done" || status["status"] == "error" {
                 return status;
@@ -395,7 +395,7 @@ impl Backend {
 
     /// Waits until that many machines are alive.
     pub async fn alive(&self, count: usize) {
-        for _ in 0..1000 {
+        for _ in 0..30_000 {
             if self.world.alive.load(Ordering::SeqCst) == count {
                 return;
             }

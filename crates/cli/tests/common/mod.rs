@@ -110,7 +110,7 @@ pub fn cloude() -> Command {
     command
         .env_remove("CLOUDE_BACKEND")
         .write_stdin("")
-        .timeout(Duration::from_secs(30));
+        .timeout(Duration::from_secs(300));
     command
 }
 
