@@ -19,8 +19,6 @@ const READY: &[u8] = b"cloude-agent: ready";
 const MEMORY_MIB: u64 = 256;
 const MAC: &str = "02:c1:00:00:00:02";
 const TAP: &str = "cloude-bench0";
-/// A boot that takes longer has failed.
-const LIMIT: Duration = Duration::from_secs(120);
 
 /// A kernel with the initramfs to boot it with: in segments, and as the one file that QEMU takes.
 pub struct Guest {
@@ -202,7 +200,9 @@ pub fn boot(mut command: Command) -> (Booted, Duration) {
         }
     });
     let mut console = Vec::new();
-    while let Ok((elapsed, more)) = heard.recv_timeout(LIMIT.saturating_sub(start.elapsed())) {
+    while let Ok((elapsed, more)) =
+        heard.recv_timeout(host::patience().saturating_sub(start.elapsed()))
+    {
         console.extend(more);
         if console.windows(READY.len()).any(|window| window == READY) {
             return (booted, elapsed);

@@ -6,14 +6,19 @@
 
 mod bare;
 mod boot;
+mod cost;
 mod footprint;
 mod forks;
+mod hello;
 mod image;
+mod latency;
 mod many;
 mod memory;
 mod plot;
 mod report;
 mod sample;
+mod sustained;
+mod waiting;
 
 use std::path::PathBuf;
 
