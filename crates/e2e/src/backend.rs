@@ -3,7 +3,6 @@
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 use tempfile::TempDir;
 
@@ -84,11 +83,9 @@ impl Backend {
     pub fn stop(mut self) {
         // SAFETY: the child has not been waited for, so that its id is still its own.
         unsafe { libc::kill(self.child.id() as i32, libc::SIGTERM) };
-        let status = host::wait_for(
-            "clouded ends after SIGTERM",
-            Duration::from_secs(60),
-            || self.child.try_wait().unwrap(),
-        );
+        let status = host::wait_for("clouded ends after SIGTERM", || {
+            self.child.try_wait().unwrap()
+        });
         assert!(
             status.success(),
             "clouded ended with {status}:\n{}",
@@ -98,17 +95,13 @@ impl Backend {
     }
 
     fn wait_until_healthy(&mut self) {
-        host::wait_for(
-            "clouded answers GET /health",
-            Duration::from_secs(60),
-            || {
-                if let Some(status) = self.child.try_wait().unwrap() {
-                    panic!("clouded ended with {status}:\n{}", self.log());
-                }
-                crate::curl::get(&format!("{}/health", self.url()))
-                    .filter(|answer| answer.status == 200)
-            },
-        );
+        host::wait_for("clouded answers GET /health", || {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                panic!("clouded ended with {status}:\n{}", self.log());
+            }
+            crate::curl::get(&format!("{}/health", self.url()))
+                .filter(|answer| answer.status == 200)
+        });
     }
 }
 
@@ -179,8 +172,6 @@ fn configuration(address: SocketAddr, folder: &Path, overrides: &str) -> String 
             "agent.binary".to_owned(),
             path(binaries::agent()).to_string(),
         ),
-        // Emulated hosts are slow.
-        ("agent.boot_timeout_ms".to_owned(), "120000".to_owned()),
         (
             "vm.worker".to_owned(),
             path(binaries::binary("cloude-vmm")).to_string(),

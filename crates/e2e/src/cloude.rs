@@ -1,12 +1,15 @@
 //! The command line, against a test's backend.
 
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, Command, Output, Stdio};
 
 use cloude_protocol::api::Execution;
 
 use crate::backend::Backend;
 use crate::binaries;
+
+/// For `--timeout`, where a test is not about it: the most that a backend allows by default.
+pub const LONGEST: &str = "600";
 
 /// `cloude` for a backend.
 pub fn command(backend: &Backend, arguments: &[&str]) -> Command {
@@ -56,6 +59,29 @@ pub fn start_bash(backend: &Backend, options: &[&str], code: &str) -> Child {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap()
+}
+
+/// Starts a program that says that it runs, and then does nothing until its client is [interrupted](interrupt).
+pub fn start_holding(backend: &Backend) -> Child {
+    let code = "echo up; exec sleep 1000000";
+    let arguments = ["run", "-l", "bash", "-c", code, "--timeout", LONGEST];
+    let mut child = command(backend, &arguments)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    assert_eq!(line, "up\n");
+    child
+}
+
+/// Ends a client as Ctrl-C does, and with it what it runs.
+pub fn interrupt(mut client: Child) {
+    // SAFETY: the child has not been waited for, so that its id is still its own.
+    unsafe { libc::kill(client.id() as i32, libc::SIGINT) };
+    assert_eq!(client.wait().unwrap().code(), Some(130));
 }
 
 fn bash_arguments<'a>(options: &[&'a str], code: &'a str) -> Vec<&'a str> {

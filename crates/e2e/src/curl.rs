@@ -4,6 +4,8 @@ use std::process::Command;
 
 use serde_json::Value;
 
+use crate::host;
+
 /// An answer.
 #[derive(Debug)]
 pub struct Answer {
@@ -35,13 +37,13 @@ pub fn post(url: &str, body: &str) -> Answer {
 /// Any curl command line; none if nobody answers.
 pub fn curl(arguments: &[&str]) -> Option<Answer> {
     let output = Command::new("curl")
+        .arg("--max-time")
+        .arg(host::patience().as_secs().to_string())
         .args([
             "--silent",
             "--show-error",
             "--noproxy",
             "*",
-            "--max-time",
-            "300",
             "--dump-header",
             "/dev/stderr",
             "--write-out",

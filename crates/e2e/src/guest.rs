@@ -8,7 +8,7 @@ use std::process::{Command, Output, Stdio};
 use cloude_initramfs_builder::boot_segment::BootSegment;
 use cloude_protocol::boot::{self, BootConfig, NetworkConfig};
 
-use crate::binaries;
+use crate::{binaries, host};
 
 /// What a guest booted by hand does once its agent is up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +56,7 @@ pub fn boot_segment(folder: &Path, kernel: &Path, role: Role) -> PathBuf {
 }
 
 /// Boots a language's image to the agent's shell on the console, types when the prompt is there, and
-/// waits for the VM's end. A guest that does not end within two minutes is an error.
+/// waits for the VM's end. A guest that does not end within [`host::patience`] is an error.
 pub fn type_at_shell(kernel: &Path, language: &str, options: &[&str], input: &str) -> Output {
     binaries::require_kvm();
     let folder = tempfile::tempdir().unwrap();
@@ -91,11 +91,12 @@ pub fn type_at_shell(kernel: &Path, language: &str, options: &[&str], input: &st
     output
 }
 
-/// `timeout 120 cloude-vmm run` with a kernel and segments.
+/// `cloude-vmm run` with a kernel and segments, ended by `timeout` if it hangs.
 pub fn vmm(kernel: &Path, segments: &[&Path]) -> Command {
     let mut command = Command::new("timeout");
     command
-        .args(["--kill-after=5", "120"])
+        .arg("--kill-after=5")
+        .arg(host::patience().as_secs().to_string())
         .arg(binaries::binary("cloude-vmm"))
         .args(["run", "--kernel"])
         .arg(kernel);

@@ -124,8 +124,20 @@ fn reap_orphans() {
     while unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG) } > 0 {}
 }
 
-/// Waits for something, and panics with what it was if that takes too long.
-pub fn wait_for<T>(what: &str, limit: Duration, mut condition: impl FnMut() -> Option<T>) -> T {
+/// After how long something that did not happen never will: a minute, times `CLOUDE_TIME_FACTOR`.
+///
+/// It ends tests that hang, and says nothing of how long anything may take.
+pub fn patience() -> Duration {
+    let factor = std::env::var("CLOUDE_TIME_FACTOR").map_or(1.0, |text| {
+        text.parse()
+            .unwrap_or_else(|_| panic!("CLOUDE_TIME_FACTOR is {text:?}: give a number"))
+    });
+    Duration::from_secs(60).mul_f64(factor)
+}
+
+/// Waits for something, and panics with what it was once [`patience`] is over.
+pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let limit = patience();
     let deadline = Instant::now() + limit;
     loop {
         if let Some(value) = condition() {
@@ -139,7 +151,7 @@ pub fn wait_for<T>(what: &str, limit: Duration, mut condition: impl FnMut() -> O
 /// Nothing of a backend is left: no process, network device, rule or temporary file.
 pub fn assert_nothing_left(temporary: &Path) {
     // What was killed takes a moment to be gone.
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + patience();
     loop {
         let processes = descendants();
         let links: Vec<String> = links().into_iter().filter(|name| name != "lo").collect();

@@ -3,7 +3,6 @@
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 use tempfile::TempDir;
 
@@ -61,7 +60,7 @@ impl Registry {
             address,
             folder,
         };
-        host::wait_for("the registry answers", Duration::from_secs(60), || {
+        host::wait_for("the registry answers", || {
             std::net::TcpStream::connect(&registry.address).ok()
         });
         registry

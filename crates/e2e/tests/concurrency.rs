@@ -2,7 +2,6 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use cloude_e2e::backend::{BRIDGE, Backend};
 use cloude_e2e::{cloude, curl, host};
@@ -21,7 +20,7 @@ exit 1
 
 const SIXTEEN: &str =
     "agent.transport = \"ip\"\nvm.max_concurrent = 16\nvm.memory_budget_mib = 4096";
-const SMALL: [&str; 4] = ["--memory", "192", "--timeout", "60"];
+const SMALL: [&str; 4] = ["--memory", "192", "--timeout", cloude::LONGEST];
 
 #[test]
 fn sixteen_at_once_have_sixteen_addresses_and_leave_nothing() {
@@ -50,6 +49,14 @@ fn sixteen_at_once_have_sixteen_addresses_and_leave_nothing() {
     backend.stop();
 }
 
+/// An execution's status, which the backend must know.
+fn status(backend: &Backend, id: &str) -> serde_json::Value {
+    let url = format!("{}/status/{id}", backend.url());
+    let answer = curl::get(&url).expect("the backend answers");
+    assert_eq!(answer.status, 200, "forgotten: {answer:?}");
+    answer.body
+}
+
 #[test]
 fn after_a_kill_in_the_middle_nothing_is_stale_and_what_was_accepted_finishes() {
     let mut backend = Backend::start(SIXTEEN);
@@ -57,24 +64,25 @@ fn after_a_kill_in_the_middle_nothing_is_stale_and_what_was_accepted_finishes() 
     let ids: Vec<String> = (0..16)
         .map(|number| {
             let body =
-                serde_json::json!({"language": "bash", "code": format!("sleep 1; echo {number}")})
+                serde_json::json!({"language": "bash", "code": format!("sleep 3; echo {number}")})
                     .to_string();
             let answer = curl::post(&run, &body);
             assert_eq!(answer.status, 200, "{answer:?}");
             answer.body["id"].as_str().unwrap().to_owned()
         })
         .collect();
-    host::wait_for("VMs are up", Duration::from_secs(60), || {
-        (host::links().len() > 4).then_some(())
+    // In the middle: a program runs, and others run, or boot, or wait.
+    host::wait_for("a program runs", || {
+        ids.iter()
+            .any(|id| status(&backend, id)["status"] == "running")
+            .then_some(())
     });
 
     backend.kill();
     // Without their backend the VMs end by themselves.
-    host::wait_for(
-        "no VM outlives its backend",
-        Duration::from_secs(20),
-        || host::descendants().is_empty().then_some(()),
-    );
+    host::wait_for("no VM outlives its backend", || {
+        host::descendants().is_empty().then_some(())
+    });
     backend.restart();
     let stale: Vec<String> = host::links()
         .into_iter()
@@ -83,17 +91,10 @@ fn after_a_kill_in_the_middle_nothing_is_stale_and_what_was_accepted_finishes() 
     println!("links right after the restart, those of new VMs included: {stale:?}");
 
     for (number, id) in ids.iter().enumerate() {
-        let url = format!("{}/status/{id}", backend.url());
-        let status = host::wait_for(
-            "an accepted execution ends",
-            Duration::from_secs(180),
-            || {
-                let answer = curl::get(&url).expect("the backend answers");
-                assert_eq!(answer.status, 200, "forgotten: {answer:?}");
-                matches!(answer.body["status"].as_str(), Some("done" | "error"))
-                    .then_some(answer.body)
-            },
-        );
+        let status = host::wait_for("an accepted execution ends", || {
+            let status = status(&backend, id);
+            matches!(status["status"].as_str(), Some("done" | "error")).then_some(status)
+        });
         assert_eq!(status["status"], "done", "{status}");
         assert_eq!(status["stdout"], format!("{number}\n"), "{status}");
     }
@@ -104,36 +105,10 @@ fn after_a_kill_in_the_middle_nothing_is_stale_and_what_was_accepted_finishes() 
 fn a_client_that_leaves_takes_its_vm_with_it() {
     // Without a pool, so that there is no other VM.
     let backend = Backend::start("pool.enabled = false");
-    let mut child = cloude::command(
-        &backend,
-        &[
-            "run",
-            "-l",
-            "bash",
-            "-c",
-            "echo up; sleep 1000",
-            "--timeout",
-            "500",
-        ],
-    )
-    .stdout(std::process::Stdio::piped())
-    .spawn()
-    .unwrap();
-    let mut line = String::new();
-    std::io::BufRead::read_line(
-        &mut std::io::BufReader::new(child.stdout.take().unwrap()),
-        &mut line,
-    )
-    .unwrap();
-    assert_eq!(line, "up\n");
-    let vms = || host_vms();
-    assert_eq!(vms(), 1);
-    // SAFETY: the child has not been waited for, so that its id is still its own.
-    unsafe { libc::kill(child.id() as i32, libc::SIGINT) };
-    assert_eq!(child.wait().unwrap().code(), Some(130));
-    host::wait_for("the VM ends", Duration::from_secs(20), || {
-        (vms() == 0).then_some(())
-    });
+    let client = cloude::start_holding(&backend);
+    assert_eq!(host_vms(), 1);
+    cloude::interrupt(client);
+    host::wait_for("the VM ends", || (host_vms() == 0).then_some(()));
     backend.stop();
 }
 

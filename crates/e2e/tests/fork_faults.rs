@@ -6,7 +6,6 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
 
 use cloude_e2e::backend::Backend;
 use cloude_e2e::{binaries, curl, host};
@@ -18,8 +17,6 @@ const EXECUTIONS: usize = 24;
 const EXECUTIONS_A_KILL: usize = 3;
 /// Clients at once.
 const AT_ONCE: usize = 3;
-/// How long a slow host may take for the next thing to happen.
-const PATIENCE: Duration = Duration::from_secs(180);
 
 fn wanted() -> usize {
     std::env::var("CLOUDE_FAULTS").map_or(EXECUTIONS, |text| {
@@ -32,7 +29,7 @@ fn post(backend: &Backend, language: &str, code: &str, start: Option<&str>) -> V
     let mut request = json!({
         "language": language,
         "code": code,
-        "limits": { "wall_time_ms": 120_000 },
+        "limits": { "wall_time_ms": 600_000 },
     });
     if let Some(start) = start {
         request["start"] = start.into();
@@ -56,7 +53,7 @@ fn random_below(end: usize) -> usize {
 /// Kills one of the workers that there are, whatever it does: it runs a program, waits for one, or
 /// warms a template.
 fn kill_a_worker(backend: &Backend) {
-    let worker = host::wait_for("there is a worker", PATIENCE, || {
+    let worker = host::wait_for("there is a worker", || {
         let workers = host::children_of(backend.id());
         (!workers.is_empty()).then(|| workers[random_below(workers.len())])
     });
@@ -125,7 +122,7 @@ fn executions_whose_workers_are_killed_give_the_right_answer_or_say_that_it_is_m
             });
         }
         while (kills + 1) * EXECUTIONS_A_KILL < executions {
-            host::wait_for("executions end", PATIENCE, || {
+            host::wait_for("executions end", || {
                 (ended.load(Ordering::Relaxed) >= kills * EXECUTIONS_A_KILL).then_some(())
             });
             kill_a_worker(&backend);
@@ -304,7 +301,7 @@ impl Load<'_> {
     /// Until executions that were asked for after the last switch were forked, and then ran some more.
     fn wait_for_forks(&self) {
         let switches = self.switches.load(Ordering::SeqCst);
-        host::wait_for("executions are forked", PATIENCE, || {
+        host::wait_for("executions are forked", || {
             let seen = self.seen.lock().unwrap();
             let forked = seen
                 .iter()

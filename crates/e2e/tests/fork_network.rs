@@ -7,7 +7,6 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::Stdio;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use cloude_e2e::backend::Backend;
 use cloude_e2e::{cloude, host};
@@ -23,8 +22,6 @@ const NEAR: &str = "10.231.0.1/30";
 const SERVER: Ipv4Addr = Ipv4Addr::new(10, 231, 0, 2);
 /// What each program listens on.
 const PORT: u16 = 7000;
-/// How long a connection that must not come to be is tried, and one that must.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Listens, fetches from the server with its addresses in the request, and tries the VM that the answer
 /// names. The server answers when all have asked.
@@ -37,7 +34,7 @@ def answer():
     while True:
         listener.accept()[0].sendall(b"here\n")
 threading.Thread(target=answer, daemon=True).start()
-with socket.create_connection((server, port), timeout=300) as fetch:
+with socket.create_connection((server, port), timeout=600) as fetch:
     ip = fetch.getsockname()[0]
     fetch.sendall(f"GET /{ip}/{mac} HTTP/1.0\r\n\r\n".encode())
     text = b""
@@ -142,10 +139,10 @@ fn wanted() -> usize {
 
 fn greets(ip: Ipv4Addr) -> bool {
     let address = SocketAddr::from((ip, PORT));
-    let Ok(mut stream) = TcpStream::connect_timeout(&address, PATIENCE) else {
+    let Ok(mut stream) = TcpStream::connect_timeout(&address, host::patience()) else {
         return false;
     };
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(host::patience())).unwrap();
     let mut greeting = [0; 5];
     stream.read_exact(&mut greeting).is_ok() && &greeting == b"here\n"
 }
@@ -185,7 +182,7 @@ fn forks_have_networks_of_their_own(count: usize, transport: &str, vcpus: &str) 
         "--start",
         "fork",
         "--timeout",
-        "300",
+        cloude::LONGEST,
         "--",
         address.as_str(),
         port.as_str(),
@@ -203,7 +200,7 @@ fn forks_have_networks_of_their_own(count: usize, transport: &str, vcpus: &str) 
     for number in 0..count {
         let (ip, mac) = server
             .asked
-            .recv_timeout(Duration::from_secs(400))
+            .recv_timeout(host::patience())
             .unwrap_or_else(|_| {
                 panic!(
                     "{number} of {count} asked the server: {asked:?}\n{}",

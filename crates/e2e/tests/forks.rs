@@ -43,7 +43,7 @@ fn in_fork(backend: &Backend, language: &str, code: &str, vcpus: u8) -> Seen {
         "language": language,
         "code": code,
         "start": "fork",
-        "limits": { "wall_time_ms": 120_000, "vcpus": vcpus },
+        "limits": { "wall_time_ms": 600_000, "vcpus": vcpus },
     });
     let before = now();
     let answer = curl::post(

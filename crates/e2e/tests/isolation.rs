@@ -3,7 +3,7 @@
 
 use std::io::Write as _;
 use std::net::TcpListener;
-use std::time::Duration;
+use std::process::Stdio;
 
 use cloude_e2e::backend::{BRIDGE_ADDRESS, Backend};
 use cloude_e2e::{cloude, host};
@@ -26,7 +26,10 @@ fn a_vm_reaches_no_service_of_the_host() {
     // The host itself gets there, so that a failure inside means what it seems to.
     std::net::TcpStream::connect((BRIDGE_ADDRESS, port)).unwrap();
     let code = probe(BRIDGE_ADDRESS, port.into());
-    for options in [&["--timeout", "60"][..], &["--timeout", "60", "--network"]] {
+    for options in [
+        &["--timeout", cloude::LONGEST][..],
+        &["--timeout", cloude::LONGEST, "--network"],
+    ] {
         let execution = cloude::bash(&backend, options, &code);
         assert_eq!(
             execution.stdout.to_text(),
@@ -40,9 +43,17 @@ fn a_vm_reaches_no_service_of_the_host() {
 #[test]
 fn two_vms_do_not_reach_each_other() {
     let backend = Backend::start(&format!("{WITH_NETWORK}\nvm.max_concurrent = 2"));
-    let quiet = cloude::start_bash(&backend, &["--timeout", "120", "--network"], "sleep 25");
+    // Runs until the host, which gets there, says that it may end.
+    let code = "import socket; socket.create_server(('', 7000)).accept()";
+    let arguments = ["run", "--json", "-l", "python", "-c", code, "--network"];
+    let quiet = cloude::command(&backend, &arguments)
+        .args(["--timeout", cloude::LONGEST])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     // Its TAP's name ends in its address.
-    let tap = host::wait_for("the first VM is up", Duration::from_secs(60), || {
+    let tap = host::wait_for("the first VM is up", || {
         host::links()
             .into_iter()
             .find(|name| name.starts_with("ct"))
@@ -50,15 +61,13 @@ fn two_vms_do_not_reach_each_other() {
     let octets = u32::from_str_radix(&tap[tap.len() - 8..], 16).unwrap();
     let address = std::net::Ipv4Addr::from(octets);
     let agent = cloude_protocol::agent::AGENT_PORT;
-    host::wait_for(
-        "the first VM's agent listens",
-        Duration::from_secs(60),
-        || std::net::TcpStream::connect((address, agent as u16)).ok(),
-    );
+    host::wait_for("the first VM's agent listens", || {
+        std::net::TcpStream::connect((address, agent as u16)).ok()
+    });
 
     let execution = cloude::bash(
         &backend,
-        &["--timeout", "60", "--network"],
+        &["--timeout", cloude::LONGEST, "--network"],
         &probe(&address.to_string(), agent),
     );
 
@@ -67,6 +76,9 @@ fn two_vms_do_not_reach_each_other() {
         format!("no {address}:{agent}\n"),
         "{execution:?}"
     );
+    host::wait_for("the first VM's program listens", || {
+        std::net::TcpStream::connect((address, 7000)).ok()
+    });
     let first = cloude::execution(&quiet.wait_with_output().unwrap());
     assert_eq!(first.ip, Some(address), "another VM was probed");
     assert_eq!(
@@ -103,7 +115,7 @@ exit 7
 fn a_program_finds_no_token_and_cannot_act_as_the_backend() {
     for transport in ["vsock", "ip"] {
         let backend = Backend::start(&format!("agent.transport = \"{transport}\""));
-        let execution = cloude::bash(&backend, &["--timeout", "60"], ATTACK);
+        let execution = cloude::bash(&backend, &["--timeout", cloude::LONGEST], ATTACK);
         assert_eq!(execution.stdout.to_text(), "", "{transport}: {execution:?}");
         assert_eq!(
             (execution.cause, execution.exit_code),

@@ -361,7 +361,7 @@ fn warm_request(language: &Language, clock_back_s: u64) -> WarmRequest {
                 .map(|(path, content)| file(path, content))
                 .collect(),
             cold_env: runner.cold_env,
-            timeout_ms: 120_000,
+            timeout_ms: 600_000,
         }),
         clock_back_s,
     }
