@@ -1,8 +1,8 @@
 # Each target is a line that calls a script, which says what it does.
-.PHONY: help build demo test bench lint ci
+.PHONY: help build demo test test-full bench lint ci
 
 help: ## what there is
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 11
 
 build: ## everything, into target/cloude/bin
 	@tools/setup --for demo && tools/build
@@ -12,6 +12,9 @@ demo: ## from a fresh clone to a program's output
 
 test: ## all tests; those that boot VMs run on an emulated host where they must
 	@tools/test
+
+test-full: ## the same, with every program, all languages and many more forks: hours on an emulated host
+	@tools/test --full
 
 bench: ## the numbers
 	@tools/bench
