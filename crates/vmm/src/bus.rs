@@ -1,8 +1,9 @@
 //! Which device answers at which address. One bus holds the ports, another the MMIO windows.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use crate::devices::BusDevice;
+use crate::sync::lock;
 
 /// A device as the bus, the event loop and the VM share it.
 pub type SharedDevice = Arc<Mutex<dyn BusDevice>>;
@@ -71,15 +72,10 @@ impl Bus {
     }
 }
 
-/// A device's state stays usable after a panic elsewhere: the worker is about to end anyway.
-fn lock(device: &SharedDevice) -> std::sync::MutexGuard<'_, dyn BusDevice + 'static> {
-    device.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::devices::{Device, StateError};
+    use crate::devices::Device;
 
     #[derive(Default)]
     struct Memory([u8; 16]);
@@ -87,16 +83,6 @@ mod tests {
     impl Device for Memory {
         fn name(&self) -> &'static str {
             "memory"
-        }
-        fn reset(&mut self) {}
-        fn save(&self) -> Result<serde_json::Value, StateError> {
-            Ok(serde_json::Value::Null)
-        }
-        fn restore(&mut self, _: &serde_json::Value) -> Result<(), StateError> {
-            Ok(())
-        }
-        fn acpi_node(&self) -> Vec<u8> {
-            Vec::new()
         }
     }
 

@@ -9,6 +9,7 @@ pub mod exit;
 pub mod memory;
 pub mod probe;
 pub mod snapshot;
+mod sync;
 pub mod vcpu;
 pub mod vm;
 pub mod worker;

@@ -317,7 +317,7 @@ fn a_shell_of_another_shape_takes_nothing() {
     let kvm = open_kvm().unwrap();
     let of = |vcpus, memory_mib| Vm::reserved(&kvm, Shape { vcpus, memory_mib }, None).unwrap();
     let mut with_device = of(1, prover::MEMORY_MIB);
-    with_device.attach_virtio(Rng::new()).unwrap();
+    with_device.attach_virtio(Rng).unwrap();
     for vm in [of(2, prover::MEMORY_MIB), of(1, 33), with_device] {
         let shell = Shell::new(vm).unwrap();
         match shell.take(&template, &prover::origin()) {

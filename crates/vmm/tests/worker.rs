@@ -8,8 +8,11 @@ use std::io::Read;
 use std::path::Path;
 use std::process::Command;
 
-use cloude_vmm::control::{BootSpec, Event, ExitReason, Request, TapSpec};
+use cloude_vmm::control::{BootSpec, Event, ExitReason, MAX_CONSOLE_INPUT, Request, TapSpec};
 use common::{Code, Worker, collect, elf, memfd, run, run_with, spec};
+
+use virtio_bindings::virtio_mmio::*;
+use virtio_bindings::virtio_ring::{VRING_AVAIL_F_NO_INTERRUPT, VRING_DESC_F_WRITE};
 
 /// `jmp` onto itself.
 const FOREVER: [u8; 2] = [0xeb, 0xfe];
@@ -36,8 +39,7 @@ fn a_worker_ends_when_its_socket_closes() {
         Some(console),
     );
     assert_eq!(worker.event(), Event::Started);
-    let (replacement, _other) = cloude_vmm::control::Channel::pair().unwrap();
-    drop(std::mem::replace(&mut worker.channel, replacement));
+    worker.hang_up();
     assert!(worker.child.wait().unwrap().success());
     assert!(output.join().unwrap().is_empty());
 }
@@ -45,8 +47,7 @@ fn a_worker_ends_when_its_socket_closes() {
 #[test]
 fn a_worker_ends_when_its_socket_closes_before_anything_was_asked() {
     let mut worker = Worker::start();
-    let (replacement, _other) = cloude_vmm::control::Channel::pair().unwrap();
-    drop(std::mem::replace(&mut worker.channel, replacement));
+    worker.hang_up();
     assert!(worker.child.wait().unwrap().success());
 }
 
@@ -92,6 +93,109 @@ fn a_console_that_nobody_reads_stops_no_guest_and_its_bytes_are_counted() {
     read.read_to_end(&mut output).unwrap();
     assert!(report.console_dropped_bytes > 0);
     assert_eq!(output.len() as u64 + report.console_dropped_bytes, 20_000);
+}
+
+#[test]
+fn console_input_beyond_its_bound_ends_the_worker() {
+    let worker = Worker::start();
+    worker.boot(
+        &spec(),
+        &[&Code::new().bytes(&FOREVER).pvh()],
+        Some(collect().0),
+    );
+    worker.expect(&Event::Started);
+    let bytes = vec![b'x'; MAX_CONSOLE_INPUT + 1];
+    worker
+        .channel
+        .send(&Request::ConsoleInput { bytes }, &[])
+        .unwrap();
+    let Event::Failed { message } = worker.event() else {
+        panic!("it did not fail");
+    };
+    assert!(message.contains("4097 bytes of console input"), "{message}");
+}
+
+/// Asks the virtio-rng device for entropy again and again, and prints a dot for each answer.
+fn asking_for_entropy() -> Code {
+    const DEVICE: u32 = 0xd000_0000;
+    const DESCRIPTORS: u32 = 0x2_0000;
+    const AVAILABLE: u32 = 0x2_1000;
+    const USED: u32 = 0x2_2000;
+    const BUFFER: u32 = 0x2_3000;
+    let registers = [
+        (VIRTIO_MMIO_STATUS, 3),
+        // VIRTIO_F_VERSION_1 alone.
+        (VIRTIO_MMIO_DRIVER_FEATURES_SEL, 1),
+        (VIRTIO_MMIO_DRIVER_FEATURES, 1),
+        (VIRTIO_MMIO_STATUS, 0xb),
+        (VIRTIO_MMIO_QUEUE_NUM, 8),
+        (VIRTIO_MMIO_QUEUE_DESC_LOW, DESCRIPTORS),
+        (VIRTIO_MMIO_QUEUE_AVAIL_LOW, AVAILABLE),
+        (VIRTIO_MMIO_QUEUE_USED_LOW, USED),
+        (VIRTIO_MMIO_QUEUE_READY, 1),
+        (VIRTIO_MMIO_STATUS, 0xf),
+    ];
+    let set_up = Code::new()
+        .store(DESCRIPTORS, BUFFER)
+        .store(DESCRIPTORS + 8, 8)
+        .store(DESCRIPTORS + 12, VRING_DESC_F_WRITE)
+        .store(AVAILABLE, VRING_AVAIL_F_NO_INTERRUPT);
+    let set_up = registers
+        .into_iter()
+        .fold(set_up, |code, (register, value)| {
+            code.store(DEVICE + register, value)
+        });
+    let index = |ring: u32| (ring + 2).to_le_bytes();
+    set_up
+        // inc word [the available ring's index]
+        .bytes(&[0x66, 0xff, 0x05])
+        .bytes(&index(AVAILABLE))
+        .store(DEVICE + VIRTIO_MMIO_QUEUE_NOTIFY, 0)
+        // mov ax, [the used ring's index]; cmp ax, [the available ring's]; jne to the mov
+        .bytes(&[0x66, 0xa1])
+        .bytes(&index(USED))
+        .bytes(&[0x66, 0x3b, 0x05])
+        .bytes(&index(AVAILABLE))
+        .bytes(&[0x75, 0xf1])
+        .print(".")
+        // jmp to the inc
+        .bytes(&[0xeb, 0xd7])
+}
+
+#[test]
+fn a_host_that_reads_no_events_stops_no_device() {
+    const PIPE: usize = 4096;
+    let worker = Worker::start();
+    let (mut dots, console) = std::io::pipe().unwrap();
+    rustix::pipe::fcntl_setpipe_size(&console, PIPE).unwrap();
+    worker.boot(
+        &spec(),
+        &[&asking_for_entropy().pvh()],
+        Some(console.into()),
+    );
+    // More than the pipe holds: the device has worked since the call.
+    let mut wait_for_device = || dots.read_exact(&mut [0; PIPE + 100]).unwrap();
+
+    // Each is refused, for want of a vsock device, by an event. In the end no request is read any more.
+    let mut sent = 0;
+    let mut refused = 0;
+    while refused < 2 {
+        let connect = Request::Connect { id: sent, port: 1 };
+        if worker.channel.try_send(&connect, &[]).unwrap() {
+            (sent, refused) = (sent + 1, 0);
+        } else {
+            refused += 1;
+            wait_for_device();
+        }
+    }
+
+    worker.expect(&Event::Started);
+    for expected in 0..sent {
+        let Event::ConnectFailed { id, .. } = worker.event() else {
+            panic!("another event");
+        };
+        assert_eq!(id, expected);
+    }
 }
 
 #[test]

@@ -106,7 +106,7 @@ fn run(args: &RunArgs) -> Result<ExitReport, RunError> {
         memory_mib: args.memory,
     };
     let mut vm = Vm::new(&kvm, shape, Some(console))?;
-    vm.attach_virtio(Rng::new())?;
+    vm.attach_virtio(Rng)?;
     if let (Some(tap), Some(name)) = (tap, &args.tap) {
         let mac = args.mac.unwrap_or_else(|| net::mac_for(name));
         vm.attach_virtio(Net::new(tap.into(), NetConfig { mac, mtu: 1500 })?)?;

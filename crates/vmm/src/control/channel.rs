@@ -19,8 +19,8 @@ pub const MAX_DESCRIPTORS: usize = 64;
 
 /// One end of a control socket.
 ///
-/// The socket itself stays blocking; [`Channel::send`] and [`Channel::recv`] wait, and
-/// [`Channel::try_recv`] does not, so that one end can serve both a plain program and an event loop.
+/// The socket itself stays blocking; [`Channel::send`] and [`Channel::recv`] wait, and [`Channel::try_send`]
+/// and [`Channel::try_recv`] do not, so that one end can serve both a plain program and an event loop.
 /// For the latter, [`AsFd`] gives what to wait for.
 #[derive(Debug)]
 pub struct Channel(OwnedFd);
@@ -70,6 +70,25 @@ impl Channel {
         message: &M,
         descriptors: &[BorrowedFd<'_>],
     ) -> Result<(), ChannelError> {
+        self.send_with(message, descriptors, SendFlags::empty())
+            .map(drop)
+    }
+
+    /// As [`Channel::send`] without waiting: `false` if the other end's queue is full, and nothing was sent.
+    pub fn try_send<M: Serialize>(
+        &self,
+        message: &M,
+        descriptors: &[BorrowedFd<'_>],
+    ) -> Result<bool, ChannelError> {
+        self.send_with(message, descriptors, SendFlags::DONTWAIT)
+    }
+
+    fn send_with<M: Serialize>(
+        &self,
+        message: &M,
+        descriptors: &[BorrowedFd<'_>],
+        flags: SendFlags,
+    ) -> Result<bool, ChannelError> {
         let bytes = serde_json::to_vec(message)?;
         if bytes.len() > MAX_MESSAGE || descriptors.len() > MAX_DESCRIPTORS {
             return Err(ChannelError::TooLarge {
@@ -85,9 +104,11 @@ impl Channel {
         }
         let data = [IoSlice::new(&bytes)];
         loop {
-            match rustix::net::sendmsg(&self.0, &data, &mut ancillary, SendFlags::NOSIGNAL) {
+            let flags = flags | SendFlags::NOSIGNAL;
+            match rustix::net::sendmsg(&self.0, &data, &mut ancillary, flags) {
                 Err(Errno::INTR) => {}
-                Ok(_) => return Ok(()),
+                Err(Errno::AGAIN) => return Ok(false),
+                Ok(_) => return Ok(true),
                 Err(Errno::PIPE | Errno::CONNRESET) => return Err(ChannelError::Closed),
                 Err(error) => return Err(io::Error::from(error).into()),
             }

@@ -19,6 +19,9 @@ use serde::{Deserialize, Serialize};
 /// The descriptor that a worker finds its control socket at.
 pub const CONTROL_FD: i32 = 3;
 
+/// How many bytes one [`Request::ConsoleInput`] may have.
+pub const MAX_CONSOLE_INPUT: usize = 4096;
+
 /// Host to worker.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 #[serde(tag = "request", rename_all = "snake_case")]
@@ -34,7 +37,8 @@ pub enum Request {
         /// The guest's port.
         port: u32,
     },
-    /// Bytes typed at the console. At most 4096 in one message.
+    /// Bytes typed at the console. More than [`MAX_CONSOLE_INPUT`] in one message end the worker
+    /// ([`Event::Failed`]).
     ConsoleInput {
         /// The bytes.
         bytes: Vec<u8>,

@@ -3,7 +3,8 @@
 //!
 //! Two threads' worlds meet here: a vCPU thread reaches a device through [`BusDevice`], and the one
 //! event-loop thread through [`event_manager::MutEventSubscriber`] when a descriptor of the device is
-//! ready. A device stands behind one `Arc<Mutex<…>>` that both take; neither holds it while it waits.
+//! ready. A device stands behind one `Arc<Mutex<…>>` that both take. Under that lock a device makes no call
+//! that can block, so that a vCPU waits for a device's work and never for the outside world.
 
 pub mod power;
 pub mod pvpanic;
@@ -11,10 +12,13 @@ pub mod serial;
 pub mod virtio;
 pub mod vmgenid;
 
-/// What every device does, whoever it is attached to.
+use serde_json::Value;
+
+/// What every device does, whoever it is attached to. The defaults are those of a device without state that
+/// ACPI does not describe.
 ///
 /// Called by the VM's owner, never by a vCPU thread. The order is
-/// `start (pause (save)? resume)* reset?`, or `restore` in place of the first `start`, followed by `resume`.
+/// `start (pause (save)? resume)*`, or `restore` in place of the first `start`, followed by `resume`.
 pub trait Device: Send {
     /// A short unique name, such as `serial` or `net`: the key of its state in a snapshot.
     fn name(&self) -> &'static str;
@@ -29,17 +33,20 @@ pub trait Device: Send {
     /// The vCPUs are about to run again. Work that came up while paused is done now.
     fn resume(&mut self) {}
 
-    /// Back to the state after construction.
-    fn reset(&mut self);
-
     /// The state, while paused, as JSON. Host descriptors are not part of it.
-    fn save(&self) -> Result<serde_json::Value, StateError>;
+    fn save(&self) -> Result<Value, StateError> {
+        Ok(Value::Null)
+    }
 
     /// Takes a state that [`Device::save`] gave, in place of [`Device::start`].
-    fn restore(&mut self, state: &serde_json::Value) -> Result<(), StateError>;
+    fn restore(&mut self, state: &Value) -> Result<(), StateError> {
+        expect_no_state(self.name(), state)
+    }
 
     /// The device's node for the DSDT's `\_SB_`, as AML bytes; empty if the guest finds it otherwise.
-    fn acpi_node(&self) -> Vec<u8>;
+    fn acpi_node(&self) -> Vec<u8> {
+        Vec::new()
+    }
 }
 
 /// A device that a vCPU reads and writes.
@@ -52,10 +59,7 @@ pub trait BusDevice: Device {
 }
 
 /// Takes the state of a device that keeps none: anything in it is another device's.
-pub(crate) fn expect_no_state(
-    device: &'static str,
-    state: &serde_json::Value,
-) -> Result<(), StateError> {
+fn expect_no_state(device: &'static str, state: &Value) -> Result<(), StateError> {
     if state.is_null() {
         return Ok(());
     }

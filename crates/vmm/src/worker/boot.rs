@@ -25,7 +25,7 @@ pub(super) fn boot_and_serve(
     let new = if spec.saveable { Vm::saveable } else { Vm::new };
     let mut vm = new(&handed.kvm, shape, handed.console)?;
     let net = spec.tap.as_ref().zip(handed.tap);
-    let vsock = attach_devices(&mut vm, net, spec.vsock.as_ref(), channel)?;
+    let vsock = attach_devices(&mut vm, net, spec.vsock.as_ref())?;
     vm.load(&handed.kernel, &handed.initramfs, &spec.cmdline)?;
     drop((handed.kernel, handed.initramfs, handed.kvm));
     vm.start()?;
@@ -40,9 +40,8 @@ pub(super) fn attach_devices(
     vm: &mut Vm,
     net: Option<(&TapSpec, OwnedFd)>,
     vsock: Option<&VsockSpec>,
-    channel: &Arc<Channel>,
 ) -> Result<Option<VsockLink>, WorkerError> {
-    vm.attach_virtio(Rng::new())?;
+    vm.attach_virtio(Rng)?;
     if let Some((tap, fd)) = net {
         let config = NetConfig {
             mac: tap.mac,
@@ -50,7 +49,5 @@ pub(super) fn attach_devices(
         };
         vm.attach_virtio(Net::new(fd, config)?)?;
     }
-    vsock
-        .map(|spec| attach_vsock(vm, spec, channel))
-        .transpose()
+    vsock.map(|spec| attach_vsock(vm, spec)).transpose()
 }

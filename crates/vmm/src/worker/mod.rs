@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use crate::control::{Channel, ChannelError, Event, ExitReason, Request};
+use crate::control::{Channel, ChannelError, Event, ExitReason, MAX_CONSOLE_INPUT, Request};
 use crate::devices::virtio::net::NetError;
 use crate::snapshot::SnapshotError;
 use crate::vm::VmError;
 
 mod boot;
 mod handed;
+mod outbox;
 mod serve;
 mod shell;
 mod unused;
@@ -44,6 +45,12 @@ pub enum WorkerError {
         request: &'static str,
         /// In which state.
         when: &'static str,
+    },
+    /// Send fewer bytes in one message.
+    #[error("{bytes} bytes of console input came in one message; at most {MAX_CONSOLE_INPUT} may")]
+    ConsoleInput {
+        /// How many came.
+        bytes: usize,
     },
     /// The request names other descriptors than came with it.
     #[error("the request needs {need} descriptors and came with {have}")]

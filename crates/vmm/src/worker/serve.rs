@@ -1,29 +1,29 @@
 //! The control socket on the event loop, while a VM runs or was saved.
 
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex};
 
 use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
 
 use super::WorkerError;
+use super::outbox::Outbox;
 use super::vsock::{VsockLink, check_before_save};
-use crate::control::{Channel, ChannelError, Event, ExitReason, Origin, Request};
+use crate::control::{
+    Channel, ChannelError, Event, ExitReason, MAX_CONSOLE_INPUT, Origin, Request,
+};
 use crate::devices::serial::Serial;
 use crate::exit::ExitSignal;
 use crate::memory;
 use crate::snapshot::SnapshotError;
+use crate::sync::lock;
 use crate::vm::{EventLoop, Subscriber, Vm, VmError, VmHandle};
 
 /// What serves a VM to its end.
 pub(super) struct Server {
     event_loop: EventLoop,
-    channel: Arc<Channel>,
-    failure: Failure,
+    control: Arc<Mutex<Control>>,
 }
-
-/// Why the worker gave up a VM that had not ended.
-type Failure = Arc<Mutex<Option<WorkerError>>>;
 
 impl Server {
     /// Of a VM that has its devices and its vCPU threads. `more` is served beside them.
@@ -34,32 +34,36 @@ impl Server {
         vsock: Option<VsockLink>,
         more: Vec<Subscriber>,
     ) -> Result<Self, VmError> {
-        let failure = Failure::default();
-        let control = Control {
+        let control = Arc::new(Mutex::new(Control {
             channel: channel.clone(),
+            outbox: Outbox::new(channel.clone()),
+            blocked: false,
             vm: handle,
             serial: vm.serial(),
             vsock,
             exit: vm.exit_signal(),
-            failure: failure.clone(),
-        };
-        let control: Vec<Subscriber> = vec![Arc::new(Mutex::new(control))];
+            failure: None,
+        }));
+        let first: Vec<Subscriber> = vec![control.clone()];
         Ok(Self {
-            event_loop: vm.event_loop([control, more].concat())?,
-            channel: channel.clone(),
-            failure,
+            event_loop: vm.event_loop([first, more].concat())?,
+            control,
         })
     }
 
     /// Serves until the VM ends, and tells the host how.
     pub fn serve(self, vm: &mut Vm) -> Result<ExitReason, WorkerError> {
         let report = vm.serve_on(self.event_loop)?;
-        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(error) = failure.take() {
+        let mut control = lock(&self.control);
+        control.collect_events();
+        if let Some(error) = control.failure.take() {
+            // The caller reports the error; what came before it goes first.
+            let _ = control.outbox.flush_and_wait();
             return Err(error);
         }
         let reason = report.reason.clone();
-        match self.channel.send(&Event::Exited(report), &[]) {
+        control.outbox.push(Event::Exited(report), Vec::new());
+        match control.outbox.flush_and_wait() {
             Ok(()) | Err(ChannelError::Closed) => Ok(reason),
             Err(error) => Err(error.into()),
         }
@@ -68,12 +72,20 @@ impl Server {
 
 struct Control {
     channel: Arc<Channel>,
+    outbox: Outbox,
+    /// The socket takes no more events now: it is watched for room, and no request is read before.
+    blocked: bool,
     vm: VmHandle,
     serial: Arc<Mutex<Serial>>,
     vsock: Option<VsockLink>,
     exit: ExitSignal,
-    failure: Failure,
+    /// Why the worker gave up a VM that had not ended.
+    failure: Option<WorkerError>,
 }
+
+/// Tokens of the descriptors that are watched.
+const SOCKET: u32 = 0;
+const VSOCK: u32 = 1;
 
 impl Control {
     fn request(
@@ -84,18 +96,21 @@ impl Control {
         match request {
             Request::Connect { id, port } => match (&self.vsock, descriptors.pop()) {
                 (Some(vsock), Some(stream)) => vsock.connect(id, port, stream),
-                (None, _) => self.refuse(id, "the VM has no vsock device")?,
-                (_, None) => self.refuse(id, "the request came without a stream")?,
+                (None, _) => self.refuse(id, "the VM has no vsock device"),
+                (_, None) => self.refuse(id, "the request came without a stream"),
             },
+            Request::ConsoleInput { bytes } if bytes.len() > MAX_CONSOLE_INPUT => {
+                let bytes = bytes.len();
+                return Err(WorkerError::ConsoleInput { bytes });
+            }
             Request::ConsoleInput { bytes } => {
-                let mut serial = self.serial.lock().unwrap_or_else(PoisonError::into_inner);
                 // What does not fit into the bounded queue is lost, as on a line without flow control.
-                serial.input(&bytes);
+                lock(&self.serial).input(&bytes);
             }
             Request::Save { origin } if self.vm.is_running() => self.save(&origin)?,
             Request::Resume if !self.vm.is_running() => {
                 self.vm.resume()?;
-                self.channel.send(&Event::Started, &[])?;
+                self.outbox.push(Event::Started, Vec::new());
             }
             Request::WorkingSet if self.vm.is_running() => {
                 let have = descriptors.len();
@@ -117,40 +132,77 @@ impl Control {
         Ok(())
     }
 
-    fn save(&self, origin: &Origin) -> Result<(), WorkerError> {
+    fn save(&mut self, origin: &Origin) -> Result<(), WorkerError> {
         self.vm.pause();
         if self.exit.is_raised() {
-            // It ended meanwhile, and that is what the host is told.
+            // It ended meanwhile, which the host hears next.
             return Ok(());
         }
         check_before_save(self.vsock.as_ref())?;
         let saved = self.vm.save(origin)?;
         let bytes = saved.record.encode().map_err(SnapshotError::from)?;
         let record = memory::sealed(&bytes).map_err(SnapshotError::host("keep the record"))?;
-        let descriptors: [&File; 2] = [&saved.memory, &record];
-        self.channel
-            .send(&Event::Saved, &descriptors.map(AsFd::as_fd))?;
+        self.outbox.push(Event::Saved, vec![saved.memory, record]);
         Ok(())
     }
 
-    fn working_set(&self, pagemap: &File) -> Result<(), WorkerError> {
+    fn working_set(&mut self, pagemap: &File) -> Result<(), WorkerError> {
         let set = self.vm.working_set(pagemap)?;
         let bytes = set.encode().map_err(SnapshotError::from)?;
         let list = memory::sealed(&bytes).map_err(SnapshotError::host("keep the list of pages"))?;
         let written_pages = set.written_pages();
-        self.channel
-            .send(&Event::WorkingSet { written_pages }, &[list.as_fd()])?;
+        self.outbox
+            .push(Event::WorkingSet { written_pages }, vec![list]);
         Ok(())
     }
 
-    fn refuse(&self, id: u64, reason: &str) -> Result<(), ChannelError> {
+    fn refuse(&mut self, id: u64, reason: &str) {
         let reason = reason.to_owned();
-        self.channel.send(&Event::ConnectFailed { id, reason }, &[])
+        self.outbox
+            .push(Event::ConnectFailed { id, reason }, Vec::new());
     }
 
-    fn receive_all(&mut self) -> Result<(), WorkerError> {
-        while let Some((request, descriptors)) = self.channel.try_recv()? {
-            self.request(request, descriptors)?;
+    /// Takes what the devices have reported.
+    fn collect_events(&mut self) {
+        if let Some(vsock) = &self.vsock {
+            for event in vsock.take_events() {
+                self.outbox.push(event, Vec::new());
+            }
+        }
+    }
+
+    /// Sends events and carries out requests, as long as the socket takes the one and has the other. A host
+    /// that does not read its events has its requests wait, and not the devices.
+    fn exchange(&mut self) -> Result<(), WorkerError> {
+        loop {
+            self.collect_events();
+            self.blocked = !self.outbox.flush()?;
+            if self.blocked {
+                return Ok(());
+            }
+            match self.channel.try_recv()? {
+                Some((request, descriptors)) => self.request(request, descriptors)?,
+                None => return Ok(()),
+            }
+        }
+    }
+
+    fn socket_events(&self) -> Events {
+        let events = if self.blocked {
+            EventSet::OUT
+        } else {
+            EventSet::IN
+        };
+        Events::with_data_raw(crate::vm::raw(&*self.channel), SOCKET, events)
+    }
+
+    /// One turn of the event loop.
+    fn turn(&mut self, ops: &mut EventOps) -> Result<(), WorkerError> {
+        let was_blocked = self.blocked;
+        self.exchange()?;
+        if self.blocked != was_blocked {
+            ops.modify(self.socket_events())
+                .map_err(VmError::EventLoop)?;
         }
         Ok(())
     }
@@ -158,17 +210,20 @@ impl Control {
 
 impl MutEventSubscriber for Control {
     fn init(&mut self, ops: &mut EventOps) {
-        let events = Events::new_raw(crate::vm::raw(&*self.channel), EventSet::IN);
-        crate::vm::watch_or_end(ops, events, &self.exit);
+        crate::vm::watch_or_end(ops, self.socket_events(), &self.exit);
+        if let Some(vsock) = &self.vsock {
+            let events = Events::with_data_raw(vsock.events_fd(), VSOCK, EventSet::IN);
+            crate::vm::watch_or_end(ops, events, &self.exit);
+        }
     }
 
-    fn process(&mut self, _: Events, _: &mut EventOps) {
-        let Err(error) = self.receive_all() else {
+    fn process(&mut self, _: Events, ops: &mut EventOps) {
+        let Err(error) = self.turn(ops) else {
             return;
         };
-        // Closed, or not to be understood: nobody guides this VM any more. All else is to be told.
+        // A closed or malformed control channel ends the VM without a report: nobody would read it.
         if !matches!(error, WorkerError::Channel(_)) {
-            *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+            self.failure = Some(error);
         }
         self.exit.raise(ExitReason::Stopped);
     }

@@ -29,7 +29,7 @@ pub(super) fn serve(
     };
     let mut vm = Vm::reserved(&handed.kvm, shape, handed.console)?;
     let net = spec.tap.as_ref().zip(handed.tap);
-    let vsock = attach_devices(&mut vm, net, spec.vsock.as_ref(), channel)?;
+    let vsock = attach_devices(&mut vm, net, spec.vsock.as_ref())?;
     drop(handed.kvm);
     let mut shell = Shell::new(vm)?;
     // All that serving needs is ready before the request that it would delay.

@@ -1,12 +1,13 @@
 //! What the worker does with the vsock device: passes connects on, and its answers back.
 
-use std::os::fd::OwnedFd;
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::os::fd::{OwnedFd, RawFd};
+use std::sync::MutexGuard;
 
 use super::WorkerError;
-use crate::control::{Channel, Event, VsockSpec};
+use crate::control::{Event, VsockSpec};
 use crate::devices::virtio::MmioTransport;
 use crate::devices::virtio::vsock::{ConnectionInfo, Vsock, VsockConfig, VsockEvent, VsockHandle};
+use crate::sync::lock;
 use crate::vm::{Attached, Vm};
 
 /// The device, as the control socket's side sees it.
@@ -17,13 +18,30 @@ pub(super) struct VsockLink {
 }
 
 impl VsockLink {
-    /// The answer comes through the channel.
+    /// The answer comes by [`VsockLink::take_events`].
     pub fn connect(&self, id: u64, port: u32, stream: OwnedFd) {
         self.handle.connect(id, port, stream);
     }
 
+    /// Readable when there are events to take.
+    pub fn events_fd(&self) -> RawFd {
+        self.handle.events_fd()
+    }
+
+    /// What the device has reported since the last call, for the host.
+    pub fn take_events(&self) -> impl Iterator<Item = Event> {
+        self.handle
+            .take_events()
+            .into_iter()
+            .map(|event| match event {
+                VsockEvent::Ready => Event::Ready,
+                VsockEvent::Connected(id) => Event::Connected { id },
+                VsockEvent::ConnectFailed(id, reason) => Event::ConnectFailed { id, reason },
+            })
+    }
+
     fn device(&self) -> MutexGuard<'_, MmioTransport<Vsock>> {
-        self.device.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.device)
     }
 
     fn open_connections(&self) -> Vec<ConnectionInfo> {
@@ -74,27 +92,12 @@ pub(super) fn attach_saved(
     }
 }
 
-pub(super) fn attach_vsock(
-    vm: &mut Vm,
-    spec: &VsockSpec,
-    channel: &Arc<Channel>,
-) -> Result<VsockLink, WorkerError> {
+pub(super) fn attach_vsock(vm: &mut Vm, spec: &VsockSpec) -> Result<VsockLink, WorkerError> {
     let config = VsockConfig {
         guest_cid: spec.guest_cid,
         ready_port: spec.ready_port,
     };
-    let (channel, exit) = (channel.clone(), vm.exit_signal());
-    let tell = move |event: VsockEvent| {
-        let event = match event {
-            VsockEvent::Ready => Event::Ready,
-            VsockEvent::Connected(id) => Event::Connected { id },
-            VsockEvent::ConnectFailed(id, reason) => Event::ConnectFailed { id, reason },
-        };
-        if channel.send(&event, &[]).is_err() {
-            exit.raise(crate::control::ExitReason::Stopped);
-        }
-    };
-    let device = Vsock::new(config, tell).map_err(WorkerError::Vsock)?;
+    let device = Vsock::new(config).map_err(WorkerError::Vsock)?;
     let handle = device.handle();
     let device = vm.attach_virtio(device)?;
     Ok(VsockLink { handle, device })

@@ -194,6 +194,12 @@ impl Worker {
         (files.next().unwrap(), files.next().unwrap())
     }
 
+    /// Closes the host's end of the socket.
+    pub fn hang_up(&mut self) {
+        let (replacement, _other) = Channel::pair().unwrap();
+        drop(std::mem::replace(&mut self.channel, replacement));
+    }
+
     /// The report, once the worker is gone too.
     pub fn exit_report(mut self) -> ExitReport {
         let report = loop {

@@ -101,7 +101,6 @@ impl ReadVolatile for Reader<'_> {
                 }
             }
         };
-        buf.bitmap().mark_dirty(0, count);
         self.position += count as u64;
         Ok(count)
     }

@@ -3,7 +3,7 @@
 use vm_superio::{I8042Device, Trigger};
 
 use crate::control::ExitReason;
-use crate::devices::{BusDevice, Device, StateError, expect_no_state};
+use crate::devices::{BusDevice, Device};
 use crate::exit::ExitSignal;
 
 struct Reset(ExitSignal);
@@ -29,6 +29,13 @@ impl KeyboardController {
     /// Ends the VM through `exit`.
     pub fn new(exit: ExitSignal) -> Self {
         Self(I8042Device::new(Reset(exit)))
+    }
+}
+
+/// Kernels know the ports.
+impl Device for KeyboardController {
+    fn name(&self) -> &'static str {
+        "keyboard-controller"
     }
 }
 
@@ -61,6 +68,13 @@ impl ResetControl {
     }
 }
 
+/// Kernels know the port.
+impl Device for ResetControl {
+    fn name(&self) -> &'static str {
+        "reset-control"
+    }
+}
+
 impl BusDevice for ResetControl {
     fn read(&mut self, _: u64, data: &mut [u8]) {
         data.fill(0);
@@ -76,37 +90,10 @@ impl BusDevice for ResetControl {
     }
 }
 
-macro_rules! stateless {
-    ($device:ty, $name:literal) => {
-        impl Device for $device {
-            fn name(&self) -> &'static str {
-                $name
-            }
-
-            fn reset(&mut self) {}
-
-            fn save(&self) -> Result<serde_json::Value, StateError> {
-                Ok(serde_json::Value::Null)
-            }
-
-            fn restore(&mut self, state: &serde_json::Value) -> Result<(), StateError> {
-                expect_no_state($name, state)
-            }
-
-            /// Kernels know the port.
-            fn acpi_node(&self) -> Vec<u8> {
-                Vec::new()
-            }
-        }
-    };
-}
-
-stateless!(KeyboardController, "keyboard-controller");
-stateless!(ResetControl, "reset-control");
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::devices::StateError;
 
     #[test]
     fn the_keyboard_controller_resets_on_its_pulse_alone() {

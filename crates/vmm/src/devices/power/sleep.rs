@@ -1,7 +1,7 @@
 //! The sleep and reset registers of hardware-reduced ACPI (ACPI 6.5, section 4.8.3.7).
 
 use crate::control::ExitReason;
-use crate::devices::{BusDevice, Device, StateError, expect_no_state};
+use crate::devices::{BusDevice, Device};
 use crate::exit::ExitSignal;
 
 /// The sleep control register.
@@ -32,24 +32,10 @@ impl PowerControl {
     }
 }
 
+/// The FADT names the registers.
 impl Device for PowerControl {
     fn name(&self) -> &'static str {
         "power"
-    }
-
-    fn reset(&mut self) {}
-
-    fn save(&self) -> Result<serde_json::Value, StateError> {
-        Ok(serde_json::Value::Null)
-    }
-
-    fn restore(&mut self, state: &serde_json::Value) -> Result<(), StateError> {
-        expect_no_state(self.name(), state)
-    }
-
-    /// The FADT names the registers.
-    fn acpi_node(&self) -> Vec<u8> {
-        Vec::new()
     }
 }
 

@@ -4,7 +4,7 @@ use acpi_tables::{Aml, aml};
 
 use crate::arch::layout;
 use crate::control::ExitReason;
-use crate::devices::{BusDevice, Device, StateError, expect_no_state};
+use crate::devices::{BusDevice, Device};
 use crate::exit::ExitSignal;
 
 /// `PVPANIC_PANICKED`: the kernel panicked.
@@ -28,16 +28,6 @@ impl PvPanic {
 impl Device for PvPanic {
     fn name(&self) -> &'static str {
         "pvpanic"
-    }
-
-    fn reset(&mut self) {}
-
-    fn save(&self) -> Result<serde_json::Value, StateError> {
-        Ok(serde_json::Value::Null)
-    }
-
-    fn restore(&mut self, state: &serde_json::Value) -> Result<(), StateError> {
-        expect_no_state(self.name(), state)
     }
 
     fn acpi_node(&self) -> Vec<u8> {

@@ -3,12 +3,10 @@
 use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use virtio_bindings::virtio_mmio::{
+    VIRTIO_MMIO_INT_CONFIG as INT_CONFIG, VIRTIO_MMIO_INT_VRING as INT_VRING,
+};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
-
-/// Bit of `InterruptStatus`: a queue has used buffers (spec section 4.2.2).
-pub const INT_VRING: u32 = 1;
-/// Bit of `InterruptStatus`: the configuration or the device status changed.
-pub const INT_CONFIG: u32 = 2;
 
 /// The status register and the eventfd that raises the line.
 ///

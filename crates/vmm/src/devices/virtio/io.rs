@@ -1,27 +1,29 @@
 //! Vectored reads and writes between a host descriptor and guest memory, without a copy in between.
 
+use std::borrow::Borrow;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use vm_memory::bitmap::Bitmap;
 use vm_memory::{Bytes, GuestAddress, GuestMemory as _, Permissions, VolatileSlice};
 
-use super::{Memory, RingError, Segment};
+use super::{RingError, Segment};
+use crate::memory::GuestMemory;
 
 /// `IOV_MAX`: what one call takes.
 const MAX_VECTORS: usize = 1024;
 
 /// The host's view of `len` bytes of `segments`, `skip` bytes into them; shorter if they are.
 pub fn slices<'m>(
-    memory: &'m Memory,
-    segments: &[Segment],
+    memory: &'m GuestMemory,
+    segments: impl IntoIterator<Item = impl Borrow<Segment>>,
     skip: usize,
     len: usize,
     access: Permissions,
 ) -> Result<Vec<VolatileSlice<'m>>, RingError> {
-    let mut views = Vec::with_capacity(segments.len());
+    let mut views = Vec::new();
     let (mut skip, mut left) = (skip, len);
     for segment in segments {
+        let segment = segment.borrow();
         let size = segment.len as usize;
         if skip >= size {
             skip -= size;
@@ -45,8 +47,8 @@ pub fn slices<'m>(
 
 /// Copies `data` into `segments`, `skip` bytes into them. What does not fit is left out.
 pub fn copy_in(
-    memory: &Memory,
-    segments: &[Segment],
+    memory: &GuestMemory,
+    segments: impl IntoIterator<Item = impl Borrow<Segment>>,
     skip: usize,
     data: &[u8],
 ) -> Result<usize, RingError> {
@@ -60,8 +62,8 @@ pub fn copy_in(
 
 /// Copies from `segments`, `skip` bytes into them. Returns how much there was, up to `data.len()`.
 pub fn copy_out(
-    memory: &Memory,
-    segments: &[Segment],
+    memory: &GuestMemory,
+    segments: impl IntoIterator<Item = impl Borrow<Segment>>,
     skip: usize,
     data: &mut [u8],
 ) -> Result<usize, RingError> {
@@ -83,14 +85,6 @@ fn vectors(views: &[VolatileSlice]) -> Vec<libc::iovec> {
         .collect()
 }
 
-fn mark_dirty(views: &[VolatileSlice], mut len: usize) {
-    for view in views {
-        let part = len.min(view.len());
-        view.bitmap().mark_dirty(0, part);
-        len -= part;
-    }
-}
-
 fn retry(mut call: impl FnMut() -> isize) -> io::Result<usize> {
     loop {
         match usize::try_from(call()) {
@@ -110,9 +104,7 @@ pub fn readv(fd: BorrowedFd, views: &[VolatileSlice]) -> io::Result<usize> {
     let iov = vectors(views);
     // SAFETY: each vector is a VolatileSlice of mapped guest memory, alive through `views`, and the
     // count is bounded by MAX_VECTORS. That the guest may see the bytes change is volatile memory's nature.
-    let done = retry(|| unsafe { libc::readv(fd.as_raw_fd(), iov.as_ptr(), iov.len() as i32) })?;
-    mark_dirty(views, done);
-    Ok(done)
+    retry(|| unsafe { libc::readv(fd.as_raw_fd(), iov.as_ptr(), iov.len() as i32) })
 }
 
 /// `writev` of `head`, which is ours, then guest memory: one frame to a TAP.
@@ -143,9 +135,7 @@ pub fn receive(fd: BorrowedFd, views: &[VolatileSlice]) -> io::Result<usize> {
     let mut message = message(&mut iov);
     let flags = libc::MSG_DONTWAIT;
     // SAFETY: the message points to `iov`, whose vectors are mapped guest memory alive through `views`.
-    let done = retry(|| unsafe { libc::recvmsg(fd.as_raw_fd(), &mut message, flags) })?;
-    mark_dirty(views, done);
-    Ok(done)
+    retry(|| unsafe { libc::recvmsg(fd.as_raw_fd(), &mut message, flags) })
 }
 
 /// Sends guest memory on a stream socket without waiting, and without SIGPIPE.

@@ -10,8 +10,8 @@
 //! ioeventfd is registered, by the transport.
 //!
 //! Nothing that the guest writes is trusted. Descriptors are checked against the guest's memory before
-//! use, chains are bounded by the queue's size, and a queue that breaks the rules stops the device
-//! with `DEVICE_NEEDS_RESET`.
+//! use, the queue's size bounds the length of a chain and the number of chains that a device holds, and a
+//! queue that breaks the rules stops the device with `DEVICE_NEEDS_RESET`.
 
 pub mod mmio;
 pub mod net;
@@ -29,22 +29,22 @@ mod testing;
 use std::os::fd::RawFd;
 
 use event_manager::EventSet;
+use serde_json::Value;
+use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
+use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 
 pub use interrupt::Interrupt;
 pub use mmio::{MmioSlot, MmioTransport};
 pub use queue::{Chain, RingError, Rings, Segment};
 
-use super::StateError;
+use super::{StateError, expect_no_state};
 
-/// The guest's memory as devices see it.
-pub type Memory = vm_memory::GuestMemoryMmap;
-
-/// `VIRTIO_F_INDIRECT_DESC` (spec section 6): a descriptor may point to a table of descriptors.
-pub const F_INDIRECT_DESC: u64 = 1 << 28;
-/// `VIRTIO_F_EVENT_IDX` (spec section 6): each side says at which index it wants to be woken.
-pub const F_EVENT_IDX: u64 = 1 << 29;
-/// `VIRTIO_F_VERSION_1` (spec section 6): not a legacy device. Without it nothing is negotiated.
-pub const F_VERSION_1: u64 = 1 << 32;
+/// A descriptor may point to a table of descriptors (spec section 6).
+const F_INDIRECT_DESC: u64 = 1 << VIRTIO_RING_F_INDIRECT_DESC;
+/// Each side says at which index it wants to be woken (spec section 6).
+const F_EVENT_IDX: u64 = 1 << VIRTIO_RING_F_EVENT_IDX;
+/// Not a legacy device (spec section 6). Without it nothing is negotiated.
+const F_VERSION_1: u64 = 1 << VIRTIO_F_VERSION_1;
 
 /// A descriptor that the event loop watches for a device, edge-triggered, for the device's lifetime.
 #[derive(Clone, Copy, Debug)]
@@ -71,9 +71,9 @@ pub enum ActivateError {
 
 /// What one kind of virtio device does behind the transport.
 ///
-/// The transport calls everything under its owner's lock. `features`, `read_config`, `write_config`,
-/// `activate` and `reset` come from a vCPU thread; `queue_ready` and `fd_ready` from the event loop;
-/// the rest from the VM's owner while no vCPU runs.
+/// The transport calls everything under its owner's lock, so nothing here may block. `features`,
+/// `read_config`, `activate` and `reset` come from a vCPU thread; `queue_ready` and `fd_ready` from the
+/// event loop; the rest from the VM's owner while no vCPU runs.
 pub trait VirtioDevice: Send {
     /// The short unique name; also the key in a snapshot.
     fn name(&self) -> &'static str;
@@ -85,17 +85,19 @@ pub trait VirtioDevice: Send {
     fn queue_sizes(&self) -> &'static [u16];
 
     /// The device's own feature bits; the transport adds those of the transport and the rings.
-    fn features(&self) -> u64;
+    fn features(&self) -> u64 {
+        0
+    }
 
-    /// A read of the configuration space. `data` comes zeroed; what is past the end stays so.
-    fn read_config(&self, offset: u64, data: &mut [u8]);
-
-    /// A write to the configuration space. None of ours has a writable field.
-    fn write_config(&mut self, _offset: u64, _data: &[u8]) {}
+    /// A read of the configuration space, which a driver only reads. `data` comes zeroed; what is past the
+    /// end stays so.
+    fn read_config(&self, _offset: u64, _data: &mut [u8]) {}
 
     /// The driver is ready (`DRIVER_OK`), with these negotiated features. Each queue is notified once
     /// right after.
-    fn activate(&mut self, features: u64) -> Result<(), ActivateError>;
+    fn activate(&mut self, _features: u64) -> Result<(), ActivateError> {
+        Ok(())
+    }
 
     /// The driver has put buffers into `queue`, or there may be other work for it: also called once
     /// after [`VirtioDevice::activate`] and after each [`super::Device::resume`].
@@ -116,23 +118,29 @@ pub trait VirtioDevice: Send {
         Ok(())
     }
 
-    /// The vCPUs have stopped: buffers that were taken ahead go back to the rings, so that the queues'
-    /// state is complete.
-    fn pause(&mut self, _rings: &mut Rings) {}
+    /// The vCPUs have stopped: the device returns or unpops every chain that it holds, so that the rings are
+    /// the whole state of the queues.
+    fn pause(&mut self, _rings: &mut Rings) -> Result<(), RingError> {
+        Ok(())
+    }
 
     /// The vCPUs are about to run (again): what came from outside while they did not may be dropped here.
     /// Every queue is worked on right after.
     fn resume(&mut self) {}
 
-    /// The driver reset the device, or its owner did: back to the state after construction, keeping
-    /// host descriptors that were given at construction.
-    fn reset(&mut self);
+    /// The driver reset the device: back to the state after construction, keeping host descriptors that
+    /// were given at construction.
+    fn reset(&mut self) {}
 
     /// The device's own state, while paused. Queues and registers are the transport's.
-    fn save(&self) -> Result<serde_json::Value, StateError>;
+    fn save(&self) -> Result<Value, StateError> {
+        Ok(Value::Null)
+    }
 
     /// Takes what [`VirtioDevice::save`] gave. [`VirtioDevice::activate`] follows if the driver was ready.
-    fn restore(&mut self, state: &serde_json::Value) -> Result<(), StateError>;
+    fn restore(&mut self, state: &Value) -> Result<(), StateError> {
+        expect_no_state(self.name(), state)
+    }
 }
 
 /// Copies the part of a configuration space that a read asks for.

@@ -3,14 +3,16 @@
 use std::io;
 use std::sync::atomic::Ordering;
 
+use virtio_bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
 use vm_memory::{Bytes, GuestAddress, GuestMemory as _, Permissions};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
-use super::{Interrupt, Memory};
+use super::Interrupt;
+use crate::memory::GuestMemory;
 
-/// `VIRTQ_AVAIL_F_NO_INTERRUPT` (spec section 2.7.6).
-const AVAIL_F_NO_INTERRUPT: u16 = 1;
+/// The driver wants no interrupt (spec section 2.7.6).
+const AVAIL_F_NO_INTERRUPT: u16 = VRING_AVAIL_F_NO_INTERRUPT as u16;
 
 /// A driver that broke the rules of a queue. The transport answers with `DEVICE_NEEDS_RESET`.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +52,23 @@ pub enum RingError {
         "queue {queue}: the chain at descriptor {head} has readable buffers behind writable ones"
     )]
     Order {
+        /// The queue's index.
+        queue: usize,
+        /// The chain's first descriptor.
+        head: u16,
+    },
+    /// More chains at once than the queue has descriptors: some descriptor was made available again before
+    /// the device returned it.
+    #[error("queue {queue}: more chains are available than the queue has descriptors")]
+    Overfull {
+        /// The queue's index.
+        queue: usize,
+    },
+    /// A device-readable descriptor in a queue whose buffers the device only writes.
+    #[error(
+        "queue {queue}: the chain at descriptor {head} has readable buffers in a receive queue"
+    )]
+    Readable {
         /// The queue's index.
         queue: usize,
         /// The chain's first descriptor.
@@ -110,13 +129,13 @@ pub struct Rings {
     /// Whether chains were given back since the last [`Rings::flush`].
     pushed: Vec<bool>,
     notify: Vec<EventFd>,
-    memory: Memory,
+    memory: GuestMemory,
     interrupt: Interrupt,
 }
 
 impl Rings {
     /// Queues of at most these sizes, not ready yet.
-    pub(super) fn new(sizes: &[u16], memory: Memory) -> io::Result<Self> {
+    pub(super) fn new(sizes: &[u16], memory: GuestMemory) -> io::Result<Self> {
         let queues = sizes
             .iter()
             .map(|size| Queue::new(*size))
@@ -134,7 +153,7 @@ impl Rings {
     }
 
     /// The guest's memory.
-    pub fn memory(&self) -> &Memory {
+    pub fn memory(&self) -> &GuestMemory {
         &self.memory
     }
 
@@ -160,13 +179,26 @@ impl Rings {
         }
     }
 
+    /// How many chains the device holds: popped, and neither pushed to the used ring nor unpopped.
+    ///
+    /// Both ring positions count chains, so their distance is this number. It needs no counter of its own,
+    /// and a snapshot, which has the positions, has it too.
+    pub fn outstanding(&self, queue: usize) -> usize {
+        let ring = &self.queues[queue];
+        usize::from(ring.next_avail().wrapping_sub(ring.next_used()))
+    }
+
     /// Takes the next chain, `None` if the driver has put no more.
+    ///
+    /// A device never holds more chains than the queue has descriptors. Each chain takes at least one, so a
+    /// driver that keeps the rules cannot make more available.
     pub fn pop(&mut self, queue: usize) -> Result<Option<Chain>, RingError> {
         let ring = &mut self.queues[queue];
         if !ring.ready() {
             return Ok(None);
         }
         let size = usize::from(ring.size());
+        let held = usize::from(ring.next_avail().wrapping_sub(ring.next_used()));
         let next = ring
             .iter(&self.memory)
             .map_err(|source| RingError::Ring { queue, source })?
@@ -174,6 +206,10 @@ impl Rings {
         let Some(descriptors) = next else {
             return Ok(None);
         };
+        if held >= size {
+            ring.go_to_previous_position();
+            return Err(RingError::Overfull { queue });
+        }
         let head = descriptors.head_index();
         let mut chain = Chain {
             head,

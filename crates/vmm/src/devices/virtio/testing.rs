@@ -4,11 +4,13 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use event_manager::{EventManager, SubscriberOps};
+use virtio_bindings::virtio_mmio::*;
 use vm_memory::{Bytes, GuestAddress};
 
-use super::mmio::{MmioSlot, MmioTransport, QUEUE_NOTIFY};
-use super::{F_EVENT_IDX, F_VERSION_1, Memory, VirtioDevice};
+use super::mmio::{MmioSlot, MmioTransport};
+use super::{F_EVENT_IDX, F_VERSION_1, VirtioDevice};
 use crate::devices::{BusDevice, Device};
+use crate::memory::GuestMemory;
 
 pub const MEMORY_SIZE: usize = 64 << 20;
 /// What `Driver` sets each queue to.
@@ -18,7 +20,7 @@ const NEXT: u16 = 1;
 const WRITE: u16 = 2;
 pub const INDIRECT: u16 = 4;
 
-const STATUS: u64 = 0x70;
+const STATUS: u32 = VIRTIO_MMIO_STATUS;
 
 /// One buffer of a chain: where, how long, and whether the device writes it.
 pub type Buffer = (u64, u32, bool);
@@ -33,13 +35,13 @@ struct Ring {
 
 pub struct Driver<D: VirtioDevice> {
     pub transport: Arc<Mutex<MmioTransport<D>>>,
-    pub memory: Memory,
+    pub memory: GuestMemory,
     manager: EventManager<Arc<Mutex<MmioTransport<D>>>>,
     rings: Vec<Ring>,
 }
 
-pub fn memory() -> Memory {
-    Memory::from_ranges(&[(GuestAddress(0), MEMORY_SIZE)]).unwrap()
+pub fn memory() -> GuestMemory {
+    GuestMemory::from_ranges(&[(GuestAddress(0), MEMORY_SIZE)]).unwrap()
 }
 
 pub fn slot() -> MmioSlot {
@@ -56,7 +58,7 @@ impl<D: VirtioDevice> Driver<D> {
         Self::on(device, memory())
     }
 
-    fn on(device: D, memory: Memory) -> Self {
+    fn on(device: D, memory: GuestMemory) -> Self {
         let queues = device.queue_sizes().len() as u64;
         let transport = MmioTransport::new(device, memory.clone(), slot()).unwrap();
         let transport = Arc::new(Mutex::new(transport));
@@ -99,28 +101,28 @@ impl<D: VirtioDevice> Driver<D> {
         self.write(STATUS, 3);
         let chosen = self.offered() & features;
         for half in 0..2 {
-            self.write(0x24, half);
-            self.write(0x20, (chosen >> (32 * half)) as u32);
+            self.write(VIRTIO_MMIO_DRIVER_FEATURES_SEL, half);
+            self.write(VIRTIO_MMIO_DRIVER_FEATURES, (chosen >> (32 * half)) as u32);
         }
         self.write(STATUS, 0xb);
     }
 
     pub fn offered(&self) -> u64 {
         (0..2).fold(0, |all, half| {
-            self.write(0x14, half);
-            all | u64::from(self.read(0x10)) << (32 * half)
+            self.write(VIRTIO_MMIO_DEVICE_FEATURES_SEL, half);
+            all | u64::from(self.read(VIRTIO_MMIO_DEVICE_FEATURES)) << (32 * half)
         })
     }
 
     pub fn set_up_queues(&mut self) {
         for queue in 0..self.rings.len() {
             let base = self.rings[queue].base;
-            self.write(0x30, queue as u32);
-            self.write(0x38, u32::from(RING_SIZE));
-            self.write(0x80, base as u32);
-            self.write(0x90, self.avail_ring(queue) as u32);
-            self.write(0xa0, self.used_ring(queue) as u32);
-            self.write(0x44, 1);
+            self.write(VIRTIO_MMIO_QUEUE_SEL, queue as u32);
+            self.write(VIRTIO_MMIO_QUEUE_NUM, u32::from(RING_SIZE));
+            self.write(VIRTIO_MMIO_QUEUE_DESC_LOW, base as u32);
+            self.write(VIRTIO_MMIO_QUEUE_AVAIL_LOW, self.avail_ring(queue) as u32);
+            self.write(VIRTIO_MMIO_QUEUE_USED_LOW, self.used_ring(queue) as u32);
+            self.write(VIRTIO_MMIO_QUEUE_READY, 1);
         }
     }
 
@@ -128,14 +130,14 @@ impl<D: VirtioDevice> Driver<D> {
         self.transport.lock().unwrap()
     }
 
-    pub fn read(&self, offset: u64) -> u32 {
+    pub fn read(&self, offset: u32) -> u32 {
         let mut data = [0; 4];
-        self.device().read(offset, &mut data);
+        self.device().read(offset.into(), &mut data);
         u32::from_le_bytes(data)
     }
 
-    pub fn write(&self, offset: u64, value: u32) {
-        self.device().write(offset, &value.to_le_bytes());
+    pub fn write(&self, offset: u32, value: u32) {
+        self.device().write(offset.into(), &value.to_le_bytes());
     }
 
     pub fn needs_reset(&self) -> bool {
@@ -211,7 +213,7 @@ impl<D: VirtioDevice> Driver<D> {
     }
 
     pub fn notify(&self, queue: usize) {
-        self.write(QUEUE_NOTIFY, queue as u32);
+        self.write(VIRTIO_MMIO_QUEUE_NOTIFY, queue as u32);
     }
 
     /// Makes a chain available, notifies, and lets the device work.
@@ -246,7 +248,7 @@ impl<D: VirtioDevice> Driver<D> {
     /// How many interrupts were raised since the last call.
     pub fn interrupts(&self) -> u64 {
         let count = self.device().irq_eventfd().read().unwrap_or(0);
-        self.write(0x64, 3);
+        self.write(VIRTIO_MMIO_INTERRUPT_ACK, 3);
         count
     }
 

@@ -23,7 +23,9 @@ impl<D: VirtioDevice> MutEventSubscriber for MmioTransport<D> {
             });
         for events in queues.into_iter().chain(watches) {
             if let Err(error) = ops.add(events) {
-                self.needs_reset(format!("the event loop cannot watch the device: {error}"));
+                self.needs_reset(format_args!(
+                    "the event loop cannot watch the device: {error}"
+                ));
             }
         }
     }

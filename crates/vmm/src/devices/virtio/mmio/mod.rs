@@ -6,16 +6,22 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-use std::io;
+use std::fmt::Display;
+use std::io::{self, Write as _};
 
 use acpi_tables::{Aml, aml};
+use virtio_bindings::virtio_config::{
+    VIRTIO_CONFIG_S_ACKNOWLEDGE as ACKNOWLEDGE, VIRTIO_CONFIG_S_DRIVER as DRIVER,
+    VIRTIO_CONFIG_S_DRIVER_OK as DRIVER_OK, VIRTIO_CONFIG_S_FAILED as FAILED,
+    VIRTIO_CONFIG_S_FEATURES_OK as FEATURES_OK, VIRTIO_CONFIG_S_NEEDS_RESET as NEEDS_RESET,
+};
+use virtio_bindings::virtio_mmio::VIRTIO_MMIO_QUEUE_NOTIFY;
 use virtio_queue::QueueT;
 use vmm_sys_util::eventfd::EventFd;
 
-use super::{
-    F_EVENT_IDX, F_INDIRECT_DESC, F_VERSION_1, Interrupt, Memory, RingError, Rings, VirtioDevice,
-};
+use super::{F_EVENT_IDX, F_INDIRECT_DESC, F_VERSION_1, RingError, Rings, VirtioDevice};
 use crate::devices::{Device, StateError};
+use crate::memory::GuestMemory;
 
 pub use state::{QueueRecord, TransportState};
 
@@ -24,19 +30,10 @@ pub const WINDOW_SIZE: u64 = 0x1000;
 
 /// Offset of `QueueNotify`: register an ioeventfd here for each of [`MmioTransport::notify_eventfds`],
 /// 4 bytes wide, matching the queue's index.
-pub const QUEUE_NOTIFY: u64 = 0x050;
+pub const QUEUE_NOTIFY: u64 = VIRTIO_MMIO_QUEUE_NOTIFY as u64;
 
-/// Device status bits (spec section 2.1).
-mod status {
-    pub const ACKNOWLEDGE: u32 = 1;
-    pub const DRIVER: u32 = 2;
-    pub const DRIVER_OK: u32 = 4;
-    pub const FEATURES_OK: u32 = 8;
-    pub const NEEDS_RESET: u32 = 64;
-    pub const FAILED: u32 = 128;
-    /// What a driver may write.
-    pub const WRITABLE: u32 = ACKNOWLEDGE | DRIVER | DRIVER_OK | FEATURES_OK | FAILED;
-}
+/// The device status bits that a driver may write (spec section 2.1).
+const WRITABLE: u32 = ACKNOWLEDGE | DRIVER | DRIVER_OK | FEATURES_OK | FAILED;
 
 /// Where a device sits in the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,21 +49,21 @@ pub struct MmioSlot {
 /// One virtio device on the bus.
 pub struct MmioTransport<D> {
     device: D,
-    rings: Rings,
+    pub(super) rings: Rings,
     slot: MmioSlot,
     status: u32,
     device_features_sel: u32,
     driver_features_sel: u32,
     driver_features: u64,
     queue_sel: u32,
-    config_generation: u32,
     paused: bool,
+    /// Why the device first set `DEVICE_NEEDS_RESET`.
     fault: Option<String>,
 }
 
 impl<D: VirtioDevice> MmioTransport<D> {
     /// A device in the state after power-on. Fails only if the host has no descriptors left.
-    pub fn new(device: D, memory: Memory, slot: MmioSlot) -> io::Result<Self> {
+    pub fn new(device: D, memory: GuestMemory, slot: MmioSlot) -> io::Result<Self> {
         Ok(Self {
             rings: Rings::new(device.queue_sizes(), memory)?,
             device,
@@ -76,15 +73,9 @@ impl<D: VirtioDevice> MmioTransport<D> {
             driver_features_sel: 0,
             driver_features: 0,
             queue_sel: 0,
-            config_generation: 0,
             paused: false,
             fault: None,
         })
-    }
-
-    /// Where it sits.
-    pub fn slot(&self) -> MmioSlot {
-        self.slot
     }
 
     /// The device behind the transport.
@@ -107,52 +98,49 @@ impl<D: VirtioDevice> MmioTransport<D> {
         self.rings.notify_eventfds()
     }
 
-    /// The interrupt, for its status.
-    pub fn interrupt(&self) -> &Interrupt {
-        self.rings.interrupt()
-    }
-
-    /// Why the device last set `DEVICE_NEEDS_RESET`, for a report.
-    pub fn fault(&self) -> Option<&str> {
-        self.fault.as_deref()
-    }
-
     fn offered_features(&self) -> u64 {
         self.device.features() | F_VERSION_1 | F_EVENT_IDX | F_INDIRECT_DESC
     }
 
     fn active(&self) -> bool {
-        self.status & status::DRIVER_OK != 0 && self.status & status::NEEDS_RESET == 0
+        self.status & DRIVER_OK != 0 && self.status & NEEDS_RESET == 0
     }
 
-    /// The device is beyond use until the driver resets it (spec section 2.1.2).
-    fn needs_reset(&mut self, why: String) {
-        self.fault = Some(why);
-        self.status |= status::NEEDS_RESET;
-        if self.status & status::DRIVER_OK != 0 {
+    /// The device is beyond use until the driver resets it (spec section 2.1.2). Reported once, for a guest
+    /// can break and reset its device as often as it likes.
+    fn needs_reset(&mut self, why: impl Display) {
+        if self.fault.is_none() {
+            let why = why.to_string();
+            // Without standard error there is nobody to tell.
+            let name = self.device.name();
+            let _ = writeln!(io::stderr(), "cloude-vmm: device {name} stopped: {why}");
+            self.fault = Some(why);
+        }
+        self.status |= NEEDS_RESET;
+        if self.status & DRIVER_OK != 0 {
             self.rings.interrupt().signal_config();
         }
     }
 
     fn settle(&mut self, result: Result<(), RingError>) {
         if let Err(error) = result {
-            self.needs_reset(error.to_string());
+            self.needs_reset(error);
         }
     }
 
     /// `DRIVER_OK`: checks the queues once, then the device works.
     fn activate(&mut self) {
-        self.status |= status::DRIVER_OK;
+        self.status |= DRIVER_OK;
         let event_idx = self.driver_features & F_EVENT_IDX != 0;
         for queue in &mut self.rings.queues {
             queue.set_event_idx(event_idx);
         }
         if let Some(index) = self.invalid_queue() {
-            return self.needs_reset(format!("queue {index} lies outside memory"));
+            return self.needs_reset(format_args!("queue {index} lies outside memory"));
         }
         match self.device.activate(self.driver_features) {
             Ok(()) => self.kick_all(),
-            Err(error) => self.needs_reset(error.to_string()),
+            Err(error) => self.needs_reset(error),
         }
     }
 
@@ -168,6 +156,20 @@ impl<D: VirtioDevice> MmioTransport<D> {
             self.rings.kick(queue);
         }
     }
+
+    /// The driver wrote 0 to the status: back to the state after construction.
+    fn reset(&mut self) {
+        self.device.reset();
+        for queue in &mut self.rings.queues {
+            queue.reset();
+        }
+        self.rings.interrupt().set_status(0);
+        self.status = 0;
+        self.device_features_sel = 0;
+        self.driver_features_sel = 0;
+        self.driver_features = 0;
+        self.queue_sel = 0;
+    }
 }
 
 impl<D: VirtioDevice> Device for MmioTransport<D> {
@@ -178,7 +180,8 @@ impl<D: VirtioDevice> Device for MmioTransport<D> {
     fn pause(&mut self) {
         self.paused = true;
         if self.active() {
-            self.device.pause(&mut self.rings);
+            let result = self.device.pause(&mut self.rings);
+            self.settle(result);
         }
     }
 
@@ -191,20 +194,6 @@ impl<D: VirtioDevice> Device for MmioTransport<D> {
             self.kick_all();
         }
         self.rings.interrupt().raise_again();
-    }
-
-    fn reset(&mut self) {
-        self.device.reset();
-        for queue in &mut self.rings.queues {
-            queue.reset();
-        }
-        self.rings.interrupt().set_status(0);
-        self.status = 0;
-        self.device_features_sel = 0;
-        self.driver_features_sel = 0;
-        self.driver_features = 0;
-        self.queue_sel = 0;
-        self.fault = None;
     }
 
     fn save(&self) -> Result<serde_json::Value, StateError> {

@@ -4,11 +4,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use virtio_queue::{Queue, QueueState};
 
-use super::{MmioTransport, VirtioDevice, status};
+use super::{FEATURES_OK, MmioTransport, NEEDS_RESET, VirtioDevice, WRITABLE};
 use crate::devices::StateError;
 
 /// The version of [`TransportState`]; a record of another is refused.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// The registers and queues of a device, and the device's own state.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
@@ -26,8 +26,6 @@ pub struct TransportState {
     pub queue_sel: u32,
     /// What the driver chose.
     pub driver_features: u64,
-    /// The configuration's generation.
-    pub config_generation: u32,
     /// Unacknowledged interrupt bits.
     pub interrupt_status: u32,
     /// In the order of their indices.
@@ -97,7 +95,6 @@ impl<D: VirtioDevice> MmioTransport<D> {
             driver_features_sel: self.driver_features_sel,
             queue_sel: self.queue_sel,
             driver_features: self.driver_features,
-            config_generation: self.config_generation,
             interrupt_status: self.rings.interrupt().status(),
             queues: self.rings.queues.iter().map(QueueRecord::of).collect(),
             device: self.device.save()?,
@@ -123,11 +120,15 @@ impl<D: VirtioDevice> MmioTransport<D> {
         self.driver_features_sel = state.driver_features_sel;
         self.queue_sel = state.queue_sel;
         self.driver_features = state.driver_features;
-        self.config_generation = state.config_generation;
         self.paused = true;
         if self.active() {
             if let Some(index) = self.invalid_queue() {
                 return Err(self.invalid(format!("queue {index} lies outside memory")));
+            }
+            let mut queues = 0..self.rings.queues.len();
+            // A paused device has returned all, and this one would never return the rest.
+            if let Some(index) = queues.find(|index| self.rings.outstanding(*index) > 0) {
+                return Err(self.invalid(format!("queue {index} has chains that no device holds")));
             }
             let result = self.device.activate(self.driver_features);
             result.map_err(|error| self.invalid(error.to_string()))?;
@@ -142,10 +143,10 @@ impl<D: VirtioDevice> MmioTransport<D> {
         if state.queues.len() != self.device.queue_sizes().len() {
             return Err(self.invalid(format!("{} queues", state.queues.len())));
         }
-        if state.status & !(status::WRITABLE | status::NEEDS_RESET) != 0 {
+        if state.status & !(WRITABLE | NEEDS_RESET) != 0 {
             return Err(self.invalid(format!("status {:#x}", state.status)));
         }
-        let agreed = state.status & status::FEATURES_OK != 0;
+        let agreed = state.status & FEATURES_OK != 0;
         if agreed && state.driver_features & !self.offered_features() != 0 {
             return Err(self.invalid(format!(
                 "features {:#x}, of which this device offers {:#x}",

@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 use serde_json::json;
+use virtio_bindings::virtio_mmio::*;
 use vm_memory::{Bytes, GuestAddress};
 
 use crate::devices::virtio::rng::Rng;
@@ -11,21 +12,21 @@ use crate::devices::virtio::testing::{
 use crate::devices::virtio::{F_EVENT_IDX, F_INDIRECT_DESC, F_VERSION_1};
 use crate::devices::{BusDevice, Device, StateError};
 
-const STATUS: u64 = 0x70;
+const STATUS: u32 = VIRTIO_MMIO_STATUS;
 const DATA: u64 = 0x20_0000;
 
 fn rng() -> Driver<Rng> {
-    Driver::started(Rng::new())
+    Driver::started(Rng)
 }
 
 #[test]
 fn identity_registers_are_those_of_the_specification() {
-    let driver = Driver::new(Rng::new());
-    assert_eq!(driver.read(0x000), 0x7472_6976);
-    assert_eq!(driver.read(0x004), 2);
-    assert_eq!(driver.read(0x008), 4);
-    assert_eq!(driver.read(0x034), 64);
-    assert_eq!(driver.read(0x0b0), u32::MAX);
+    let driver = Driver::new(Rng);
+    assert_eq!(driver.read(VIRTIO_MMIO_MAGIC_VALUE), 0x7472_6976);
+    assert_eq!(driver.read(VIRTIO_MMIO_VERSION), 2);
+    assert_eq!(driver.read(VIRTIO_MMIO_DEVICE_ID), 4);
+    assert_eq!(driver.read(VIRTIO_MMIO_QUEUE_NUM_MAX), 64);
+    assert_eq!(driver.read(VIRTIO_MMIO_SHM_LEN_LOW), u32::MAX);
     assert_eq!(
         driver.offered(),
         F_VERSION_1 | F_EVENT_IDX | F_INDIRECT_DESC
@@ -34,36 +35,36 @@ fn identity_registers_are_those_of_the_specification() {
 
 #[test]
 fn a_queue_that_does_not_exist_has_no_size() {
-    let driver = Driver::new(Rng::new());
-    driver.write(0x30, 1);
-    assert_eq!(driver.read(0x34), 0);
-    assert_eq!(driver.read(0x44), 0);
+    let driver = Driver::new(Rng);
+    driver.write(VIRTIO_MMIO_QUEUE_SEL, 1);
+    assert_eq!(driver.read(VIRTIO_MMIO_QUEUE_NUM_MAX), 0);
+    assert_eq!(driver.read(VIRTIO_MMIO_QUEUE_READY), 0);
 }
 
 #[test]
 fn registers_take_only_whole_words() {
-    let driver = Driver::new(Rng::new());
+    let driver = Driver::new(Rng);
     let mut byte = [0xff];
     driver.device().read(0, &mut byte);
     assert_eq!(byte, [0]);
-    driver.device().write(STATUS, &[1]);
+    driver.device().write(STATUS.into(), &[1]);
     assert_eq!(driver.read(STATUS), 0);
 }
 
 #[test]
 fn features_without_version_1_are_not_accepted() {
-    let mut driver = Driver::new(Rng::new());
+    let mut driver = Driver::new(Rng);
     driver.negotiate(!F_VERSION_1);
     assert_eq!(driver.read(STATUS), 3);
 }
 
 #[test]
 fn features_that_were_not_offered_are_not_accepted() {
-    let mut driver = Driver::new(Rng::new());
+    let mut driver = Driver::new(Rng);
     driver.negotiate(0);
     for half in 0..2 {
-        driver.write(0x24, half);
-        driver.write(0x20, u32::MAX);
+        driver.write(VIRTIO_MMIO_DRIVER_FEATURES_SEL, half);
+        driver.write(VIRTIO_MMIO_DRIVER_FEATURES, u32::MAX);
     }
     driver.write(STATUS, 0xb);
     assert_eq!(driver.read(STATUS), 3);
@@ -71,7 +72,7 @@ fn features_that_were_not_offered_are_not_accepted() {
 
 #[test]
 fn driver_ok_without_features_ok_does_nothing() {
-    let driver = Driver::new(Rng::new());
+    let driver = Driver::new(Rng);
     driver.write(STATUS, 1);
     driver.write(STATUS, 3);
     driver.write(STATUS, 7);
@@ -87,27 +88,27 @@ fn status_bits_are_not_cleared_one_by_one() {
 
 #[test]
 fn queues_are_not_set_up_before_features_ok_nor_after_driver_ok() {
-    let driver = Driver::new(Rng::new());
-    driver.write(0x30, 0);
-    driver.write(0x44, 1);
-    assert_eq!(driver.read(0x44), 0);
+    let driver = Driver::new(Rng);
+    driver.write(VIRTIO_MMIO_QUEUE_SEL, 0);
+    driver.write(VIRTIO_MMIO_QUEUE_READY, 1);
+    assert_eq!(driver.read(VIRTIO_MMIO_QUEUE_READY), 0);
     let driver = rng();
-    driver.write(0x44, 0);
-    driver.write(0x44, 1);
-    assert_eq!(driver.read(0x44), 0);
+    driver.write(VIRTIO_MMIO_QUEUE_READY, 0);
+    driver.write(VIRTIO_MMIO_QUEUE_READY, 1);
+    assert_eq!(driver.read(VIRTIO_MMIO_QUEUE_READY), 0);
 }
 
 #[test]
 fn a_queue_outside_memory_needs_a_reset() {
-    let mut driver = Driver::new(Rng::new());
+    let mut driver = Driver::new(Rng);
     driver.negotiate(u64::MAX);
     driver.set_up_queues();
-    driver.write(0x44, 0);
-    driver.write(0x84, 0x7fff_ffff);
-    driver.write(0x44, 1);
+    driver.write(VIRTIO_MMIO_QUEUE_READY, 0);
+    driver.write(VIRTIO_MMIO_QUEUE_DESC_HIGH, 0x7fff_ffff);
+    driver.write(VIRTIO_MMIO_QUEUE_READY, 1);
     driver.write(STATUS, 0xf);
     assert!(driver.needs_reset());
-    assert_eq!(driver.read(0x60), 2);
+    assert_eq!(driver.read(VIRTIO_MMIO_INTERRUPT_STATUS), 2);
 }
 
 #[test]
@@ -115,9 +116,9 @@ fn a_buffer_is_filled_and_the_driver_interrupted() {
     let mut driver = rng();
     let head = driver.submit(0, &[(DATA, 64, true)]);
     assert_eq!(driver.used(0), Some((head, 64)));
-    assert_eq!(driver.read(0x60), 1);
+    assert_eq!(driver.read(VIRTIO_MMIO_INTERRUPT_STATUS), 1);
     assert_eq!(driver.interrupts(), 1);
-    assert_eq!(driver.read(0x60), 0);
+    assert_eq!(driver.read(VIRTIO_MMIO_INTERRUPT_STATUS), 0);
 }
 
 #[test]
@@ -145,7 +146,7 @@ fn event_idx_suppresses_interrupts_that_nobody_wants() {
 
 #[test]
 fn the_old_flag_suppresses_interrupts_without_event_idx() {
-    let mut driver = Driver::started_with(Rng::new(), WITHOUT_EVENT_IDX);
+    let mut driver = Driver::started_with(Rng, WITHOUT_EVENT_IDX);
     let avail = driver.avail_ring(0);
     driver.memory.write_obj(1u16, GuestAddress(avail)).unwrap();
     driver.submit(0, &[(DATA, 8, true)]);
@@ -161,17 +162,17 @@ fn reset_while_active_forgets_everything() {
     driver.submit(0, &[(DATA, 8, true)]);
     driver.write(STATUS, 0);
     assert_eq!(driver.read(STATUS), 0);
-    assert_eq!(driver.read(0x60), 0);
-    driver.write(0x30, 0);
-    assert_eq!(driver.read(0x44), 0);
+    assert_eq!(driver.read(VIRTIO_MMIO_INTERRUPT_STATUS), 0);
+    driver.write(VIRTIO_MMIO_QUEUE_SEL, 0);
+    assert_eq!(driver.read(VIRTIO_MMIO_QUEUE_READY), 0);
     driver.notify(0);
     driver.run();
-    assert_eq!(driver.read(0x60), 0);
+    assert_eq!(driver.read(VIRTIO_MMIO_INTERRUPT_STATUS), 0);
 }
 
 #[test]
 fn an_indirect_chain_is_followed() {
-    let mut driver = Driver::started_with(Rng::new(), BARE | F_INDIRECT_DESC);
+    let mut driver = Driver::started_with(Rng, BARE | F_INDIRECT_DESC);
     driver.write_descriptor_at(DATA, 0, (DATA + 0x1000, 16, 3, 1));
     driver.write_descriptor_at(DATA, 1, (DATA + 0x2000, 16, 2, 0));
     driver.write_descriptor(0, 0, (DATA, 32, INDIRECT, 0));
@@ -189,9 +190,9 @@ fn expect_fault(raw: (u64, u32, u16, u16), what: &str) {
     driver.notify(0);
     driver.run();
     assert!(driver.needs_reset());
-    let fault = driver.device().fault().unwrap().to_owned();
+    let fault = driver.device().fault.clone().unwrap();
     assert!(fault.contains(what), "{fault}");
-    assert_ne!(driver.read(0x60) & 2, 0);
+    assert_ne!(driver.read(VIRTIO_MMIO_INTERRUPT_STATUS) & 2, 0);
     // A reset makes it whole again.
     driver.write(STATUS, 0);
     assert_eq!(driver.read(STATUS), 0);
@@ -287,7 +288,7 @@ fn a_restored_device_goes_on_where_the_saved_one_stopped() {
     driver.used(0);
     // Notified, but not worked on before the save: the restore finds it.
     driver.add(0, &[(DATA, 16, true)]);
-    let mut driver = driver.move_to(Rng::new());
+    let mut driver = driver.move_to(Rng);
     assert_eq!(driver.used(0), Some((1, 16)));
     assert_eq!(driver.read(STATUS), 0xf);
     let head = driver.submit(0, &[(DATA, 32, true)]);
@@ -300,13 +301,10 @@ fn a_state_that_does_not_fit_is_refused() {
     let refuse = |key: &str, value: serde_json::Value| {
         let mut state = saved.clone();
         state[key] = value;
-        Driver::new(Rng::new())
-            .device()
-            .restore(&state)
-            .unwrap_err()
+        Driver::new(Rng).device().restore(&state).unwrap_err()
     };
     assert!(matches!(
-        refuse("version", json!(2)),
+        refuse("version", json!(1)),
         StateError::Invalid { .. }
     ));
     assert!(matches!(
@@ -327,20 +325,21 @@ fn a_state_that_does_not_fit_is_refused() {
     ));
     assert!(matches!(
         refuse("device", json!({"more": 1})),
-        StateError::Format { .. }
+        StateError::Invalid { .. }
     ));
     let mut state = saved.clone();
+    state["queues"][0]["next_avail"] = json!(3);
+    let error = Driver::new(Rng).device().restore(&state).unwrap_err();
+    assert!(error.to_string().contains("no device holds"), "{error}");
+    let mut state = saved.clone();
     state["queues"][0]["desc_table"] = json!(!15u64);
-    let error = Driver::new(Rng::new())
-        .device()
-        .restore(&state)
-        .unwrap_err();
+    let error = Driver::new(Rng).device().restore(&state).unwrap_err();
     assert!(matches!(error, StateError::Invalid { .. }));
 }
 
 #[test]
 fn the_acpi_node_names_the_driver_the_window_and_the_interrupt() {
-    let node = Driver::new(Rng::new()).device().acpi_node();
+    let node = Driver::new(Rng).device().acpi_node();
     let has = |bytes: &[u8]| node.windows(bytes.len()).any(|window| window == bytes);
     assert!(has(b"VR01"));
     assert!(has(b"LNRO0005\0"));
@@ -357,15 +356,46 @@ fn the_entropy_device_bounds_one_buffer_and_one_turn() {
         driver.add(0, &[(DATA, 1 << 20, true)]);
     }
     driver.notify(0);
+    let lens = |driver: &mut Driver<Rng>| -> Vec<u32> {
+        std::iter::from_fn(|| driver.used(0))
+            .map(|(_, len)| len)
+            .collect()
+    };
+    driver.wait(0);
+    let first = lens(&mut driver);
+    assert_eq!(first.len(), 16);
     driver.run();
-    let lens: Vec<_> = std::iter::from_fn(|| driver.used(0))
-        .map(|(_, len)| len)
-        .collect();
-    assert_eq!(lens.len(), 40);
-    assert!(lens.iter().all(|len| (1..=4096).contains(len)));
-    let metrics = driver.device().device().metrics();
-    assert_eq!(metrics.turns_cut, 2);
-    assert_eq!(metrics.buffers, 40);
+    let rest = lens(&mut driver);
+    assert_eq!(rest.len(), 24);
+    assert!(
+        first
+            .iter()
+            .chain(&rest)
+            .all(|len| (1..=4096).contains(len))
+    );
+}
+
+#[test]
+fn an_interrupt_that_is_pending_at_the_save_is_raised_at_the_resume() {
+    let mut driver = rng();
+    driver.submit(0, &[(DATA, 8, true)]);
+    let driver = driver.move_to(Rng);
+    assert_eq!(driver.interrupts(), 1);
+}
+
+#[test]
+fn a_device_that_breaks_again_and_again_is_reported_once() {
+    let mut driver = rng();
+    let mut break_it = || {
+        driver.publish(0, RING_SIZE);
+        driver.notify(0);
+        driver.run();
+        assert!(driver.needs_reset());
+        driver.device().fault.clone()
+    };
+    let first = break_it();
+    assert!(first.is_some());
+    assert_eq!(break_it(), first);
 }
 
 #[test]

@@ -7,8 +7,9 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use event_manager::EventSet;
 use serde::Deserialize;
 use serde_json::Value;
+use virtio_bindings::virtio_net::*;
 
-use super::{MAX_FRAME, NetMetrics, NetState, RXQ, TXQ, tap};
+use super::{MAX_FRAME, NetState, RXQ, TXQ, tap};
 use crate::devices::StateError;
 use crate::devices::virtio::{
     ActivateError, Chain, RingError, Rings, VirtioDevice, Watch, read_config_bytes,
@@ -20,15 +21,15 @@ const DEVICE_TYPE: u32 = 1;
 const QUEUE_SIZES: &[u16] = &[256, 256];
 
 // Feature bits, spec section 5.1.3.
-pub(super) const F_CSUM: u64 = 1 << 0;
-pub(super) const F_GUEST_CSUM: u64 = 1 << 1;
-pub(super) const F_MTU: u64 = 1 << 3;
-pub(super) const F_MAC: u64 = 1 << 5;
-pub(super) const F_GUEST_TSO4: u64 = 1 << 7;
-pub(super) const F_GUEST_TSO6: u64 = 1 << 8;
-pub(super) const F_HOST_TSO4: u64 = 1 << 11;
-pub(super) const F_HOST_TSO6: u64 = 1 << 12;
-pub(super) const F_MRG_RXBUF: u64 = 1 << 15;
+pub(super) const F_CSUM: u64 = 1 << VIRTIO_NET_F_CSUM;
+pub(super) const F_GUEST_CSUM: u64 = 1 << VIRTIO_NET_F_GUEST_CSUM;
+pub(super) const F_MTU: u64 = 1 << VIRTIO_NET_F_MTU;
+pub(super) const F_MAC: u64 = 1 << VIRTIO_NET_F_MAC;
+pub(super) const F_GUEST_TSO4: u64 = 1 << VIRTIO_NET_F_GUEST_TSO4;
+pub(super) const F_GUEST_TSO6: u64 = 1 << VIRTIO_NET_F_GUEST_TSO6;
+pub(super) const F_HOST_TSO4: u64 = 1 << VIRTIO_NET_F_HOST_TSO4;
+pub(super) const F_HOST_TSO6: u64 = 1 << VIRTIO_NET_F_HOST_TSO6;
+pub(super) const F_MRG_RXBUF: u64 = 1 << VIRTIO_NET_F_MRG_RXBUF;
 
 /// What the guest is told of its interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,9 +58,10 @@ pub struct Net {
     /// Whether the descriptor takes offloads, as a TAP does.
     offloads: bool,
     pub(super) features: u64,
-    pub(super) metrics: NetMetrics,
     /// Buffers taken from the receive queue ahead of a frame.
     pub(super) rx_ready: VecDeque<Chain>,
+    /// How many bytes they hold.
+    pub(super) rx_room: usize,
     /// Where a frame goes that might not fit them.
     pub(super) bounce: Vec<u8>,
     /// The TAP was full at the last frame; it says when it no longer is.
@@ -89,16 +91,11 @@ impl Net {
             config,
             offloads,
             features: 0,
-            metrics: NetMetrics::default(),
             rx_ready: VecDeque::new(),
+            rx_room: 0,
             bounce: Vec::new(),
             tx_blocked: false,
         })
-    }
-
-    /// What it has done so far.
-    pub fn metrics(&self) -> NetMetrics {
-        self.metrics
     }
 
     fn offload_flags(&self) -> u32 {
@@ -187,11 +184,13 @@ impl VirtioDevice for Net {
         Ok(())
     }
 
-    fn pause(&mut self, rings: &mut Rings) {
+    fn pause(&mut self, rings: &mut Rings) -> Result<(), RingError> {
         rings.unpop(RXQ, self.rx_ready.len());
         self.rx_ready.clear();
+        self.rx_room = 0;
         // The edge that would end the wait is not seen while paused.
         self.tx_blocked = false;
+        Ok(())
     }
 
     fn resume(&mut self) {
@@ -201,6 +200,7 @@ impl VirtioDevice for Net {
     fn reset(&mut self) {
         self.features = 0;
         self.rx_ready.clear();
+        self.rx_room = 0;
         self.bounce = Vec::new();
         self.tx_blocked = false;
     }

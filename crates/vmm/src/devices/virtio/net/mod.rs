@@ -1,7 +1,6 @@
 //! The network device (spec section 5.1) on a TAP.
 
 mod device;
-mod metrics;
 mod rx;
 mod state;
 mod tap;
@@ -10,7 +9,6 @@ mod tests;
 mod tx;
 
 pub use device::{Net, NetConfig, NetError};
-pub use metrics::NetMetrics;
 pub use state::NetState;
 
 /// Size of `struct virtio_net_hdr_v1`, which every frame starts with (spec section 5.1.6).

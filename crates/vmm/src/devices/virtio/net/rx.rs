@@ -4,14 +4,14 @@
 //! the guest's buffers only when they hold the largest frame that can come; otherwise it goes through
 //! a buffer of ours, and is dropped if it turns out not to fit.
 
-use std::io::{self, ErrorKind};
+use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
 use vm_memory::Permissions;
 
 use super::device::{F_GUEST_TSO4, F_GUEST_TSO6, F_MRG_RXBUF};
 use super::{ETHERNET_HEADER_SIZE, HEADER_SIZE, MAX_FRAME, Net, RXQ};
-use crate::devices::virtio::{RingError, Rings, Segment, io as guest_io};
+use crate::devices::virtio::{Chain, RingError, Rings, Segment, io as guest_io};
 
 /// Frames in one turn of the event loop.
 const TURN_LIMIT: usize = 256;
@@ -20,6 +20,8 @@ const TURN_LIMIT: usize = 256;
 const WAITING_LIMIT: usize = 1000;
 /// Offset of `num_buffers` in the virtio header (spec section 5.1.6).
 const NUM_BUFFERS: usize = 10;
+/// The least size of a receive buffer with `GUEST_TSO` and without `MRG_RXBUF` (spec section 5.1.6.3.1).
+const MIN_TSO_BUFFER: usize = HEADER_SIZE + ETHERNET_HEADER_SIZE + (1 << 16);
 
 impl Net {
     /// Drops what came while the VM was paused: it is older than the guest, or not for it at all.
@@ -33,131 +35,145 @@ impl Net {
             if got <= 0 {
                 break;
             }
-            self.metrics.rx_dropped += 1;
         }
     }
 
     pub(super) fn receive(&mut self, rings: &mut Rings) -> Result<(), RingError> {
-        let mut frames = 0;
-        loop {
-            if frames == TURN_LIMIT {
-                // The TAP is watched by edge: nobody else would come back to it.
-                rings.kick(RXQ);
-                break;
-            }
+        for _ in 0..TURN_LIMIT {
             if !self.take_buffers(rings)? {
-                self.metrics.rx_starved += 1;
-                break;
+                return rings.flush(RXQ);
             }
             match self.read_frame(rings)? {
-                Ok(()) => frames += 1,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(_) => {
-                    self.metrics.rx_errors += 1;
-                    break;
+                Ok(len) if (HEADER_SIZE..=self.rx_room).contains(&len) => {
+                    self.give_frame(rings, len)?;
                 }
+                // No frame, or one that does not fit: it is lost.
+                Ok(_) => {}
+                // Most often there is no more. After any other error the next event tries again.
+                Err(_) => return rings.flush(RXQ),
             }
         }
+        // The TAP is watched by edge: nobody else would come back to it.
+        rings.kick(RXQ);
         rings.flush(RXQ)
+    }
+
+    fn mergeable(&self) -> bool {
+        self.features & F_MRG_RXBUF != 0
+    }
+
+    fn segmented(&self) -> bool {
+        self.features & (F_GUEST_TSO4 | F_GUEST_TSO6) != 0
     }
 
     /// The largest frame that the TAP can give, with its header.
     fn largest_frame(&self) -> usize {
-        if self.features & (F_GUEST_TSO4 | F_GUEST_TSO6) != 0 {
+        if self.segmented() {
             MAX_FRAME
         } else {
             HEADER_SIZE + ETHERNET_HEADER_SIZE + 4 + usize::from(self.config.mtu)
         }
     }
 
+    /// The least size of one receive buffer (spec section 5.1.6.3.1): each has to hold a header, and a frame
+    /// where frames cannot be spread.
+    fn min_buffer(&self) -> usize {
+        if self.mergeable() {
+            HEADER_SIZE
+        } else if self.segmented() {
+            MIN_TSO_BUFFER
+        } else {
+            HEADER_SIZE + ETHERNET_HEADER_SIZE + usize::from(self.config.mtu)
+        }
+    }
+
     /// Takes buffers until a frame fits, as far as there are any. `false` if there is none at all.
     fn take_buffers(&mut self, rings: &mut Rings) -> Result<bool, RingError> {
         let wanted = self.largest_frame();
-        let mut have: usize = self.rx_ready.iter().map(|chain| chain.writable_len()).sum();
-        let mergeable = self.features & F_MRG_RXBUF != 0;
-        while self.rx_ready.is_empty() || (mergeable && have < wanted) {
+        while self.rx_ready.is_empty() || (self.mergeable() && self.rx_room < wanted) {
             let Some(chain) = rings.pop(RXQ)? else {
                 if rings.enable_notification(RXQ)? {
                     continue;
                 }
                 break;
             };
-            have += chain.writable_len();
+            self.check_buffer(&chain)?;
+            self.rx_room += chain.writable_len();
             self.rx_ready.push_back(chain);
         }
         Ok(!self.rx_ready.is_empty())
     }
 
-    fn read_frame(&mut self, rings: &mut Rings) -> Result<io::Result<()>, RingError> {
-        let segments: Vec<Segment> = self
-            .rx_ready
-            .iter()
-            .flat_map(|chain| &chain.writable)
-            .copied()
-            .collect();
-        let room: usize = self.rx_ready.iter().map(|chain| chain.writable_len()).sum();
-        let read = if room >= self.largest_frame() {
-            let views = guest_io::slices(rings.memory(), &segments, 0, room, Permissions::Write)?;
-            guest_io::readv(self.tap.as_fd(), &views)
-        } else {
-            self.read_through_bounce(rings, &segments, room)?
-        };
-        match read {
-            Ok(len) if len >= HEADER_SIZE && len <= room => {
-                self.give_frame(rings, &segments, len)?;
-                Ok(Ok(()))
-            }
-            Ok(_) => {
-                self.metrics.rx_dropped += 1;
-                Ok(Ok(()))
-            }
-            Err(error) => Ok(Err(error)),
+    fn check_buffer(&self, chain: &Chain) -> Result<(), RingError> {
+        let (queue, head) = (RXQ, chain.head);
+        if !chain.readable.is_empty() {
+            return Err(RingError::Readable { queue, head });
         }
+        if chain.writable_len() < self.min_buffer() {
+            return Err(RingError::Short { queue, head });
+        }
+        Ok(())
     }
 
-    fn read_through_bounce(
-        &mut self,
-        rings: &Rings,
-        segments: &[Segment],
-        room: usize,
-    ) -> Result<io::Result<usize>, RingError> {
+    fn segments(&self) -> impl Iterator<Item = Segment> + '_ {
+        self.rx_ready
+            .iter()
+            .flat_map(|chain| chain.writable.iter().copied())
+    }
+
+    /// Reads one frame to the start of the buffers; gives its length, which may be more than they hold.
+    fn read_frame(&mut self, rings: &Rings) -> Result<io::Result<usize>, RingError> {
+        if self.rx_room < self.largest_frame() {
+            return self.read_through_bounce(rings);
+        }
+        let views = guest_io::slices(
+            rings.memory(),
+            self.segments(),
+            0,
+            self.rx_room,
+            Permissions::Write,
+        )?;
+        Ok(guest_io::readv(self.tap.as_fd(), &views))
+    }
+
+    fn read_through_bounce(&mut self, rings: &Rings) -> Result<io::Result<usize>, RingError> {
         let fd = self.tap.as_raw_fd();
         // SAFETY: the pointer and length are those of a live, exclusive buffer.
         let got = unsafe { libc::read(fd, self.bounce.as_mut_ptr().cast(), self.bounce.len()) };
         let Ok(len) = usize::try_from(got) else {
             return Ok(Err(io::Error::last_os_error()));
         };
-        if len <= room {
-            guest_io::copy_in(rings.memory(), segments, 0, &self.bounce[..len])?;
+        if len <= self.rx_room {
+            guest_io::copy_in(rings.memory(), self.segments(), 0, &self.bounce[..len])?;
         }
         Ok(Ok(len))
     }
 
-    /// Gives back as many buffers as the frame of `len` bytes takes.
-    fn give_frame(
-        &mut self,
-        rings: &mut Rings,
-        segments: &[Segment],
-        len: usize,
-    ) -> Result<(), RingError> {
-        let mut left = len;
-        let mut used = Vec::new();
-        while left > 0 {
-            // Never short: the frame fits the buffers.
-            let Some(chain) = self.rx_ready.pop_front() else {
+    /// Returns as many buffers as the frame of `len` bytes takes.
+    fn give_frame(&mut self, rings: &mut Rings, len: usize) -> Result<(), RingError> {
+        let mut count: u16 = 0;
+        let mut held = 0;
+        for chain in &self.rx_ready {
+            if held >= len {
                 break;
-            };
-            let part = left.min(chain.writable_len());
-            left -= part;
-            used.push((chain.head, part));
+            }
+            held += chain.writable_len();
+            count += 1;
         }
-        let count = (used.len() as u16).to_le_bytes();
-        guest_io::copy_in(rings.memory(), segments, NUM_BUFFERS, &count)?;
-        for (head, part) in used {
-            rings.push_used(RXQ, head, part)?;
+        // Before the first buffer is returned: from then on the guest reads the header.
+        guest_io::copy_in(
+            rings.memory(),
+            self.segments(),
+            NUM_BUFFERS,
+            &count.to_le_bytes(),
+        )?;
+        let mut left = len;
+        for chain in self.rx_ready.drain(..usize::from(count)) {
+            let size = chain.writable_len();
+            self.rx_room -= size;
+            rings.push_used(RXQ, chain.head, left.min(size))?;
+            left -= left.min(size);
         }
-        self.metrics.rx_frames += 1;
-        self.metrics.rx_bytes += (len - HEADER_SIZE) as u64;
         Ok(())
     }
 }

@@ -14,11 +14,9 @@ use vmm_sys_util::timerfd::TimerFd;
 
 use super::connection::{Connection, Phase};
 use super::handle::{ConnectRequest, Shared};
-use super::{ConnectionState, RXQ, TXQ, VsockEvent, VsockHandle, VsockMetrics, VsockState};
+use super::{ConnectionState, RXQ, TXQ, VsockHandle, VsockState};
 use crate::devices::StateError;
-use crate::devices::virtio::{
-    ActivateError, RingError, Rings, VirtioDevice, Watch, read_config_bytes,
-};
+use crate::devices::virtio::{RingError, Rings, VirtioDevice, Watch, read_config_bytes};
 
 const NAME: &str = "vsock";
 /// Spec section 5.10.1.
@@ -28,11 +26,6 @@ const QUEUE_SIZES: &[u16] = &[256, 256, 64];
 /// Resets that wait for the guest's buffers. At the limit no more is taken from the guest, so that a
 /// guest that provokes them and takes none waits for itself.
 pub(super) const RESET_LIMIT: usize = 256;
-/// The part of the queue whose buffers are kept back at most. Linux gives it 256, of which its longest packet takes 19
-/// (a header, and 18 fragments of 64 KiB).
-const KEPT_PART: usize = 4;
-/// So long at most, for a driver that sends nothing before it has its last buffers back. Linux's does not wait.
-const KEPT_TIME: Duration = Duration::from_millis(100);
 
 /// Who the guest is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +74,6 @@ pub enum AttachError {
 pub struct Vsock {
     pub(super) config: VsockConfig,
     pub(super) shared: Arc<Shared>,
-    pub(super) events: Box<dyn FnMut(VsockEvent) + Send>,
     /// Watches the streams, the timer and the handle's eventfd; the event loop watches this alone, so
     /// that streams come and go on any thread.
     pub(super) epoll: Epoll,
@@ -100,25 +92,17 @@ pub struct Vsock {
     pub(super) resets: VecDeque<(u32, u32)>,
     /// Host ports of connections with something for the guest, each once.
     pub(super) line: VecDeque<u32>,
-    /// Chains of packets that were taken, kept back to be given along with something that the guest waits for.
-    pub(super) kept: Kept,
     pub(super) next_port: u32,
     pub(super) ready: bool,
     pub(super) ready_said: bool,
-    pub(super) metrics: VsockMetrics,
 }
 
 impl Vsock {
-    /// A device whose owner hears of `events`. The callback is called under the device's lock, mostly
-    /// on the event-loop thread: it must neither wait nor come back to the device.
-    pub fn new(
-        config: VsockConfig,
-        events: impl FnMut(VsockEvent) + Send + 'static,
-    ) -> io::Result<Self> {
+    /// A device that reports through its [`Vsock::handle`].
+    pub fn new(config: VsockConfig) -> io::Result<Self> {
         let device = Self {
             config,
             shared: Arc::new(Shared::new()?),
-            events: Box::new(events),
             epoll: Epoll::new()?,
             timer: TimerFd::new().map_err(io::Error::from)?,
             patience: super::host::PATIENCE,
@@ -128,11 +112,9 @@ impl Vsock {
             waiting: VecDeque::new(),
             resets: VecDeque::new(),
             line: VecDeque::new(),
-            kept: Kept::default(),
             next_port: super::host::FIRST_PORT,
             ready: false,
             ready_said: false,
-            metrics: VsockMetrics::default(),
         };
         device.watch_own_descriptors()?;
         Ok(device)
@@ -143,11 +125,6 @@ impl Vsock {
         VsockHandle {
             shared: Arc::clone(&self.shared),
         }
-    }
-
-    /// What it has done so far.
-    pub fn metrics(&self) -> VsockMetrics {
-        self.metrics
     }
 
     /// The connections that the guest has.
@@ -215,55 +192,15 @@ impl Vsock {
         if let Some(rings) = rings {
             let cut_short = self.transmit(rings)?;
             self.start_waiting();
-            let received = self.receive(rings)?;
-            self.give_back(rings, received)?;
+            self.receive(rings)?;
+            // One interrupt for both directions: the driver looks at every queue.
+            rings.flush_all(&[RXQ, TXQ])?;
             if cut_short && self.resets.len() < RESET_LIMIT {
                 rings.kick(TXQ);
             }
         }
         self.arm_timer();
         Ok(())
-    }
-
-    /// Interrupts the guest for what it has received, and gives back the chains that were kept, if now is the time.
-    fn give_back(&mut self, rings: &mut Rings, received: bool) -> Result<(), RingError> {
-        if received || self.kept.is_due(rings.size(TXQ) / KEPT_PART) {
-            for head in self.kept.take() {
-                rings.push_used(TXQ, head, 0)?;
-            }
-        }
-        rings.flush_all(&[RXQ, TXQ])
-    }
-}
-
-/// Chains of the transmit queue that the guest does not have back yet. Linux's driver wants to hear of each, and
-/// only frees memory then: an interrupt and a turn of a kernel thread for every packet, while the program waits.
-#[derive(Debug, Default)]
-pub(super) struct Kept {
-    pub(super) heads: Vec<u16>,
-    buffers: usize,
-    since: Option<Instant>,
-}
-
-impl Kept {
-    pub(super) fn push(&mut self, head: u16, buffers: usize) {
-        self.heads.push(head);
-        self.buffers += buffers;
-        self.since.get_or_insert_with(Instant::now);
-    }
-
-    fn is_due(&self, most: usize) -> bool {
-        self.buffers >= most || self.deadline().is_some_and(|at| at <= Instant::now())
-    }
-
-    pub(super) fn deadline(&self) -> Option<Instant> {
-        self.since.map(|since| since + KEPT_TIME)
-    }
-
-    fn take(&mut self) -> Vec<u16> {
-        self.buffers = 0;
-        self.since = None;
-        std::mem::take(&mut self.heads)
     }
 }
 
@@ -280,21 +217,12 @@ impl VirtioDevice for Vsock {
         QUEUE_SIZES
     }
 
-    /// None: without a bit, stream sockets are what there is (spec section 5.10.3).
-    fn features(&self) -> u64 {
-        0
-    }
-
     fn read_config(&self, offset: u64, data: &mut [u8]) {
         read_config_bytes(
             &u64::from(self.config.guest_cid).to_le_bytes(),
             offset,
             data,
         );
-    }
-
-    fn activate(&mut self, _features: u64) -> Result<(), ActivateError> {
-        Ok(())
     }
 
     fn queue_ready(&mut self, rings: &mut Rings, _queue: usize) -> Result<(), RingError> {
@@ -317,10 +245,9 @@ impl VirtioDevice for Vsock {
         self.work(rings)
     }
 
-    fn pause(&mut self, rings: &mut Rings) {
-        // What the guest has sent goes to its streams, which a restored device does not have. An error is
-        // met again, and told, when the device goes on.
-        let _ = self.work(Some(rings));
+    fn pause(&mut self, rings: &mut Rings) -> Result<(), RingError> {
+        // What the guest has sent goes to its streams, which a restored device does not have.
+        self.work(Some(rings))
     }
 
     fn reset(&mut self) {
@@ -334,7 +261,6 @@ impl VirtioDevice for Vsock {
         }
         self.resets.clear();
         self.line.clear();
-        self.kept = Kept::default();
         self.ready = false;
     }
 
@@ -351,7 +277,6 @@ impl VirtioDevice for Vsock {
             next_port: self.next_port,
             connections: connections.into_iter().map(ConnectionState::of).collect(),
             resets: self.resets.iter().copied().chain(aborted).collect(),
-            kept: self.kept.heads.clone(),
         };
         serde_json::to_value(state).map_err(|source| StateError::Format {
             device: NAME,
@@ -381,10 +306,6 @@ impl VirtioDevice for Vsock {
         }
         self.connections = connections;
         self.resets = state.resets.into();
-        self.kept = Kept::default();
-        for head in state.kept {
-            self.kept.push(head, 1);
-        }
         self.ready = state.ready;
         self.ready_said = state.ready_said;
         self.next_port = state.next_port;

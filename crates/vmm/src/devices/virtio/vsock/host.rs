@@ -76,8 +76,8 @@ impl Vsock {
     }
 
     pub(super) fn connect_failed(&mut self, id: u64, reason: &str) {
-        self.metrics.connect_failed += 1;
-        (self.events)(VsockEvent::ConnectFailed(id, reason.to_owned()));
+        self.shared
+            .report(VsockEvent::ConnectFailed(id, reason.to_owned()));
     }
 
     /// Looks at every descriptor that became ready, without waiting.
@@ -216,7 +216,6 @@ impl Vsock {
             .connections
             .values()
             .filter_map(|connection| connection.deadline)
-            .chain(self.kept.deadline())
             .min();
         if next == self.timer_set {
             return;

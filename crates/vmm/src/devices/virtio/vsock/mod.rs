@@ -18,7 +18,6 @@ mod device;
 mod handle;
 mod header;
 mod host;
-mod metrics;
 mod rx;
 mod state;
 #[cfg(test)]
@@ -27,7 +26,6 @@ mod tx;
 
 pub use device::{AttachError, ConnectionInfo, Vsock, VsockConfig};
 pub use handle::{VsockEvent, VsockHandle};
-pub use metrics::VsockMetrics;
 pub use state::{ConnectionState, VsockState};
 
 /// The host's context id (spec section 5.10.4).

@@ -17,8 +17,8 @@ const TURN_LIMIT: usize = 512;
 const MAX_PAYLOAD: usize = 64 * 1024;
 
 impl Vsock {
-    /// Gives the guest what there is for it; whether there was anything.
-    pub(super) fn receive(&mut self, rings: &mut Rings) -> Result<bool, RingError> {
+    /// Gives the guest what there is for it.
+    pub(super) fn receive(&mut self, rings: &mut Rings) -> Result<(), RingError> {
         let mut packets = 0;
         while !self.resets.is_empty() || !self.line.is_empty() {
             if packets == TURN_LIMIT {
@@ -43,25 +43,28 @@ impl Vsock {
                 break;
             };
             rings.push_used(RXQ, chain.head, len)?;
-            self.metrics.rx_packets += 1;
             packets += 1;
         }
-        Ok(packets > 0)
+        Ok(())
     }
 
     /// Fills one chain; `None` if it turns out that there is nothing to say.
     fn fill(&mut self, rings: &Rings, chain: &Chain) -> Result<Option<usize>, RingError> {
-        if let Some((local_port, guest_port)) = self.resets.pop_front() {
-            let header = Header {
-                src_port: local_port,
-                dst_port: guest_port,
-                op: op::RST,
-                ..self.header_base()
+        loop {
+            // Looked at again behind each connection, whose failed stream may have added one.
+            if let Some((local_port, guest_port)) = self.resets.pop_front() {
+                let header = Header {
+                    src_port: local_port,
+                    dst_port: guest_port,
+                    op: op::RST,
+                    ..self.header_base()
+                };
+                guest_io::copy_in(rings.memory(), &chain.writable, 0, &header.to_bytes())?;
+                return Ok(Some(HEADER_SIZE));
+            }
+            let Some(port) = self.line.pop_front() else {
+                return Ok(None);
             };
-            guest_io::copy_in(rings.memory(), &chain.writable, 0, &header.to_bytes())?;
-            return Ok(Some(HEADER_SIZE));
-        }
-        while let Some(port) = self.line.pop_front() {
             let filled = self.fill_from(port, rings, chain)?;
             if let Some(connection) = self.connections.get_mut(&port) {
                 connection.queued = false;
@@ -72,7 +75,6 @@ impl Vsock {
                 return Ok(filled);
             }
         }
-        Ok(None)
     }
 
     fn fill_from(
@@ -101,10 +103,6 @@ impl Vsock {
                 (op, flags, 0)
             }
         };
-        if op == op::CREDIT_REQUEST {
-            self.metrics.credit_exhausted += 1;
-        }
-        self.metrics.rx_bytes += len as u64;
         let header = Header {
             src_port: connection.local_port,
             dst_port: connection.guest_port,

@@ -25,9 +25,6 @@ pub struct VsockState {
     /// Port pairs, the host's first, that the guest is still to be told a reset for. A connect that was
     /// under way is among them: whoever asked for it is not there after a restore.
     pub resets: Vec<(u32, u32)>,
-    /// First descriptors of chains of the transmit queue that the guest is still to have back.
-    #[serde(default)]
-    pub kept: Vec<u16>,
 }
 
 /// One connection.

@@ -17,10 +17,8 @@ enum Verdict {
     Keep,
     /// The guest ended it; no answer.
     Finish,
-    /// It ends with a reset for the guest.
+    /// It ends with a reset for the guest: both ends are closed, or the guest broke the protocol.
     Reset,
-    /// The guest broke the protocol: as `Reset`, and counted.
-    Violation,
 }
 
 impl Vsock {
@@ -39,8 +37,7 @@ impl Vsock {
                 break false;
             };
             self.take_packet(rings, &chain)?;
-            self.kept.push(chain.head, chain.readable.len());
-            self.metrics.tx_packets += 1;
+            rings.push_used(TXQ, chain.head, 0)?;
             packets += 1;
         };
         Ok(cut_short)
@@ -56,7 +53,6 @@ impl Vsock {
         }
         let header = Header::from_bytes(&bytes);
         if header.src_cid != u64::from(self.config.guest_cid) || header.dst_cid != HOST_CID {
-            self.metrics.misaddressed += 1;
             return Ok(());
         }
         let port = header.dst_port;
@@ -73,12 +69,9 @@ impl Vsock {
         let verdict = if header.kind == TYPE_STREAM {
             judge(connection, &header, rings, chain)?
         } else {
-            Verdict::Violation
+            Verdict::Reset
         };
         let (id, now) = (connection.id, connection.phase);
-        if header.op == op::RW && matches!(verdict, Verdict::Keep) {
-            self.metrics.tx_bytes += u64::from(header.len);
-        }
         self.report(id, was, now, &verdict);
         self.carry_out(port, verdict);
         Ok(())
@@ -91,12 +84,11 @@ impl Vsock {
             return;
         }
         self.resets.push_back((header.dst_port, header.src_port));
-        if header.op != op::REQUEST || header.kind != TYPE_STREAM {
-            self.metrics.unknown_connection += 1;
-        } else if header.dst_port == self.config.ready_port {
+        let connect = header.op == op::REQUEST && header.kind == TYPE_STREAM;
+        if connect && header.dst_port == self.config.ready_port {
             self.ready = true;
             if !std::mem::replace(&mut self.ready_said, true) {
-                (self.events)(VsockEvent::Ready);
+                self.shared.report(VsockEvent::Ready);
             }
         }
     }
@@ -107,12 +99,11 @@ impl Vsock {
         }
         match verdict {
             Verdict::Keep if now == Phase::Established => {
-                self.metrics.connected += 1;
-                (self.events)(VsockEvent::Connected(id));
+                self.shared.report(VsockEvent::Connected(id));
             }
             Verdict::Keep => {}
             Verdict::Finish => self.connect_failed(id, "the guest refused: nothing listens there"),
-            Verdict::Reset | Verdict::Violation => {
+            Verdict::Reset => {
                 self.connect_failed(id, "the guest answered with something else");
             }
         }
@@ -126,10 +117,6 @@ impl Vsock {
             }
             Verdict::Finish => self.finish(port),
             Verdict::Reset => self.reset_connection(port),
-            Verdict::Violation => {
-                self.metrics.protocol_errors += 1;
-                self.reset_connection(port);
-            }
         }
     }
 }
@@ -147,7 +134,7 @@ fn judge(
             connection.deadline = None;
             Verdict::Keep
         }
-        (Phase::Connecting, _) => Verdict::Violation,
+        (Phase::Connecting, _) => Verdict::Reset,
         (_, op::RW) => data(connection, header, rings, chain)?,
         (_, op::SHUTDOWN) => {
             connection.guest_shut_down(header.flags);
@@ -163,7 +150,7 @@ fn judge(
             connection.wants_credit_update = true;
             Verdict::Keep
         }
-        _ => Verdict::Violation,
+        _ => Verdict::Reset,
     })
 }
 
@@ -176,7 +163,7 @@ fn data(
     let len = header.len as usize;
     let all_there = chain.readable_len() - HEADER_SIZE >= len;
     if !all_there || !connection.has_room_for(len) {
-        return Ok(Verdict::Violation);
+        return Ok(Verdict::Reset);
     }
     if len == 0 {
         return Ok(Verdict::Keep);

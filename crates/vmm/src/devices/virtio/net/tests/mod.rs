@@ -83,10 +83,6 @@ impl Guest {
         bytes.truncate(len);
         Some(bytes)
     }
-
-    fn metrics(&self) -> super::NetMetrics {
-        self.driver.device().device().metrics()
-    }
 }
 
 /// An Ethernet frame from `source` with `len` bytes of payload.

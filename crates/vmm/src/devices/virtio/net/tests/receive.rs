@@ -1,6 +1,12 @@
+use virtio_bindings::virtio_mmio::{VIRTIO_MMIO_INTERRUPT_STATUS, VIRTIO_MMIO_STATUS};
+
 use super::super::device::F_MRG_RXBUF;
 use super::*;
 use crate::devices::Device as _;
+use crate::devices::virtio::testing::RING_SIZE;
+
+/// A buffer for one whole frame: header, Ethernet header and MTU.
+const WHOLE_FRAME: u32 = 12 + 14 + 1500;
 
 fn num_buffers(bytes: &[u8]) -> u16 {
     u16::from_le_bytes([bytes[10], bytes[11]])
@@ -59,15 +65,76 @@ fn frames_wait_for_buffers() {
 #[test]
 fn a_frame_that_fits_no_single_buffer_is_dropped_whole() {
     let mut guest = Guest::started_with(!F_MRG_RXBUF);
-    guest.give(0, 500);
-    guest.give(1, 500);
-    guest.wire.send(&wired(&frame([3; 6], 1000))).unwrap();
+    guest.give(0, WHOLE_FRAME);
+    guest.give(1, WHOLE_FRAME);
+    guest.wire.send(&wired(&frame([3; 6], 1501))).unwrap();
     guest.wire.send(&wired(&frame([3; 6], 100))).unwrap();
     guest.driver.run();
     // The frame behind it takes the buffer.
     assert_eq!(guest.driver.used(RXQ), Some((0, 126)));
     assert_eq!(num_buffers(&guest.received(0, 126)), 1);
-    assert_eq!(guest.metrics().rx_dropped, 1);
+    assert_eq!(guest.driver.used(RXQ), None);
+}
+
+#[test]
+fn a_frame_of_the_mtu_fits_the_smallest_buffer_allowed() {
+    let mut guest = Guest::started_with(!F_MRG_RXBUF);
+    guest.give(0, WHOLE_FRAME);
+    guest.wire.send(&wired(&frame([3; 6], 1500))).unwrap();
+    guest.driver.run();
+    assert_eq!(guest.driver.used(RXQ), Some((0, WHOLE_FRAME)));
+}
+
+#[test]
+fn a_buffer_too_small_for_a_header_needs_a_reset() {
+    let mut guest = Guest::started();
+    guest.give(0, HEADER as u32 - 1);
+    assert!(guest.driver.needs_reset());
+}
+
+#[test]
+fn a_buffer_too_small_for_a_frame_that_cannot_be_spread_needs_a_reset() {
+    let mut guest = Guest::started_with(!F_MRG_RXBUF);
+    guest.give(0, WHOLE_FRAME - 1);
+    assert!(guest.driver.needs_reset());
+}
+
+#[test]
+fn a_readable_receive_buffer_needs_a_reset() {
+    let mut guest = Guest::started();
+    guest
+        .driver
+        .submit(RXQ, &[(RX_AREA, 16, false), (RX_AREA, 4096, true)]);
+    assert!(guest.driver.needs_reset());
+}
+
+/// Makes one descriptor of `len` bytes available a hundred times as often as the queue has descriptors.
+fn flood(len: u32) -> Guest {
+    const WRITE: u16 = 2;
+    let mut guest = Guest::started();
+    guest
+        .driver
+        .write_descriptor(RXQ, 0, (RX_AREA, len, WRITE, 0));
+    for _ in 0..100 {
+        for _ in 0..RING_SIZE {
+            guest.driver.publish(RXQ, 0);
+        }
+        guest.driver.notify(RXQ);
+        guest.driver.run();
+    }
+    guest
+}
+
+#[test]
+fn rx_buffers_held_are_bounded_by_the_queue() {
+    // Empty ones never add up to a frame, and as many headers as the queue has descriptors neither.
+    for len in [0, HEADER as u32] {
+        let guest = flood(len);
+        let device = guest.driver.device();
+        assert!(device.device().rx_ready.len() <= usize::from(RING_SIZE));
+        drop(device);
+        assert!(guest.driver.needs_reset());
+    }
 }
 
 #[test]
@@ -78,7 +145,6 @@ fn a_datagram_shorter_than_a_header_is_dropped() {
     guest.wire.send(&wired(&frame([3; 6], 1))).unwrap();
     guest.driver.run();
     assert_eq!(guest.driver.used(RXQ), Some((0, 27)));
-    assert_eq!(guest.metrics().rx_dropped, 1);
 }
 
 #[test]
@@ -97,18 +163,17 @@ fn many_frames_pass_in_order() {
         assert_eq!(guest.received(at, 34)[30..], number.to_le_bytes());
         guest.give(at, 2048);
     }
-    assert_eq!(guest.metrics().rx_frames, 2000);
 }
 
 #[test]
 fn a_reset_with_frames_waiting_starts_anew() {
     let mut guest = Guest::started();
     guest.give(0, 100);
-    guest.driver.write(0x70, 0);
+    guest.driver.write(VIRTIO_MMIO_STATUS, 0);
     guest.wire.send(&wired(&frame([3; 6], 10))).unwrap();
     guest.driver.run();
     assert_eq!(guest.driver.used(RXQ), None);
-    assert_eq!(guest.driver.read(0x60), 0);
+    assert_eq!(guest.driver.read(VIRTIO_MMIO_INTERRUPT_STATUS), 0);
 }
 
 #[test]
@@ -126,7 +191,6 @@ fn what_came_while_the_vm_was_paused_is_dropped_and_what_comes_after_is_not() {
     guest.driver.device().resume();
     guest.driver.run();
     assert_eq!(guest.driver.used(RXQ), None);
-    assert_eq!(guest.metrics().rx_dropped, 2);
 
     guest.wire.send(&wired(&frame([3; 6], 200))).unwrap();
     guest.driver.run();

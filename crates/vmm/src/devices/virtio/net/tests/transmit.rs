@@ -6,8 +6,6 @@ fn a_frame_goes_out_as_it_is() {
     guest.send(&frame(MAC, 1000));
     assert_eq!(guest.on_wire().unwrap(), wired(&frame(MAC, 1000)));
     assert!(guest.driver.used(TXQ).is_some());
-    let metrics = guest.metrics();
-    assert_eq!((metrics.tx_frames, metrics.tx_bytes), (1, 1014));
 }
 
 #[test]
@@ -30,16 +28,15 @@ fn a_frame_in_many_descriptors_goes_out_in_one() {
 }
 
 #[test]
-fn a_frame_of_another_source_is_dropped_and_counted() {
+fn a_frame_of_another_source_is_dropped() {
     let mut guest = Guest::started();
     guest.send(&frame([0x02, 0, 0, 0, 0, 8], 100));
     assert!(guest.driver.used(TXQ).is_some());
     assert!(guest.on_wire().is_none());
-    assert_eq!(guest.metrics().tx_spoofed, 1);
 }
 
 #[test]
-fn frames_too_short_and_too_long_are_dropped_and_counted() {
+fn frames_too_short_and_too_long_are_dropped() {
     let mut guest = Guest::started();
     guest.driver.submit(TXQ, &[(TX_AREA, 25, false)]);
     guest.driver.submit(TXQ, &[(TX_AREA, 70_000, false)]);
@@ -48,7 +45,7 @@ fn frames_too_short_and_too_long_are_dropped_and_counted() {
         .submit(TXQ, &[(TX_AREA, 1 << 20, false), (TX_AREA, 1 << 25, false)]);
     guest.driver.submit(TXQ, &[(TX_AREA, 100, true)]);
     assert!(guest.on_wire().is_none());
-    assert_eq!(guest.metrics().tx_malformed, 4);
+    assert_eq!(std::iter::from_fn(|| guest.driver.used(TXQ)).count(), 4);
     assert!(!guest.driver.needs_reset());
 }
 
@@ -57,7 +54,7 @@ fn a_full_wire_makes_frames_wait_and_none_is_lost() {
     let mut guest = Guest::started();
     let mut sent = 0;
     // A datagram socket holds a bounded number of datagrams, as a TAP does of frames.
-    while guest.metrics().tx_blocked == 0 {
+    while !guest.driver.device().device().tx_blocked {
         guest.send(&frame(MAC, sent));
         guest.driver.used(TXQ);
         sent += 1;
@@ -85,6 +82,5 @@ fn a_wire_that_is_gone_loses_frames_and_nothing_else() {
     drop(wire);
     guest.send(&frame(MAC, 10));
     assert!(guest.driver.used(TXQ).is_some());
-    assert_eq!(guest.metrics().tx_errors, 1);
     assert!(!guest.driver.needs_reset());
 }

@@ -2,6 +2,8 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::time::Duration;
 
+use virtio_bindings::virtio_mmio::VIRTIO_MMIO_STATUS;
+
 use super::super::header::{SHUTDOWN_BOTH, SHUTDOWN_RCV, SHUTDOWN_SEND};
 use super::*;
 
@@ -96,6 +98,16 @@ fn a_host_that_closes_is_told_whole_and_the_guests_reset_ends_it() {
 }
 
 #[test]
+fn a_host_that_closes_with_bytes_unread_resets_at_once() {
+    let (mut guest, stream, port) = Guest::connected();
+    guest.send_data(port, b"unread");
+    // Reading the other end now gives ECONNRESET, not the end of the stream.
+    drop(stream);
+    assert_eq!(guest.next().0.op, op::RST);
+    assert!(guest.driver.device().device().connections().is_empty());
+}
+
+#[test]
 fn a_guest_that_never_ends_a_closed_connection_is_reset() {
     let (mut guest, stream, _port) = Guest::connected();
     guest.driver.device().device_mut().patience = Duration::from_millis(20);
@@ -122,10 +134,10 @@ fn a_reset_of_the_device_closes_every_stream() {
     guest.handle.connect(2, GUEST_PORT, theirs.into());
     stream.write_all(&pattern(20_000)).unwrap();
     guest.driver.run();
-    guest.driver.write(0x70, 0);
+    guest.driver.write(VIRTIO_MMIO_STATUS, 0);
     assert!(matches!(
-        guest.events.try_recv(),
-        Ok(VsockEvent::ConnectFailed(2, _))
+        guest.event(),
+        Some(VsockEvent::ConnectFailed(2, _))
     ));
     guest.driver.run();
     let error = stream.write(b"x").unwrap_err();

@@ -15,7 +15,7 @@ fn ready_is_said_once_and_every_attempt_is_reset() {
         ..guest.base()
     });
     assert_eq!(guest.next().0.op, op::RST);
-    assert!(guest.events.try_recv().is_err());
+    assert_eq!(guest.event(), None);
 }
 
 #[test]
@@ -40,7 +40,7 @@ fn another_port_is_refused_and_means_nothing() {
         (answer.op, answer.src_port, answer.dst_port),
         (op::RST, 22, 5000)
     );
-    assert!(guest.events.try_recv().is_err());
+    assert_eq!(guest.event(), None);
 }
 
 #[test]
@@ -63,7 +63,7 @@ fn a_connect_waits_for_the_guest_to_be_ready() {
 
 #[test]
 fn a_connect_before_the_driver_is_there_is_kept() {
-    let (device, _events) = vsock();
+    let device = vsock();
     let (_ours, theirs) = UnixStream::pair().unwrap();
     device.handle().connect(7, GUEST_PORT, theirs.into());
     let mut driver = Driver::new(device);
@@ -80,8 +80,8 @@ fn a_refused_connect_fails_and_closes_its_stream() {
     let (request, _) = guest.next();
     guest.answer(request.src_port, op::RST);
     assert!(matches!(
-        guest.events.try_recv(),
-        Ok(VsockEvent::ConnectFailed(7, _))
+        guest.event(),
+        Some(VsockEvent::ConnectFailed(7, _))
     ));
     assert_eq!(ours.read(&mut [0]).unwrap(), 0);
     assert!(guest.try_next().is_none());
@@ -99,8 +99,8 @@ fn a_connect_that_is_not_answered_fails_in_time() {
         guest.driver.wait(-1);
     }
     assert!(matches!(
-        guest.events.try_recv(),
-        Ok(VsockEvent::ConnectFailed(7, _))
+        guest.event(),
+        Some(VsockEvent::ConnectFailed(7, _))
     ));
     assert_eq!(guest.next().0.op, op::RST);
 }
@@ -114,8 +114,8 @@ fn an_answer_that_is_none_fails_the_connect() {
     let (request, _) = guest.next();
     guest.send_data(request.src_port, b"too early");
     assert!(matches!(
-        guest.events.try_recv(),
-        Ok(VsockEvent::ConnectFailed(7, _))
+        guest.event(),
+        Some(VsockEvent::ConnectFailed(7, _))
     ));
     assert_eq!(guest.next().0.op, op::RST);
 }
@@ -129,8 +129,8 @@ fn a_stream_that_cannot_be_watched_fails_the_connect() {
     guest.handle.connect(7, GUEST_PORT, file.into());
     guest.poll();
     assert!(matches!(
-        guest.events.try_recv(),
-        Ok(VsockEvent::ConnectFailed(7, _))
+        guest.event(),
+        Some(VsockEvent::ConnectFailed(7, _))
     ));
 }
 
@@ -156,7 +156,6 @@ fn packets_from_or_for_somebody_else_are_dropped() {
     });
     assert!(guest.try_next().is_none());
     assert_eq!(guest.driver.device().device().connections().len(), 1);
-    assert_eq!(guest.driver.device().device().metrics().misaddressed, 3);
 }
 
 #[test]
@@ -191,7 +190,6 @@ fn an_unknown_operation_is_reset() {
     let (mut guest, _stream, port) = Guest::connected();
     guest.answer(port, 77);
     assert_eq!(guest.next().0.op, op::RST);
-    assert_eq!(guest.driver.device().device().metrics().protocol_errors, 1);
 }
 
 #[test]
@@ -239,6 +237,5 @@ fn a_guest_that_takes_no_resets_waits_for_itself() {
     guest.give_buffer(RX_AREA + 0x10000);
     guest.driver.notify(RXQ);
     guest.driver.run();
-    let taken = guest.driver.device().device().metrics().tx_packets;
-    assert!(taken > super::super::device::RESET_LIMIT as u64);
+    assert!(guest.driver.used(TXQ).is_some());
 }

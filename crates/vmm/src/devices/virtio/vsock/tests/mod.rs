@@ -7,7 +7,6 @@ mod moving;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::os::unix::net::UnixStream;
-use std::sync::mpsc::{self, Receiver};
 
 use vm_memory::{Bytes, GuestAddress};
 
@@ -32,7 +31,7 @@ const RX_BUFFER: u32 = 4096;
 
 struct Guest {
     driver: Driver<Vsock>,
-    events: Receiver<VsockEvent>,
+    events: VecDeque<VsockEvent>,
     handle: VsockHandle,
     /// Where the receive buffer of each head lies.
     rx_at: BTreeMap<u16, u64>,
@@ -42,12 +41,8 @@ struct Guest {
     buf_alloc: u32,
 }
 
-fn vsock() -> (Vsock, Receiver<VsockEvent>) {
-    let (sender, events) = mpsc::channel();
-    (
-        Vsock::new(CONFIG, move |event| drop(sender.send(event))).unwrap(),
-        events,
-    )
+fn vsock() -> Vsock {
+    Vsock::new(CONFIG).unwrap()
 }
 
 impl Guest {
@@ -61,11 +56,11 @@ impl Guest {
     }
 
     fn without_buffers() -> Self {
-        let (device, events) = vsock();
+        let device = vsock();
         let handle = device.handle();
         Self {
             driver: Driver::started(device),
-            events,
+            events: VecDeque::new(),
             handle,
             rx_at: BTreeMap::new(),
             packets: VecDeque::new(),
@@ -91,6 +86,12 @@ impl Guest {
         self.rx_at.insert(head, at);
     }
 
+    /// The next event that the device has reported.
+    fn event(&mut self) -> Option<VsockEvent> {
+        self.events.extend(self.handle.take_events());
+        self.events.pop_front()
+    }
+
     fn report_ready(&mut self) {
         self.send(Header {
             dst_port: READY_PORT,
@@ -99,7 +100,7 @@ impl Guest {
             ..self.base()
         });
         assert_eq!(self.next().0.op, op::RST);
-        assert_eq!(self.events.try_recv(), Ok(VsockEvent::Ready));
+        assert_eq!(self.event(), Some(VsockEvent::Ready));
     }
 
     /// Asks the device for a connection, and accepts it as the guest.
@@ -110,7 +111,7 @@ impl Guest {
         let (request, _) = self.next();
         assert_eq!((request.op, request.dst_port), (op::REQUEST, GUEST_PORT));
         self.answer(request.src_port, op::RESPONSE);
-        assert_eq!(self.events.try_recv(), Ok(VsockEvent::Connected(id)));
+        assert_eq!(self.event(), Some(VsockEvent::Connected(id)));
         (ours, request.src_port)
     }
 
@@ -235,11 +236,11 @@ impl Guest {
 
     /// Goes on with a new device in the same memory.
     fn moved(self) -> Self {
-        let (device, events) = vsock();
+        let device = vsock();
         let handle = device.handle();
         Self {
             driver: self.driver.move_to(device),
-            events,
+            events: VecDeque::new(),
             handle,
             ..self
         }
