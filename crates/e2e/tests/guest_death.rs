@@ -46,14 +46,3 @@ fn a_reboot_is_told() {
 fn a_triple_fault_is_told() {
     ends_by_sysrq('b', &["--cmdline", "reboot=triple"], 13);
 }
-
-#[test]
-fn a_halt_is_told() {
-    // linux/reboot.h: LINUX_REBOOT_CMD_HALT.
-    ends(
-        "python",
-        &[],
-        "python3 -c 'import ctypes; ctypes.CDLL(None).reboot(0xcdef0123)'\n",
-        12,
-    );
-}

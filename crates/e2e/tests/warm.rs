@@ -185,7 +185,6 @@ impl Template {
             tap: None,
             console: true,
             vsock: Some(VSOCK),
-            saveable: true,
         };
         let files = [
             kvm(),

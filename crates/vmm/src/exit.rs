@@ -1,11 +1,12 @@
 //! How the end of a VM travels from wherever it is noticed to the VM's owner.
 
 use std::os::fd::{AsRawFd, RawFd};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::control::ExitReason;
+use crate::sync::lock;
 
 /// Takes the first reason for which a VM ended, and wakes its owner. Clones share it.
 #[derive(Clone, Debug)]
@@ -28,7 +29,7 @@ impl ExitSignal {
 
     /// The VM ended. Only the first reason counts: what follows a death is its consequence.
     pub fn raise(&self, reason: ExitReason) {
-        let mut slot = self.0.reason.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut slot = lock(&self.0.reason);
         if slot.is_none() {
             *slot = Some(reason);
             // The counter cannot overflow: it is written once.
@@ -38,20 +39,12 @@ impl ExitSignal {
 
     /// Why the VM ended, if it did.
     pub fn reason(&self) -> Option<ExitReason> {
-        self.0
-            .reason
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        lock(&self.0.reason).clone()
     }
 
     /// Whether the VM ended.
     pub fn is_raised(&self) -> bool {
-        self.0
-            .reason
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .is_some()
+        lock(&self.0.reason).is_some()
     }
 }
 

@@ -7,6 +7,7 @@ pub mod control;
 pub mod devices;
 pub mod exit;
 pub mod memory;
+pub mod panics;
 pub mod probe;
 pub mod snapshot;
 mod sync;

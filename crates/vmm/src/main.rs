@@ -1,15 +1,18 @@
 //! `cloude-vmm`: one process, one micro-VM.
 
+use std::io;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::process::ExitCode;
 
 use clap::Parser;
 use cloude_vmm::control::{CONTROL_FD, Channel};
-use cloude_vmm::worker;
+use cloude_vmm::{panics, worker};
+use rustix::process::{Resource, Rlimit, setrlimit};
 
 mod cli;
 
 fn main() -> ExitCode {
+    panics::end_process();
     // A worker has one way to be called, and no use for a command line parser's memory.
     let mut args = std::env::args_os().skip(1);
     if args.next().is_some_and(|arg| arg == "worker") && args.next().is_none() {
@@ -40,6 +43,10 @@ fn run_worker() -> ExitCode {
         );
         return ExitCode::from(2);
     };
+    if let Err(error) = contain_crashes(&socket) {
+        eprintln!("cloude-vmm: the worker cannot be set up: {error}");
+        return ExitCode::FAILURE;
+    }
     match worker::run(Channel::new(socket)) {
         Ok(_) => ExitCode::SUCCESS,
         Err(error) => {
@@ -47,4 +54,14 @@ fn run_worker() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// A panic is reported to the host, and no crash leaves a core file with what the guest had in memory.
+fn contain_crashes(socket: &OwnedFd) -> io::Result<()> {
+    panics::report_to(Channel::new(socket.try_clone()?));
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    Ok(setrlimit(Resource::Core, none)?)
 }

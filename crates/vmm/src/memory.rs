@@ -56,12 +56,10 @@ const NAME: &std::ffi::CStr = c"guest-memory";
 /// unpacks comes 2 MiB at a time.
 pub fn allocate(mib: u64) -> Result<GuestMemory, MemoryError> {
     check_size(mib)?;
-    let memory = regions(mib << 20, |builder, _| {
-        builder.with_mmap_flags(libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE)
-    })
-    .map_err(|source| MemoryError::Map { mib, source })?;
+    let memory = regions(mib << 20).map_err(|source| MemoryError::Map { mib, source })?;
     for region in memory.iter() {
         advise(region);
+        keep_out_of_core_dumps(region);
     }
     Ok(memory)
 }
@@ -71,10 +69,7 @@ pub fn allocate(mib: u64) -> Result<GuestMemory, MemoryError> {
 pub fn reserve(mib: u64) -> Result<GuestMemory, MemoryError> {
     check_size(mib)?;
     let map = |source| MemoryError::Map { mib, source };
-    let memory = regions(mib << 20, |builder, _| {
-        builder.with_mmap_flags(libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE)
-    })
-    .map_err(map)?;
+    let memory = regions(mib << 20).map_err(map)?;
     for region in memory.iter() {
         let (start, len) = (region.as_ptr(), region.size());
         // SAFETY: the range is that of a region that was just mapped, and which nobody has used.
@@ -114,8 +109,9 @@ pub fn map_private(memory: &GuestMemory, file: &File) -> Result<u32, MemoryFileE
         if mapped == libc::MAP_FAILED {
             return Err(MemoryFileError::Map(io::Error::last_os_error()));
         }
+        keep_out_of_core_dumps(region);
         offset += region.size() as libc::off_t;
-        calls += 1;
+        calls += 2;
     }
     Ok(calls)
 }
@@ -151,18 +147,14 @@ pub(crate) fn sealed(bytes: &[u8]) -> io::Result<File> {
     Ok(file)
 }
 
-/// The regions of `size` bytes of memory, each mapped as `how` says for its offset in a file.
-fn regions(
-    size: u64,
-    how: impl Fn(MmapRegionBuilder, u64) -> MmapRegionBuilder,
-) -> Result<GuestMemory, MmapRegionError> {
+/// The regions of `size` bytes of anonymous memory.
+fn regions(size: u64) -> Result<GuestMemory, MmapRegionError> {
     let mut regions = Vec::with_capacity(2);
-    let mut offset = 0;
     for (base, len) in layout::ram_ranges(size) {
-        let builder =
-            MmapRegionBuilder::new(len as usize).with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE);
-        let mapping = how(builder, offset).build()?;
-        offset += len;
+        let mapping = MmapRegionBuilder::new(len as usize)
+            .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
+            .with_mmap_flags(libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE)
+            .build()?;
         let region = GuestRegionMmap::new(mapping, GuestAddress(base))
             .expect("a range of the layout ends below 2^64");
         regions.push(region);
@@ -184,6 +176,13 @@ fn advise(region: &GuestRegionMmap) {
             NAME.as_ptr(),
         );
     }
+}
+
+/// A dump of a worker that crashed has none of its guest's memory. Mapping a file over a region undoes this.
+fn keep_out_of_core_dumps(region: &GuestRegionMmap) {
+    // SAFETY: the range is that of the region's mapping, and the call changes nothing in it. It fails for no
+    // mapping that exists.
+    unsafe { libc::madvise(region.as_ptr().cast(), region.size(), libc::MADV_DONTDUMP) };
 }
 
 /// The size of the guest's memory in bytes.
@@ -269,5 +268,30 @@ mod tests {
         // SAFETY: the range is mapped, and the answer has a byte for each of its pages.
         let failed = unsafe { libc::mincore(start.cast(), 4 * PAGE, resident.as_mut_ptr()) };
         assert_eq!((failed, resident), (0, [1; 4]));
+    }
+
+    /// Whether each region is marked "do not dump".
+    fn kept_out_of_dumps(memory: &GuestMemory) -> bool {
+        let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        memory.iter().all(|region| {
+            let start = format!("{:x}-", region.as_ptr() as usize);
+            let mut lines = smaps.lines().skip_while(|line| !line.starts_with(&start));
+            let flags = lines
+                .find_map(|line| line.strip_prefix("VmFlags:"))
+                .unwrap();
+            flags.split_whitespace().any(|flag| flag == "dd")
+        })
+    }
+
+    #[test]
+    fn memory_is_kept_out_of_core_dumps() {
+        assert!(kept_out_of_dumps(&allocate(32).unwrap()));
+    }
+
+    #[test]
+    fn mapped_memory_is_kept_out_of_core_dumps() {
+        let memory = reserve(32).unwrap();
+        map_private(&memory, &memfd(32 << 20).unwrap()).unwrap();
+        assert!(kept_out_of_dumps(&memory));
     }
 }

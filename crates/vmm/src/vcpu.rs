@@ -1,20 +1,17 @@
 //! vCPU threads: each enters the guest, answers what the guest asks of the machine, and can be paused.
 
 use std::io;
-use std::os::unix::thread::JoinHandleExt;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
-use kvm_bindings::{KVM_MP_STATE_HALTED, KVM_MP_STATE_RUNNABLE};
 use kvm_ioctls::VcpuFd;
 use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
 
 use crate::bus::Bus;
-use crate::control::ExitReason;
 use crate::exit::ExitSignal;
 use crate::memory::GuestMemory;
+use crate::sync::lock;
 
 mod run;
 
@@ -40,7 +37,8 @@ pub struct Vcpus {
 
 struct Thread {
     vcpu: Arc<Vcpu>,
-    handle: Option<JoinHandle<()>>,
+    /// `None` once it was joined.
+    handle: Mutex<Option<JoinHandle<()>>>,
 }
 
 struct Vcpu {
@@ -73,8 +71,8 @@ impl Vcpus {
         Self::spawn_threads(vcpus, machine, false)
     }
 
-    /// As [`Vcpus::spawn`], of vCPUs that get their state later: each runs once, in vain, from where it
-    /// starts after power-on, so that its first run with a state finds done what KVM does in the first.
+    /// As [`Vcpus::spawn`], of vCPUs that get their state later. Calls KVM_RUN once on each, which fails for
+    /// lack of memory, so that the first run with a state does not pay for what KVM sets up in the first run.
     /// Returns when that is over.
     pub fn spawn_warmed_up(vcpus: Vec<VcpuFd>, machine: &Machine) -> io::Result<Self> {
         let vcpus = Self::spawn_threads(vcpus, machine, true)?;
@@ -99,7 +97,7 @@ impl Vcpus {
                 .spawn(move || thread_vcpu.work(&machine, warm_up))?;
             threads.threads.push(Thread {
                 vcpu,
-                handle: Some(handle),
+                handle: Mutex::new(Some(handle)),
             });
         }
         Ok(threads)
@@ -127,15 +125,18 @@ impl Vcpus {
         self.running.load(Ordering::SeqCst)
     }
 
-    /// CPU time that each thread has had.
-    pub fn cpu_times(&self) -> Vec<Duration> {
-        self.threads.iter().map(Thread::cpu_time).collect()
-    }
-
-    /// Whether nothing can wake the guest: every vCPU waits, halted with interrupts off or never
-    /// started. To be asked while paused.
-    pub fn all_dead(&self) -> bool {
-        self.threads.iter().all(|thread| thread.vcpu.is_dead())
+    /// Stops all threads for good and waits for their end. No vCPU runs the guest afterwards, whoever still
+    /// holds this.
+    pub fn stop(&self) {
+        self.running.store(false, Ordering::SeqCst);
+        self.set_target_and_kick(Target::Stop);
+        for thread in &self.threads {
+            let handle = lock(&thread.handle).take();
+            if let Some(handle) = handle {
+                // A panic of the thread was printed, and ends `cloude-vmm`.
+                let _ = handle.join();
+            }
+        }
     }
 
     /// Calls `f` with each vCPU in order. To be used while paused: it waits for a vCPU that runs.
@@ -157,16 +158,9 @@ impl Vcpus {
     }
 }
 
-/// Stops all threads and waits for them.
 impl Drop for Vcpus {
     fn drop(&mut self) {
-        self.set_target_and_kick(Target::Stop);
-        for thread in &mut self.threads {
-            if let Some(handle) = thread.handle.take() {
-                // A panic of the thread was printed, and the VM ends anyway.
-                let _ = handle.join();
-            }
-        }
+        self.stop();
     }
 }
 
@@ -174,31 +168,10 @@ impl Thread {
     /// Makes the thread leave the guest, or not enter it, and look at its target.
     fn kick(&self) {
         self.vcpu.immediate_exit.set(1);
-        if let Some(handle) = &self.handle {
+        if let Some(handle) = &*lock(&self.handle) {
             // Fails only for a thread that has ended.
             let _ = handle.kill(SIGRTMIN());
         }
-    }
-
-    fn cpu_time(&self) -> Duration {
-        let Some(handle) = &self.handle else {
-            return Duration::ZERO;
-        };
-        let mut clock = 0;
-        let mut time = libc::timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        };
-        // SAFETY: the thread was not joined, so that its id is valid; both calls write to what they
-        // are given alone.
-        let failed = unsafe {
-            libc::pthread_getcpuclockid(handle.as_pthread_t(), &mut clock) != 0
-                || libc::clock_gettime(clock, &mut time) != 0
-        };
-        if failed {
-            return Duration::ZERO;
-        }
-        Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
     }
 }
 
@@ -218,7 +191,6 @@ impl Vcpu {
 
     /// The thread's life.
     fn work(&self, machine: &Machine, warm_up: bool) {
-        let _guard = EndOnPanic(self, &machine.exit);
         if warm_up {
             run::warm_up(&mut lock(&self.fd));
         }
@@ -229,6 +201,7 @@ impl Vcpu {
                 break;
             }
         }
+        self.set_out();
     }
 
     /// Waits for the target [`Target::Run`]; false is [`Target::Stop`].
@@ -237,10 +210,7 @@ impl Vcpu {
         state.running = false;
         self.changed.notify_all();
         while state.target == Target::Pause {
-            state = self
-                .changed
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
+            state = self.wait_for_change(state);
         }
         state.running = state.target == Target::Run;
         state.running
@@ -259,46 +229,25 @@ impl Vcpu {
     fn wait_until_out(&self) {
         let mut state = lock(&self.state);
         while state.running {
-            state = self
-                .changed
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
+            state = self.wait_for_change(state);
         }
     }
 
-    fn is_dead(&self) -> bool {
-        const INTERRUPTS: u64 = 1 << 9;
-        let fd = lock(&self.fd);
-        match fd.get_mp_state().map(|state| state.mp_state) {
-            Ok(KVM_MP_STATE_RUNNABLE) | Err(_) => false,
-            Ok(KVM_MP_STATE_HALTED) => fd
-                .get_regs()
-                .is_ok_and(|regs| regs.rflags & INTERRUPTS == 0),
-            // Waits for another vCPU to start it, and there is none that could.
-            Ok(_) => true,
-        }
+    fn wait_for_change<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        let waited = self.changed.wait(state);
+        waited.expect("no thread panicked under this lock")
     }
 }
 
-/// However the thread ends, it no longer runs the guest; and where it panicked the VM ends too.
-struct EndOnPanic<'a>(&'a Vcpu, &'a ExitSignal);
-
-impl Drop for EndOnPanic<'_> {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.1.raise(ExitReason::Unhandled {
-                exit: "a vCPU thread panicked".to_owned(),
-            });
-        }
-        self.0.set_out();
-    }
-}
-
-/// A byte in a mapping that KVM reads and that another thread may write.
+/// `kvm_run.immediate_exit`: KVM reads it at the start of KVM_RUN, and another thread may write it.
+///
+/// `VcpuFd::run` makes a `&mut kvm_run` to decode an exit, and a kick may write this byte meanwhile. Rust's
+/// rules for references forbid that; nothing depends on it, since no code reads or writes the byte through
+/// that reference, and the kernel, which shares the page, may change any byte of it as well.
 struct ImmediateExit(*mut u8);
 
-// SAFETY: the byte is accessed as an atomic alone, and lives as long as the `VcpuFd` beside which the
-// pointer is stored.
+// SAFETY: every thread accesses the byte as an atomic alone, and it lives as long as the `VcpuFd` beside
+// which the pointer is stored.
 unsafe impl Send for ImmediateExit {}
 // SAFETY: as above.
 unsafe impl Sync for ImmediateExit {}
@@ -308,10 +257,6 @@ impl ImmediateExit {
         // SAFETY: the pointer is valid (see above), and a byte is always aligned.
         unsafe { AtomicU8::from_ptr(self.0) }.store(value, Ordering::SeqCst);
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The signal has to interrupt KVM_RUN and do nothing else.

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use event_manager::MutEventSubscriber;
 use kvm_bindings::CpuId;
@@ -23,13 +23,13 @@ use crate::devices::vmgenid;
 use crate::exit::ExitSignal;
 use crate::memory::{self, GuestMemory};
 use crate::snapshot::{MsrPolicy, SnapshotError, XsaveSize};
+use crate::sync::lock;
 use crate::vcpu::{Machine, Vcpus};
 
 mod build;
 mod error;
 mod event_loop;
 mod first_run;
-mod halt_watch;
 mod handle;
 mod shell;
 mod signal_watch;
@@ -83,10 +83,8 @@ pub struct Vm {
 /// What a VM's memory is for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// To run, and no more.
+    /// To run.
     Plain,
-    /// To run and to be saved.
-    Saveable,
     /// Reserved address space: the memory comes from a template.
     Reserved,
 }
@@ -105,11 +103,6 @@ impl Vm {
         Self::with_memory(kvm, shape, console, Kind::Plain)
     }
 
-    /// As [`Vm::new`], and it can be saved ([`VmHandle::save`]).
-    pub fn saveable(kvm: &Kvm, shape: Shape, console: Option<OwnedFd>) -> Result<Self, VmError> {
-        Self::with_memory(kvm, shape, console, Kind::Saveable)
-    }
-
     /// A machine without memory, to become a [`Shell`] once its devices are attached: in the same order
     /// as those of the VMs that it is to take the state of.
     pub fn reserved(kvm: &Kvm, shape: Shape, console: Option<OwnedFd>) -> Result<Self, VmError> {
@@ -126,7 +119,7 @@ impl Vm {
             return Err(VmError::Vcpus { vcpus: shape.vcpus });
         }
         let memory = match kind {
-            Kind::Plain | Kind::Saveable => memory::allocate(shape.memory_mib)?,
+            Kind::Plain => memory::allocate(shape.memory_mib)?,
             Kind::Reserved => memory::reserve(shape.memory_mib)?,
         };
         let vm = build::create_vm(kvm)?;
@@ -298,7 +291,7 @@ impl Vm {
         };
         let spawn = match self.kind {
             Kind::Reserved => Vcpus::spawn_warmed_up,
-            Kind::Plain | Kind::Saveable => Vcpus::spawn,
+            Kind::Plain => Vcpus::spawn,
         };
         let vcpus = spawn(std::mem::take(&mut self.idle_vcpus), &machine)
             .map_err(VmError::host("start the vCPU threads"))?;
@@ -308,7 +301,7 @@ impl Vm {
     }
 
     /// What to pause, resume and save the VM with while [`Vm::serve`] has it; `None` before it was
-    /// started. Its vCPU threads live as long as a handle does.
+    /// started. After [`Vm::serve`] has returned a handle keeps the VM's memory and nothing that runs.
     pub fn handle(&self) -> Option<VmHandle> {
         let vcpus = self.vcpus.clone()?;
         Some(VmHandle::new(self, vcpus))
@@ -344,7 +337,8 @@ impl Vm {
         &self.memory
     }
 
-    /// Serves the devices and `subscribers` until the VM ends, stops the vCPUs, and says how it ended.
+    /// Serves the devices and `subscribers` until the VM ends, and says how it ended. No vCPU runs the guest
+    /// once this has returned, even where a [`VmHandle`] is left.
     pub fn serve(&mut self, subscribers: Vec<Subscriber>) -> Result<ExitReport, VmError> {
         let event_loop = self.event_loop(subscribers)?;
         self.serve_on(event_loop)
@@ -355,16 +349,19 @@ impl Vm {
     pub fn event_loop(&mut self, subscribers: Vec<Subscriber>) -> Result<EventLoop, VmError> {
         let mut all = std::mem::take(&mut self.subscribers);
         all.extend(subscribers);
-        EventLoop::new(all, self.vcpus.clone(), self.exit.clone())
+        EventLoop::new(all, self.exit.clone())
     }
 
     /// As [`Vm::serve`], on an event loop of this VM.
     pub fn serve_on(&mut self, mut event_loop: EventLoop) -> Result<ExitReport, VmError> {
-        event_loop.run()?;
+        let served = event_loop.run();
         drop(event_loop);
-        self.vcpus = None;
+        if let Some(vcpus) = self.vcpus.take() {
+            vcpus.stop();
+        }
+        served?;
         let reason = self.exit.reason().unwrap_or(ExitReason::Stopped);
-        let serial = self.serial.lock().unwrap_or_else(PoisonError::into_inner);
+        let serial = lock(&self.serial);
         Ok(ExitReport {
             reason: match reason {
                 // A kernel without a pvpanic driver can only reset when it panics.
@@ -378,8 +375,4 @@ impl Vm {
 
 fn shared(device: impl crate::devices::BusDevice + 'static) -> SharedDevice {
     Arc::new(Mutex::new(device))
-}
-
-fn lock(device: &SharedDevice) -> MutexGuard<'_, dyn crate::devices::BusDevice + 'static> {
-    device.lock().unwrap_or_else(PoisonError::into_inner)
 }

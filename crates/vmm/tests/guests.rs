@@ -4,6 +4,8 @@
 
 mod common;
 
+use std::io::Read as _;
+
 use cloude_vmm::control::{BootSpec, ExitReason};
 use common::{Code, memfd, run, run_with, spec};
 
@@ -48,19 +50,26 @@ fn an_exception_that_nobody_handles_is_a_triple_fault() {
 }
 
 #[test]
-fn a_guest_that_halts_with_interrupts_off_is_noticed() {
-    let (report, _) = run(Code::new().halt());
-    assert_eq!(report.reason, ExitReason::Halt);
+fn a_guest_that_halts_for_good_ends_when_its_owner_hangs_up() {
+    let mut worker = common::Worker::start();
+    let (mut said, console) = std::io::pipe().unwrap();
+    let guest = Code::new().print("x").halt();
+    worker.boot(&spec(), &[&guest.pvh()], Some(console.into()));
+    said.read_exact(&mut [0]).unwrap();
+
+    worker.hang_up();
+
+    assert!(worker.child.wait().unwrap().success());
 }
 
 #[test]
 fn where_no_device_is_all_bits_are_one() {
-    // Each compares with all ones and halts if it differs: cmp; je over; hlt.
+    // Each compares with all ones and dies if it differs: cmp; je over; ud2.
     let code = Code::new()
         .input(0x70)
-        .bytes(&[0x3c, 0xff, 0x74, 1, 0xf4])
+        .bytes(&[0x3c, 0xff, 0x74, 2, 0x0f, 0x0b])
         .load_eax(0xd800_0000)
-        .bytes(&[0x83, 0xf8, 0xff, 0x74, 1, 0xf4])
+        .bytes(&[0x83, 0xf8, 0xff, 0x74, 2, 0x0f, 0x0b])
         .print_al();
     let mut code = code.power_off();
     code = code.halt();

@@ -6,6 +6,7 @@ mod common;
 
 use std::time::Duration;
 
+use cloude_vmm::control::ExitReason;
 use cloude_vmm::probe::open_kvm;
 use cloude_vmm::vm::{Shape, Vm, VmError};
 use common::Code;
@@ -65,4 +66,19 @@ fn a_vm_starts_once() {
     let mut vm = counting();
     vm.start().unwrap();
     assert!(matches!(vm.start(), Err(VmError::Started)));
+}
+
+#[test]
+fn no_vcpu_runs_once_the_end_is_known_whoever_has_a_handle() {
+    let mut vm = counting();
+    vm.start().unwrap();
+    let _handle = vm.handle().unwrap();
+    wait_past(&vm, 0);
+    vm.exit_signal().raise(ExitReason::Stopped);
+
+    vm.serve(Vec::new()).unwrap();
+
+    let at = count(&vm);
+    std::thread::sleep(Duration::from_millis(2));
+    assert_eq!(count(&vm), at);
 }

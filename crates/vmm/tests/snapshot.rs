@@ -15,8 +15,7 @@ use cloude_vmm::devices::virtio::rng::Rng;
 use cloude_vmm::devices::vmgenid;
 use cloude_vmm::probe::{KvmKind, kvm_kind, open_kvm};
 use cloude_vmm::snapshot::{
-    self, Mismatch, Record, RecordError, Run, SnapshotError, Template, WorkingSet, load_sparse,
-    save_sparse,
+    self, Mismatch, Record, RecordError, Run, SnapshotError, Template, WorkingSet, save_sparse,
 };
 use cloude_vmm::vm::{Saved, Shape, Shell, Vm};
 use common::prover::{self, Block};
@@ -213,17 +212,10 @@ fn a_vm_that_was_saved_can_go_on_and_changes_nothing_of_its_snapshot() {
 }
 
 #[test]
-fn only_a_paused_vm_that_was_made_for_it_is_saved() {
+fn only_a_paused_vm_is_saved() {
     let (vm, _said) = prover::ready(1);
     let error = vm.handle().unwrap().save(&prover::origin()).unwrap_err();
     assert!(matches!(error, SnapshotError::NotPaused));
-    let kvm = open_kvm().unwrap();
-    let mut vm = Vm::new(&kvm, prover::shape(1), None).unwrap();
-    vm.load(&prover::kernel(), &[], "").unwrap();
-    vm.start().unwrap();
-    vm.pause();
-    let error = vm.handle().unwrap().save(&prover::origin()).unwrap_err();
-    assert!(matches!(error, SnapshotError::NotSaveable));
 }
 
 /// The error of a shell that takes a record after `change`.
@@ -400,8 +392,8 @@ fn memory_that_was_cut_or_changed_is_found_out() {
     changed.write_all_at(&[byte[0] ^ 1], 0x10_0000).unwrap();
     let template = Template::new(&bytes, changed).unwrap();
     assert!(template.verify_memory().is_err());
-    let loaded = Template::new(&bytes, load_sparse(&copy()).unwrap()).unwrap();
-    loaded.verify_memory().unwrap();
+    let whole = Template::new(&bytes, copy()).unwrap();
+    whole.verify_memory().unwrap();
 }
 
 /// A file on a file system that knows holes, gone when it is closed.

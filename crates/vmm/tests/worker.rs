@@ -5,10 +5,14 @@
 mod common;
 
 use std::io::Read;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::Command;
 
-use cloude_vmm::control::{BootSpec, Event, ExitReason, MAX_CONSOLE_INPUT, Request, TapSpec};
+use cloude_vmm::control::{
+    BootSpec, Channel, Event, ExitReason, MAX_CONSOLE_INPUT, Request, TapSpec,
+};
+use cloude_vmm::panics;
 use common::{Code, Worker, collect, elf, memfd, run, run_with, spec};
 
 use virtio_bindings::virtio_mmio::*;
@@ -196,6 +200,54 @@ fn a_host_that_reads_no_events_stops_no_device() {
         };
         assert_eq!(id, expected);
     }
+}
+
+#[test]
+fn a_worker_leaves_no_core_file() {
+    let worker = Worker::start();
+    worker.boot(
+        &spec(),
+        &[&Code::new().bytes(&FOREVER).pvh()],
+        Some(collect().0),
+    );
+    worker.expect(&Event::Started);
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", worker.child.id())).unwrap();
+    let core = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max core file size"));
+    let values: Vec<_> = core.unwrap().split_whitespace().take(2).collect();
+    assert_eq!(values, ["0", "0"]);
+}
+
+#[test]
+fn a_panic_is_a_workers_last_event_and_ends_it() {
+    // To print to a pipe that nobody reads is what makes the standard library panic.
+    let (read, broken) = std::io::pipe().unwrap();
+    drop(read);
+    let (host, theirs) = Channel::pair().unwrap();
+    let mut child = Command::new("sh")
+        .args(["-c", "exec \"$0\" worker 3<&0 </dev/null"])
+        .arg(env!("CARGO_BIN_EXE_cloude-vmm"))
+        .stdin(OwnedFd::from(theirs))
+        .stderr(broken)
+        .spawn()
+        .unwrap();
+
+    // Not possible first, which is printed.
+    host.send(&Request::Resume, &[]).unwrap();
+
+    assert!(matches!(host.recv().unwrap().0, Event::Failed { .. }));
+    let Event::Exited(report) = host.recv().unwrap().0 else {
+        panic!("no report");
+    };
+    let ExitReason::WorkerPanic { message } = report.reason else {
+        panic!("{:?}", report.reason);
+    };
+    assert!(message.contains("failed printing to stderr"), "{message}");
+    assert_eq!(
+        child.wait().unwrap().code(),
+        Some(i32::from(panics::EXIT_CODE))
+    );
 }
 
 #[test]

@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use cloude_vmm::control::{
-    BootSpec, Channel, Event, ExitReason, Origin, Request, RestoreCosts, ShellSpec, VsockSpec,
+    BootSpec, Event, ExitReason, Origin, Request, RestoreCosts, ShellSpec, VsockSpec,
 };
 use cloude_vmm::snapshot::Record;
 use common::{Code, Worker, collect, kvm, memfd, spec};
@@ -56,7 +56,6 @@ fn ready_of(guest: Code) -> Worker {
     let (mut said, console) = std::io::pipe().unwrap();
     let spec = BootSpec {
         vsock: Some(VSOCK),
-        saveable: true,
         ..spec()
     };
     worker.boot(&spec, &[&guest.pvh()], Some(console.into()));
@@ -360,17 +359,6 @@ fn requests_out_of_order_are_refused() {
 }
 
 #[test]
-fn a_vm_that_was_not_made_to_be_saved_is_not() {
-    let worker = Worker::start();
-    let (console, _output) = collect();
-    worker.boot(&spec(), &[&remembering().pvh()], Some(console));
-    worker.expect(&Event::Started);
-    let save = Request::Save { origin: origin() };
-    worker.channel.send(&save, &[]).unwrap();
-    assert!(failure(worker).contains("not made to be saved"));
-}
-
-#[test]
 fn a_connect_that_waits_keeps_the_vm_from_being_saved() {
     let worker = ready();
     let (_ours, theirs) = UnixStream::pair().unwrap();
@@ -383,8 +371,7 @@ fn a_connect_that_waits_keeps_the_vm_from_being_saved() {
 
 /// Closes the worker's control socket and waits for its end.
 fn hang_up(mut worker: Worker) {
-    let (replacement, _other) = Channel::pair().unwrap();
-    drop(std::mem::replace(&mut worker.channel, replacement));
+    worker.hang_up();
     assert!(worker.child.wait().unwrap().success());
 }
 

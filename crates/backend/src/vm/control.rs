@@ -157,11 +157,9 @@ pub fn death_of(event: &Event) -> Option<Death> {
 /// What the guest did itself is its own; what KVM or we did is not.
 fn cause_of(reason: &ExitReason) -> Cause {
     match reason {
-        ExitReason::PowerOff
-        | ExitReason::Reset
-        | ExitReason::Panic
-        | ExitReason::Halt
-        | ExitReason::TripleFault => Cause::GuestPanic,
+        ExitReason::PowerOff | ExitReason::Reset | ExitReason::Panic | ExitReason::TripleFault => {
+            Cause::GuestPanic
+        }
         _ => Cause::Infrastructure,
     }
 }
@@ -195,6 +193,11 @@ mod tests {
             exited(ExitReason::FailEntry { reason: 7 }).cause,
             Cause::Infrastructure
         );
+        let panicked = exited(ExitReason::WorkerPanic {
+            message: "panicked at x.rs:1".to_owned(),
+        });
+        assert_eq!(panicked.cause, Cause::Infrastructure);
+        assert!(panicked.message.contains("panicked at x.rs:1"));
         assert_eq!(death_of(&Event::Ready), None);
     }
 

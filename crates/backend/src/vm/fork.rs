@@ -112,7 +112,7 @@ fn unexpected(event: &Event, wanted: &str) -> Death {
     Death::infrastructure(format!("the VM's worker said {event:?}, not {wanted}"))
 }
 
-/// Saves the VM of a worker that booted it as saveable. It is paused from then on, and of no more use
+/// Saves the VM of a worker. It is paused from then on, and of no more use
 /// than to be stopped.
 pub async fn save(worker: &Worker, origin: Origin) -> Result<Snapshot, Death> {
     let request = Request::Save {

@@ -408,7 +408,6 @@ impl VmLauncher {
                 guest_cid: GUEST_CID,
                 ready_port: READY_PORT,
             }),
-            saveable: template,
         });
         vm.worker()?
             .send(&boot, &descriptors)

@@ -1,6 +1,7 @@
 //! Exit codes, one for each way to end.
 
 use cloude_vmm::control::ExitReason;
+use cloude_vmm::panics;
 
 /// What `run --help` says of them.
 pub const HELP: &str = "\
@@ -10,13 +11,13 @@ Exit codes:
     2  the command line is wrong
    10  the guest asked for a reset
    11  the guest's kernel panicked
-   12  every vCPU halted with interrupts off
    13  a triple fault
    14  a KVM internal error
    15  a vCPU could not be entered
    16  an exit that is not handled
    66  a file cannot be opened
    69  there is no usable KVM
+   70  a bug of cloude-vmm: it panicked
   130  ended by Ctrl-A x or a signal";
 
 /// The VM could not be made.
@@ -34,11 +35,11 @@ pub fn of(reason: &ExitReason) -> u8 {
         ExitReason::PowerOff => 0,
         ExitReason::Reset => 10,
         ExitReason::Panic => 11,
-        ExitReason::Halt => 12,
         ExitReason::TripleFault => 13,
         ExitReason::InternalError { .. } => 14,
         ExitReason::FailEntry { .. } => 15,
         ExitReason::Unhandled { .. } => 16,
+        ExitReason::WorkerPanic { .. } => panics::EXIT_CODE,
         ExitReason::Stopped => 130,
     }
 }

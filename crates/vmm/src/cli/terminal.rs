@@ -2,12 +2,13 @@
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::thread::JoinHandle;
 
 use cloude_vmm::control::ExitReason;
 use cloude_vmm::devices::serial::Serial;
 use cloude_vmm::exit::ExitSignal;
+use cloude_vmm::panics;
 use rustix::termios::{OptionalActions, Termios};
 use vmm_sys_util::eventfd::EventFd;
 
@@ -29,6 +30,8 @@ impl RawMode {
         let mut raw = before.clone();
         raw.make_raw();
         rustix::termios::tcsetattr(&stdin, OptionalActions::Drain, &raw)?;
+        let saved = before.clone();
+        panics::before(move |_| restore(&saved));
         Ok(Self(Some(before)))
     }
 }
@@ -36,10 +39,14 @@ impl RawMode {
 impl Drop for RawMode {
     fn drop(&mut self) {
         if let Some(before) = &self.0 {
-            // There is nothing to be done for a terminal that is gone.
-            let _ = rustix::termios::tcsetattr(io::stdin(), OptionalActions::Drain, before);
+            restore(before);
         }
     }
+}
+
+fn restore(before: &Termios) {
+    // There is nothing to be done for a terminal that is gone.
+    let _ = rustix::termios::tcsetattr(io::stdin(), OptionalActions::Drain, before);
 }
 
 /// Carries output: the guest's end, which never waits, and the thread that writes it out.
@@ -60,7 +67,7 @@ impl Output {
 
     /// Waits until all is written. The guest's end has to be closed.
     pub fn finish(self) {
-        // A panic of the thread was printed.
+        // The process has ended if the thread panicked.
         let _ = self.0.join();
     }
 }
@@ -121,8 +128,8 @@ fn copy_in(serial: &Weak<Mutex<Serial>>, exit: &ExitSignal, room: &EventFd) {
     }
 }
 
-fn lock(serial: &Mutex<Serial>) -> std::sync::MutexGuard<'_, Serial> {
-    serial.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(serial: &Mutex<Serial>) -> MutexGuard<'_, Serial> {
+    serial.lock().expect("a panic ends the process")
 }
 
 /// Looks for Ctrl-A and what follows it.

@@ -43,7 +43,7 @@ pub enum Request {
         /// The bytes.
         bytes: Vec<u8>,
     },
-    /// Pause a VM that was booted as `saveable`, and save it: [`Event::Saved`]. It stays paused.
+    /// Pause the VM and save it: [`Event::Saved`]. It stays paused.
     ///
     /// A vsock connection that is open becomes part of the snapshot; there may be one at most, and all
     /// that either side sent on it has to have arrived. A VM that cannot be saved is the end of the
@@ -136,9 +136,6 @@ pub struct BootSpec {
     /// The guest's vsock: its own context id, 3 or more, and the host port whose connection attempt
     /// means that the guest is ready. Every other connection that the guest tries is refused.
     pub vsock: Option<VsockSpec>,
-    /// The VM can be saved ([`Request::Save`]).
-    #[serde(default)]
-    pub saveable: bool,
 }
 
 /// A network interface.
@@ -222,8 +219,6 @@ pub enum ExitReason {
     Reset,
     /// The guest reported a panic (pvpanic).
     Panic,
-    /// Every vCPU halted with interrupts off: nothing can wake the guest.
-    Halt,
     /// A triple fault, which a real machine answers with a reset.
     TripleFault,
     /// KVM could not go on (KVM_EXIT_INTERNAL_ERROR), often an instruction that this KVM cannot emulate.
@@ -248,6 +243,11 @@ pub enum ExitReason {
     Unhandled {
         /// What it was.
         exit: String,
+    },
+    /// `cloude-vmm` itself has a bug: one of its threads panicked, and the process ended at once.
+    WorkerPanic {
+        /// What the panic said, and where.
+        message: String,
     },
     /// The control socket closed, or a signal asked the worker to stop.
     Stopped,

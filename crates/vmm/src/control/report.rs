@@ -10,7 +10,6 @@ impl fmt::Display for ExitReason {
             Self::PowerOff => write!(f, "the guest powered off"),
             Self::Reset => write!(f, "the guest asked for a reset"),
             Self::Panic => write!(f, "the guest's kernel panicked"),
-            Self::Halt => write!(f, "every vCPU halted with interrupts off"),
             Self::TripleFault => write!(f, "a triple fault"),
             Self::InternalError {
                 suberror,
@@ -38,6 +37,7 @@ impl fmt::Display for ExitReason {
                 )
             }
             Self::Unhandled { exit } => write!(f, "an exit that is not handled: {exit}"),
+            Self::WorkerPanic { message } => write!(f, "cloude-vmm panicked: {message}"),
             Self::Stopped => write!(f, "it was stopped"),
         }
     }

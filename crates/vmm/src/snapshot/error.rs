@@ -109,9 +109,6 @@ pub enum SnapshotError {
         /// How many there have to be.
         need: usize,
     },
-    /// The VM was not made to be saved: say so when it is booted.
-    #[error("the VM was not made to be saved")]
-    NotSaveable,
     /// Pause the VM first.
     #[error("a VM is saved while it is paused")]
     NotPaused,

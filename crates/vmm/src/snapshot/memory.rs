@@ -85,20 +85,6 @@ pub fn save_sparse(memory: &File, to: &File) -> Result<u64, MemoryFileError> {
     Ok(written)
 }
 
-/// Copies a file that [`save_sparse`] wrote into a sealed memfd: for a file on a disk whose page cache
-/// should not be what forks share. Mapping the file itself costs nothing.
-pub fn load_sparse(from: &File) -> Result<File, MemoryFileError> {
-    let size = from.metadata().map_err(MemoryFileError::Read)?.len();
-    let memfd = memory::memfd(size).map_err(|error| MemoryFileError::Write(error.into()))?;
-    for_each_run(from, |offset, bytes| {
-        memfd
-            .write_all_at(bytes, offset)
-            .map_err(MemoryFileError::Write)
-    })?;
-    seal(&memfd)?;
-    Ok(memfd)
-}
-
 /// SHA-256 of the memory's size and of each page that is not zero, with its place: the same for a memfd
 /// and for the sparse file that was made of it.
 pub fn memory_digest(memory: &File) -> Result<[u8; 32], MemoryFileError> {
@@ -213,7 +199,6 @@ mod tests {
         save_sparse(&memory, &to).unwrap();
         let digest = memory_digest(&memory).unwrap();
         assert_eq!(memory_digest(&to).unwrap(), digest);
-        assert_eq!(memory_digest(&load_sparse(&to).unwrap()).unwrap(), digest);
     }
 
     #[test]
@@ -226,12 +211,6 @@ mod tests {
         moved.write_all_at(&[0; 3], 600 * 4096).unwrap();
         moved.write_all_at(b"far", 601 * 4096).unwrap();
         assert_ne!(memory_digest(&moved).unwrap(), digest);
-    }
-
-    #[test]
-    fn a_loaded_memory_can_no_longer_be_written() {
-        let loaded = load_sparse(&memory()).unwrap();
-        assert!(loaded.write_all_at(b"x", 0).is_err());
     }
 
     fn tempfile() -> File {

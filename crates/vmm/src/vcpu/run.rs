@@ -89,7 +89,6 @@ pub(super) fn warm_up(fd: &mut VcpuFd) {
 fn end_of(exit: VcpuExit) -> Option<ExitReason> {
     match exit {
         VcpuExit::Shutdown => Some(ExitReason::TripleFault),
-        VcpuExit::Hlt => Some(ExitReason::Halt),
         VcpuExit::FailEntry(reason, _) => Some(ExitReason::FailEntry { reason }),
         VcpuExit::SystemEvent(KVM_SYSTEM_EVENT_SHUTDOWN, _) => Some(ExitReason::PowerOff),
         VcpuExit::SystemEvent(KVM_SYSTEM_EVENT_RESET, _) => Some(ExitReason::Reset),

@@ -5,10 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use event_manager::{EventManager, EventOps, EventSet, Events, MutEventSubscriber, SubscriberOps};
 
-use super::halt_watch::HaltWatch;
 use super::{Subscriber, VmError};
 use crate::exit::ExitSignal;
-use crate::vcpu::Vcpus;
 
 /// How many ready descriptors one turn of the loop takes. A VM has some twenty at most.
 const READY_CAPACITY: usize = 32;
@@ -20,20 +18,11 @@ pub struct EventLoop {
 }
 
 impl EventLoop {
-    /// Of `subscribers`, and a watch that notices that all `vcpus` halted for good.
-    pub(super) fn new(
-        subscribers: Vec<Subscriber>,
-        vcpus: Option<Arc<Vcpus>>,
-        exit: ExitSignal,
-    ) -> Result<Self, VmError> {
+    /// Serves `subscribers` until `exit` is raised.
+    pub(super) fn new(subscribers: Vec<Subscriber>, exit: ExitSignal) -> Result<Self, VmError> {
         let mut manager = EventManager::<Subscriber>::new_with_capacity(READY_CAPACITY)
             .map_err(VmError::EventLoop)?;
         manager.add_subscriber(Arc::new(Mutex::new(WakeOnExit(exit.clone()))));
-        if let Some(vcpus) = vcpus {
-            let watch =
-                HaltWatch::new(vcpus, exit.clone()).map_err(VmError::host("make a timer"))?;
-            manager.add_subscriber(Arc::new(Mutex::new(watch)));
-        }
         for subscriber in subscribers {
             manager.add_subscriber(subscriber);
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use kvm_ioctls::VmFd;
 
 use super::first_run::FirstRun;
-use super::{CpuModel, Kind, Shape, Vm, lock};
+use super::{CpuModel, Shape, Vm};
 use crate::bus::SharedDevice;
 use crate::devices::{StateError, vmgenid};
 use crate::memory::GuestMemory;
@@ -14,6 +14,7 @@ use crate::snapshot::{
     self, DeviceState, Key, MachineState, Origin, Record, SnapshotError, VcpuState, VmState,
     WorkingSet,
 };
+use crate::sync::lock;
 use crate::vcpu::Vcpus;
 
 /// A VM, as seen by whoever pauses, resumes and saves it: on the event loop's thread, or any other that
@@ -26,7 +27,6 @@ pub struct VmHandle {
     pub(super) devices: Vec<SharedDevice>,
     memory: GuestMemory,
     shape: Shape,
-    saveable: bool,
     pub(super) first_run: FirstRun,
 }
 
@@ -48,7 +48,6 @@ impl VmHandle {
             devices: vm.devices.clone(),
             memory: vm.memory.clone(),
             shape: vm.shape,
-            saveable: vm.kind == Kind::Saveable,
             first_run: vm.first_run.clone(),
         }
     }
@@ -76,13 +75,8 @@ impl VmHandle {
         Ok(())
     }
 
-    /// Saves the VM while it is paused. Its memory becomes the snapshot's; the VM itself may go on, with
-    /// copies of the pages that it changes. A VM is saved once, and only one that was made by
-    /// [`Vm::saveable`].
+    /// Saves the VM, which has to be paused. The snapshot's memory is a copy; the VM may resume afterwards.
     pub fn save(&self, origin: &Origin) -> Result<Saved, SnapshotError> {
-        if !self.saveable {
-            return Err(SnapshotError::NotSaveable);
-        }
         if self.vcpus.is_running() {
             return Err(SnapshotError::NotPaused);
         }

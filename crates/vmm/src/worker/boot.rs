@@ -22,8 +22,7 @@ pub(super) fn boot_and_serve(
         vcpus: spec.vcpus,
         memory_mib: spec.memory_mib,
     };
-    let new = if spec.saveable { Vm::saveable } else { Vm::new };
-    let mut vm = new(&handed.kvm, shape, handed.console)?;
+    let mut vm = Vm::new(&handed.kvm, shape, handed.console)?;
     let net = spec.tap.as_ref().zip(handed.tap);
     let vsock = attach_devices(&mut vm, net, spec.vsock.as_ref())?;
     vm.load(&handed.kernel, &handed.initramfs, &spec.cmdline)?;

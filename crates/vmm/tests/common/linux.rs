@@ -90,7 +90,6 @@ impl Snapshot {
             tap: None,
             console: true,
             vsock: Some(VSOCK),
-            saveable: true,
         };
         let open = |path: &Path| File::open(path).unwrap();
         let own = memfd(&segment(&std::fs::read(&files.agent).unwrap()));

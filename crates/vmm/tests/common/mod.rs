@@ -143,7 +143,6 @@ pub fn spec() -> BootSpec {
         tap: None,
         console: true,
         vsock: None,
-        saveable: false,
     }
 }
 

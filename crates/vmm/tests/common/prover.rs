@@ -269,7 +269,7 @@ pub fn ready(vcpus: u8) -> (Vm, Said) {
 fn start(vcpus: u8, tight: bool) -> (Vm, Said) {
     let (said, console) = std::io::pipe().unwrap();
     let kvm = open_kvm().unwrap();
-    let mut vm = Vm::saveable(&kvm, shape(vcpus), Some(console.into())).unwrap();
+    let mut vm = Vm::new(&kvm, shape(vcpus), Some(console.into())).unwrap();
     vm.load(&kernel(), &[], "").unwrap();
     vm.memory()
         .write_obj(SHARED_START, GuestAddress(SHARED))
