@@ -163,13 +163,7 @@ impl CachedBlob {
 
 /// `sha256:` and the digest of what the hasher has seen so far.
 pub(crate) fn digest_of(hasher: &Sha256) -> String {
-    use std::fmt::Write;
-    let mut text = String::from("sha256:");
-    for byte in hasher.clone().finalize() {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
+    format!("sha256:{}", const_hex::encode(hasher.clone().finalize()))
 }
 
 /// Says which file an error is about.

@@ -185,10 +185,9 @@ impl Chunks {
             }
             self.consume(count);
         }
-        let mut digest = String::from("sha256:");
-        for byte in self.hash.finalize() {
-            digest.push_str(&format!("{byte:02x}"));
-        }
-        Ok(digest)
+        Ok(format!(
+            "sha256:{}",
+            const_hex::encode(self.hash.finalize())
+        ))
     }
 }
