@@ -32,13 +32,44 @@ chmod 1777 tmp var/tmp
 [ -e etc/nsswitch.conf ] || [ ! -e usr/share/libc-bin/nsswitch.conf ] || cp usr/share/libc-bin/nsswitch.conf etc/nsswitch.conf
 printf '127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n' > etc/hosts
 
-# ca-certificates.postinst: all certificates in one file, in the order of their names.
+# tzdata.postinst
+if [ -e usr/share/zoneinfo/Etc/UTC ] && [ ! -L etc/localtime ]; then
+    ln -s /usr/share/zoneinfo/Etc/UTC etc/localtime
+    echo Etc/UTC > etc/timezone
+fi
+
+# update-ca-certificates: all certificates in one file, in the order of their names, and each by its name and by
+# the hash that OpenSSL looks for.
 if [ -d usr/share/ca-certificates ]; then
     mkdir -p etc/ssl/certs
     find usr/share/ca-certificates -name '*.crt' | LC_ALL=C sort | while read -r file; do
+        name=${file##*/}
+        ln -s "/$file" "etc/ssl/certs/${name%.crt}.pem"
         cat "$file"
         echo
     done > etc/ssl/certs/ca-certificates.crt
+    [ ! -x usr/bin/openssl ] || chroot . /usr/bin/openssl rehash /etc/ssl/certs
+fi
+
+# ca-certificates-java.postinst: the same certificates as a Java key store (JKS, version 2), with no time of now.
+if [ -d usr/lib/jvm ] && [ -e etc/ssl/certs/ca-certificates.crt ]; then
+    mkdir -p etc/ssl/certs/java
+    perl -MMIME::Base64 -MDigest::SHA=sha1 -e '
+        my ($entries, $count) = ("", 0);
+        for my $file (sort glob("etc/ssl/certs/*.pem")) {
+            my $target = readlink $file or next;
+            open(my $in, "<", ".$target") or die "$target: $!";
+            my $pem = do { local $/; <$in> };
+            $pem =~ /-----BEGIN CERTIFICATE-----(.*?)-----END/s or next;
+            my $certificate = decode_base64($1);
+            my ($alias) = $file =~ m{([^/]+)$};
+            $entries .= pack("N n/a* N2 n/a* N/a*", 2, lc "debian:$alias", 0, 0, "X.509", $certificate);
+            $count++;
+        }
+        my $store = pack("N3", 0xfeedfeed, 2, $count) . $entries;
+        my $password = join "", map { "\0$_" } split //, "changeit";
+        print $store, sha1($password . "Mighty Aphrodite" . $store);
+    ' > etc/ssl/certs/java/cacerts
 fi
 
 # update-alternatives: NAME and what it may be, the best first.

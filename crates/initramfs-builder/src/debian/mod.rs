@@ -2,7 +2,7 @@
 //!
 //! Packages are unpacked and not configured (`--variant=extract`), which needs no root and a tenth of
 //! the time. What programs need of what the maintainer scripts would have done is made by our own
-//! hooks: links of the merged /usr, accounts, the certificate bundle, the usual alternatives.
+//! hooks: links of the merged /usr, accounts, certificates, the time zone, the usual alternatives.
 
 mod process;
 mod sources;
@@ -18,21 +18,44 @@ use sha2::{Digest as _, Sha256};
 
 use crate::source::Packages;
 
-/// In every image: accounts, the file system's directories, `/bin/sh`, and the C.UTF-8 locale.
-pub const BASE_PACKAGES: [&str; 4] = ["base-files", "base-passwd", "dash", "libc-bin"];
+/// In every image: accounts, the file system's directories, `/bin/sh`, the C.UTF-8 locale, and what programs
+/// and scripts expect of a small distribution.
+pub const BASE_PACKAGES: [&str; 24] = [
+    "base-files",
+    "base-passwd",
+    "bash",
+    "bzip2",
+    "ca-certificates",
+    "coreutils",
+    "dash",
+    "debianutils",
+    "diffutils",
+    "file",
+    "findutils",
+    "grep",
+    "gzip",
+    "hostname",
+    "libc-bin",
+    "mawk",
+    "ncurses-base",
+    "ncurses-bin",
+    "netbase",
+    "procps",
+    "sed",
+    "tar",
+    "tzdata",
+    "xz-utils",
+];
 
 /// Debian's own default, /etc/profile.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Tells what is made of packages here from what another version makes of the same: 8 hexadecimal digits
-/// of the hooks' SHA-256.
+/// of the SHA-256 of the hooks and the base packages.
 pub(crate) fn recipe() -> String {
     let hooks = [process::SETUP, process::FINISH, process::SETTLE];
-    let digest = Sha256::digest(hooks.concat());
-    digest[..4]
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    let digest = Sha256::digest(hooks.concat() + &BASE_PACKAGES.concat());
+    const_hex::encode(&digest[..4])
 }
 
 /// How to reach Debian.

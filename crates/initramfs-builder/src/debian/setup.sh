@@ -10,6 +10,10 @@ for dir in bin sbin lib lib32 lib64 libx32; do
     ln -s "usr/$dir" "$root/$dir"
 done
 
+# Of the two packages that stand for this, the one that needs no Perl.
+mkdir -p "$root/etc/apt/preferences.d"
+printf 'Package: usrmerge\nPin: release *\nPin-Priority: -1\n' > "$root/etc/apt/preferences.d/cloude"
+
 if [ -n "$DEBS" ]; then
     mkdir -p "$root/var/cache/apt/archives"
     find "$DEBS" -maxdepth 1 -name '*.deb' -exec ln -t "$root/var/cache/apt/archives" {} + 2>/dev/null ||
