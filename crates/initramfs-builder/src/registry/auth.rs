@@ -2,6 +2,7 @@
 //! project), with the passwords that docker keeps.
 
 use std::env;
+use std::io::Read as _;
 use std::path::PathBuf;
 
 use docker_credential::{CredentialRetrievalError as Retrieval, DockerCredential};
@@ -11,6 +12,7 @@ use serde::Deserialize;
 use super::RegistryError;
 use super::error::innermost;
 use super::transport::{Transport, authority};
+use crate::source::manifest::MAX_DOCUMENT_BYTES;
 
 /// Docker Hub's name in config.json, from the time of the first version of its API.
 const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
@@ -155,8 +157,10 @@ pub(super) fn token(
     if !status.is_success() {
         return Err(failed(status.to_string()));
     }
-    let body = response
-        .bytes()
+    let mut body = Vec::new();
+    response
+        .take(MAX_DOCUMENT_BYTES)
+        .read_to_end(&mut body)
         .map_err(|error| failed(innermost(&error)))?;
     let token: Token = serde_json::from_slice(&body).map_err(|error| failed(error.to_string()))?;
     let token = token.token.or(token.access_token);
