@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cloude_initramfs_builder::pipeline::{self, BuildRequest, Cancel, Destination, Progress};
-use cloude_initramfs_builder::source::{Packages, Source};
+use cloude_initramfs_builder::source::LanguageSources;
 use cloude_initramfs_builder::store::{Metadata, Store, StoredImage};
 use cloude_protocol::language::Language;
 use futures_util::FutureExt;
@@ -40,6 +40,8 @@ pub struct BuiltImages {
     store: Store,
     auto_build: bool,
     source: ImageSource,
+    /// Where relative paths of language files begin.
+    languages: PathBuf,
     cache_dir: PathBuf,
     cancel: Cancel,
     found: Mutex<HashMap<String, Found>>,
@@ -54,6 +56,7 @@ impl BuiltImages {
             store: Store::open(&config.images.dir),
             auto_build: config.images.auto_build,
             source: config.images.source,
+            languages: config.languages.clone(),
             cache_dir: cache_dir.to_owned(),
             cancel: Cancel::new(),
             found: Mutex::default(),
@@ -85,6 +88,16 @@ impl BuiltImages {
             return Some(Arc::clone(image));
         }
         let image = Arc::new(self.store.get(name)?);
+        if let Some(instead_of) = &image.metadata.instead_of {
+            tracing::warn!(
+                image = name,
+                source = image.metadata.source,
+                version = image.metadata.program_version,
+                "this image is a replacement: {instead_of} was not reached when it was built; {} --pull tries \
+                 that again",
+                by_hand(name).trim_matches('`'),
+            );
+        }
         found.insert(name.to_owned(), (stamps, Arc::clone(&image)));
         Some(image)
     }
@@ -159,20 +172,12 @@ impl BuiltImages {
     }
 
     fn request(&self, language: &Language) -> Result<BuildRequest, String> {
-        let debian = &language.image.debian;
-        let debian = Packages::new(&debian.suite, &debian.packages, debian.env.clone())
-            .map(Source::Debian)
-            .map_err(|error| error.to_string())?;
-        let registry = || {
-            let reference = language.image.reference.parse();
-            reference
-                .map(Source::Registry)
-                .map_err(|error| format!("`image.reference`: {error}"))
-        };
+        let sources = LanguageSources::new(&language.image, &self.languages)
+            .map_err(|error| format!("`image` of the language file: {error}"))?;
         let (source, fallback) = match self.source {
-            ImageSource::Auto => (registry()?, Some(debian)),
-            ImageSource::Registry => (registry()?, None),
-            ImageSource::Debian => (debian, None),
+            ImageSource::Auto => sources.with_fallback(),
+            ImageSource::Registry => (sources.reference, None),
+            ImageSource::Debian => (sources.packages, None),
         };
         let mut request = BuildRequest::new(source, &language.name, &self.cache_dir);
         request.fallback = fallback;
@@ -240,7 +245,7 @@ mod tests {
                 "entries": 1, "inodes": 1, "file_bytes": 1, "unpacked_bytes": 1, "cpio_bytes": 1,
                 "archive_bytes": said,
                 "warnings": {
-                    "capabilities_dropped": 0, "xattrs_dropped": 0, "mtimes_clamped": 0, "metadata_skipped": 0,
+                    "capabilities_dropped": 0, "xattrs_dropped": 0, "mtimes_clamped": 0,
                 },
             },
         });

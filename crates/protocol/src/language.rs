@@ -75,11 +75,12 @@ pub struct WarmRunner {
     pub files: BTreeMap<String, String>,
 }
 
-/// Two sources of the same thing: an image where a registry is reached, packages where not.
+/// Two sources of the same thing: an image, and packages where it is a registry's that is not reached.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct Image {
-    /// `registry/name:tag` or `registry/name@sha256:…`.
+    /// `registry/name:tag`, `registry/name@sha256:…`, or another source that `cloude-initramfs build` takes, such
+    /// as `oci:PATH`; a relative path begins at the folder of the language file.
     pub reference: String,
     /// Debian packages with the same tools.
     pub debian: Debian,

@@ -89,7 +89,7 @@ pub struct BuildArgs {
     /// Level for zstd, 1 to 19
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(i32).range(1..=19))]
     pub level: i32,
-    /// Of an image for several platforms
+    /// Of an image for several platforms; linux/amd64/v3 takes one for x86-64-v3 if there is one
     #[arg(long, default_value_t = Platform::default())]
     pub platform: Platform,
     /// Refuse an image that a VM with this much memory cannot boot, such as 512M or 2G

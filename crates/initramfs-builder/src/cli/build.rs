@@ -62,7 +62,7 @@ fn targets(args: &BuildArgs) -> Result<Vec<Target>, Failure> {
         }
         for name in names {
             let language = language::load(&dir, &name)?;
-            let (mut source, mut fallback) = language::sources(&language, args.source)?;
+            let (mut source, mut fallback) = language::sources(&language, &dir, args.source)?;
             for source in [&mut source].into_iter().chain(&mut fallback) {
                 add_packages(source, &args.package)?;
             }
@@ -240,7 +240,8 @@ fn build_one(args: &BuildArgs, name: &str, request: &BuildRequest) -> Result<(),
 
 fn report(name: &str, built: &BuiltImage, seconds: f64) {
     if built.up_to_date {
-        return say!("{name}: up to date ({})", built.path.display());
+        say!("{name}: up to date ({})", built.path.display());
+        return warn_of_fallback(name, &built.metadata);
     }
     let summary = &built.metadata.summary;
     say!(
@@ -251,6 +252,7 @@ fn report(name: &str, built: &BuiltImage, seconds: f64) {
         built.metadata.source,
         built.path.display(),
     );
+    warn_of_fallback(name, &built.metadata);
     let warnings = &summary.warnings;
     if warnings.capabilities_dropped > 0 {
         say!(
@@ -258,4 +260,19 @@ fn report(name: &str, built: &BuiltImage, seconds: f64) {
             warnings.capabilities_dropped
         );
     }
+}
+
+fn warn_of_fallback(name: &str, metadata: &Metadata) {
+    let Some(instead_of) = &metadata.instead_of else {
+        return;
+    };
+    let version = metadata.program_version.as_deref();
+    eprintln!(
+        "cloude-initramfs: {name}: this is {} ({}) instead of {instead_of}, which was not reached; --pull tries it again",
+        metadata.source,
+        version.map_or_else(
+            || "version unknown".to_owned(),
+            |it| format!("version {it}")
+        ),
+    );
 }

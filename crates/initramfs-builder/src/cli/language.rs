@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use cloude_initramfs_builder::source::{Packages, Source};
+use cloude_initramfs_builder::source::{LanguageSources, Source};
 use cloude_protocol::language::Language;
 
 use super::Failure;
@@ -77,18 +77,14 @@ fn read(dir: &Path, name: &str) -> Result<Language, Failure> {
 /// Where a language's image comes from, and where if that is not reached.
 pub fn sources(
     language: &Language,
+    dir: &Path,
     choice: SourceChoice,
 ) -> Result<(Source, Option<Source>), Failure> {
-    let debian = &language.image.debian;
-    let packages = Packages::new(&debian.suite, &debian.packages, debian.env.clone());
-    let debian = packages.map(Source::Debian).map_err(Failure::new)?;
-    let image = || -> Result<Source, Failure> {
-        let reference = language.image.reference.parse().map_err(Failure::new)?;
-        Ok(Source::Registry(reference))
-    };
+    let sources = LanguageSources::new(&language.image, dir)
+        .map_err(|error| Failure::new(format!("the language `{}`: {error}", language.name)))?;
     Ok(match choice {
-        SourceChoice::Auto => (image()?, Some(debian)),
-        SourceChoice::Image => (image()?, None),
-        SourceChoice::Debian => (debian, None),
+        SourceChoice::Auto => sources.with_fallback(),
+        SourceChoice::Image => (sources.reference, None),
+        SourceChoice::Debian => (sources.packages, None),
     })
 }

@@ -1,5 +1,6 @@
 //! Why no image was built.
 
+use super::PlatformError;
 use crate::archive::WriteError;
 use crate::cache::CacheError;
 use crate::debian::DebianError;
@@ -16,6 +17,9 @@ pub enum BuildError {
     /// The source is not well formed.
     #[error(transparent)]
     Source(#[from] SourceError),
+    /// The platform is none that this machine runs.
+    #[error(transparent)]
+    Platform(#[from] PlatformError),
     /// The registry did not give the image.
     #[error(transparent)]
     Registry(#[from] RegistryError),

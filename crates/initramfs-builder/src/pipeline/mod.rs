@@ -3,9 +3,11 @@
 mod error;
 mod image;
 mod layers;
+mod platform;
 mod progress;
 mod prune;
 mod request;
+mod version;
 
 use std::fs;
 use std::io::{self, Write};
@@ -15,9 +17,10 @@ use tempfile::NamedTempFile;
 
 pub use error::BuildError;
 pub(crate) use image::{BlobRead, Descriptor, Image, OpenLayer};
+pub use platform::{Platform, PlatformError};
 pub use progress::{Cancel, Event, NoProgress, Progress};
 pub use prune::prune;
-pub use request::{BuildRequest, Destination, Platform, PlatformError};
+pub use request::{BuildRequest, Destination};
 
 use crate::archive::{ImageOptions, write_image};
 use crate::cache::BlobCache;
@@ -42,6 +45,7 @@ pub struct BuiltImage {
 /// Builds an image, unless it is there and up to date. Blocks; call it from a thread on which no
 /// asynchronous runtime runs.
 pub fn build(request: &BuildRequest, progress: &dyn Progress) -> Result<BuiltImage, BuildError> {
+    request.platform.check_host()?;
     match &request.destination {
         Destination::Store { dir, name } => {
             let store = Store::open(dir);
@@ -136,10 +140,17 @@ impl Builder<'_> {
                 let Some(fallback) = &request.fallback else {
                     return Err(error);
                 };
-                let message =
-                    format!("{error}; building from Debian packages instead ({fallback})");
+                let message = format!(
+                    "{error}; building {fallback} instead, whose versions differ: use --source image to \
+                     rule that out, --pull to try {} again",
+                    request.source
+                );
                 self.progress.event(&Event::Notice { message });
-                self.merge_source(fallback, &temp, known)
+                let mut merged = self.merge_source(fallback, &temp, known)?;
+                if let Some(merged) = &mut merged {
+                    merged.metadata.instead_of = Some(request.source.to_string());
+                }
+                Ok(merged)
             }
             result => result,
         }
@@ -184,6 +195,7 @@ impl Builder<'_> {
         metadata.digest = image.digest;
         metadata.config_digest = image.config_digest;
         metadata.layers = image.layers.iter().map(Descriptor::record).collect();
+        metadata.program_version = version::of_config(&image.config);
         metadata.config = image.config;
         Ok(Some(Merged { tree, metadata }))
     }
@@ -208,6 +220,7 @@ impl Builder<'_> {
         tree.apply(layer)?;
         let mut metadata = self.metadata(source);
         metadata.config = debian::image_config(packages);
+        metadata.program_version = version::of_packages(&packages.packages, &installed);
         metadata.packages = installed;
         Ok(Merged { tree, metadata })
     }
@@ -217,6 +230,8 @@ impl Builder<'_> {
             version: METADATA_VERSION,
             builder: request::BUILDER.clone(),
             source: source.to_string(),
+            instead_of: None,
+            program_version: None,
             platform: self.request.platform.to_string(),
             digest: None,
             config_digest: None,

@@ -1,11 +1,9 @@
 //! What to build.
 
-use std::fmt;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::sync::LazyLock;
 
-use super::Cancel;
+use super::{Cancel, Platform};
 use crate::archive::Output;
 use crate::debian::{self, DebianOptions};
 use crate::limits::Limits;
@@ -23,7 +21,7 @@ pub(super) static BUILDER: LazyLock<String> =
 pub struct BuildRequest {
     /// Where the image comes from.
     pub source: Source,
-    /// Where it comes from if the registry cannot be reached.
+    /// Where it comes from if `source` is a registry that cannot be reached.
     pub fallback: Option<Source>,
     /// Where it goes.
     pub destination: Destination,
@@ -95,73 +93,21 @@ impl BuildRequest {
 
     /// Whether a stored image was built from the same request.
     pub(super) fn matches(&self, metadata: &Metadata) -> bool {
-        let sources = [Some(&self.source), self.fallback.as_ref()];
-        metadata.builder == *BUILDER
+        let requested = self.source.to_string();
+        let same_source = match (&metadata.instead_of, &self.fallback) {
+            (None, _) => metadata.source == requested,
+            (Some(instead_of), Some(fallback)) => {
+                *instead_of == requested && metadata.source == fallback.to_string()
+            }
+            (Some(_), None) => false,
+        };
+        same_source
+            && metadata.builder == *BUILDER
             && metadata.output == self.output
             && metadata.platform == self.platform.to_string()
             && metadata.source_date_epoch == self.source_date_epoch
-            && sources
-                .iter()
-                .flatten()
-                .any(|source| source.to_string() == metadata.source)
             && self
                 .memory
                 .is_none_or(|memory| memory >= metadata.required_memory)
-    }
-}
-
-/// An operating system and an architecture, in the words of Go: `linux/amd64`, `linux/arm64/v8`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Platform {
-    /// `linux`.
-    pub os: String,
-    /// `amd64`, `arm64`.
-    pub architecture: String,
-    /// Such as `v8`; none takes any.
-    pub variant: Option<String>,
-}
-
-impl Default for Platform {
-    fn default() -> Self {
-        Platform {
-            os: "linux".to_owned(),
-            architecture: "amd64".to_owned(),
-            variant: None,
-        }
-    }
-}
-
-impl fmt::Display for Platform {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.os, self.architecture)?;
-        self.variant
-            .as_ref()
-            .map_or(Ok(()), |variant| write!(f, "/{variant}"))
-    }
-}
-
-/// Not a platform.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no platform; write os/architecture, such as linux/amd64")]
-pub struct PlatformError(String);
-
-impl FromStr for Platform {
-    type Err = PlatformError;
-
-    fn from_str(text: &str) -> Result<Self, PlatformError> {
-        let parts: Vec<&str> = text.split('/').collect();
-        let (os, architecture, variant) = match parts[..] {
-            [os, architecture] => (os, architecture, None),
-            [os, architecture, variant] => (os, architecture, Some(variant)),
-            _ => return Err(PlatformError(text.to_owned())),
-        };
-        if os.is_empty() || architecture.is_empty() || variant == Some("") {
-            return Err(PlatformError(text.to_owned()));
-        }
-        Ok(Platform {
-            os: os.to_owned(),
-            architecture: architecture.to_owned(),
-            variant: variant.map(str::to_owned),
-        })
     }
 }

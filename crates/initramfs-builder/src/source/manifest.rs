@@ -1,6 +1,8 @@
 //! Manifests, indexes and configurations, of OCI (image-spec 1.1) and of Docker (schema 2), which
 //! have the same fields.
 
+use std::cmp::Reverse;
+
 use cloude_protocol::boot::ImageConfig;
 use serde::Deserialize;
 
@@ -193,10 +195,15 @@ fn choose(
         }
     }
     // An index in a layout need not say the platform; then the configuration does.
-    candidates.retain(|raw| raw.platform.as_ref().is_none_or(|it| it.serves(platform)));
-    let Some(first) = candidates.first() else {
+    let rank = |raw: &RawDescriptor| match &raw.platform {
+        Some(it) => Platform::from(it).serves(platform),
+        None => Some(1),
+    };
+    candidates.retain(|raw| rank(raw).is_some());
+    // Of several that serve equally well the first.
+    let Some(best) = candidates.iter().min_by_key(|raw| Reverse(rank(raw))) else {
         let platforms = manifests.iter().filter_map(|raw| raw.platform.as_ref());
-        let available = list(platforms.map(RawPlatform::text).collect());
+        let available = list(platforms.map(|it| Platform::from(it).to_string()).collect());
         return Err(ManifestError::Platform {
             wanted: platform.to_string(),
             available,
@@ -204,28 +211,22 @@ fn choose(
     };
     if candidates
         .iter()
-        .any(|raw| raw.digest != first.digest && raw.platform.is_none())
+        .any(|raw| raw.digest != best.digest && raw.platform.is_none())
     {
         return Err(ManifestError::Ambiguous(list(
             candidates.into_iter().filter_map(tag_of).collect(),
         )));
     }
-    descriptor(first)
+    descriptor(best)
 }
 
-impl RawPlatform {
-    fn serves(&self, wanted: &Platform) -> bool {
-        let variant = wanted.variant.is_none() || wanted.variant == self.variant;
-        self.os == wanted.os && self.architecture == wanted.architecture && variant
-    }
-
-    fn text(&self) -> String {
+impl From<&RawPlatform> for Platform {
+    fn from(raw: &RawPlatform) -> Self {
         Platform {
-            os: self.os.clone(),
-            architecture: self.architecture.clone(),
-            variant: self.variant.clone(),
+            os: raw.os.clone(),
+            architecture: raw.architecture.clone(),
+            variant: raw.variant.clone().filter(|variant| !variant.is_empty()),
         }
-        .to_string()
     }
 }
 
@@ -330,6 +331,29 @@ mod tests {
         assert!(
             none.to_string().contains("linux/arm64, linux/amd64"),
             "{none}"
+        );
+    }
+
+    #[test]
+    fn of_the_levels_of_x86_64_the_plain_one_is_chosen_unless_one_is_named() {
+        let amd64 = |of, rest: &str| {
+            let platform = r#""os":"linux","architecture":"amd64""#;
+            entry(of, &format!(r#","platform":{{{platform}{rest}}}"#))
+        };
+        let v3 = amd64('a', r#","variant":"v3""#);
+        let bytes = index(&format!("{v3},{}", amd64('b', "")));
+        let chosen =
+            |platform: &str| match Manifest::parse(&bytes, &platform.parse().unwrap(), None) {
+                Ok(Manifest::Index(descriptor)) => descriptor.digest,
+                other => panic!("{other:?}"),
+            };
+        assert_eq!(chosen("linux/amd64"), digest('b'));
+        assert_eq!(chosen("linux/amd64/v2"), digest('b'));
+        assert_eq!(chosen("linux/amd64/v3"), digest('a'));
+        let error = Manifest::parse(&index(&v3), &Platform::default(), None).unwrap_err();
+        assert!(
+            error.to_string().contains("it has linux/amd64/v3"),
+            "{error}"
         );
     }
 

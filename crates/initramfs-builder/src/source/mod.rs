@@ -1,6 +1,7 @@
 //! Where an image comes from.
 
 pub mod archive;
+mod language;
 pub(crate) mod manifest;
 mod parse;
 mod reference;
@@ -11,6 +12,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+pub use language::LanguageSources;
 pub(crate) use reference::is_sha256;
 pub use reference::{Reference, ReferenceError};
 

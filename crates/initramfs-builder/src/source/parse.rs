@@ -10,12 +10,19 @@ impl FromStr for Source {
     type Err = SourceError;
 
     fn from_str(text: &str) -> Result<Self, SourceError> {
+        Source::parse_in(text, Path::new(""))
+    }
+}
+
+impl Source {
+    /// Reads a source, whose relative path begins at `dir`.
+    pub fn parse_in(text: &str, dir: &Path) -> Result<Self, SourceError> {
         if let Some(rest) = text.strip_prefix("oci:") {
-            let (path, tag) = split_tag(rest);
+            let (path, tag) = split_tag(dir, rest);
             return Ok(Source::Oci { path, tag });
         }
         if let Some(rest) = text.strip_prefix("docker-archive:") {
-            let (path, tag) = split_tag(rest);
+            let (path, tag) = split_tag(dir, rest);
             return Ok(Source::DockerArchive { path, tag });
         }
         if let Some(rest) = text.strip_prefix("debian:")
@@ -24,7 +31,7 @@ impl FromStr for Source {
             return debian(rest).map(Source::Debian);
         }
         if text.starts_with(['/', '.', '~']) || text.ends_with(".tar") {
-            return detect(Path::new(text));
+            return detect(&dir.join(text));
         }
         if text.is_empty() {
             return Err(SourceError::Unknown(String::new()));
@@ -77,24 +84,24 @@ fn is_debian_name(name: &str) -> bool {
 }
 
 /// `PATH:TAG`, where a path that is there is never split.
-fn split_tag(text: &str) -> (PathBuf, Option<String>) {
-    if !Path::new(text).exists()
-        && let Some((path, tag)) = split_at_tag(text)
+fn split_tag(dir: &Path, text: &str) -> (PathBuf, Option<String>) {
+    if !dir.join(text).exists()
+        && let Some((path, tag)) = split_at_tag(dir, text)
     {
-        return (PathBuf::from(path), Some(tag.to_owned()));
+        return (dir.join(path), Some(tag.to_owned()));
     }
-    (PathBuf::from(text), None)
+    (dir.join(text), None)
 }
 
 /// Splits at the colon that has a path that exists before it, or else at the first one.
-fn split_at_tag(text: &str) -> Option<(&str, &str)> {
+fn split_at_tag<'a>(dir: &Path, text: &'a str) -> Option<(&'a str, &'a str)> {
     let colons = || {
         text.match_indices(':')
             .map(|(at, _)| at)
             .filter(|at| *at > 0)
     };
     let at = colons()
-        .find(|at| Path::new(&text[..*at]).exists())
+        .find(|at| dir.join(&text[..*at]).exists())
         .or_else(|| colons().next())?;
     Some((&text[..at], &text[at + 1..]))
 }

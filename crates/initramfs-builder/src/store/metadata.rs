@@ -17,6 +17,13 @@ pub struct Metadata {
     pub builder: String,
     /// What it was built from, as [`crate::source::Source`] is displayed.
     pub source: String,
+    /// The registry's image that was asked for and could not be reached, if `source` is what was built in
+    /// its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instead_of: Option<String>,
+    /// The version of the program that the image is for, where it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program_version: Option<String>,
     /// `os/architecture`, with `/variant` if it has one.
     pub platform: String,
     /// The digest of the manifest, for an image of a registry or a layout; of the configuration, for
@@ -76,6 +83,8 @@ impl Metadata {
             version: METADATA_VERSION,
             builder: "0".to_owned(),
             source: name.to_owned(),
+            instead_of: None,
+            program_version: None,
             platform: "linux/amd64".to_owned(),
             digest: None,
             config_digest: None,
