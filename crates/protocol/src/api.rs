@@ -248,6 +248,41 @@ pub struct LanguageInfo {
     pub image_ready: bool,
 }
 
+/// The answer to `GET /v1/installation`: where the files of a server are. Paths are shown, not exact, where they
+/// are not UTF-8.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+pub struct Installation {
+    /// The server's version.
+    pub version: String,
+    /// The guest kernel.
+    pub kernel: InstalledKernel,
+    /// The folder of initramfs images.
+    pub images: String,
+    /// The folder of language files.
+    pub languages: String,
+    /// The folder with the job store.
+    pub state_dir: String,
+    /// Kernels, blobs, images and templates.
+    pub cache_dir: String,
+    /// The `cloude-vmm` binary.
+    pub worker: String,
+    /// The agent's binary.
+    pub agent: String,
+}
+
+/// A server's guest kernel.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+pub struct InstalledKernel {
+    /// A folder, or a bare kernel file.
+    pub path: String,
+    /// Is there a kernel?
+    pub present: bool,
+    /// Is it a folder, which may hold modules?
+    pub modules: bool,
+    /// Its release, where the folder says.
+    pub release: Option<String>,
+}
+
 /// `POST /v1/templates`: build the template of a language, or wait for whoever builds it.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]

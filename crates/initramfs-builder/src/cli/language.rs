@@ -5,29 +5,24 @@ use std::path::{Path, PathBuf};
 
 use cloude_initramfs_builder::source::{LanguageSources, Source};
 use cloude_protocol::language::Language;
+use cloude_protocol::paths;
 
 use super::Failure;
 use super::args::SourceChoice;
 
-/// The folder of language files: as told, or the checkout's, or the one beside the program's folder.
+/// The folder of language files: as told, or where `clouded` looks.
 pub fn dir(told: Option<&Path>) -> Result<PathBuf, Failure> {
     if let Some(dir) = told {
         return Ok(dir.to_owned());
     }
-    let mut tried = vec![PathBuf::from("languages")];
-    if let Ok(program) = std::env::current_exe() {
-        // PREFIX/bin, or target/debug of the checkout.
-        tried.extend(
-            program
-                .ancestors()
-                .skip(2)
-                .take(3)
-                .map(|dir| dir.join("languages")),
-        );
+    let dir = paths::languages(rustix::process::geteuid().is_root());
+    if dir.is_dir() {
+        return Ok(dir);
     }
-    tried.iter().find(|dir| dir.is_dir()).cloned().ok_or_else(|| {
-        Failure::new("there is no languages/ here; name it with --languages-dir or LANGUAGES_CONFIG_PATH")
-    })
+    Err(Failure::new(format!(
+        "there are no language files in `{}`; name their folder with --languages-dir or LANGUAGES_CONFIG_PATH",
+        dir.display()
+    )))
 }
 
 /// The names of all languages.

@@ -1,9 +1,9 @@
 //! Where things lie (docs/architecture.md).
 
-use std::env;
 use std::path::PathBuf;
 
 use cloude_initramfs_builder::store::Store;
+use cloude_protocol::paths::cache_dir;
 
 pub struct Paths {
     pub cache: PathBuf,
@@ -12,7 +12,7 @@ pub struct Paths {
 
 impl Paths {
     pub fn new(cache: Option<PathBuf>, images: Option<PathBuf>) -> Self {
-        let cache = cache.unwrap_or_else(default_cache);
+        let cache = cache.unwrap_or_else(cache_dir);
         let images = images.unwrap_or_else(|| cache.join("images"));
         Paths { cache, images }
     }
@@ -20,16 +20,4 @@ impl Paths {
     pub fn store(&self) -> Store {
         Store::open(&self.images)
     }
-}
-
-fn default_cache() -> PathBuf {
-    let absolute = |name: &str| {
-        env::var_os(name)
-            .map(PathBuf::from)
-            .filter(|dir| dir.is_absolute())
-    };
-    absolute("XDG_CACHE_HOME")
-        .or_else(|| absolute("HOME").map(|home| home.join(".cache")))
-        .unwrap_or_else(|| PathBuf::from("/var/cache"))
-        .join("cloude")
 }

@@ -1,0 +1,141 @@
+//! Where things lie on a machine unless a configuration says otherwise: one answer for `clouded`, `cloude` and
+//! `cloude-initramfs`. docs/architecture.md has the table.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+/// An environment variable that is set to something.
+pub fn variable(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
+}
+
+/// The XDG specification has relative paths ignored.
+fn absolute(name: &str) -> Option<PathBuf> {
+    variable(name)
+        .map(PathBuf::from)
+        .filter(|path| path.is_absolute())
+}
+
+/// Kernels, blobs, images, templates: `CLOUDE_CACHE_DIR`, else `$XDG_CACHE_HOME/cloude`, else
+/// `~/.cache/cloude`, and `/var/cache/cloude` for a service without a home.
+pub fn cache_dir() -> PathBuf {
+    variable("CLOUDE_CACHE_DIR").map_or_else(
+        || {
+            absolute("XDG_CACHE_HOME")
+                .or_else(|| absolute("HOME").map(|home| home.join(".cache")))
+                .unwrap_or_else(|| "/var/cache".into())
+                .join("cloude")
+        },
+        PathBuf::from,
+    )
+}
+
+/// The job store and the lock: `/var/lib/cloude` for root, else `$XDG_STATE_HOME/cloude`, else
+/// `~/.local/state/cloude`.
+pub fn state_dir(root: bool) -> PathBuf {
+    let home = || absolute("HOME").map(|home| home.join(".local/state"));
+    let user = || absolute("XDG_STATE_HOME").or_else(home);
+    let parent = if root { None } else { user() };
+    parent.unwrap_or_else(|| "/var/lib".into()).join("cloude")
+}
+
+/// Initramfs images: `images` in the cache.
+pub fn images() -> PathBuf {
+    cache_dir().join("images")
+}
+
+/// The tuned kernel where it was built, else the stock one.
+pub fn kernel() -> PathBuf {
+    let kernels = cache_dir().join("kernels");
+    let tuned = kernels.join("tuned");
+    if tuned.join("vmlinux").exists() {
+        tuned
+    } else {
+        kernels.join("stock")
+    }
+}
+
+fn program_dir() -> PathBuf {
+    std::env::current_exe()
+        .ok()
+        .and_then(|program| program.parent().map(Path::to_owned))
+        .unwrap_or_else(|| PathBuf::from("."))
+}
+
+/// A binary in the folder of the running one.
+pub fn sibling(name: &str) -> PathBuf {
+    program_dir().join(name)
+}
+
+/// The language files: `languages` beside the program's folder (`PREFIX/languages` for `PREFIX/bin`) or in the
+/// checkout that the program was built in; else, unless for root, in the working directory or above it. Where
+/// there is none, the first of these.
+pub fn languages(root: bool) -> PathBuf {
+    let here = std::env::current_dir().ok().filter(|_| !root);
+    languages_from(&program_dir(), here.as_deref())
+}
+
+fn languages_from(program: &Path, here: Option<&Path>) -> PathBuf {
+    // target/debug/deps of a checkout is three below it.
+    let beside = program.ancestors().skip(1).take(3);
+    let above = here.into_iter().flat_map(Path::ancestors);
+    let mut candidates = beside.chain(above).map(|dir| dir.join("languages"));
+    let first = candidates.next().unwrap_or_else(|| "languages".into());
+    if holds_languages(&first) {
+        return first;
+    }
+    candidates.find(|dir| holds_languages(dir)).unwrap_or(first)
+}
+
+fn holds_languages(dir: &Path) -> bool {
+    dir.read_dir().is_ok_and(|entries| {
+        entries.flatten().any(|entry| {
+            let path = entry.path();
+            path.extension().is_some_and(|ending| ending == "toml")
+                || path.join("language.toml").is_file()
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn put(dir: &Path) -> PathBuf {
+        let languages = dir.join("languages");
+        std::fs::create_dir_all(&languages).unwrap();
+        std::fs::write(languages.join("python.toml"), "").unwrap();
+        languages
+    }
+
+    #[test]
+    fn languages_beside_the_program_go_before_those_of_the_working_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let here = dir.path().join("here");
+        let installed = put(&dir.path().join("prefix"));
+        put(&here);
+        let program = dir.path().join("prefix/bin");
+        assert_eq!(languages_from(&program, Some(&here)), installed);
+    }
+
+    #[test]
+    fn without_a_working_directory_only_the_programs_folders_are_searched() {
+        let dir = tempfile::tempdir().unwrap();
+        let here = dir.path().join("here");
+        let found = put(&here);
+        let program = dir.path().join("a/b/c/d/bin");
+        assert_eq!(languages_from(&program, Some(&here.join("below"))), found);
+        let first = dir.path().join("a/b/c/d/languages");
+        assert_eq!(languages_from(&program, None), first);
+    }
+
+    #[test]
+    fn a_folder_per_language_counts_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let language = dir.path().join("languages/python");
+        std::fs::create_dir_all(&language).unwrap();
+        std::fs::write(language.join("language.toml"), "").unwrap();
+        let found = languages_from(&dir.path().join("bin"), None);
+        assert_eq!(found, dir.path().join("languages"));
+    }
+}
