@@ -262,6 +262,28 @@ mod tests {
     }
 
     #[test]
+    fn a_reference_to_this_machine_is_built_from_nothing_else() {
+        let language: Language = toml::from_str(
+            r#"
+            name = "x"
+            file = "main.x"
+            image = { reference = "oci:/srv/python", debian = { suite = "bookworm", packages = ["x"] } }
+            run = { command = ["x"] }
+            self_test = { code = "x", stdin = "", args = [], stdout = "x", exit_code = 0 }
+            "#,
+        )
+        .unwrap();
+        for source in [ImageSource::Auto, ImageSource::Registry] {
+            let mut config = Config::default();
+            config.images.source = source;
+            let images = BuiltImages::new(&config, Path::new("/nonexistent"));
+            let request = images.request(&language).unwrap();
+            assert_eq!(request.source.to_string(), "oci:/srv/python");
+            assert_eq!(request.fallback, None);
+        }
+    }
+
+    #[test]
     fn an_image_is_what_its_files_are_now() {
         let folder = tempfile::tempdir().unwrap();
         let mut config = Config::default();
