@@ -181,6 +181,27 @@ fn check_files(request: &ExecutionRequest, program: &str) -> Result<(), Refused>
             format!("`files` holds `{name}` with a mode over 0o7777")
         })?;
     }
+    check_folders(&seen, language)
+}
+
+/// No file may be where another one needs a folder.
+fn check_folders(files: &HashSet<&str>, language: &Language) -> Result<(), Refused> {
+    for path in files {
+        let parents = path.match_indices('/').map(|(at, _)| &path[..at]);
+        for parent in parents {
+            ensure(!files.contains(parent), || {
+                let whose = match parent == language.file {
+                    true => "the program's own file, and",
+                    false => "a file, and",
+                };
+                format!(
+                    "`{}` is {whose} `{}` in `files` needs a folder of that name; rename one of them",
+                    parent.escape_debug(),
+                    path.escape_debug()
+                )
+            })?;
+        }
+    }
     Ok(())
 }
 
