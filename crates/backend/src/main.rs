@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::{Parser, ValueEnum};
 use cloude_backend::config::{self, Config, ConfigError, Transport};
 use cloude_backend::server;
+use rustix::fs::Mode;
 use tracing_subscriber::EnvFilter;
 
 /// Runs code in fresh micro-VMs, over HTTP.
@@ -102,12 +103,10 @@ fn start(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
         let _ = std::io::stdout().write_all(config.to_toml().as_bytes());
         return Ok(server::check(&config)?);
     }
+    // What clouded writes holds programs, their secrets and their output, and the memory of templates.
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
     raise_open_files();
-    // An execution is little work here, and much in its VM: the other half of the processors is for those. Where
-    // there are two, one thread wakes no other one to see whether there is more to do.
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(processors.div_ceil(2))
         .enable_all()
         .build()?;
     Ok(runtime.block_on(server::run(config))?)

@@ -71,7 +71,10 @@ pub struct Metrics {
 struct Now {
     waiting: Gauge,
     running: Gauge,
+    vcpus: Gauge,
     promised: Gauge,
+    aside: Gauge,
+    unwritten: Gauge,
     templates: Family<ByResult, Gauge>,
     pool_forks: Family<ByTemplate, Gauge>,
     shared: Family<ByTemplate, Gauge>,
@@ -131,7 +134,12 @@ impl Metrics {
             "Accepted and not in a VM",
             now.waiting.clone(),
         );
+        let help = "Accepted, and waiting for their image to be built";
+        registry.register("image_waiters", help, now.aside.clone());
+        let help = "Writes to the job store that failed and are tried again";
+        registry.register("store_unwritten", help, now.unwritten.clone());
         registry.register("vms", "VMs that run executions", now.running.clone());
+        registry.register("vms_vcpus", "vCPUs of those VMs", now.vcpus.clone());
         let (bytes, help) = (|| Unit::Bytes, "Memory that those may use");
         registry.register_with_unit("vms_memory", help, bytes(), now.promised.clone());
         registry.register("templates", "Templates, by state", now.templates.clone());
@@ -190,8 +198,15 @@ impl Metrics {
     }
 
     /// All of it, in OpenMetrics' text format.
-    pub fn text(&self, load: Load, templates: &[TemplateInfo], counts: Counts) -> String {
+    pub fn text(
+        &self,
+        load: Load,
+        unwritten: usize,
+        templates: &[TemplateInfo],
+        counts: Counts,
+    ) -> String {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        self.now.unwritten.set(gauge(unwritten as u64));
         self.now.set(load, templates, counts);
         let mut text = String::new();
         // Writing to a string does not fail; a metric that cannot be written would be left out.
@@ -206,6 +221,8 @@ impl Now {
     fn set(&self, load: Load, templates: &[TemplateInfo], counts: Counts) {
         self.waiting.set(gauge(load.waiting as u64));
         self.running.set(gauge(load.running as u64));
+        self.aside.set(gauge(load.aside as u64));
+        self.vcpus.set(gauge(load.vcpus as u64));
         self.promised.set(gauge(load.memory_mib << 20));
         for family in [&self.pool_forks, &self.shared, &self.private] {
             family.clear();

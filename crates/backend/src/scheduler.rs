@@ -1,5 +1,5 @@
-//! Who may start a VM when: a bounded queue, first come first served, within a number of VMs and the
-//! host's memory.
+//! Who may start a VM when: a bounded queue, first come first served, within a number of VMs, their vCPUs and
+//! the host's memory.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,12 +11,23 @@ use tokio::sync::oneshot;
 pub struct Capacity {
     /// VMs at once.
     pub vms: usize,
+    /// vCPUs of all VMs together. A single VM may have more.
+    pub vcpus: usize,
     /// MiB of all VMs together.
     pub memory_mib: u64,
-    /// Accepted and not yet in a VM.
+    /// Accepted and not yet in a VM; and as many again whose image is being built.
     pub queue: usize,
-    /// Bytes of the requests that wait.
+    /// Bytes of the requests that wait, and again of those whose image is being built.
     pub queue_bytes: usize,
+}
+
+/// What one VM takes of that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Demand {
+    /// MiB, with what the host needs beside the guest's memory.
+    pub memory_mib: u64,
+    /// 1 to 8.
+    pub vcpus: usize,
 }
 
 /// The queue is full.
@@ -43,18 +54,63 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
-    waiting: usize,
-    waiting_bytes: usize,
+    waiting: Waiting,
+    /// Not in the queue: their images are being built.
+    aside: Waiting,
     running: usize,
+    vcpus: usize,
     memory_mib: u64,
     reserved_mib: u64,
     line: VecDeque<Waiter>,
 }
 
+/// How many requests wait, and how large they are together.
+#[derive(Clone, Copy, Debug, Default)]
+struct Waiting {
+    requests: usize,
+    bytes: usize,
+}
+
+impl Waiting {
+    fn add(&mut self, bytes: usize) {
+        self.requests += 1;
+        self.bytes += bytes;
+    }
+
+    fn remove(&mut self, bytes: usize) {
+        self.requests -= 1;
+        self.bytes -= bytes;
+    }
+
+    fn check(self, bytes: usize, capacity: Capacity) -> Result<(), Full> {
+        let fits = self.bytes.saturating_add(bytes) <= capacity.queue_bytes || self.requests == 0;
+        if self.requests < capacity.queue && fits {
+            return Ok(());
+        }
+        Err(Full {
+            waiting: self.requests,
+            retry_after_s: (1 + self.requests / capacity.vms.max(1)).min(60) as u64,
+        })
+    }
+}
+
 #[derive(Debug)]
 struct Waiter {
-    memory_mib: u64,
+    demand: Demand,
     admit: oneshot::Sender<Permit>,
+}
+
+impl State {
+    /// With nothing running the head goes in whatever it asks for and whatever is reserved, within the
+    /// memory: it would wait for ever.
+    fn has_room(&self, demand: Demand, capacity: Capacity) -> bool {
+        let memory_mib = self.memory_mib + demand.memory_mib;
+        let fits = self.vcpus + demand.vcpus <= capacity.vcpus
+            && memory_mib + self.reserved_mib <= capacity.memory_mib;
+        self.running < capacity.vms
+            && memory_mib <= capacity.memory_mib
+            && (self.running == 0 || fits)
+    }
 }
 
 /// How busy it is.
@@ -62,8 +118,12 @@ struct Waiter {
 pub struct Load {
     /// Accepted and not yet in a VM.
     pub waiting: usize,
+    /// Accepted, and waiting for their image to be built.
+    pub aside: usize,
     /// In a VM.
     pub running: usize,
+    /// vCPUs of those VMs.
+    pub vcpus: usize,
     /// MiB that those VMs may use.
     pub memory_mib: u64,
 }
@@ -88,8 +148,10 @@ impl Scheduler {
     pub fn load(&self) -> Load {
         let state = self.shared.lock();
         Load {
-            waiting: state.waiting,
+            waiting: state.waiting.requests,
+            aside: state.aside.requests,
             running: state.running,
+            vcpus: state.vcpus,
             memory_mib: state.memory_mib,
         }
     }
@@ -103,35 +165,32 @@ impl Scheduler {
 
     /// Takes a place in the queue for a request of `bytes`, at once or not at all.
     pub fn enter(&self, bytes: usize) -> Result<Place, Full> {
-        let Capacity {
-            queue,
-            queue_bytes,
-            vms,
-            ..
-        } = self.shared.capacity;
         let mut state = self.shared.lock();
-        let fits = state.waiting_bytes.saturating_add(bytes) <= queue_bytes || state.waiting == 0;
-        if state.waiting >= queue || !fits {
-            let retry_after_s = (1 + state.waiting / vms.max(1)).min(60) as u64;
-            return Err(Full {
-                waiting: state.waiting,
-                retry_after_s,
-            });
-        }
-        Ok(self.place(&mut state, bytes))
+        state.waiting.check(bytes, self.shared.capacity)?;
+        state.waiting.add(bytes);
+        Ok(self.place(bytes, false))
+    }
+
+    /// Takes a place beside the queue, for a request that cannot be run before its image is built: it keeps
+    /// nobody else out of the queue, which it joins when it asks for its VM.
+    pub fn enter_aside(&self, bytes: usize) -> Result<Place, Full> {
+        let mut state = self.shared.lock();
+        state.aside.check(bytes, self.shared.capacity)?;
+        state.aside.add(bytes);
+        Ok(self.place(bytes, true))
     }
 
     /// Takes a place whatever the bounds: for what was accepted before a restart.
     pub fn enter_again(&self, bytes: usize) -> Place {
-        self.place(&mut self.shared.lock(), bytes)
+        self.shared.lock().waiting.add(bytes);
+        self.place(bytes, false)
     }
 
-    fn place(&self, state: &mut State, bytes: usize) -> Place {
-        state.waiting += 1;
-        state.waiting_bytes += bytes;
+    fn place(&self, bytes: usize, aside: bool) -> Place {
         Place {
             shared: Arc::clone(&self.shared),
             bytes,
+            aside,
         }
     }
 }
@@ -156,22 +215,17 @@ impl Shared {
                 state.line.pop_front();
                 continue;
             }
-            let room = state.line.front().is_some_and(|head| {
-                // With nothing running the head goes in whatever is reserved: it would wait for ever.
-                let wanted = state.memory_mib + head.memory_mib;
-                state.running < self.capacity.vms
-                    && wanted <= self.capacity.memory_mib
-                    && (state.running == 0
-                        || wanted + state.reserved_mib <= self.capacity.memory_mib)
-            });
+            let head = state.line.front();
+            let room = head.is_some_and(|head| state.has_room(head.demand, self.capacity));
             let Some(head) = room.then(|| state.line.pop_front()).flatten() else {
                 break;
             };
             state.running += 1;
-            state.memory_mib += head.memory_mib;
+            state.vcpus += head.demand.vcpus;
+            state.memory_mib += head.demand.memory_mib;
             let permit = Permit {
                 shared: Arc::clone(self),
-                memory_mib: head.memory_mib,
+                demand: head.demand,
             };
             if let Err(permit) = head.admit.send(permit) {
                 unclaimed.push(permit);
@@ -187,16 +241,23 @@ impl Shared {
 pub struct Place {
     shared: Arc<Shared>,
     bytes: usize,
+    /// Beside the queue, not in it.
+    aside: bool,
 }
 
 impl Place {
-    /// Joins the line for a VM of so much memory, and waits for its turn.
-    pub async fn admitted(self, memory_mib: u64) -> Permit {
+    /// Joins the line for a VM, and waits for its turn.
+    pub async fn admitted(mut self, demand: Demand) -> Permit {
         let (admit, admitted) = oneshot::channel();
-        self.shared
-            .lock()
-            .line
-            .push_back(Waiter { memory_mib, admit });
+        {
+            let mut state = self.shared.lock();
+            if self.aside {
+                state.aside.remove(self.bytes);
+                state.waiting.add(self.bytes);
+            }
+            state.line.push_back(Waiter { demand, admit });
+        }
+        self.aside = false;
         // Should this future be dropped while it waits, the head may have become another.
         let again = AdmitOnDrop(&self.shared);
         self.shared.admit();
@@ -221,8 +282,10 @@ impl Drop for AdmitOnDrop<'_> {
 impl Drop for Place {
     fn drop(&mut self) {
         let mut state = self.shared.lock();
-        state.waiting -= 1;
-        state.waiting_bytes -= self.bytes;
+        match self.aside {
+            true => state.aside.remove(self.bytes),
+            false => state.waiting.remove(self.bytes),
+        }
     }
 }
 
@@ -230,7 +293,7 @@ impl Drop for Place {
 #[derive(Debug)]
 pub struct Permit {
     shared: Arc<Shared>,
-    memory_mib: u64,
+    demand: Demand,
 }
 
 impl Drop for Permit {
@@ -238,7 +301,8 @@ impl Drop for Permit {
         {
             let mut state = self.shared.lock();
             state.running -= 1;
-            state.memory_mib -= self.memory_mib;
+            state.vcpus -= self.demand.vcpus;
+            state.memory_mib -= self.demand.memory_mib;
         }
         self.shared.admit();
     }
@@ -255,112 +319,4 @@ pub fn available_memory_mib() -> Option<u64> {
 }
 
 #[cfg(test)]
-mod tests {
-    use futures_util::{FutureExt, poll};
-
-    use super::*;
-
-    fn scheduler(vms: usize, memory_mib: u64, queue: usize) -> Scheduler {
-        Scheduler::new(Capacity {
-            vms,
-            memory_mib,
-            queue,
-            queue_bytes: 1000,
-        })
-    }
-
-    #[tokio::test]
-    async fn past_its_bound_the_queue_refuses() {
-        let scheduler = scheduler(1, 100, 2);
-        let _first = scheduler.enter(1).unwrap();
-        let _second = scheduler.enter(1).unwrap();
-        let full = scheduler.enter(1).unwrap_err();
-        assert_eq!((full.waiting, full.retry_after_s), (2, 3));
-    }
-
-    #[tokio::test]
-    async fn what_is_reserved_is_room_for_no_second_vm_but_the_first_is_never_kept_out() {
-        let scheduler = scheduler(9, 100, 9);
-        scheduler.reserve(90);
-        let first = scheduler.enter(1).unwrap().admitted(50).await;
-        let mut second = Box::pin(scheduler.enter(1).unwrap().admitted(40));
-        assert!(poll!(&mut second).is_pending());
-        scheduler.reserve(10);
-        let second = second.now_or_never();
-        assert!(second.is_some(), "it fits beside what is still reserved");
-        drop(first);
-    }
-
-    #[tokio::test]
-    async fn the_bytes_of_waiting_requests_are_bounded() {
-        let scheduler = scheduler(1, 100, 10);
-        let first = scheduler.enter(900).unwrap();
-        assert!(scheduler.enter(200).is_err());
-        drop(first);
-        assert!(scheduler.enter(200).is_ok());
-    }
-
-    #[tokio::test]
-    async fn vms_and_memory_are_bounded() {
-        let scheduler = scheduler(2, 100, 10);
-        let first = scheduler.enter(0).unwrap().admitted(60).await;
-        let mut second = Box::pin(scheduler.enter(0).unwrap().admitted(60));
-        assert!(
-            poll!(&mut second).is_pending(),
-            "60 + 60 MiB do not fit in 100"
-        );
-        drop(first);
-        let _second = second.await;
-        let _third = scheduler.enter(0).unwrap().admitted(10).await;
-        let mut fourth = Box::pin(scheduler.enter(0).unwrap().admitted(10));
-        assert!(poll!(&mut fourth).is_pending(), "two VMs at once");
-        let load = scheduler.load();
-        assert_eq!((load.running, load.waiting, load.memory_mib), (2, 1, 70));
-    }
-
-    #[tokio::test]
-    async fn first_come_is_first_served_even_where_a_later_one_would_fit() {
-        let scheduler = scheduler(3, 100, 10);
-        let running = scheduler.enter(0).unwrap().admitted(50).await;
-        let mut large = Box::pin(scheduler.enter(0).unwrap().admitted(80));
-        assert!(poll!(&mut large).is_pending());
-        let mut small = Box::pin(scheduler.enter(0).unwrap().admitted(10));
-        assert!(poll!(&mut small).is_pending());
-        drop(running);
-        let large = large.now_or_never().unwrap();
-        let _small = small.now_or_never().unwrap();
-        drop(large);
-        assert_eq!(scheduler.load().memory_mib, 10);
-    }
-
-    #[tokio::test]
-    async fn who_leaves_the_line_holds_nobody_up() {
-        let scheduler = scheduler(3, 100, 10);
-        let _running = scheduler.enter(0).unwrap().admitted(50).await;
-        let mut large = Box::pin(scheduler.enter(0).unwrap().admitted(80));
-        assert!(poll!(&mut large).is_pending());
-        let mut small = Box::pin(scheduler.enter(0).unwrap().admitted(10));
-        assert!(poll!(&mut small).is_pending());
-        drop(large);
-        let _small = small.now_or_never().unwrap();
-        assert_eq!(scheduler.load().waiting, 0);
-    }
-
-    #[tokio::test]
-    async fn a_permit_that_nobody_took_is_given_back() {
-        let scheduler = scheduler(1, 100, 10);
-        let first = scheduler.enter(0).unwrap().admitted(50).await;
-        let mut second = Box::pin(scheduler.enter(0).unwrap().admitted(50));
-        assert!(poll!(&mut second).is_pending());
-        drop(first);
-        drop(second);
-        assert_eq!(
-            scheduler.load(),
-            Load {
-                waiting: 0,
-                running: 0,
-                memory_mib: 0
-            }
-        );
-    }
-}
+mod tests;

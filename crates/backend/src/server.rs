@@ -1,8 +1,9 @@
 //! `clouded` as a whole: started, stopped, and cleaned up after.
 
-use std::fs::{File, TryLockError};
+use std::fs::{File, Permissions, TryLockError};
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -90,7 +91,11 @@ pub async fn run(config: Config) -> Result<(), ServerError> {
         age_ms: i64::try_from(config.store.keep_hours.saturating_mul(3_600_000))
             .unwrap_or(i64::MAX / 2),
         jobs: config.store.keep_jobs,
+        bytes: config.store.max_bytes,
     };
+    if let Some(dir) = config.pool.disk_dir() {
+        make_private(&dir.join("templates"));
+    }
     let store = Store::open(&config.state_dir, retention)?;
     clean_up(&config, &store).await?;
 
@@ -133,6 +138,7 @@ async fn serve(
     let capacity = capacity(config);
     tracing::info!(
         vms = capacity.vms,
+        vcpus = capacity.vcpus,
         memory_mib = capacity.memory_mib,
         "capacity"
     );
@@ -186,8 +192,13 @@ fn capacity(config: &Config) -> Capacity {
         0 => 2 * cpus,
         configured => configured,
     };
+    let vcpus = match config.vm.max_vcpus_total {
+        0 => vms.max(2 * cpus),
+        configured => configured,
+    };
     Capacity {
         vms,
+        vcpus,
         memory_mib,
         queue: config.queue.capacity,
         queue_bytes: QUEUE_BYTES,
@@ -201,11 +212,39 @@ fn lock(state_dir: &Path) -> Result<File, ServerError> {
         source,
     };
     std::fs::create_dir_all(state_dir).map_err(failed)?;
+    make_private(state_dir);
     let file = File::create(state_dir.join("lock")).map_err(failed)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(ServerError::Locked(state_dir.to_owned())),
         Err(TryLockError::Error(source)) => Err(failed(source)),
+    }
+}
+
+/// Takes a folder of ours, and the files in it, from everybody else: an earlier clouded may have made them
+/// readable. A folder that is not there, not ours or shared by design (sticky, as /tmp) stays as it is.
+fn make_private(dir: &Path) {
+    let ours = |path: &Path| {
+        let metadata = std::fs::symlink_metadata(path).ok()?;
+        let owned = metadata.uid() == rustix::process::geteuid().as_raw();
+        owned.then_some(metadata)
+    };
+    let Some(folder) = ours(dir).filter(std::fs::Metadata::is_dir) else {
+        return;
+    };
+    let set = |path: &Path, mode| {
+        if let Err(error) = std::fs::set_permissions(path, Permissions::from_mode(mode)) {
+            tracing::warn!(path = %path.display(), %error, "making this private");
+        }
+    };
+    if folder.mode() & 0o1000 == 0 {
+        set(dir, 0o700);
+    }
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if ours(&path).is_some_and(|metadata| metadata.is_file()) {
+            set(&path, 0o600);
+        }
     }
 }
 

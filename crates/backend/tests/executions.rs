@@ -8,7 +8,7 @@ mod support;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use cloude_backend::jobs::Client;
+use cloude_backend::jobs::{Client, Stop};
 use cloude_protocol::agent::Cause;
 use cloude_protocol::api::{Execution, ExecutionEvent, ExecutionRequest, LanguageInfo, Status};
 use http_body_util::{BodyExt, Full};
@@ -138,7 +138,7 @@ async fn a_stream_brings_output_as_it_comes_and_ends_with_the_result() {
 }
 
 #[tokio::test]
-async fn hanging_up_takes_the_execution_back() {
+async fn a_closed_connection_cancels_the_execution() {
     for accept in ["application/json", "application/x-ndjson"] {
         let backend = Backend::start().await;
         let (mut sender, connection) = backend.connect().await;
@@ -159,7 +159,7 @@ async fn hanging_up_takes_the_execution_back() {
             status["stderr"]
                 .as_str()
                 .unwrap()
-                .contains("took the execution back"),
+                .contains("cancelled: the client disconnected"),
             "{status}"
         );
         backend.alive(0).await;
@@ -185,7 +185,7 @@ async fn who_waits_in_the_queue_may_leave_it() {
         .submit(request, Client::Waits)
         .await
         .unwrap();
-    waiting.cancel.cancel();
+    waiting.stop(Stop::Disconnected);
     assert_eq!(waiting.finished().await.cause, Cause::Cancelled);
     backend.world.go_on.notify_one();
     assert_eq!(
@@ -282,70 +282,6 @@ async fn many_at_once_never_exceed_the_machines() {
     );
     assert!(backend.world.most_alive.load(Ordering::SeqCst) <= 3);
     assert_eq!(backend.world.launched.load(Ordering::SeqCst), 40);
-}
-
-#[tokio::test]
-async fn what_was_accepted_is_run_by_the_next_process_and_three_times_at_most() {
-    let state = std::sync::Arc::new(tempfile::tempdir().unwrap());
-    let submit = |code: &str| ExecutionRequest {
-        language: "python".into(),
-        code: code.into(),
-        ..Default::default()
-    };
-    let first = Backend::with(support::capacity(1, 8), state.clone(), |_| {}).await;
-    let durable = first
-        .service
-        .submit(submit("hold"), Client::Leaves)
-        .await
-        .unwrap()
-        .id
-        .clone();
-    first.alive(1).await;
-    let waiting = first
-        .service
-        .submit(submit("print b"), Client::Leaves)
-        .await
-        .unwrap()
-        .id
-        .clone();
-    let waited = first
-        .service
-        .submit(submit("print c"), Client::Waits)
-        .await
-        .unwrap()
-        .id
-        .clone();
-    first.service.drain();
-    first.service.finish(std::time::Duration::ZERO).await;
-    assert_eq!(
-        first.world.alive.load(Ordering::SeqCst),
-        0,
-        "stopped, not forgotten"
-    );
-
-    for attempt in 2..=3 {
-        let next = Backend::with(support::capacity(1, 8), state.clone(), |_| {}).await;
-        next.service.recover().await.unwrap();
-        next.alive(1).await;
-        if attempt == 2 {
-            let status = next.get(&format!("/status/{waited}")).await.json();
-            assert_eq!(status["status"], "error", "its client is gone: {status}");
-        }
-        next.service.drain();
-        next.service.finish(std::time::Duration::ZERO).await;
-    }
-
-    let last = Backend::with(support::capacity(1, 8), state, |_| {}).await;
-    assert_eq!(last.service.recover().await.unwrap(), 1);
-    assert_eq!(last.finished(&waiting).await["stdout"], "b");
-    let status = last.finished(&durable).await;
-    assert!(
-        status["stderr"]
-            .as_str()
-            .unwrap()
-            .contains("each of 3 attempts"),
-        "{status}"
-    );
 }
 
 #[tokio::test]

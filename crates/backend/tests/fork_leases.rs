@@ -166,6 +166,7 @@ impl World {
         let retention = Retention {
             age_ms: i64::MAX,
             jobs: 1,
+            bytes: 1 << 30,
         };
         let store = Store::open(folder.path(), retention).unwrap();
         World {

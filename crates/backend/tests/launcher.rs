@@ -58,6 +58,7 @@ async fn launch(folder: &Path, body: &str) -> Result<Started, Death> {
     let retention = Retention {
         age_ms: i64::MAX,
         jobs: 1,
+        bytes: 1 << 30,
     };
     let store = Store::open(folder, retention).unwrap();
     let spec = MachineSpec {

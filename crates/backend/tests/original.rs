@@ -153,8 +153,8 @@ async fn bad_requests_are_told_what_is_wrong() {
         (raw(&body_over_limit), 413, "too large"),
         (raw(""), 400, "no body"),
         (raw("{\"language\": \"python\", "), 400, "EOF"),
-        (raw("[]"), 400, "not what is wanted"),
-        (raw("\u{fffd}"), 400, "not what is wanted"),
+        (raw("[]"), 400, "invalid request body"),
+        (raw("\u{fffd}"), 400, "invalid request body"),
         (
             ("POST", "/run", Some("text/plain"), "{}".into()),
             415,
@@ -168,7 +168,7 @@ async fn bad_requests_are_told_what_is_wrong() {
         (("PUT", "/run", None, String::new()), 405, "method"),
         (("DELETE", "/status/x", None, String::new()), 405, "method"),
         (get("/run"), 405, "method"),
-        (get("/nothing"), 404, "nothing here"),
+        (get("/nothing"), 404, "no such endpoint"),
         (
             get("/status/unknown"),
             404,
@@ -234,6 +234,19 @@ async fn bad_requests_are_told_what_is_wrong() {
             "program's own name",
         ),
         (
+            with(
+                "files",
+                json!([{"path": "a/b", "content": ""}, {"path": "a", "content": ""}]),
+            ),
+            400,
+            "`a` is a file, and `a/b` in `files` needs a folder",
+        ),
+        (
+            with("files", json!([{"path": "main.py/b/c", "content": ""}])),
+            400,
+            "`main.py` is the program's own file, and `main.py/b/c` in `files`",
+        ),
+        (
             with("files", json!([{"path": "a", "content": {"base64": "*"}}])),
             400,
             "base64",
@@ -259,6 +272,17 @@ async fn bad_requests_are_told_what_is_wrong() {
         assert_eq!(answer.status, status, "{method} {path} {short}: {error}");
         assert!(error.contains(message), "{method} {path} {short}: {error}");
     }
+}
+
+#[tokio::test]
+async fn files_whose_names_only_begin_alike_are_accepted() {
+    let backend = Backend::start().await;
+    let files = json!([
+        {"path": "a", "content": ""}, {"path": "ab/c", "content": ""}, {"path": "ab/d", "content": ""},
+    ]);
+    let body = json!({"language": "python", "code": "print x", "files": files});
+    let answer = backend.post("/v1/executions", body).await;
+    assert_eq!(answer.status, 200, "{:?}", answer.body);
 }
 
 #[tokio::test]

@@ -3,9 +3,13 @@
 // clippy exempts test functions, not what they share.
 #![allow(clippy::unwrap_used)]
 
+use std::fs::Permissions;
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
 fn clouded() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_clouded"));
@@ -32,6 +36,10 @@ fn startable(state: &Path, bridge: &str) -> Command {
     }
     command.env("BRIDGE_NAME", bridge).stderr(Stdio::piped());
     command
+}
+
+fn mode(path: &Path) -> u32 {
+    path.metadata().unwrap().permissions().mode() & 0o777
 }
 
 fn stderr(output: &Output) -> String {
@@ -147,8 +155,16 @@ fn a_missing_kernel_names_what_fetches_one() {
 }
 
 #[test]
-fn a_second_clouded_with_the_same_state_is_refused_and_a_signal_ends_the_first() {
+fn the_state_is_private_and_locked_until_a_signal_ends_clouded() {
     let dir = tempfile::tempdir().unwrap();
+    // As an earlier clouded left it.
+    let state = dir.path().join("state");
+    std::fs::create_dir(&state).unwrap();
+    std::fs::set_permissions(&state, Permissions::from_mode(0o755)).unwrap();
+    for name in ["jobs.db", "lock"] {
+        std::fs::write(state.join(name), "").unwrap();
+        std::fs::set_permissions(state.join(name), Permissions::from_mode(0o644)).unwrap();
+    }
     let mut first = startable(dir.path(), "cltest1").spawn().unwrap();
     let address = listening(&mut first);
 
@@ -164,6 +180,12 @@ fn a_second_clouded_with_the_same_state_is_refused_and_a_signal_ends_the_first()
         answer.starts_with("HTTP/1.1 200") && answer.contains("\"ok\""),
         "{answer}"
     );
+    let state = dir.path().join("state");
+    assert_eq!(mode(&state), 0o700);
+    for entry in state.read_dir().unwrap() {
+        let path = entry.unwrap().path();
+        assert_eq!(mode(&path), 0o600, "{}", path.display());
+    }
 
     let second = startable(dir.path(), "cltest1").output().unwrap();
     assert_eq!(second.status.code(), Some(1));
@@ -237,6 +259,66 @@ fn after_kill_9_the_state_is_free_and_what_was_accepted_is_still_known() {
         .status()
         .unwrap();
     assert!(second.wait().unwrap().success());
+}
+
+#[test]
+fn a_full_disk_shows_in_health_until_there_is_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let plain = startable(dir.path(), "cltest4");
+    // Past its limit on the size of a file a process gets SIGXFSZ, or EFBIG where it ignores that.
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""])
+        .arg(plain.get_program())
+        .args(plain.get_args())
+        .env_clear()
+        .envs(
+            plain
+                .get_envs()
+                .filter_map(|(name, value)| Some((name, value?))),
+        )
+        .env("CLOUDE_IMAGES_AUTO_BUILD", "false")
+        .arg("--images")
+        .arg(dir.path().join("images"))
+        .stderr(Stdio::piped());
+    let mut clouded = command.spawn().unwrap();
+    let address = listening(&mut clouded);
+    let log = dir.path().join("state/jobs.db-wal");
+    let pid = Pid::from_child(&clouded);
+    let limit = |current| {
+        let maximum = None;
+        prlimit(Some(pid), Resource::Fsize, Rlimit { current, maximum }).unwrap();
+    };
+    let body = r#"{"language":"python","code":"print(1)"}"#;
+    let run = format!(
+        "POST /run HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let health = "GET /health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+
+    limit(Some(log.metadata().unwrap().len()));
+    let refused = request(&address, &run);
+    assert!(refused.starts_with("HTTP/1.1 503"), "{refused}");
+    let degraded = request(&address, health);
+    assert!(degraded.starts_with("HTTP/1.1 503"), "{degraded}");
+    assert!(
+        degraded.contains("the job store cannot write"),
+        "{degraded}"
+    );
+
+    limit(None);
+    let mut answer = request(&address, health);
+    while answer.starts_with("HTTP/1.1 503") {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        answer = request(&address, health);
+    }
+    let accepted = request(&address, &run);
+    assert!(accepted.starts_with("HTTP/1.1 200"), "{accepted}");
+    Command::new("kill")
+        .arg(clouded.id().to_string())
+        .status()
+        .unwrap();
+    assert!(clouded.wait().unwrap().success());
 }
 
 fn request(address: &str, text: &str) -> String {

@@ -27,6 +27,7 @@ pub fn apply(config: &mut Config, get: &dyn Fn(&str) -> Option<String>) -> Resul
     env.flag("CLOUDE_IMAGES_AUTO_BUILD", &mut config.images.auto_build)?;
     env.set("CLOUDE_VM_WORKER", &mut config.vm.worker)?;
     env.set("CLOUDE_VM_MAX_CONCURRENT", &mut config.vm.max_concurrent)?;
+    env.set("CLOUDE_VM_MAX_VCPUS_TOTAL", &mut config.vm.max_vcpus_total)?;
     env.set(
         "CLOUDE_VM_MEMORY_BUDGET_MIB",
         &mut config.vm.memory_budget_mib,
@@ -38,6 +39,7 @@ pub fn apply(config: &mut Config, get: &dyn Fn(&str) -> Option<String>) -> Resul
     env.set("CLOUDE_POOL_MEMORY_MIB", &mut config.pool.memory_mib)?;
     env.set("CLOUDE_POOL_DISK", &mut config.pool.disk)?;
     env.set("CLOUDE_QUEUE_CAPACITY", &mut config.queue.capacity)?;
+    env.set("CLOUDE_STORE_MAX_BYTES", &mut config.store.max_bytes)?;
     env.set("CLOUDE_WALL_TIME_MS", &mut config.limits.wall_time_ms)?;
     env.set("CLOUDE_SHUTDOWN_GRACE_MS", &mut config.shutdown.grace_ms)?;
     env.flag("CLOUDE_NETWORK_ENABLED", &mut config.network.enabled)?;

@@ -1,16 +1,16 @@
 //! What `clouded` is told: a TOML file, over it the environment, over that the flags.
 
 mod env;
-mod paths;
 mod validate;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use cloude_protocol::paths;
 use serde::{Deserialize, Serialize};
 
+pub use cloude_protocol::paths::cache_dir;
 pub use env::apply as apply_env;
-pub use paths::cache_dir;
 pub use validate::ConfigError;
 
 /// Read when it exists and `--config` names no other.
@@ -122,6 +122,9 @@ pub struct Vm {
     pub memory_budget_mib: u64,
     /// vCPUs where neither request nor language says. 1 to 8.
     pub vcpus: u8,
+    /// vCPUs of all VMs together; 0 for twice the host's CPUs, or `max_concurrent` where that is more. A single
+    /// VM may have more.
+    pub max_vcpus_total: usize,
     /// MiB where neither request nor language says.
     pub memory_mib: u64,
     /// The most MiB that a request may ask for.
@@ -210,6 +213,8 @@ pub struct Store {
     pub keep_hours: u64,
     /// At most so many finished executions are kept.
     pub keep_jobs: u64,
+    /// The most that the database may hold, in bytes; past it the oldest finished executions are removed.
+    pub max_bytes: u64,
     /// Finished executions kept in memory too, in bytes of output.
     pub cache_bytes: usize,
 }
@@ -224,10 +229,11 @@ pub struct Shutdown {
 
 impl Default for Config {
     fn default() -> Self {
+        let root = rustix::process::geteuid().is_root();
         Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
-            state_dir: paths::state_dir(),
-            languages: paths::languages(),
+            state_dir: paths::state_dir(root),
+            languages: paths::languages(root),
             kernel: paths::kernel(),
             images: Images::default(),
             agent: Agent::default(),
@@ -245,7 +251,7 @@ impl Default for Config {
 impl Default for Images {
     fn default() -> Self {
         Images {
-            dir: paths::cache_dir().join("images"),
+            dir: paths::images(),
             auto_build: true,
             source: ImageSource::Auto,
         }
@@ -270,6 +276,7 @@ impl Default for Vm {
             max_concurrent: 0,
             memory_budget_mib: 0,
             vcpus: 1,
+            max_vcpus_total: 0,
             memory_mib: 512,
             max_memory_mib: 8192,
             kernel_args: String::new(),
@@ -331,6 +338,7 @@ impl Default for Store {
         Store {
             keep_hours: 168,
             keep_jobs: 100_000,
+            max_bytes: 1 << 30,
             cache_bytes: 64 << 20,
         }
     }

@@ -97,6 +97,11 @@ impl Config {
             "must be at least 1",
         )?;
         check(
+            self.store.max_bytes >= 16 << 20,
+            "store.max_bytes",
+            "must be at least 16777216 (16 MiB)",
+        )?;
+        check(
             limits.body_bytes >= limits.code_bytes,
             "limits.body_bytes",
             format!(

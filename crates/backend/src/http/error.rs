@@ -62,7 +62,16 @@ impl From<SubmitError> for ApiError {
             SubmitError::Refused(Refused::TooLarge { .. }) => (StatusCode::PAYLOAD_TOO_LARGE, None),
             SubmitError::Full(full) => (StatusCode::TOO_MANY_REQUESTS, Some(full.retry_after_s)),
             SubmitError::Draining => (StatusCode::SERVICE_UNAVAILABLE, Some(5)),
-            SubmitError::Store(error) => return error.into(),
+            SubmitError::Store(error @ StoreError::Content(_)) => return error.into(),
+            SubmitError::Store(error) => {
+                tracing::error!(%error, "an execution is refused");
+                return ApiError {
+                    status: StatusCode::SERVICE_UNAVAILABLE,
+                    message: "the job store cannot write; see GET /health and the server's log"
+                        .into(),
+                    retry_after_s: Some(10),
+                };
+            }
         };
         ApiError {
             status,
@@ -95,10 +104,13 @@ impl From<BuildError> for ApiError {
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         // The client can do nothing with the details; whoever runs the server can.
-        tracing::error!(%error, "the job store");
-        ApiError::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "the job store failed; see the server's log",
-        )
+        tracing::error!(%error, "reading the job store");
+        let message = match error {
+            StoreError::Content(_) => {
+                "the stored execution cannot be read by this version of clouded"
+            }
+            _ => "the job store failed; see the server's log",
+        };
+        ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, message)
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::{Body, Bytes};
-use axum::extract::{Path, State};
+use axum::extract::{Extension, Path, State};
 use axum::http::header::{ACCEPT, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderValue};
 use axum::response::{IntoResponse, Response};
@@ -15,17 +15,19 @@ use futures_util::stream;
 
 use super::error::ApiError;
 use super::extract::ApiJson;
-use crate::jobs::{Client, Follower, Job, Service};
+use super::peer::Peer;
+use crate::jobs::{Client, Follower, Found, Job, Service, Stop};
 
 /// `POST /v1/executions`
 pub async fn create(
     State(service): State<Service>,
+    Extension(peer): Extension<Arc<Peer>>,
     headers: HeaderMap,
     ApiJson(request): ApiJson<ExecutionRequest>,
 ) -> Result<Response, ApiError> {
     if wants_stream(&headers) {
         let job = service.submit(request, Client::Streams).await?;
-        return Ok(streamed(job.follow(), HangUp(job)));
+        return Ok(streamed(job.follow(), HangUp(job), peer));
     }
     let job = service.submit(request, Client::Waits).await?;
     // Dropped with this handler, which the server drops when the connection is gone.
@@ -40,11 +42,20 @@ pub async fn read(
     State(service): State<Service>,
     Path(id): Path<String>,
 ) -> Result<Response, ApiError> {
-    if let Some(execution) = service.result(&id).await? {
-        return Ok(Json(&*execution).into_response());
+    match service.find(&id).await? {
+        Some(Found::Ended(execution)) => Ok(Json(&*execution).into_response()),
+        Some(Found::Unfinished(status)) => Ok(Json(status).into_response()),
+        None => Err(ApiError::unknown(&id)),
     }
-    match service.status(&id).await? {
-        Some(status) => Ok(Json(status).into_response()),
+}
+
+/// `DELETE /v1/executions/{id}`: the result, with the cause `cancelled` unless it had ended before.
+pub async fn cancel(
+    State(service): State<Service>,
+    Path(id): Path<String>,
+) -> Result<Response, ApiError> {
+    match service.cancel(&id).await? {
+        Some(execution) => Ok(Json(&*execution).into_response()),
         None => Err(ApiError::unknown(&id)),
     }
 }
@@ -71,20 +82,36 @@ struct HangUp(Arc<Job>);
 
 impl Drop for HangUp {
     fn drop(&mut self) {
-        self.0.cancel.cancel();
+        self.0.stop(Stop::Disconnected);
     }
 }
 
-fn streamed(follower: Follower, hang_up: HangUp) -> Response {
-    let lines = stream::unfold((follower, hang_up), |(mut follower, hang_up)| async move {
-        let event = follower.next().await?;
-        Some((Ok::<_, Infallible>(line(&event)), (follower, hang_up)))
+fn streamed(follower: Follower, hang_up: HangUp, peer: Arc<Peer>) -> Response {
+    let start = (follower, hang_up, Some(peer));
+    let lines = stream::unfold(start, |(mut follower, hang_up, mut peer)| async move {
+        let line = tokio::select! {
+            biased;
+            event = follower.next() => line(&event?),
+            // Shows whether it closed the connection too: then it answers this with a RST.
+            () = sends_no_more(peer.as_deref()) => {
+                peer = None;
+                Bytes::from_static(b"\n")
+            }
+        };
+        Some((Ok::<_, Infallible>(line), (follower, hang_up, peer)))
     });
     let mut response = Response::new(Body::from_stream(lines));
     response
         .headers_mut()
         .insert(CONTENT_TYPE, HeaderValue::from_static(NDJSON));
     response
+}
+
+async fn sends_no_more(peer: Option<&Peer>) {
+    match peer {
+        Some(peer) => peer.sends_no_more().await,
+        None => std::future::pending().await,
+    }
 }
 
 fn line(event: &ExecutionEvent) -> Bytes {

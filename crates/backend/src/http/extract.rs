@@ -43,7 +43,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for ApiJson<T> {
             .map_err(|error| {
                 ApiError::new(
                     StatusCode::BAD_REQUEST,
-                    format!("the body is not what is wanted: {error}"),
+                    format!("invalid request body: {error}"),
                 )
             })
     }

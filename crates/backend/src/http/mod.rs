@@ -3,8 +3,10 @@
 mod error;
 mod executions;
 mod extract;
+mod installation;
 mod metrics;
 mod original;
+mod peer;
 mod serve;
 mod templates;
 
@@ -27,28 +29,29 @@ pub fn router(service: Service, body_bytes: usize) -> Router {
         .route("/run", post(original::run))
         .route("/status/{id}", get(original::status))
         .route("/v1/executions", post(executions::create))
-        .route("/v1/executions/{id}", get(executions::read))
+        .route(
+            "/v1/executions/{id}",
+            get(executions::read).delete(executions::cancel),
+        )
+        .route("/v1/installation", get(installation::read))
         .route("/v1/languages", get(executions::languages))
         .route("/metrics", get(metrics::metrics))
         .route("/v1/templates", get(templates::list).post(templates::build))
         .route("/v1/templates/{id}", delete(templates::remove))
         .fallback(|| async {
-            ApiError::new(
-                StatusCode::NOT_FOUND,
-                "there is nothing here; see docs/api.md",
-            )
+            ApiError::new(StatusCode::NOT_FOUND, "no such endpoint; see docs/api.md")
         })
         .method_not_allowed_fallback(|| async {
             ApiError::new(
                 StatusCode::METHOD_NOT_ALLOWED,
-                "this path does not take that method",
+                "method not allowed on this path",
             )
         })
         .layer(DefaultBodyLimit::max(body_bytes))
         .layer(CatchPanicLayer::custom(|_| {
             ApiError::new(
                 StatusCode::INTERNAL_SERVER_ERROR,
-                "an error of the server's own",
+                "internal server error; see the server's log",
             )
             .into_http()
         }))

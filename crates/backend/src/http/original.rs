@@ -8,21 +8,25 @@ use serde_json::{Value, json};
 
 use super::error::ApiError;
 use super::extract::ApiJson;
-use crate::jobs::{Client, Service};
+use crate::jobs::{Client, Health, Service};
 
 /// `GET /`
 pub async fn root() -> Json<Value> {
     Json(json!({"service": "clouded", "version": env!("CARGO_PKG_VERSION")}))
 }
 
-/// `GET /health`: 503 once the server is about to stop, so that a balancer looks elsewhere.
+/// `GET /health`: 503 once the server is about to stop, and while results cannot be written, so that a load
+/// balancer looks elsewhere.
 pub async fn health(State(service): State<Service>) -> (StatusCode, Json<Value>) {
-    match service.is_draining() {
-        false => (StatusCode::OK, Json(json!({"status": "ok"}))),
-        true => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            Json(json!({"status": "draining"})),
-        ),
+    let unavailable = StatusCode::SERVICE_UNAVAILABLE;
+    match service.health() {
+        Health::Ok => (StatusCode::OK, Json(json!({"status": "ok"}))),
+        Health::Draining => (unavailable, Json(json!({"status": "draining"}))),
+        Health::Degraded(trouble) => {
+            let error = format!("the job store cannot write: {}", trouble.error);
+            let body = json!({"status": "degraded", "error": error, "unwritten": trouble.writes});
+            (unavailable, Json(body))
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use cloude_protocol::api::Execution;
 
 use super::Job;
+use crate::store::output_bytes;
 
 /// Beside its output, an execution takes about so much, in bytes.
 const OVERHEAD: usize = 2048;
@@ -51,9 +52,7 @@ impl Cache {
 
     /// Notes that a job is finished, and forgets the oldest such past the limit.
     pub fn finished(&self, execution: &Execution) {
-        let compile = execution.compile.as_ref();
-        let compile_bytes = compile.map_or(0, |c| c.stdout.0.len() + c.stderr.0.len());
-        let bytes = OVERHEAD + execution.stdout.0.len() + execution.stderr.0.len() + compile_bytes;
+        let bytes = OVERHEAD + output_bytes(execution);
         let mut state = self.lock();
         state.bytes += bytes;
         state.finished.push_back((execution.id.clone(), bytes));

@@ -7,21 +7,57 @@ mod recovery;
 mod run;
 mod service;
 pub mod source;
+mod submit;
 mod transcript;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use cloude_protocol::agent::{StageName, Stream};
+use cloude_protocol::agent::{Cause, StageName, Stream};
 use cloude_protocol::api::{Execution, ExecutionEvent, Status, StatusResponse};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 pub use outcome::status_of;
-pub use service::{BuildError, Client, Parts, Service, SubmitError};
+pub use service::{BuildError, Found, Health, Parts, Service, SubmitError};
 use transcript::{Cursor, Transcript};
+
+use crate::vm::Death;
 
 /// Past so many bytes, output is sent in several events.
 const CHUNK: usize = 64 << 10;
+
+/// What the client that submits does next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Client {
+    /// It goes, and asks later: the execution is durable, it survives this process.
+    Leaves,
+    /// It waits for the result, and cancels the execution by closing the connection.
+    Waits,
+    /// It waits and reads along.
+    Streams,
+}
+
+/// Who cancelled an execution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// The client that waited closed its connection.
+    Disconnected,
+    /// `DELETE /v1/executions/{id}`.
+    Requested,
+    /// The server stops, and its grace period is over.
+    ShutDown,
+}
+
+impl Stop {
+    /// For [`Execution::error`].
+    fn message(self) -> &'static str {
+        match self {
+            Stop::Disconnected => "cancelled: the client disconnected",
+            Stop::Requested => "cancelled by a request to delete the execution",
+            Stop::ShutDown => "cancelled: the server is shutting down",
+        }
+    }
+}
 
 /// One execution that is not finished, or was a moment ago.
 #[derive(Debug)]
@@ -30,10 +66,10 @@ pub struct Job {
     pub id: String,
     /// The language's own name.
     pub language: String,
-    /// Cancelled when the client that waits is gone, and when everything must stop.
-    pub cancel: CancellationToken,
-    /// Does a client read along?
-    streamed: bool,
+    client: Client,
+    /// Cancelled by [`Job::stop`], and when everything must stop.
+    cancel: CancellationToken,
+    stopped: OnceLock<Stop>,
     progress: Mutex<Progress>,
     changed: watch::Sender<()>,
 }
@@ -46,7 +82,7 @@ struct Progress {
 }
 
 impl Job {
-    fn new(id: String, language: String, streamed: bool, cancel: CancellationToken) -> Self {
+    fn new(id: String, language: String, client: Client, cancel: CancellationToken) -> Self {
         let progress = Progress {
             status: Status::Pending,
             transcript: Transcript::default(),
@@ -55,8 +91,9 @@ impl Job {
         Job {
             id,
             language,
+            client,
             cancel,
-            streamed,
+            stopped: OnceLock::new(),
             progress: Mutex::new(progress),
             changed: watch::Sender::new(()),
         }
@@ -70,6 +107,37 @@ impl Job {
         let changed = change(&mut self.progress());
         self.changed.send_replace(());
         changed
+    }
+
+    /// Kills its VM. After the end this changes nothing.
+    pub fn stop(&self, why: Stop) {
+        let _ = self.stopped.set(why);
+        self.cancel.cancel();
+    }
+
+    /// Who cancelled it, where it was.
+    fn stopped(&self) -> Stop {
+        self.stopped.get().copied().unwrap_or(Stop::ShutDown)
+    }
+
+    /// The same as the end of its VM.
+    fn cancelled(&self) -> Death {
+        Death {
+            cause: Cause::Cancelled,
+            message: self.stopped().message().to_owned(),
+        }
+    }
+
+    /// Shows the result to whoever waits or asks.
+    fn publish(&self, execution: &Arc<Execution>) {
+        self.update(|progress| {
+            // A reader that follows the transcript gets it whole; for all others the result has it.
+            if self.client != Client::Streams {
+                progress.transcript = Transcript::default();
+            }
+            progress.status = execution.status;
+            progress.result = Some(Arc::clone(execution));
+        });
     }
 
     /// As `GET /status/{id}` shows it.

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use cloude_protocol::agent::{Cause, ExecuteResult};
 use cloude_protocol::api::{StartKind, Timings};
 
 use super::outcome::Ending;
@@ -15,33 +14,43 @@ use crate::vm::Death;
 const MAX_ATTEMPTS: u32 = 3;
 
 impl Service {
-    /// Runs again what was accepted: a fresh VM has no trace of the attempt before. What a client
-    /// was waiting for is ended, for the client is gone.
+    /// Runs again what was accepted and not finished: a fresh VM has no trace of the attempt before. Gives
+    /// how many. What cannot be run is ended with the reason.
     pub async fn recover(&self) -> Result<usize, StoreError> {
         let mut again = 0;
-        for accepted in self.parts().store.unfinished().await? {
-            if let Some(reason) = hopeless(&accepted) {
-                self.give_up(&accepted, reason);
-            } else if let Err(reason) = self.resume(&accepted) {
-                self.give_up(&accepted, reason);
-            } else {
-                again += 1;
-            }
+        for row in self.parts().store.unfinished().await? {
+            let given_up = match row {
+                Ok(accepted) => match self.run_again(&accepted) {
+                    Ok(()) => {
+                        again += 1;
+                        continue;
+                    }
+                    Err(reason) => (accepted.id, accepted.language, reason),
+                },
+                Err(row) => (row.id, row.language, row.reason),
+            };
+            let (id, language, reason) = given_up;
+            tracing::warn!(id, reason, "an execution of an earlier clouded is given up");
+            self.give_up(&id, &language, reason);
         }
         Ok(again)
     }
 
-    fn give_up(&self, accepted: &Accepted, message: String) {
-        let cause = if accepted.durable {
-            Cause::Infrastructure
-        } else {
-            Cause::Cancelled
-        };
-        let result: Result<ExecuteResult, Death> = Err(Death { cause, message });
+    fn run_again(&self, accepted: &Accepted) -> Result<(), String> {
+        if accepted.attempts >= MAX_ATTEMPTS {
+            return Err(format!(
+                "clouded died during each of {} attempts at this execution",
+                accepted.attempts
+            ));
+        }
+        self.resume(accepted)
+    }
+
+    fn give_up(&self, id: &str, language: &str, message: String) {
         let ending = Ending {
-            id: &accepted.id,
-            language: &accepted.language,
-            result,
+            id,
+            language,
+            result: Err(Death::infrastructure(message)),
             transcript: &mut Transcript::default(),
             timings: Timings::default(),
             ip: None,
@@ -49,16 +58,4 @@ impl Service {
         };
         self.parts().store.finished(Arc::new(ending.execution()));
     }
-}
-
-fn hopeless(accepted: &Accepted) -> Option<String> {
-    if !accepted.durable {
-        return Some("clouded was stopped while the client waited".into());
-    }
-    (accepted.attempts >= MAX_ATTEMPTS).then(|| {
-        format!(
-            "clouded was stopped during each of {} attempts at this execution",
-            accepted.attempts
-        )
-    })
 }

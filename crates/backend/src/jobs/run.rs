@@ -1,5 +1,6 @@
 //! One execution, from the queue to its result.
 
+use std::any::Any;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,9 +11,9 @@ use cloude_protocol::api::{Execution, StartChoice, StartKind, Status, Timings};
 
 use super::admission::Admitted;
 use super::outcome::Ending;
-use super::{Job, Parts};
+use super::{Client, Job, Parts};
 use crate::agent::{self, Connection};
-use crate::scheduler::{Permit, Place};
+use crate::scheduler::{Demand, Permit, Place};
 use crate::vm::identity::new_identity;
 use crate::vm::{Death, Machine, MachineSpec, Started};
 
@@ -52,8 +53,8 @@ impl Rest {
     }
 }
 
-/// Carries it out and records the result. Never fails: what goes wrong is the result. Its machine is still
-/// there then, which nobody who waits for the result needs to wait for.
+/// Carries it out. Never fails: what goes wrong is the result, which nobody sees before it is published. Its
+/// machine is still there then, which nobody who waits for the result needs to wait for.
 pub async fn run(
     parts: Arc<Parts>,
     job: Arc<Job>,
@@ -73,28 +74,50 @@ pub async fn run(
     let Run {
         timings, ip, start, ..
     } = run;
-    let execution = job.update(|progress| {
-        progress.transcript.settle();
-        // A reader still follows the transcript and gets it whole; without one, the result takes it.
-        let mut transcript = match job.streamed {
-            true => progress.transcript.clone(),
-            false => std::mem::take(&mut progress.transcript),
-        };
-        let ending = Ending {
-            id: &job.id,
-            language: &job.language,
-            result,
-            transcript: &mut transcript,
-            timings,
-            ip,
-            start,
-        };
-        let execution = Arc::new(ending.execution());
-        progress.status = execution.status;
-        progress.result = Some(Arc::clone(&execution));
-        execution
+    let result = result.map_err(|death| match death.cause {
+        Cause::Cancelled => job.cancelled(),
+        _ => death,
     });
-    (execution, rest)
+    let mut transcript = job.update(|progress| {
+        progress.transcript.settle();
+        match job.client {
+            // Nobody else reads it.
+            Client::Waits => std::mem::take(&mut progress.transcript),
+            Client::Streams | Client::Leaves => progress.transcript.clone(),
+        }
+    });
+    let ending = Ending {
+        id: &job.id,
+        language: &job.language,
+        result,
+        transcript: &mut transcript,
+        timings,
+        ip,
+        start,
+    };
+    (Arc::new(ending.execution()), rest)
+}
+
+/// The result where carrying it out panicked.
+pub fn panicked(job: &Job, panic: &(dyn Any + Send)) -> Arc<Execution> {
+    let text = panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("without a message");
+    tracing::error!(id = job.id, panic = text, "an execution's task panicked");
+    let ending = Ending {
+        id: &job.id,
+        language: &job.language,
+        result: Err(Death::infrastructure(format!(
+            "clouded failed while it ran this execution (panic: {text}); see the server's log"
+        ))),
+        transcript: &mut job.update(|progress| progress.transcript.clone()),
+        timings: Timings::default(),
+        ip: None,
+        start: StartKind::Cold,
+    };
+    Arc::new(ending.execution())
 }
 
 fn micros(duration: Duration) -> u64 {
@@ -147,7 +170,10 @@ impl Run<'_> {
         arrived: Instant,
     ) -> (Result<ExecuteResult, Death>, Rest) {
         let cancelled = self.job.cancel.clone();
-        let vm_memory = self.parts.vm_memory_mib(admitted.memory_mib);
+        let demand = Demand {
+            memory_mib: self.parts.vm_memory_mib(admitted.memory_mib),
+            vcpus: usize::from(admitted.vcpus),
+        };
         let ready = tokio::select! {
             biased;
             () = cancelled.cancelled() => Err(Death::cancelled()),
@@ -155,7 +181,7 @@ impl Run<'_> {
                 let image = self.parts.images.ensure(&admitted.language, admitted.memory_mib).await;
                 let image = image.map_err(Death::infrastructure)?;
                 self.parts.scheduler.reserve(self.parts.launcher.template_mib());
-                Ok::<_, Death>((image, place.admitted(vm_memory).await))
+                Ok::<_, Death>((image, place.admitted(demand).await))
             } => ready,
         };
         let (image, permit) = match ready {
@@ -165,7 +191,11 @@ impl Run<'_> {
         self.timings.queue_us = micros(arrived.elapsed());
         self.job
             .update(|progress| progress.status = Status::Running);
-        self.parts.store.started(&self.job.id);
+        if self.job.client == Client::Leaves {
+            // Before there is a VM: an execution that takes this process down with it has to be counted. Where
+            // that cannot be written it is tried again, and GET /health says so.
+            let _ = self.parts.store.started(&self.job.id).await;
+        }
         let (result, mut rest) = self.in_machine(admitted, image).await;
         rest.permit = Some(permit);
         (result, rest)

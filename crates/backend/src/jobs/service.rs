@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use cloude_protocol::agent::Cause;
 use cloude_protocol::api::{
     Execution, ExecutionRequest, LanguageInfo, Limits, StatusResponse, TemplateInfo,
     TemplateRequest,
@@ -14,13 +13,13 @@ use tokio_util::task::TaskTracker;
 
 use super::admission::{Admitted, Refused, admit};
 use super::cache::Cache;
-use super::{Job, run, status_of};
+use super::{Stop, status_of};
 use crate::config::Config;
 use crate::images::Images;
 use crate::languages::Languages;
 use crate::metrics::Metrics;
-use crate::scheduler::{Full, Place, Scheduler};
-use crate::store::{Accepted, Store, StoreError};
+use crate::scheduler::{Full, Scheduler};
+use crate::store::{Store, StoreError, Trouble};
 use crate::vm::{Death, Launcher, MachineSpec, TemplateError};
 
 /// Beside the guest's memory, a worker with its share of page cache takes about so much. MiB.
@@ -84,31 +83,38 @@ pub enum BuildError {
     Template(#[from] TemplateError),
 }
 
-/// What the client that submits does next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Client {
-    /// It goes, and asks later: the execution survives this process.
-    Leaves,
-    /// It waits for the result, and takes the execution back by hanging up.
-    Waits,
-    /// It waits and reads along.
-    Streams,
+/// How an execution stands.
+pub enum Found {
+    /// It has a result.
+    Ended(Arc<Execution>),
+    /// It waits or runs.
+    Unfinished(StatusResponse),
+}
+
+/// Whether the server does its work.
+pub enum Health {
+    /// It does.
+    Ok,
+    /// It is about to stop.
+    Draining,
+    /// Results cannot be written, and would be lost if it died now.
+    Degraded(Trouble),
 }
 
 /// Accepts executions and knows them.
 #[derive(Clone)]
 pub struct Service {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
 }
 
-struct Inner {
-    parts: Arc<Parts>,
-    cache: Cache,
-    tasks: TaskTracker,
-    metrics: Metrics,
+pub(super) struct Inner {
+    pub(super) parts: Arc<Parts>,
+    pub(super) cache: Cache,
+    pub(super) tasks: TaskTracker,
+    pub(super) metrics: Metrics,
     draining: AtomicBool,
     /// Stops everything that runs, without storing a result: it is run again at the next start.
-    halt: CancellationToken,
+    pub(super) halt: CancellationToken,
 }
 
 impl Service {
@@ -133,62 +139,17 @@ impl Service {
         &self.inner.parts
     }
 
+    /// What clouded was told.
+    pub fn config(&self) -> &Config {
+        &self.inner.parts.config
+    }
+
     /// Are new executions refused?
     pub fn is_draining(&self) -> bool {
-        self.inner.draining.load(Ordering::Relaxed)
+        self.inner.draining.load(Ordering::SeqCst)
     }
 
-    /// Accepts an execution.
-    pub async fn submit(
-        &self,
-        request: ExecutionRequest,
-        client: Client,
-    ) -> Result<Arc<Job>, SubmitError> {
-        let arrived = Instant::now();
-        if self.is_draining() {
-            return Err(SubmitError::Draining);
-        }
-        let id = uuid::Uuid::new_v4().to_string();
-        let admitted = self.admit(&id, &request)?;
-        let place = self.parts().scheduler.enter(admitted.bytes)?;
-        let language = admitted.language.name.clone();
-        let durable = client == Client::Leaves;
-        self.parts()
-            .store
-            .accept(&Accepted {
-                id: id.clone(),
-                language,
-                request,
-                durable,
-                attempts: 0,
-            })
-            .await?;
-        let job = Job::new(
-            id,
-            admitted.language.name.clone(),
-            client == Client::Streams,
-            self.inner.halt.child_token(),
-        );
-        Ok(self.start(job, admitted, place, arrived))
-    }
-
-    /// Takes up again what was accepted before; the error says why that cannot be.
-    pub(super) fn resume(&self, accepted: &Accepted) -> Result<(), String> {
-        let admitted = self
-            .admit(&accepted.id, &accepted.request)
-            .map_err(|refused| refused.to_string())?;
-        let place = self.parts().scheduler.enter_again(admitted.bytes);
-        let job = Job::new(
-            accepted.id.clone(),
-            admitted.language.name.clone(),
-            false,
-            self.inner.halt.child_token(),
-        );
-        self.start(job, admitted, place, Instant::now());
-        Ok(())
-    }
-
-    fn admit(&self, id: &str, request: &ExecutionRequest) -> Result<Admitted, Refused> {
+    pub(super) fn admit(&self, id: &str, request: &ExecutionRequest) -> Result<Admitted, Refused> {
         let parts = self.parts();
         admit(
             id,
@@ -199,63 +160,63 @@ impl Service {
         )
     }
 
-    fn start(&self, job: Job, admitted: Admitted, place: Place, arrived: Instant) -> Arc<Job> {
-        let job = Arc::new(job);
-        self.inner.cache.insert(Arc::clone(&job));
-        let inner = Arc::clone(&self.inner);
-        let running = Arc::clone(&job);
-        self.inner.tasks.spawn(async move {
-            let parts = Arc::clone(&inner.parts);
-            let (execution, rest) =
-                run::run(parts, Arc::clone(&running), admitted, place, arrived).await;
-            if inner.halt.is_cancelled() && execution.cause == Cause::Cancelled {
-                // Not a result: the next start runs it again.
-                inner.cache.remove(&running.id);
-                run::report(&execution);
-            } else {
-                inner.metrics.executed(&execution);
-                inner.cache.finished(&execution);
-                // Whoever waits takes it now, before the rest is done.
-                tokio::task::yield_now().await;
-                run::report(&execution);
-                inner.parts.store.finished(execution);
-            }
-            rest.end().await;
-        });
-        job
-    }
-
-    /// The job, while it is in memory.
-    pub fn job(&self, id: &str) -> Option<Arc<Job>> {
-        self.inner.cache.get(id)
-    }
-
     /// How an execution stands; none if it is unknown.
-    pub async fn status(&self, id: &str) -> Result<Option<StatusResponse>, StoreError> {
-        if let Some(job) = self.job(id) {
-            return Ok(Some(job.status()));
+    pub async fn find(&self, id: &str) -> Result<Option<Found>, StoreError> {
+        if let Some(job) = self.inner.cache.get(id) {
+            return Ok(Some(match job.result() {
+                Some(execution) => Found::Ended(execution),
+                None => Found::Unfinished(job.status()),
+            }));
         }
         let record = self.parts().store.get(id).await?;
         Ok(record.map(|record| match record.result {
-            Some(execution) => status_of(&execution),
-            None => StatusResponse {
+            Some(execution) => Found::Ended(execution),
+            None => Found::Unfinished(StatusResponse {
                 id: id.to_owned(),
                 status: record.status,
                 language: record.language,
                 exit_code: None,
                 stdout: String::new(),
                 stderr: String::new(),
-            },
+            }),
         }))
     }
 
-    /// The result of an execution, if it is known and ended.
-    pub async fn result(&self, id: &str) -> Result<Option<Arc<Execution>>, StoreError> {
-        if let Some(job) = self.job(id) {
-            return Ok(job.result());
+    /// The same as `GET /status/{id}` shows it.
+    pub async fn status(&self, id: &str) -> Result<Option<StatusResponse>, StoreError> {
+        Ok(self.find(id).await?.map(|found| match found {
+            Found::Ended(execution) => status_of(&execution),
+            Found::Unfinished(status) => status,
+        }))
+    }
+
+    /// Cancels an execution, and gives its result: what it had ended with where it had; none if it is
+    /// unknown.
+    pub async fn cancel(&self, id: &str) -> Result<Option<Arc<Execution>>, SubmitError> {
+        if let Some(job) = self.inner.cache.get(id) {
+            job.stop(Stop::Requested);
+            return tokio::select! {
+                biased;
+                execution = job.finished() => Ok(Some(execution)),
+                // It may have been stopped for that before, and is then run again by the next start.
+                () = self.inner.halt.cancelled() => Err(SubmitError::Draining),
+            };
         }
-        let record = self.parts().store.get(id).await?;
-        Ok(record.and_then(|record| record.result).map(Arc::new))
+        match self.find(id).await? {
+            None => Ok(None),
+            Some(Found::Ended(execution)) => Ok(Some(execution)),
+            // It is not in memory only once it was stopped for the next start.
+            Some(Found::Unfinished(_)) => Err(SubmitError::Draining),
+        }
+    }
+
+    /// Whether this server does its work.
+    pub fn health(&self) -> Health {
+        match self.parts().store.trouble() {
+            _ if self.is_draining() => Health::Draining,
+            Some(trouble) => Health::Degraded(trouble),
+            None => Health::Ok,
+        }
     }
 
     /// All languages.
@@ -278,7 +239,8 @@ impl Service {
         let templates = self.templates().await;
         let parts = self.parts();
         let (load, counts) = (parts.scheduler.load(), parts.launcher.template_counts());
-        self.inner.metrics.text(load, &templates, counts)
+        let unwritten = parts.store.trouble().map_or(0, |trouble| trouble.writes);
+        self.inner.metrics.text(load, unwritten, &templates, counts)
     }
 
     /// All templates.
@@ -334,13 +296,13 @@ impl Service {
 
     /// Refuses new executions from now on.
     pub fn drain(&self) {
-        self.inner.draining.store(true, Ordering::Relaxed);
+        self.inner.draining.store(true, Ordering::SeqCst);
         self.inner.tasks.close();
     }
 
     /// After [`Service::drain`]: lets what runs finish for `grace`, then stops it. Durable executions
     /// that did not finish are run again by the next start. Every machine is gone when this returns,
-    /// and everything is written.
+    /// and everything is written that the disk takes; the log says what is not.
     pub async fn finish(&self, grace: Duration) {
         if tokio::time::timeout(grace, self.inner.tasks.wait())
             .await
@@ -349,8 +311,9 @@ impl Service {
             self.inner.halt.cancel();
             self.inner.tasks.wait().await;
         }
-        if let Err(error) = self.parts().store.flush().await {
-            tracing::error!(%error, "storing the last results");
+        match self.parts().store.flush().await {
+            Ok(()) => tracing::info!("all results are written"),
+            Err(error) => tracing::error!(%error, "results are lost if they cannot be written now"),
         }
     }
 }

@@ -1,7 +1,12 @@
-//! The job store: SQLite with a write-ahead log. One thread writes, in batches: whatever waits is
-//! one transaction. What was answered as stored survives the death of this process.
+//! The job store: one SQLite file with a write-ahead log. One thread writes; what was answered as stored
+//! survives the death of this process.
+//!
+//! A write that fails is tried again until it succeeds ([`Store::trouble`] says that there is one), and until
+//! then [`Store::get`] still knows its result.
 
+mod prune;
 mod schema;
+mod write;
 mod writer;
 
 use std::net::Ipv4Addr;
@@ -9,9 +14,10 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cloude_protocol::api::{Execution, ExecutionRequest, Status};
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 use tokio::sync::oneshot;
 
+use write::Write;
 use writer::{Command, Writer};
 
 /// Why something was not stored or read.
@@ -20,25 +26,46 @@ pub enum StoreError {
     /// SQLite refused.
     #[error("the job store: {0}")]
     Sqlite(#[from] rusqlite::Error),
-    /// What is in it is not what we wrote.
-    #[error("the job store holds an execution that cannot be read: {0}")]
+    /// The file could not be created.
+    #[error("creating the job store: {0}")]
+    Create(std::io::Error),
+    /// The tables could not be brought to the present schema.
+    #[error("migrating the job store: {0}")]
+    Migration(#[from] rusqlite_migration::Error),
+    /// The row holds JSON that this version does not read, or could not be turned into JSON.
+    #[error("the job store holds an execution that this clouded cannot read: {0}")]
     Content(#[from] serde_json::Error),
     /// Written by a newer clouded.
     #[error(
-        "the job store has version {found}, this clouded knows up to {known}; start the newer clouded, or move jobs.db away"
+        "the job store (jobs.db in the state folder) has schema {found}, this clouded knows up to {known}: \
+         start the newer clouded again, or move jobs.db away to begin with an empty store"
     )]
-    Version {
-        /// The file's.
+    Newer {
+        /// The file's `PRAGMA user_version`.
         found: i64,
-        /// Ours.
+        /// The highest that we know.
         known: i64,
     },
+    /// Writes failed and wait for another attempt.
+    #[error("{} writes to the job store failed and are tried again: {}", .0.writes, .0.error)]
+    Unwritten(Trouble),
     /// The writer could not be started, or ended.
     #[error("the job store's writer is gone")]
     Closed,
 }
 
-/// An execution as it was accepted.
+/// Writes that failed and wait for another attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// The last error.
+    pub error: String,
+    /// How many writes.
+    pub writes: usize,
+    /// Bytes of output in the results among them, all in memory.
+    pub bytes: usize,
+}
+
+/// An execution that survives this process.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Accepted {
     /// Its id.
@@ -47,10 +74,19 @@ pub struct Accepted {
     pub language: String,
     /// The request.
     pub request: ExecutionRequest,
-    /// Run it after a crash? Not where a client waits, who is gone with the connection.
-    pub durable: bool,
-    /// How often it was started.
+    /// How often it was started and not ended, planned restarts of the server aside.
     pub attempts: u32,
+}
+
+/// An execution without a result whose row cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreadable {
+    /// Its id.
+    pub id: String,
+    /// The language's own name, as far as that can be read.
+    pub language: String,
+    /// What is wrong with it.
+    pub reason: String,
 }
 
 /// What is known of an execution.
@@ -61,7 +97,7 @@ pub struct Record {
     /// Where it stands.
     pub status: Status,
     /// Once it ended.
-    pub result: Option<Execution>,
+    pub result: Option<Arc<Execution>>,
 }
 
 /// A worker that was running.
@@ -80,6 +116,8 @@ pub struct Retention {
     pub age_ms: i64,
     /// At most so many.
     pub jobs: u64,
+    /// At most so many bytes of the database in use; the oldest go first.
+    pub bytes: u64,
 }
 
 /// The open store.
@@ -90,75 +128,99 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens `jobs.db` in the state folder, or makes it.
+    /// Opens `jobs.db` in the state folder, or creates it.
     pub fn open(state_dir: &Path, retention: Retention) -> Result<Self, StoreError> {
         let path = state_dir.join("jobs.db");
         let connection = schema::open(&path)?;
-        let reader = schema::open(&path)?;
+        let reader = schema::open_again(&path)?;
         Ok(Store {
             writer: Arc::new(Writer::start(connection, retention)?),
             reader: Arc::new(Mutex::new(reader)),
         })
     }
 
-    /// Stores an accepted execution; returns once it is safe.
+    /// Stores a durable execution; returns once it is safe.
     pub async fn accept(&self, accepted: &Accepted) -> Result<(), StoreError> {
-        let request = serde_json::to_string(&accepted.request)?;
-        let (done, stored) = oneshot::channel();
-        let (id, language) = (accepted.id.clone(), accepted.language.clone());
-        let durable = accepted.durable;
-        self.writer.send(Command::Accept {
-            id,
-            language,
-            request,
-            durable,
-            done,
-        })?;
-        match durable {
-            true => stored.await.map_err(|_| StoreError::Closed)?,
-            // Whoever waits is answered from memory, and need not wait for the disk too.
-            false => Ok(()),
-        }
+        self.write_now(Write::Accept {
+            id: accepted.id.clone(),
+            language: accepted.language.clone(),
+            request: serde_json::to_string(&accepted.request)?,
+        })
+        .await
     }
 
-    /// Notes that an execution is in its VM, once more.
-    pub fn started(&self, id: &str) {
-        self.writer
-            .send_or_log(Command::Started { id: id.to_owned() });
+    /// Counts an attempt at a durable execution; returns once that is written, or failed and is tried again.
+    pub async fn started(&self, id: &str) -> Result<(), StoreError> {
+        self.write_now(Write::Started { id: id.to_owned() }).await
     }
 
-    /// Stores the result.
+    /// Takes the last attempt back: the server stops, and the next start runs the execution again.
+    pub fn interrupted(&self, id: &str) {
+        self.send(Write::Interrupted { id: id.to_owned() });
+    }
+
+    /// Stores a result. [`Store::get`] knows it at once.
     pub fn finished(&self, result: Arc<Execution>) {
-        self.writer.send_or_log(Command::Finished { result });
+        self.send(Write::Finished { result });
+    }
+
+    /// Stores a result; returns once it is written, or failed and is tried again.
+    pub async fn finished_now(&self, result: Arc<Execution>) -> Result<(), StoreError> {
+        self.write_now(Write::Finished { result }).await
     }
 
     /// Notes a worker, so that the next start can end it should this process be killed.
     pub fn worker_started(&self, worker: WorkerRecord, ip: Option<Ipv4Addr>) {
-        self.writer
-            .send_or_log(Command::WorkerStarted { worker, ip });
+        self.send(Write::WorkerStarted { worker, ip });
     }
 
     /// Forgets it.
     pub fn worker_ended(&self, pid: i32) {
-        self.writer.send_or_log(Command::WorkerEnded { pid });
+        self.send(Write::WorkerEnded { pid });
     }
 
-    /// Returns once everything sent before is written.
+    /// Returns once everything sent before is written; the error says what is not.
     pub async fn flush(&self) -> Result<(), StoreError> {
         let (done, flushed) = oneshot::channel();
         self.writer.send(Command::Flush { done })?;
-        flushed.await.map_err(|_| StoreError::Closed)
+        flushed.await.map_err(|_| StoreError::Closed)?
     }
 
-    /// What is known of an execution, all that was sent before included.
+    /// Writes that failed and are tried again, if any.
+    pub fn trouble(&self) -> Option<Trouble> {
+        self.writer.shared.trouble()
+    }
+
+    async fn write_now(&self, write: Write) -> Result<(), StoreError> {
+        let (done, written) = oneshot::channel();
+        self.writer.send(Command::Write {
+            write,
+            done: Some(done),
+        })?;
+        written.await.map_err(|_| StoreError::Closed)?
+    }
+
+    fn send(&self, write: Write) {
+        if let Err(error) = self.writer.send(Command::Write { write, done: None }) {
+            tracing::error!(%error, "writing to the job store");
+        }
+    }
+
+    /// What is known of an execution.
     pub async fn get(&self, id: &str) -> Result<Option<Record>, StoreError> {
-        self.flush().await?;
+        if let Some(result) = self.writer.shared.result(id) {
+            return Ok(Some(Record {
+                language: result.language.clone(),
+                status: result.status,
+                result: Some(result),
+            }));
+        }
         let id = id.to_owned();
         self.read(move |connection| get(connection, &id)).await
     }
 
     /// What was accepted and has no result, oldest first.
-    pub async fn unfinished(&self) -> Result<Vec<Accepted>, StoreError> {
+    pub async fn unfinished(&self) -> Result<Vec<Result<Accepted, Unreadable>>, StoreError> {
         self.read(unfinished).await
     }
 
@@ -203,6 +265,13 @@ impl Store {
     }
 }
 
+/// The output of all its stages.
+pub fn output_bytes(execution: &Execution) -> usize {
+    let compile = execution.compile.as_ref();
+    let compile = compile.map_or(0, |stage| stage.stdout.0.len() + stage.stderr.0.len());
+    execution.stdout.0.len() + execution.stderr.0.len() + compile
+}
+
 fn get(connection: &Connection, id: &str) -> Result<Option<Record>, StoreError> {
     let row = connection
         .prepare_cached("SELECT language, status, result FROM jobs WHERE id = ?1")?
@@ -221,32 +290,46 @@ fn get(connection: &Connection, id: &str) -> Result<Option<Record>, StoreError> 
     Ok(Some(Record {
         language,
         status: schema::parse_status(&status),
-        result,
+        result: result.map(Arc::new),
     }))
 }
 
-fn unfinished(connection: &Connection) -> Result<Vec<Accepted>, StoreError> {
+fn unfinished(connection: &Connection) -> Result<Vec<Result<Accepted, Unreadable>>, StoreError> {
     let mut statement = connection.prepare(
-        "SELECT id, language, request, durable, attempts FROM jobs
+        "SELECT id, language, request, attempts FROM jobs
          WHERE finished_ms IS NULL ORDER BY created_ms, rowid",
     )?;
-    let rows = statement.query_map([], |row| {
-        let request: String = row.get(2)?;
-        Ok((row.get(0)?, row.get(1)?, request, row.get(3)?, row.get(4)?))
-    })?;
+    let mut rows = statement.query([])?;
     let mut jobs = Vec::new();
-    for row in rows {
-        let (id, language, request, durable, attempts) = row?;
-        let request = serde_json::from_str(&request)?;
-        jobs.push(Accepted {
+    while let Some(row) = rows.next()? {
+        match row.get::<_, String>(0) {
+            Ok(id) => jobs.push(read_accepted(row, id)),
+            // Without its id nothing can be said of it, and nobody can ask for it.
+            Err(error) => tracing::error!(%error, "the job store holds a row without an id"),
+        }
+    }
+    Ok(jobs)
+}
+
+fn read_accepted(row: &Row<'_>, id: String) -> Result<Accepted, Unreadable> {
+    let language: String = row.get(1).unwrap_or_else(|_| "unknown".into());
+    let read = || -> Result<(ExecutionRequest, u32), StoreError> {
+        let request: String = row.get(2)?;
+        Ok((serde_json::from_str(&request)?, row.get(3)?))
+    };
+    match read() {
+        Ok((request, attempts)) => Ok(Accepted {
             id,
             language,
             request,
-            durable,
             attempts,
-        });
+        }),
+        Err(error) => Err(Unreadable {
+            id,
+            language,
+            reason: error.to_string(),
+        }),
     }
-    Ok(jobs)
 }
 
 #[cfg(test)]

@@ -1,53 +1,88 @@
-//! The tables.
+//! The database file: opened, private to its user, and brought to the present schema.
 
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
 use cloude_protocol::api::Status;
 use rusqlite::Connection;
+use rusqlite_migration::{M, Migrations};
 
 use super::StoreError;
 
-/// `PRAGMA user_version` of the tables below.
-const VERSION: i64 = 1;
+/// `PRAGMA user_version` is the number of migrations that were applied. One that was released is never
+/// changed; a new one goes to the end.
+const MIGRATIONS: [M<'static>; 2] = [
+    M::up(
+        "CREATE TABLE jobs (
+            id TEXT PRIMARY KEY,
+            language TEXT NOT NULL,
+            request TEXT NOT NULL,
+            status TEXT NOT NULL,
+            durable INTEGER NOT NULL,
+            attempts INTEGER NOT NULL DEFAULT 0,
+            result TEXT,
+            created_ms INTEGER NOT NULL,
+            finished_ms INTEGER
+        );
+        CREATE INDEX jobs_finished ON jobs (finished_ms);
+        CREATE TABLE workers (pid INTEGER PRIMARY KEY, start_time INTEGER NOT NULL);
+        CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);",
+    ),
+    // An execution that a client waits for has a row only once it ended: its request may hold secrets, and is
+    // of no use to a later process.
+    M::up(
+        "DELETE FROM jobs WHERE durable = 0 AND finished_ms IS NULL;
+        ALTER TABLE jobs DROP COLUMN durable;",
+    ),
+];
 
-const TABLES: &str = "
-    CREATE TABLE IF NOT EXISTS jobs (
-        id TEXT PRIMARY KEY,
-        language TEXT NOT NULL,
-        request TEXT NOT NULL,
-        status TEXT NOT NULL,
-        durable INTEGER NOT NULL,
-        attempts INTEGER NOT NULL DEFAULT 0,
-        result TEXT,
-        created_ms INTEGER NOT NULL,
-        finished_ms INTEGER
-    );
-    CREATE INDEX IF NOT EXISTS jobs_finished ON jobs (finished_ms);
-    CREATE TABLE IF NOT EXISTS workers (pid INTEGER PRIMARY KEY, start_time INTEGER NOT NULL);
-    CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-";
+/// `PRAGMA auto_vacuum`: free pages go back to the file system when `PRAGMA incremental_vacuum` says so.
+const INCREMENTAL: i64 = 2;
+/// What the write-ahead log may keep on the disk after a checkpoint, in bytes.
+const LOG_BYTES: i64 = 64 << 20;
 
-/// Opens the file, and makes the tables where they are missing.
+/// Opens the file for writing, creates it (mode 0600) where it is missing, and migrates it.
 pub fn open(path: &Path) -> Result<Connection, StoreError> {
-    let connection = Connection::open(path)?;
+    // SQLite gives its log and its index the mode of the database.
+    OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(StoreError::Create)?;
+    let mut connection = Connection::open(path)?;
     connection.busy_timeout(Duration::from_secs(10))?;
+    let known = MIGRATIONS.len() as i64;
+    let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if found > known {
+        return Err(StoreError::Newer { found, known });
+    }
+    // Takes effect on an empty file only; others need the VACUUM below.
+    connection.pragma_update(None, "auto_vacuum", INCREMENTAL)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     // NORMAL keeps every commit through the death of the process; a power cut may lose the last ones.
     connection.pragma_update(None, "synchronous", "NORMAL")?;
-    let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    if found > VERSION {
-        return Err(StoreError::Version {
-            found,
-            known: VERSION,
-        });
+    connection.pragma_update(None, "journal_size_limit", LOG_BYTES)?;
+    Migrations::from_slice(&MIGRATIONS).to_latest(&mut connection)?;
+    let vacuum: i64 = connection.pragma_query_value(None, "auto_vacuum", |row| row.get(0))?;
+    if vacuum != INCREMENTAL
+        && let Err(error) = connection.execute_batch("VACUUM")
+    {
+        tracing::warn!(%error, "the job store's file cannot shrink: VACUUM failed");
     }
-    connection.execute_batch(TABLES)?;
-    connection.pragma_update(None, "user_version", VERSION)?;
     Ok(connection)
 }
 
-/// As it is stored, and as clients see it.
+/// Another connection to the file that [`open`] opened.
+pub fn open_again(path: &Path) -> Result<Connection, StoreError> {
+    let connection = Connection::open(path)?;
+    connection.busy_timeout(Duration::from_secs(10))?;
+    Ok(connection)
+}
+
+/// A status as its column holds it.
 pub fn status_text(status: Status) -> &'static str {
     match status {
         Status::Pending => "pending",

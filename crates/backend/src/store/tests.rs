@@ -1,11 +1,16 @@
 use cloude_protocol::agent::Cause;
 use cloude_protocol::api::{StartKind, Timings};
+use tempfile::TempDir;
 
 use super::*;
+
+mod full;
+mod versions;
 
 const KEEP: Retention = Retention {
     age_ms: i64::MAX / 4,
     jobs: 100,
+    bytes: 1 << 30,
 };
 
 fn accepted(id: &str) -> Accepted {
@@ -18,12 +23,11 @@ fn accepted(id: &str) -> Accepted {
         id: id.into(),
         language: "python".into(),
         request,
-        durable: true,
         attempts: 0,
     }
 }
 
-fn execution(id: &str) -> Arc<Execution> {
+fn printing(id: &str, stdout: Vec<u8>) -> Arc<Execution> {
     Arc::new(Execution {
         id: id.into(),
         language: "python".into(),
@@ -31,7 +35,7 @@ fn execution(id: &str) -> Arc<Execution> {
         cause: Cause::Exit,
         exit_code: Some(3),
         signal: None,
-        stdout: vec![0xff, b'a'].into(),
+        stdout: stdout.into(),
         stderr: "e".into(),
         compile: None,
         run: None,
@@ -42,34 +46,63 @@ fn execution(id: &str) -> Arc<Execution> {
     })
 }
 
+fn execution(id: &str) -> Arc<Execution> {
+    printing(id, vec![0xff, b'a'])
+}
+
+/// The store's file, as another process would see it.
+fn file(dir: &TempDir) -> Connection {
+    Connection::open(dir.path().join("jobs.db")).unwrap()
+}
+
+fn stored(dir: &TempDir, id: &str) -> Option<Arc<Execution>> {
+    get(&file(dir), id)
+        .unwrap()
+        .and_then(|record| record.result)
+}
+
 #[tokio::test]
 async fn a_result_is_read_back_whole_by_the_next_process() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path(), KEEP).unwrap();
     store.accept(&accepted("a")).await.unwrap();
-    store.started("a");
+    store.started("a").await.unwrap();
     store.finished(execution("a"));
     drop(store);
 
     let store = Store::open(dir.path(), KEEP).unwrap();
     let record = store.get("a").await.unwrap().unwrap();
     assert_eq!(record.status, Status::Done);
-    assert_eq!(record.result.as_ref(), Some(&*execution("a")));
+    assert_eq!(record.result, Some(execution("a")));
     assert!(store.unfinished().await.unwrap().is_empty());
     assert_eq!(store.get("b").await.unwrap(), None);
 }
 
 #[tokio::test]
-async fn what_has_no_result_is_unfinished_with_its_attempts() {
+async fn attempts_are_counted_before_started_returns() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path(), KEEP).unwrap();
     store.accept(&accepted("a")).await.unwrap();
     store.accept(&accepted("b")).await.unwrap();
-    store.started("b");
-    store.flush().await.unwrap();
+    store.started("b").await.unwrap();
     let mut expected = accepted("b");
     expected.attempts = 1;
-    assert_eq!(store.unfinished().await.unwrap(), [accepted("a"), expected]);
+    // What a process would find after kill -9.
+    let found = unfinished(&file(&dir)).unwrap();
+    assert_eq!(found, [Ok(accepted("a")), Ok(expected)]);
+}
+
+#[tokio::test]
+async fn a_planned_stop_takes_its_attempt_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), KEEP).unwrap();
+    store.accept(&accepted("a")).await.unwrap();
+    store.started("a").await.unwrap();
+    store.interrupted("a");
+    store.flush().await.unwrap();
+    assert_eq!(store.unfinished().await.unwrap(), [Ok(accepted("a"))]);
+    let record = store.get("a").await.unwrap().unwrap();
+    assert_eq!(record.status, Status::Pending);
 }
 
 #[tokio::test]
@@ -77,17 +110,24 @@ async fn an_accepted_execution_is_in_the_file_before_the_answer() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path(), KEEP).unwrap();
     store.accept(&accepted("a")).await.unwrap();
-    // Another connection sees what a process after kill -9 would: the files as they are now.
-    let other = schema::open(&dir.path().join("jobs.db")).unwrap();
-    assert_eq!(unfinished(&other).unwrap().len(), 1);
+    assert_eq!(unfinished(&file(&dir)).unwrap().len(), 1);
 }
 
 #[tokio::test]
-async fn the_same_id_twice_is_an_error() {
+async fn a_result_without_a_row_before_it_is_stored() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), KEEP).unwrap();
+    store.finished_now(execution("a")).await.unwrap();
+    assert_eq!(stored(&dir, "a"), Some(execution("a")));
+}
+
+#[tokio::test]
+async fn the_same_id_twice_is_an_error_and_not_tried_again() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path(), KEEP).unwrap();
     store.accept(&accepted("a")).await.unwrap();
     assert!(store.accept(&accepted("a")).await.is_err());
+    assert_eq!(store.trouble(), None);
 }
 
 #[tokio::test]
@@ -102,16 +142,54 @@ async fn only_the_newest_finished_executions_are_kept() {
         store.finished(execution(id));
     }
     drop(store);
-    // The first batch of a process prunes.
+    // The start of a process prunes.
     let store = Store::open(dir.path(), few).unwrap();
     store.flush().await.unwrap();
-    drop(store);
-    let store = Store::open(dir.path(), few).unwrap();
     assert_eq!(store.get("a").await.unwrap(), None);
     assert!(store.get("b").await.unwrap().is_some());
     assert!(
         store.get("d").await.unwrap().is_some(),
         "not finished: never pruned"
+    );
+}
+
+#[tokio::test]
+async fn past_its_bytes_the_oldest_results_go_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let small = Retention {
+        bytes: 4 << 20,
+        ..KEEP
+    };
+    let store = Store::open(dir.path(), small).unwrap();
+    store.accept(&accepted("unfinished")).await.unwrap();
+    for number in 0..20 {
+        let result = printing(&format!("{number:02}"), vec![b'x'; 512 << 10]);
+        store.finished_now(result).await.unwrap();
+    }
+    store.flush().await.unwrap();
+
+    assert!(prune::used_bytes(&file(&dir)).unwrap() <= 4 << 20);
+    assert_eq!(store.get("00").await.unwrap(), None);
+    assert!(store.get("19").await.unwrap().is_some());
+    assert_eq!(store.unfinished().await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn freed_pages_go_back_to_the_file_system() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), KEEP).unwrap();
+    let result = printing("a", vec![b'x'; 4 << 20]);
+    store.finished_now(result).await.unwrap();
+    drop(store);
+    let size = |dir: &TempDir| dir.path().join("jobs.db").metadata().unwrap().len();
+    let before = size(&dir);
+
+    let none = Retention { jobs: 0, ..KEEP };
+    drop(Store::open(dir.path(), none).unwrap());
+    let after = size(&dir);
+    assert!(
+        after + (3 << 20) < before,
+        "{before} and then {after} bytes"
     );
 }
 
@@ -141,37 +219,14 @@ async fn workers_and_the_last_address_are_remembered() {
 }
 
 #[tokio::test]
-async fn a_newer_store_is_refused() {
-    let dir = tempfile::tempdir().unwrap();
-    let connection = schema::open(&dir.path().join("jobs.db")).unwrap();
-    connection.pragma_update(None, "user_version", 99).unwrap();
-    let error = Store::open(dir.path(), KEEP).unwrap_err().to_string();
-    assert!(error.contains("99"), "{error}");
-}
-
-#[tokio::test]
-async fn what_nobody_waited_for_is_there_for_whoever_asks_and_for_the_next_process() {
-    let waiting = |id: &str| Accepted {
-        durable: false,
-        ..accepted(id)
-    };
+async fn a_new_store_is_private() {
+    use std::os::unix::fs::PermissionsExt;
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path(), KEEP).unwrap();
-    store.accept(&waiting("a")).await.unwrap();
-    store.started("a");
-    let record = store.get("a").await.unwrap().unwrap();
-    assert_eq!(record.status, Status::Running);
-    store.accept(&waiting("b")).await.unwrap();
-    drop(store);
-
-    let store = Store::open(dir.path(), KEEP).unwrap();
-    let ids: Vec<_> = store.unfinished().await.unwrap();
-    let ids: Vec<_> = ids.iter().map(|accepted| accepted.id.as_str()).collect();
-    assert_eq!(ids, ["a", "b"]);
-    // With nothing behind it, in its time.
-    store.accept(&waiting("c")).await.unwrap();
-    let other = Store::open(dir.path(), KEEP).unwrap();
-    while other.unfinished().await.unwrap().len() < 3 {
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    store.accept(&accepted("a")).await.unwrap();
+    for entry in dir.path().read_dir().unwrap() {
+        let entry = entry.unwrap();
+        let mode = entry.metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, 0o600, "{:?}", entry.path());
     }
 }

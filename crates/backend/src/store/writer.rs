@@ -1,317 +1,320 @@
-//! The thread that writes.
+//! The thread that writes. Commands that wait at the same time are one transaction; where that fails, each is
+//! tried alone, so that one that cannot be written takes no other one with it.
 
-use std::net::Ipv4Addr;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
-use cloude_protocol::api::{Execution, Status};
-use rusqlite::{Connection, Transaction, params};
+use cloude_protocol::api::Execution;
+use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-use super::schema::status_text;
-use super::{Retention, StoreError, WorkerRecord};
+use super::write::{Write, is_hopeless};
+use super::{Retention, StoreError, Trouble, output_bytes, prune};
 
-/// About so many commands are one transaction at most.
+/// One transaction has at most so many commands.
 const BATCH: usize = 256;
-/// What nobody waits for is written with what comes after it, at the latest after about so long: an execution
-/// that is over sooner is one transaction, and the thread does not wake beside it.
-const LINGER: Duration = Duration::from_millis(250);
 /// Old executions are removed at the start and then so often.
 const PRUNE_EVERY: Duration = Duration::from_secs(60);
+/// A write that failed is tried again after the first, then after twice as long, up to the second.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// The most bytes that a result may have as JSON: SQLITE_MAX_LENGTH of the bundled SQLite, less the row's
+/// other columns.
+const VALUE_BYTES: u64 = 1_000_000_000 - (1 << 20);
 
 type Done = oneshot::Sender<Result<(), StoreError>>;
 
 #[derive(Debug)]
 pub enum Command {
-    Accept {
-        id: String,
-        language: String,
-        request: String,
-        durable: bool,
-        done: Done,
-    },
-    Started {
-        id: String,
-    },
-    Finished {
-        result: Arc<Execution>,
-    },
-    WorkerStarted {
-        worker: WorkerRecord,
-        ip: Option<Ipv4Addr>,
-    },
-    WorkerEnded {
-        pid: i32,
-    },
-    Flush {
-        done: oneshot::Sender<()>,
-    },
+    /// `done` hears of the first attempt.
+    Write { write: Write, done: Option<Done> },
+    /// Tries what failed again, and hears whether anything is still not written.
+    Flush { done: Done },
 }
 
-impl Command {
-    /// Whether it may be lost if this process is killed within [`LINGER`], and is read by nobody until then. A
-    /// worker's record is what a killed process leaves, and a result may have been given out already.
-    fn can_wait(&self) -> bool {
-        match self {
-            Command::Accept { durable, .. } => !durable,
-            Command::Started { .. } | Command::WorkerEnded { .. } => true,
-            Command::Finished { .. } | Command::WorkerStarted { .. } | Command::Flush { .. } => {
-                false
-            }
-        }
-    }
-}
-
-/// What is to be written, in its order: first what was sent, then what waits.
+/// What the thread and the store's other users both see.
 #[derive(Debug, Default)]
-struct Queue {
-    waiting: Mutex<Vec<Command>>,
+pub struct Shared {
+    /// Results that are not in the database yet.
+    unwritten: Mutex<HashMap<String, Arc<Execution>>>,
+    trouble: Mutex<Option<Trouble>>,
 }
 
-impl Queue {
-    fn lock(&self) -> MutexGuard<'_, Vec<Command>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+impl Shared {
+    fn results(&self) -> MutexGuard<'_, HashMap<String, Arc<Execution>>> {
+        self.unwritten
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn trouble_lock(&self) -> MutexGuard<'_, Option<Trouble>> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn result(&self, id: &str) -> Option<Arc<Execution>> {
+        self.results().get(id).cloned()
+    }
+
+    pub fn trouble(&self) -> Option<Trouble> {
+        self.trouble_lock().clone()
     }
 }
 
-/// The thread's handle; dropped, it waits until everything is written.
+/// The thread's handle; dropped, it waits until everything is written, or cannot be.
 #[derive(Debug)]
 pub struct Writer {
-    queue: Arc<Queue>,
-    sender: Mutex<Option<mpsc::Sender<Vec<Command>>>>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    pub shared: Arc<Shared>,
+    sender: Option<mpsc::Sender<Command>>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Writer {
     pub fn start(connection: Connection, retention: Retention) -> Result<Self, StoreError> {
-        let queue = Arc::new(Queue::default());
-        let (sender, sent) = mpsc::channel();
-        let commands = Commands {
-            queue: Arc::clone(&queue),
-            sent,
-        };
+        let (sender, commands) = mpsc::channel();
+        let disk = Disk::new(connection, retention);
+        let shared = Arc::clone(&disk.shared);
         let thread = std::thread::Builder::new()
             .name("store".into())
-            .spawn(move || write_all(connection, &commands, retention))
+            .spawn(move || disk.serve(&commands))
             .map_err(|_| StoreError::Closed)?;
         Ok(Writer {
-            queue,
-            sender: Mutex::new(Some(sender)),
-            thread: Mutex::new(Some(thread)),
+            shared,
+            sender: Some(sender),
+            thread: Some(thread),
         })
     }
 
     pub fn send(&self, command: Command) -> Result<(), StoreError> {
-        let sender = self.sender.lock().unwrap_or_else(PoisonError::into_inner);
-        let sender = sender.as_ref().ok_or(StoreError::Closed)?;
-        // Held until it is sent, so that the order stays.
-        let mut waiting = self.queue.lock();
-        let send = !command.can_wait() || waiting.len() + 1 >= BATCH;
-        waiting.push(command);
-        if send {
-            let batch = std::mem::take(&mut *waiting);
-            sender.send(batch).map_err(|_| StoreError::Closed)?;
+        if let Command::Write {
+            write: Write::Finished { result },
+            ..
+        } = &command
+        {
+            let known = Arc::clone(result);
+            self.shared.results().insert(result.id.clone(), known);
         }
-        Ok(())
-    }
-
-    pub fn send_or_log(&self, command: Command) {
-        if let Err(error) = self.send(command) {
-            tracing::error!(%error, "storing");
-        }
+        let sender = self.sender.as_ref().ok_or(StoreError::Closed)?;
+        sender.send(command).map_err(|_| StoreError::Closed)
     }
 }
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        self.sender
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        if let Some(thread) = self
-            .thread
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()
-        {
+        self.sender.take();
+        if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
     }
 }
 
-/// The thread's end of the queue.
-struct Commands {
-    queue: Arc<Queue>,
-    sent: mpsc::Receiver<Vec<Command>>,
+/// The database with what could not be written to it yet.
+pub struct Disk {
+    pub connection: Connection,
+    pub shared: Arc<Shared>,
+    retention: Retention,
+    value_bytes: usize,
+    /// In the order in which they were sent.
+    failed: VecDeque<Write>,
+    retry_at: Instant,
+    backoff: Duration,
+    prune_at: Instant,
 }
 
-impl Commands {
-    /// What is to be written next, none yet after [`LINGER`]; the error is the end, with nothing left.
-    fn next(&self) -> Result<Vec<Command>, mpsc::RecvError> {
-        let mut batch = match self.sent.recv_timeout(LINGER) {
-            Ok(batch) => batch,
-            Err(mpsc::RecvTimeoutError::Timeout) => {
-                let mut waiting = self.queue.lock();
-                // Sent before what waits now, but after the time was up.
-                let mut batch: Vec<_> = self.sent.try_iter().flatten().collect();
-                batch.append(&mut waiting);
-                return Ok(batch);
+impl Disk {
+    pub fn new(connection: Connection, retention: Retention) -> Self {
+        let value_bytes = VALUE_BYTES.min(retention.bytes / 4);
+        Disk {
+            connection,
+            shared: Arc::default(),
+            retention,
+            value_bytes: usize::try_from(value_bytes).unwrap_or(usize::MAX),
+            failed: VecDeque::new(),
+            retry_at: Instant::now(),
+            backoff: RETRY.0,
+            prune_at: Instant::now(),
+        }
+    }
+
+    fn serve(mut self, commands: &mpsc::Receiver<Command>) {
+        loop {
+            if self.prune_at <= Instant::now() {
+                self.prune();
             }
-            Err(mpsc::RecvTimeoutError::Disconnected) => {
-                let batch = std::mem::take(&mut *self.queue.lock());
-                return match batch.is_empty() {
-                    true => Err(mpsc::RecvError),
-                    false => Ok(batch),
-                };
+            if !self.failed.is_empty() && self.retry_at <= Instant::now() {
+                self.retry();
             }
+            let due = match self.failed.is_empty() {
+                true => self.prune_at,
+                false => self.prune_at.min(self.retry_at),
+            };
+            match commands.recv_timeout(due.saturating_duration_since(Instant::now())) {
+                Ok(first) => {
+                    let more = commands.try_iter().take(BATCH - 1);
+                    self.write(std::iter::once(first).chain(more).collect());
+                }
+                Err(mpsc::RecvTimeoutError::Timeout) => {}
+                Err(mpsc::RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        self.retry();
+        for write in &self.failed {
+            if let Write::Finished { result } = write {
+                tracing::error!(id = result.id, "a result is lost: it could not be written");
+            }
+        }
+    }
+
+    fn prune(&mut self) {
+        if let Err(error) = prune::prune(&self.connection, self.retention) {
+            tracing::error!(%error, "removing old executions from the job store");
+        }
+        self.prune_at = Instant::now() + PRUNE_EVERY;
+    }
+
+    /// Writes commands, and answers whoever waits for one of them.
+    pub fn write(&mut self, batch: Vec<Command>) {
+        let mut writes = Vec::new();
+        let mut flushes = Vec::new();
+        for command in batch {
+            match command {
+                Command::Write { write, done } => writes.push((write, done)),
+                Command::Flush { done } => flushes.push(done),
+            }
+        }
+        let together = match writes.len() {
+            0 | 1 => false,
+            _ => self.write_together(&writes).is_ok(),
         };
-        while batch.len() < BATCH
-            && let Ok(more) = self.sent.try_recv()
-        {
-            batch.extend(more);
+        let mut grown = false;
+        for (write, done) in writes {
+            grown |= matches!(write, Write::Finished { .. });
+            let written = match together {
+                true => Ok(()),
+                false => write.apply_alone(&self.connection, self.value_bytes),
+            };
+            self.ended(write, written, done);
         }
-        Ok(batch)
+        if grown && let Err(error) = prune::bound(&self.connection, self.retention.bytes) {
+            tracing::error!(%error, "removing results from the job store, which is full");
+        }
+        self.flushed(flushes);
     }
-}
 
-/// Has this thread wait for its turn (sched(7), SCHED_BATCH): it wakes for each execution, and would take
-/// the processor from the very vCPU that carries it out.
-fn give_way() {
-    let none = libc::sched_param { sched_priority: 0 };
-    // SAFETY: the parameters outlive the call, which takes nothing but them. Where it is refused, the
-    // thread runs as any other.
-    unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &none) };
-}
-
-fn write_all(mut connection: Connection, commands: &Commands, retention: Retention) {
-    give_way();
-    let mut pruned: Option<Instant> = None;
-    while let Ok(batch) = commands.next() {
-        if !batch.is_empty() {
-            write_batch(&mut connection, batch);
+    fn write_together(&mut self, writes: &[(Write, Option<Done>)]) -> Result<(), StoreError> {
+        let transaction = self.connection.transaction()?;
+        for (write, _) in writes {
+            write.apply(&transaction, self.value_bytes)?;
         }
-        if pruned.is_none_or(|at| at.elapsed() > PRUNE_EVERY) {
-            if let Err(error) = prune(&connection, retention) {
-                tracing::error!(%error, "removing old executions");
+        Ok(transaction.commit()?)
+    }
+
+    fn ended(&mut self, write: Write, written: Result<(), StoreError>, done: Option<Done>) {
+        match &written {
+            Ok(()) => self.written(&write),
+            Err(error) if is_hopeless(error) => {
+                tracing::error!(%error, ?write, "the job store cannot hold this");
+                self.forget(&write);
             }
-            pruned = Some(Instant::now());
+            Err(error) => {
+                let retried = write.is_retried();
+                self.failed_once(retried.then_some(write), &error.to_string());
+            }
+        }
+        if let Some(done) = done {
+            let _ = done.send(written);
         }
     }
-}
 
-fn write_batch(connection: &mut Connection, batch: Vec<Command>) {
-    let mut answers = Vec::new();
-    let mut flushed = Vec::new();
-    let written = connection
-        .transaction()
-        .map_err(StoreError::from)
-        .and_then(|transaction| {
-            for command in batch {
-                apply(&transaction, command, &mut answers, &mut flushed)?;
+    fn written(&mut self, write: &Write) {
+        self.forget(write);
+        if let Write::WorkerEnded { pid } = write {
+            // Else the retry would bring back a worker that has ended.
+            self.failed.retain(
+                |failed| !matches!(failed, Write::WorkerStarted { worker, .. } if worker.pid == *pid),
+            );
+            self.publish(None);
+        }
+    }
+
+    fn forget(&self, write: &Write) {
+        if let Write::Finished { result } = write {
+            self.shared.results().remove(&result.id);
+        }
+    }
+
+    /// Queues a write for another attempt, or a probe where the write itself is not retried.
+    fn failed_once(&mut self, write: Option<Write>, error: &str) {
+        if self.failed.is_empty() {
+            tracing::error!(error, "the job store cannot write; it tries again");
+            self.backoff = RETRY.0;
+            self.retry_at = Instant::now() + self.backoff;
+        }
+        match write {
+            Some(write) => self.failed.push_back(write),
+            None if self.failed.is_empty() => self.failed.push_back(Write::Probe),
+            None => {}
+        }
+        self.publish(Some(error));
+    }
+
+    /// Tries each write that failed once more.
+    pub fn retry(&mut self) {
+        if self.failed.is_empty() {
+            return;
+        }
+        let mut last = None;
+        for write in std::mem::take(&mut self.failed) {
+            match write.apply_alone(&self.connection, self.value_bytes) {
+                Ok(()) => self.forget(&write),
+                Err(error) if is_hopeless(&error) => {
+                    tracing::error!(%error, ?write, "the job store cannot hold this");
+                    self.forget(&write);
+                }
+                Err(error) => {
+                    last = Some(error.to_string());
+                    self.failed.push_back(write);
+                }
             }
-            Ok(transaction.commit()?)
+        }
+        if self.failed.is_empty() {
+            tracing::info!("the job store writes again; nothing is missing");
+        }
+        self.backoff = (self.backoff * 2).min(RETRY.1);
+        self.retry_at = Instant::now() + self.backoff;
+        self.publish(last.as_deref());
+    }
+
+    /// Says how it stands. Without a new error the last one stays, as long as anything is not written.
+    fn publish(&self, error: Option<&str>) {
+        let mut trouble = self.shared.trouble_lock();
+        if self.failed.is_empty() {
+            *trouble = None;
+            return;
+        }
+        let earlier = trouble.take().map(|trouble| trouble.error);
+        let bytes = |write: &Write| match write {
+            Write::Finished { result } => output_bytes(result),
+            _ => 0,
+        };
+        *trouble = Some(Trouble {
+            error: error.map(str::to_owned).or(earlier).unwrap_or_default(),
+            writes: self.failed.len(),
+            bytes: self.failed.iter().map(bytes).sum(),
         });
-    let failure = written.err().map(|error| error.to_string());
-    if let Some(error) = &failure {
-        tracing::error!(%error, "storing");
     }
-    for done in answers {
-        // rusqlite's error is not Clone; each waiter learns that its own write did not happen.
-        let answer = if failure.is_none() {
-            Ok(())
-        } else {
-            Err(StoreError::Closed)
-        };
-        let _ = done.send(answer);
-    }
-    for done in flushed {
-        let _ = done.send(());
-    }
-}
 
-fn apply(
-    transaction: &Transaction<'_>,
-    command: Command,
-    answers: &mut Vec<Done>,
-    flushed: &mut Vec<oneshot::Sender<()>>,
-) -> Result<(), StoreError> {
-    let execute = |sql: &str, values: &[&dyn rusqlite::ToSql]| {
-        transaction
-            .prepare_cached(sql)
-            .and_then(|mut statement| statement.execute(values))
-    };
-    match command {
-        Command::Accept {
-            id,
-            language,
-            request,
-            durable,
-            done,
-        } => {
-            answers.push(done);
-            execute(
-                "INSERT INTO jobs (id, language, request, status, durable, created_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-                params![
-                    id,
-                    language,
-                    request,
-                    status_text(Status::Pending),
-                    durable,
-                    now_ms()
-                ],
-            )?;
+    fn flushed(&mut self, flushes: Vec<Done>) {
+        if flushes.is_empty() {
+            return;
         }
-        Command::Started { id } => {
-            execute(
-                "UPDATE jobs SET status = ?2, attempts = attempts + 1 WHERE id = ?1",
-                params![id, status_text(Status::Running)],
-            )?;
+        self.retry();
+        for done in flushes {
+            let flushed = match self.shared.trouble() {
+                None => Ok(()),
+                Some(trouble) => Err(StoreError::Unwritten(trouble)),
+            };
+            let _ = done.send(flushed);
         }
-        Command::Finished { result } => {
-            let json = serde_json::to_string(&*result)?;
-            // The request is of no more use, and often the larger part.
-            execute(
-                "UPDATE jobs SET status = ?2, result = ?3, finished_ms = ?4, request = '' WHERE id = ?1",
-                params![result.id, status_text(result.status), json, now_ms()],
-            )?;
-        }
-        Command::WorkerStarted { worker, ip } => {
-            execute(
-                "INSERT OR REPLACE INTO workers (pid, start_time) VALUES (?1, ?2)",
-                params![worker.pid, worker.start_time as i64],
-            )?;
-            if let Some(ip) = ip {
-                execute(
-                    "INSERT OR REPLACE INTO meta (key, value) VALUES ('last_ip', ?1)",
-                    params![ip.to_string()],
-                )?;
-            }
-        }
-        Command::WorkerEnded { pid } => {
-            execute("DELETE FROM workers WHERE pid = ?1", params![pid])?;
-        }
-        Command::Flush { done } => flushed.push(done),
     }
-    Ok(())
-}
-
-fn prune(connection: &Connection, retention: Retention) -> Result<(), rusqlite::Error> {
-    let oldest = now_ms().saturating_sub(retention.age_ms);
-    connection.execute("DELETE FROM jobs WHERE finished_ms < ?1", params![oldest])?;
-    let keep = i64::try_from(retention.jobs).unwrap_or(i64::MAX);
-    connection.execute(
-        "DELETE FROM jobs WHERE rowid IN (
-            SELECT rowid FROM jobs WHERE finished_ms IS NOT NULL
-            ORDER BY finished_ms DESC, rowid DESC LIMIT -1 OFFSET ?1)",
-        params![keep],
-    )?;
-    Ok(())
-}
-
-/// Milliseconds since 1970.
-fn now_ms() -> i64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |elapsed| elapsed.as_millis() as i64)
 }

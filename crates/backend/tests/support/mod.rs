@@ -51,6 +51,8 @@ pub struct World {
     pub go_on: Notify,
     /// The machine dies when this is notified.
     pub die: Notify,
+    /// The image of `rust` is built when this is cancelled.
+    pub built: CancellationToken,
     /// What the agent was asked, last.
     pub asked: Mutex<Option<ExecuteRequest>>,
 }
@@ -70,6 +72,7 @@ impl Launcher for FakeLauncher {
             if spec.id.is_empty() || spec.vcpus == 7 {
                 return Err(Death::infrastructure("no machine with seven vCPUs"));
             }
+            assert_ne!(spec.vcpus, 6, "a fault of our own");
             world.launched.fetch_add(1, Ordering::SeqCst);
             let alive = world.alive.fetch_add(1, Ordering::SeqCst) + 1;
             world.most_alive.fetch_max(alive, Ordering::SeqCst);
@@ -225,12 +228,13 @@ async fn play(request: ExecuteRequest, world: Arc<World>, events: mpsc::Unbounde
     }
 }
 
-/// All images are there, but the one of `go`.
-pub struct FakeImages;
+/// All images are there, but the one of `go`, which cannot be built, and that of `rust`, whose build ends when
+/// the world says so.
+pub struct FakeImages(pub Arc<World>);
 
 impl Images for FakeImages {
     fn ready(&self, language: &str) -> bool {
-        language != "go"
+        !matches!(language, "go" | "rust")
     }
 
     fn ensure<'a>(
@@ -239,7 +243,10 @@ impl Images for FakeImages {
         _memory_mib: u64,
     ) -> BoxFuture<'a, Result<PathBuf, String>> {
         async {
-            match self.ready(&language.name) {
+            if language.name == "rust" {
+                self.0.built.cancelled().await;
+            }
+            match language.name != "go" {
                 true => Ok("/nowhere.cpio".into()),
                 false => Err("no image; `cloude-initramfs build --language go`".into()),
             }
@@ -259,6 +266,7 @@ pub struct Backend {
 pub fn capacity(vms: usize, queue: usize) -> Capacity {
     Capacity {
         vms,
+        vcpus: 64,
         memory_mib: 8192,
         queue,
         queue_bytes: 256 << 20,
@@ -291,12 +299,13 @@ impl Backend {
         let retention = Retention {
             age_ms: i64::MAX / 4,
             jobs: 1000,
+            bytes: 1 << 30,
         };
         let body_bytes = config.limits.body_bytes;
         let service = Service::new(Parts {
             config,
             languages: Languages::load(&languages()).unwrap(),
-            images: Arc::new(FakeImages),
+            images: Arc::new(FakeImages(Arc::clone(&world))),
             launcher: Arc::new(FakeLauncher(Arc::clone(&world))),
             scheduler: Scheduler::new(capacity),
             store: Store::open(state.path(), retention).unwrap(),

@@ -1,0 +1,172 @@
+use futures_util::{FutureExt, poll};
+
+use super::*;
+
+fn scheduler(vms: usize, memory_mib: u64, queue: usize) -> Scheduler {
+    Scheduler::new(Capacity {
+        vms,
+        vcpus: 8,
+        memory_mib,
+        queue,
+        queue_bytes: 1000,
+    })
+}
+
+fn mib(memory_mib: u64) -> Demand {
+    Demand {
+        memory_mib,
+        vcpus: 1,
+    }
+}
+
+fn vcpus(vcpus: usize) -> Demand {
+    Demand {
+        memory_mib: 1,
+        vcpus,
+    }
+}
+
+#[tokio::test]
+async fn vcpus_of_all_vms_together_are_bounded() {
+    let scheduler = scheduler(9, 100, 9);
+    let first = scheduler.enter(1).unwrap().admitted(vcpus(6)).await;
+    let mut second = Box::pin(scheduler.enter(1).unwrap().admitted(vcpus(3)));
+    assert!(poll!(&mut second).is_pending(), "6 + 3 vCPUs are over 8");
+    drop(first);
+    let second = second.now_or_never();
+    assert!(second.is_some());
+    assert_eq!(scheduler.load().vcpus, 3);
+}
+
+#[tokio::test]
+async fn a_vm_with_more_vcpus_than_there_are_runs_alone() {
+    let scheduler = scheduler(9, 100, 9);
+    let small = scheduler.enter(1).unwrap().admitted(vcpus(1)).await;
+    let mut large = Box::pin(scheduler.enter(1).unwrap().admitted(vcpus(16)));
+    assert!(poll!(&mut large).is_pending());
+    drop(small);
+    assert!(large.now_or_never().is_some());
+}
+
+#[tokio::test]
+async fn a_request_aside_takes_no_place_in_the_queue() {
+    let scheduler = scheduler(1, 100, 1);
+    let aside = scheduler.enter_aside(900).unwrap();
+    let queued = scheduler.enter(900).unwrap();
+    let full = scheduler.enter_aside(900).unwrap_err();
+    assert_eq!(full.waiting, 1, "what waits aside is bounded too");
+    let load = scheduler.load();
+    assert_eq!((load.waiting, load.aside), (1, 1));
+    drop((aside, queued));
+    let load = scheduler.load();
+    assert_eq!((load.waiting, load.aside), (0, 0));
+}
+
+#[tokio::test]
+async fn a_request_aside_joins_the_queue_for_its_vm() {
+    let scheduler = scheduler(1, 100, 1);
+    let running = scheduler.enter(1).unwrap().admitted(mib(1)).await;
+    let mut aside = Box::pin(scheduler.enter_aside(1).unwrap().admitted(mib(1)));
+    assert!(poll!(&mut aside).is_pending());
+    let load = scheduler.load();
+    assert_eq!((load.waiting, load.aside), (1, 0));
+    drop(running);
+    assert!(aside.now_or_never().is_some());
+}
+
+#[tokio::test]
+async fn past_its_bound_the_queue_refuses() {
+    let scheduler = scheduler(1, 100, 2);
+    let _first = scheduler.enter(1).unwrap();
+    let _second = scheduler.enter(1).unwrap();
+    let full = scheduler.enter(1).unwrap_err();
+    assert_eq!((full.waiting, full.retry_after_s), (2, 3));
+}
+
+#[tokio::test]
+async fn reserved_memory_blocks_the_second_vm_but_not_the_first() {
+    let scheduler = scheduler(9, 100, 9);
+    scheduler.reserve(90);
+    let first = scheduler.enter(1).unwrap().admitted(mib(50)).await;
+    let mut second = Box::pin(scheduler.enter(1).unwrap().admitted(mib(40)));
+    assert!(poll!(&mut second).is_pending());
+    scheduler.reserve(10);
+    let second = second.now_or_never();
+    assert!(second.is_some(), "it fits beside what is still reserved");
+    drop(first);
+}
+
+#[tokio::test]
+async fn the_bytes_of_waiting_requests_are_bounded() {
+    let scheduler = scheduler(1, 100, 10);
+    let first = scheduler.enter(900).unwrap();
+    assert!(scheduler.enter(200).is_err());
+    drop(first);
+    assert!(scheduler.enter(200).is_ok());
+}
+
+#[tokio::test]
+async fn vms_and_memory_are_bounded() {
+    let scheduler = scheduler(2, 100, 10);
+    let first = scheduler.enter(0).unwrap().admitted(mib(60)).await;
+    let mut second = Box::pin(scheduler.enter(0).unwrap().admitted(mib(60)));
+    assert!(
+        poll!(&mut second).is_pending(),
+        "60 + 60 MiB do not fit in 100"
+    );
+    drop(first);
+    let _second = second.await;
+    let _third = scheduler.enter(0).unwrap().admitted(mib(10)).await;
+    let mut fourth = Box::pin(scheduler.enter(0).unwrap().admitted(mib(10)));
+    assert!(poll!(&mut fourth).is_pending(), "two VMs at once");
+    let load = scheduler.load();
+    assert_eq!((load.running, load.waiting, load.memory_mib), (2, 1, 70));
+}
+
+#[tokio::test]
+async fn first_come_is_first_served_even_where_a_later_one_would_fit() {
+    let scheduler = scheduler(3, 100, 10);
+    let running = scheduler.enter(0).unwrap().admitted(mib(50)).await;
+    let mut large = Box::pin(scheduler.enter(0).unwrap().admitted(mib(80)));
+    assert!(poll!(&mut large).is_pending());
+    let mut small = Box::pin(scheduler.enter(0).unwrap().admitted(mib(10)));
+    assert!(poll!(&mut small).is_pending());
+    drop(running);
+    let large = large.now_or_never().unwrap();
+    let _small = small.now_or_never().unwrap();
+    drop(large);
+    assert_eq!(scheduler.load().memory_mib, 10);
+}
+
+#[tokio::test]
+async fn who_leaves_the_line_holds_nobody_up() {
+    let scheduler = scheduler(3, 100, 10);
+    let _running = scheduler.enter(0).unwrap().admitted(mib(50)).await;
+    let mut large = Box::pin(scheduler.enter(0).unwrap().admitted(mib(80)));
+    assert!(poll!(&mut large).is_pending());
+    let mut small = Box::pin(scheduler.enter(0).unwrap().admitted(mib(10)));
+    assert!(poll!(&mut small).is_pending());
+    drop(large);
+    let _small = small.now_or_never().unwrap();
+    assert_eq!(scheduler.load().waiting, 0);
+}
+
+#[tokio::test]
+async fn a_permit_that_nobody_took_is_given_back() {
+    let scheduler = scheduler(1, 100, 10);
+    let first = scheduler.enter(0).unwrap().admitted(mib(50)).await;
+    let mut second = Box::pin(scheduler.enter(0).unwrap().admitted(mib(50)));
+    assert!(poll!(&mut second).is_pending());
+    drop(first);
+    drop(second);
+    assert_eq!(
+        scheduler.load(),
+        Load {
+            waiting: 0,
+            aside: 0,
+            running: 0,
+            vcpus: 0,
+            memory_mib: 0
+        }
+    );
+}

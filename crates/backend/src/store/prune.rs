@@ -1,0 +1,69 @@
+//! Finished executions that are too old, too many, or take too much of the disk are removed.
+
+use rusqlite::{Connection, params};
+
+use super::Retention;
+use super::write::now_ms;
+
+/// Given back to the file system at once, in pages of 4 KiB; more would hold up the writer.
+const VACUUM_PAGES: u32 = 4096;
+
+/// Removes what is over the age and the number, and gives free pages back to the file system.
+pub fn prune(connection: &Connection, retention: Retention) -> Result<(), rusqlite::Error> {
+    let oldest = now_ms().saturating_sub(retention.age_ms);
+    connection.execute("DELETE FROM jobs WHERE finished_ms < ?1", params![oldest])?;
+    let keep = i64::try_from(retention.jobs).unwrap_or(i64::MAX);
+    connection.execute(
+        "DELETE FROM jobs WHERE rowid IN (
+            SELECT rowid FROM jobs WHERE finished_ms IS NOT NULL
+            ORDER BY finished_ms DESC, rowid DESC LIMIT -1 OFFSET ?1)",
+        params![keep],
+    )?;
+    bound(connection, retention.bytes)?;
+    let mut vacuum = connection.prepare(&format!("PRAGMA incremental_vacuum({VACUUM_PAGES})"))?;
+    // Each step frees one page.
+    let mut steps = vacuum.query([])?;
+    while steps.next()?.is_some() {}
+    Ok(())
+}
+
+/// Removes the oldest finished executions until the database has at most `limit` bytes in use.
+pub fn bound(connection: &Connection, limit: u64) -> Result<(), rusqlite::Error> {
+    if used_bytes(connection)? <= limit {
+        return Ok(());
+    }
+    // Some more than needed, so that not every further result has to make room for itself.
+    let target = limit / 10 * 9;
+    loop {
+        let excess = used_bytes(connection)?.saturating_sub(target);
+        if excess == 0 {
+            return Ok(());
+        }
+        // octet_length does not read the value.
+        let removed = connection.execute(
+            "DELETE FROM jobs WHERE rowid IN (
+                SELECT job FROM (
+                    SELECT rowid AS job,
+                        sum(octet_length(result)) OVER (ORDER BY finished_ms, rowid) - octet_length(result)
+                            AS before
+                    FROM jobs WHERE finished_ms IS NOT NULL)
+                WHERE before < ?1)",
+            params![i64::try_from(excess).unwrap_or(i64::MAX)],
+        )?;
+        if removed == 0 {
+            return Ok(());
+        }
+        tracing::warn!(
+            removed,
+            limit,
+            "the job store is full: its oldest results were removed (store.max_bytes)"
+        );
+    }
+}
+
+/// The pages of the database that hold something, in bytes.
+pub fn used_bytes(connection: &Connection) -> Result<u64, rusqlite::Error> {
+    let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    let pages = pragma("page_count")?.saturating_sub(pragma("freelist_count")?);
+    Ok(pages.saturating_mul(pragma("page_size")?).max(0) as u64)
+}

@@ -1,0 +1,217 @@
+//! A disk that is full, and values that are too large.
+
+use super::super::writer::Disk;
+use super::*;
+
+/// The writer without its thread.
+fn disk(dir: &TempDir, retention: Retention) -> Disk {
+    Disk::new(
+        schema::open(&dir.path().join("jobs.db")).unwrap(),
+        retention,
+    )
+}
+
+fn finish(execution: &Arc<Execution>) -> Command {
+    Command::Write {
+        write: Write::Finished {
+            result: Arc::clone(execution),
+        },
+        done: None,
+    }
+}
+
+fn started(id: &str) -> Command {
+    Command::Write {
+        write: Write::Started { id: id.into() },
+        done: None,
+    }
+}
+
+/// A command that is answered, and the answer.
+fn accept(id: &str) -> (Command, oneshot::Receiver<Result<(), StoreError>>) {
+    let (done, answer) = oneshot::channel();
+    let write = Write::Accept {
+        id: id.into(),
+        language: "python".into(),
+        request: serde_json::to_string(&accepted(id).request).unwrap(),
+    };
+    let done = Some(done);
+    (Command::Write { write, done }, answer)
+}
+
+fn flush() -> (Command, oneshot::Receiver<Result<(), StoreError>>) {
+    let (done, answer) = oneshot::channel();
+    (Command::Flush { done }, answer)
+}
+
+/// Lets the file grow by so many pages at most, as on a disk that is nearly full.
+fn leave_pages(disk: &Disk, pages: i64) {
+    let used: i64 = disk
+        .connection
+        .pragma_query_value(None, "page_count", |row| row.get(0))
+        .unwrap();
+    // The pragma answers with the new value.
+    disk.connection
+        .pragma_update_and_check(None, "max_page_count", used + pages, |_| Ok(()))
+        .unwrap();
+}
+
+#[test]
+fn a_write_that_fails_takes_no_other_of_its_batch_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut disk = disk(&dir, KEEP);
+    leave_pages(&disk, 8);
+    let large = printing("large", vec![b'x'; 1 << 20]);
+    disk.write(vec![
+        finish(&execution("before")),
+        finish(&large),
+        finish(&execution("after")),
+    ]);
+    assert_eq!(stored(&dir, "before"), Some(execution("before")));
+    assert_eq!(stored(&dir, "large"), None);
+    assert_eq!(stored(&dir, "after"), Some(execution("after")));
+}
+
+#[test]
+fn a_result_that_is_not_written_is_reported() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut disk = disk(&dir, KEEP);
+    leave_pages(&disk, 0);
+    let large = printing("large", vec![b'x'; 1 << 20]);
+    disk.write(vec![finish(&large)]);
+    let trouble = disk.shared.trouble().unwrap();
+    assert_eq!((trouble.writes, trouble.bytes), (1, (1 << 20) + 1));
+    assert!(trouble.error.contains("full"), "{trouble:?}");
+}
+
+#[tokio::test]
+async fn a_result_that_is_not_written_is_still_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = disk(&dir, KEEP);
+    leave_pages(&disk, 0);
+    let store = Store {
+        writer: Arc::new(Writer::start(disk.connection, KEEP).unwrap()),
+        reader: Arc::new(Mutex::new(file(&dir))),
+    };
+    let large = printing("large", vec![b'x'; 1 << 20]);
+    assert!(store.finished_now(Arc::clone(&large)).await.is_err());
+    assert_eq!(stored(&dir, "large"), None);
+    let record = store.get("large").await.unwrap().unwrap();
+    assert_eq!(record.result, Some(large));
+    assert!(store.flush().await.is_err());
+}
+
+#[test]
+fn with_room_again_everything_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut disk = disk(&dir, KEEP);
+    leave_pages(&disk, 0);
+    let large = printing("large", vec![b'x'; 1 << 20]);
+    disk.write(vec![finish(&large)]);
+    disk.retry();
+    assert!(disk.shared.trouble().is_some(), "there is no room yet");
+
+    leave_pages(&disk, 10_000);
+    disk.retry();
+    assert_eq!(disk.shared.trouble(), None);
+    assert_eq!(stored(&dir, "large"), Some(large));
+}
+
+#[test]
+fn a_flush_says_what_is_not_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut disk = disk(&dir, KEEP);
+    leave_pages(&disk, 0);
+    let large = printing("large", vec![b'x'; 1 << 20]);
+    let (command, mut answer) = flush();
+    disk.write(vec![finish(&large), command]);
+    let error = answer.try_recv().unwrap().unwrap_err().to_string();
+    assert!(
+        error.contains("1 writes") && error.contains("full"),
+        "{error}"
+    );
+
+    leave_pages(&disk, 10_000);
+    let (command, mut answer) = flush();
+    disk.write(vec![command]);
+    assert!(answer.try_recv().unwrap().is_ok());
+}
+
+#[test]
+fn an_accept_that_fails_is_answered_and_leaves_a_probe() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut disk = disk(&dir, KEEP);
+    leave_pages(&disk, 0);
+    let mut long = accepted("a");
+    long.request.code = "x".repeat(1 << 20);
+    let (done, mut answer) = oneshot::channel();
+    let write = Write::Accept {
+        id: long.id.clone(),
+        language: long.language.clone(),
+        request: serde_json::to_string(&long.request).unwrap(),
+    };
+    let done = Some(done);
+    disk.write(vec![Command::Write { write, done }]);
+    assert!(answer.try_recv().unwrap().is_err());
+    assert_eq!(disk.shared.trouble().unwrap().writes, 1);
+
+    leave_pages(&disk, 10_000);
+    disk.retry();
+    assert_eq!(disk.shared.trouble(), None);
+    assert!(
+        unfinished(&file(&dir)).unwrap().is_empty(),
+        "it was refused"
+    );
+}
+
+#[test]
+fn a_start_that_is_written_late_does_not_undo_the_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut disk = disk(&dir, KEEP);
+    disk.write(vec![accept("a").0, finish(&execution("a")), started("a")]);
+    let record = get(&file(&dir), "a").unwrap().unwrap();
+    assert_eq!(record.status, Status::Done);
+}
+
+#[test]
+fn a_worker_that_ended_is_not_brought_back_by_a_retry() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut disk = disk(&dir, KEEP);
+    let write = |write| Command::Write { write, done: None };
+    // Each statement fails while another connection holds the write lock.
+    disk.connection
+        .busy_timeout(std::time::Duration::ZERO)
+        .unwrap();
+    let other = file(&dir);
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let worker = WorkerRecord {
+        pid: 7,
+        start_time: 1,
+    };
+    disk.write(vec![write(Write::WorkerStarted { worker, ip: None })]);
+    assert!(disk.shared.trouble().is_some());
+    other.execute_batch("ROLLBACK").unwrap();
+
+    disk.write(vec![write(Write::WorkerEnded { pid: 7 })]);
+    disk.retry();
+    let workers: i64 = file(&dir)
+        .query_row("SELECT count(*) FROM workers", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!((workers, disk.shared.trouble()), (0, None));
+}
+
+#[test]
+fn a_result_over_a_quarter_of_the_store_loses_its_output_and_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let small = Retention {
+        bytes: 4 << 20,
+        ..KEEP
+    };
+    let mut disk = disk(&dir, small);
+    disk.write(vec![finish(&printing("a", vec![b'x'; 2 << 20]))]);
+    let result = stored(&dir, "a").unwrap();
+    assert_eq!((result.exit_code, result.stdout.0.len()), (Some(3), 0));
+    let error = result.error.clone().unwrap();
+    assert!(error.contains("output was not stored"), "{error}");
+    assert_eq!(disk.shared.trouble(), None);
+}

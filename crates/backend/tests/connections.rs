@@ -1,0 +1,103 @@
+//! Clients that close one half of their connection, or both, over real sockets.
+
+// clippy exempts test functions, not what they share.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use serde_json::{Value, json};
+use support::Backend;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+const INTERIM: &str = "HTTP/1.1 100 Continue\r\n\r\n";
+
+/// Sends a program that prints `held` and waits, and closes the sending half.
+async fn half_closed(backend: &Backend, version: &str, accept: &str) -> TcpStream {
+    let address = backend.url.trim_start_matches("http://");
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let body = json!({"language": "python", "code": "hold"}).to_string();
+    let request = format!(
+        "POST /v1/executions {version}\r\nhost: x\r\naccept: {accept}\r\n\
+         content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    stream.shutdown().await.unwrap();
+    backend.alive(1).await;
+    stream
+}
+
+async fn read(stream: &mut TcpStream, until: &str) -> String {
+    let mut text = String::new();
+    while !text.contains(until) {
+        let byte = stream.read_u8().await;
+        text.push(char::from(
+            byte.unwrap_or_else(|error| panic!("{error} after {text}")),
+        ));
+    }
+    text
+}
+
+async fn rest(mut stream: TcpStream) -> String {
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.unwrap();
+    text
+}
+
+#[tokio::test]
+async fn a_client_that_closes_its_sending_half_gets_the_answer() {
+    let backend = Backend::start().await;
+    let mut stream = half_closed(&backend, "HTTP/1.1", "*/*").await;
+    // By now the server has seen the end of what the client sends.
+    let interim = read(&mut stream, "\r\n\r\n").await;
+    assert_eq!(interim, INTERIM);
+    backend.world.go_on.notify_one();
+    let answer = rest(stream).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+    let execution: Value = serde_json::from_str(body).unwrap();
+    assert_eq!(execution["stdout"], "held\n");
+}
+
+#[tokio::test]
+async fn a_client_that_closes_its_sending_half_reads_its_stream_to_the_end() {
+    let backend = Backend::start().await;
+    let mut stream = half_closed(&backend, "HTTP/1.1", "application/x-ndjson").await;
+    // The chunk of one byte that shows whether the client is there.
+    let head = read(&mut stream, "\r\n1\r\n\n\r\n").await;
+    backend.world.go_on.notify_one();
+    let text = head + &rest(stream).await;
+    assert!(text.contains(r#""event":"accepted""#), "{text}");
+    assert!(text.contains("held"), "{text}");
+    assert!(text.contains(r#""event":"result""#), "{text}");
+}
+
+#[tokio::test]
+async fn a_client_that_closes_the_rest_too_cancels_the_execution() {
+    for accept in ["*/*", "application/x-ndjson"] {
+        let backend = Backend::start().await;
+        let stream = half_closed(&backend, "HTTP/1.1", accept).await;
+        drop(stream);
+        backend.alive(0).await;
+    }
+}
+
+#[tokio::test]
+async fn an_http_1_0_client_gets_no_interim_response() {
+    let backend = Backend::start().await;
+    let stream = half_closed(&backend, "HTTP/1.0", "*/*").await;
+    backend.world.go_on.notify_one();
+    let answer = rest(stream).await;
+    assert!(answer.starts_with("HTTP/1.0 200"), "{answer}");
+    assert!(!answer.contains("100 Continue"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_client_on_this_machine_is_told_where_files_are() {
+    let backend = Backend::start().await;
+    let answer = backend.get("/v1/installation").await;
+    assert_eq!(answer.status, 200);
+    let state = backend.state.path().display().to_string();
+    assert_eq!(answer.json()["state_dir"], state.as_str());
+}

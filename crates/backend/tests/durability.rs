@@ -1,0 +1,331 @@
+//! What survives the death of a server, what a cancelled execution says, and what a fault of our own does.
+
+// clippy exempts test functions, not what they share.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use cloude_backend::jobs::{Client, SubmitError};
+use cloude_protocol::agent::Cause;
+use cloude_protocol::api::{ExecutionRequest, Status};
+use futures_util::future::join;
+use serde_json::{Value, json};
+use support::{Backend, capacity};
+
+fn python(code: &str) -> ExecutionRequest {
+    ExecutionRequest {
+        language: "python".into(),
+        code: code.into(),
+        ..Default::default()
+    }
+}
+
+fn state() -> Arc<tempfile::TempDir> {
+    Arc::new(tempfile::tempdir().unwrap())
+}
+
+/// A server with that state, where an earlier one may just have been killed.
+async fn server(state: &Arc<tempfile::TempDir>) -> Backend {
+    Backend::with(capacity(1, 8), Arc::clone(state), |_| {}).await
+}
+
+async fn submit(backend: &Backend, code: &str, client: Client) -> String {
+    let job = backend.service.submit(python(code), client).await.unwrap();
+    job.id.clone()
+}
+
+async fn stop(backend: &Backend) {
+    backend.service.drain();
+    backend.service.finish(Duration::ZERO).await;
+}
+
+#[tokio::test]
+async fn what_was_accepted_is_run_by_the_next_process() {
+    let state = state();
+    let first = server(&state).await;
+    let running = submit(&first, "hold", Client::Leaves).await;
+    first.alive(1).await;
+    let queued = submit(&first, "print b", Client::Leaves).await;
+    stop(&first).await;
+    assert_eq!(first.world.alive.load(Ordering::SeqCst), 0);
+
+    let next = server(&state).await;
+    assert_eq!(next.service.recover().await.unwrap(), 2);
+    next.alive(1).await;
+    next.world.go_on.notify_one();
+    assert_eq!(next.finished(&running).await["stdout"], "held\n");
+    assert_eq!(next.finished(&queued).await["stdout"], "b");
+}
+
+#[tokio::test]
+async fn a_durable_result_is_stored_before_anybody_sees_it() {
+    let state = state();
+    let backend = server(&state).await;
+    let id = submit(&backend, "print x", Client::Leaves).await;
+    backend.finished(&id).await;
+    let database = rusqlite::Connection::open(state.path().join("jobs.db")).unwrap();
+    let sql = "SELECT status FROM jobs WHERE id = ?1";
+    let status: String = database.query_row(sql, [&id], |row| row.get(0)).unwrap();
+    assert_eq!(status, "done");
+}
+
+#[tokio::test]
+async fn an_execution_is_given_up_after_three_deaths_of_the_server() {
+    let state = state();
+    // A server that is not stopped is to the next one as if it had been killed.
+    let mut killed = vec![server(&state).await];
+    let id = submit(&killed[0], "hold", Client::Leaves).await;
+    killed[0].alive(1).await;
+    for _ in 2..=3 {
+        let next = server(&state).await;
+        assert_eq!(next.service.recover().await.unwrap(), 1);
+        next.alive(1).await;
+        killed.push(next);
+    }
+
+    let last = server(&state).await;
+    assert_eq!(last.service.recover().await.unwrap(), 0);
+    let status = last.finished(&id).await;
+    let reason = status["stderr"].as_str().unwrap();
+    assert!(reason.contains("each of 3 attempts"), "{status}");
+}
+
+#[tokio::test]
+async fn planned_restarts_are_no_attempts() {
+    let state = state();
+    let first = server(&state).await;
+    let id = submit(&first, "hold", Client::Leaves).await;
+    first.alive(1).await;
+    stop(&first).await;
+    for _ in 0..4 {
+        let next = server(&state).await;
+        assert_eq!(next.service.recover().await.unwrap(), 1);
+        next.alive(1).await;
+        stop(&next).await;
+    }
+
+    let last = server(&state).await;
+    last.service.recover().await.unwrap();
+    last.alive(1).await;
+    last.world.go_on.notify_one();
+    assert_eq!(last.finished(&id).await["status"], "done");
+}
+
+#[tokio::test]
+async fn a_planned_stop_takes_no_attempt_back_that_it_did_not_cut_off() {
+    let state = state();
+    let killed = server(&state).await;
+    let id = submit(&killed, "hold", Client::Leaves).await;
+    killed.alive(1).await;
+    let next = server(&state).await;
+    submit(&next, "hold", Client::Waits).await;
+    next.alive(1).await;
+    assert_eq!(next.service.recover().await.unwrap(), 1);
+    stop(&next).await;
+
+    let database = rusqlite::Connection::open(state.path().join("jobs.db")).unwrap();
+    let sql = "SELECT attempts FROM jobs WHERE id = ?1";
+    let attempts: u32 = database.query_row(sql, [&id], |row| row.get(0)).unwrap();
+    assert_eq!(attempts, 1, "it was only in the queue");
+}
+
+#[tokio::test]
+async fn a_row_that_cannot_be_read_is_given_up_and_the_others_run() {
+    let state = state();
+    let first = server(&state).await;
+    // It holds the only VM.
+    submit(&first, "hold", Client::Leaves).await;
+    first.alive(1).await;
+    let newer = submit(&first, "print a", Client::Leaves).await;
+    let good = submit(&first, "print b", Client::Leaves).await;
+    stop(&first).await;
+    let database = rusqlite::Connection::open(state.path().join("jobs.db")).unwrap();
+    database
+        .execute(
+            "UPDATE jobs SET request = json_set(request, '$.newer_field', 1) WHERE id = ?1",
+            [&newer],
+        )
+        .unwrap();
+
+    let next = server(&state).await;
+    assert_eq!(next.service.recover().await.unwrap(), 2);
+    next.alive(1).await;
+    next.world.go_on.notify_one();
+    assert_eq!(next.finished(&good).await["stdout"], "b");
+    let status = next.finished(&newer).await;
+    assert_eq!(status["status"], "error");
+    let reason = status["stderr"].as_str().unwrap();
+    assert!(reason.contains("newer_field"), "{status}");
+}
+
+#[tokio::test]
+async fn a_waiting_clients_request_is_never_written() {
+    let state = state();
+    let backend = server(&state).await;
+    let mut request = python("hold");
+    request.env.insert("TOKEN".into(), "s3cret".into());
+    let job = backend
+        .service
+        .submit(request, Client::Waits)
+        .await
+        .unwrap();
+    backend.alive(1).await;
+    backend.world.go_on.notify_one();
+    job.finished().await;
+    stop(&backend).await;
+    for entry in state.path().read_dir().unwrap() {
+        let path = entry.unwrap().path();
+        let content = std::fs::read(&path).unwrap();
+        let found = content.windows(6).any(|window| window == b"s3cret");
+        assert!(!found, "{}", path.display());
+    }
+}
+
+#[tokio::test]
+async fn what_is_submitted_while_the_server_drains_is_refused_or_finished() {
+    let backend = server(&state()).await;
+    let mut submitting = Box::pin(backend.service.submit(python("print a"), Client::Leaves));
+    // It is past the question whether the server drains, and waits for the store.
+    let early = futures_util::poll!(&mut submitting);
+    assert!(early.is_pending());
+    backend.service.drain();
+    let (job, ()) = join(submitting, backend.service.finish(Duration::from_secs(60))).await;
+    let result = job.unwrap().result().unwrap();
+    assert_eq!(result.stdout.to_text(), "a");
+
+    let late = backend.service.submit(python("print b"), Client::Leaves);
+    assert!(matches!(late.await, Err(SubmitError::Draining)));
+}
+
+#[tokio::test]
+async fn a_panic_in_a_job_answers_its_client() {
+    let backend = server(&state()).await;
+    let body = json!({"language": "python", "code": "print x", "limits": {"vcpus": 6}});
+    let answer = backend.post("/v1/executions", body).await.json();
+    assert_eq!(answer["cause"], "infrastructure");
+    let error = answer["error"].as_str().unwrap();
+    assert!(error.contains("a fault of our own"), "{error}");
+    // Its place is free again.
+    let body = json!({"language": "python", "code": "print y"});
+    let answer = backend.post("/v1/executions", body).await.json();
+    assert_eq!(answer["stdout"], "y");
+}
+
+async fn delete(backend: &Backend, id: &str) -> (u16, Value) {
+    let path = format!("/v1/executions/{id}");
+    let answer = backend.send("DELETE", &path, &[], "").await;
+    (answer.status, answer.json())
+}
+
+#[tokio::test]
+async fn delete_cancels_a_durable_execution() {
+    let backend = server(&state()).await;
+    let id = submit(&backend, "hold", Client::Leaves).await;
+    backend.alive(1).await;
+    let (status, body) = delete(&backend, &id).await;
+    assert_eq!((status, &body["cause"]), (200, &json!("cancelled")));
+    let error = body["error"].as_str().unwrap();
+    assert!(error.contains("by a request to delete"), "{error}");
+    assert_eq!(body["stdout"], "held\n", "its output so far is not lost");
+    backend.alive(0).await;
+}
+
+#[tokio::test]
+async fn a_cancelled_execution_is_not_run_again() {
+    let state = state();
+    let backend = server(&state).await;
+    let id = submit(&backend, "hold", Client::Leaves).await;
+    backend.alive(1).await;
+    delete(&backend, &id).await;
+    stop(&backend).await;
+    let next = server(&state).await;
+    assert_eq!(next.service.recover().await.unwrap(), 0);
+    assert_eq!(
+        next.get(&format!("/v1/executions/{id}")).await.json()["cause"],
+        "cancelled"
+    );
+}
+
+#[tokio::test]
+async fn delete_answers_the_client_that_waits_too() {
+    let backend = server(&state()).await;
+    let job = backend
+        .service
+        .submit(python("hold"), Client::Waits)
+        .await
+        .unwrap();
+    backend.alive(1).await;
+    let (status, _) = delete(&backend, &job.id).await;
+    assert_eq!(status, 200);
+    let execution = job.finished().await;
+    assert_eq!(
+        (execution.status, execution.cause),
+        (Status::Error, Cause::Cancelled)
+    );
+}
+
+#[tokio::test]
+async fn delete_takes_an_execution_out_of_the_queue() {
+    let backend = server(&state()).await;
+    submit(&backend, "hold", Client::Leaves).await;
+    backend.alive(1).await;
+    let queued = submit(&backend, "print x", Client::Leaves).await;
+    let (status, body) = delete(&backend, &queued).await;
+    assert_eq!((status, &body["cause"]), (200, &json!("cancelled")));
+    assert_eq!(backend.world.launched.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn delete_of_what_ended_gives_its_result_and_changes_nothing() {
+    let backend = server(&state()).await;
+    let id = submit(&backend, "exit 3", Client::Leaves).await;
+    backend.finished(&id).await;
+    let (status, body) = delete(&backend, &id).await;
+    assert_eq!((status, &body["exit_code"]), (200, &json!(3)));
+    let again = backend.get(&format!("/status/{id}")).await.json();
+    assert_eq!(again["status"], "done");
+}
+
+#[tokio::test]
+async fn delete_of_an_unknown_id_is_404() {
+    let backend = server(&state()).await;
+    let (status, body) = delete(&backend, "unknown").await;
+    assert_eq!(status, 404);
+    assert!(body["error"].as_str().unwrap().contains("`unknown`"));
+}
+
+#[tokio::test]
+async fn a_client_that_waits_learns_that_the_server_stops() {
+    let backend = server(&state()).await;
+    let job = backend
+        .service
+        .submit(python("hold"), Client::Waits)
+        .await
+        .unwrap();
+    backend.alive(1).await;
+    stop(&backend).await;
+    let execution = job.result().unwrap();
+    assert_eq!(execution.cause, Cause::Cancelled);
+    let error = execution.error.as_deref().unwrap();
+    assert!(error.contains("the server is shutting down"), "{error}");
+}
+
+#[tokio::test]
+async fn requests_that_wait_for_an_image_keep_no_other_out_of_the_queue() {
+    let backend = Backend::with(capacity(1, 2), state(), |_| {}).await;
+    let rust = || backend.post("/run", json!({"language": "rust", "code": "print r"}));
+    let (first, second) = (rust().await, rust().await);
+    assert_eq!((first.status, second.status), (200, 200));
+    assert_eq!(rust().await.status, 429, "they are bounded too");
+
+    let body = json!({"language": "python", "code": "print p"});
+    let other = backend.post("/v1/executions", body).await.json();
+    assert_eq!(other["stdout"], "p");
+    backend.world.built.cancel();
+    let id = first.json()["id"].as_str().unwrap().to_owned();
+    assert_eq!(backend.finished(&id).await["stdout"], "r");
+}
