@@ -32,6 +32,8 @@ pub enum Command {
     Go(Go),
     /// Show where a program stands, and its output
     Status(Status),
+    /// Cancel a program that waits or runs, and kill its VM
+    Cancel(Cancel),
     /// List the languages that the backend runs
     Languages(Languages),
     /// List, build and remove the templates that executions are forked from
@@ -155,6 +157,17 @@ pub struct Status {
     /// The id that `go` printed
     pub id: String,
     /// Print it as JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub backend: Backend,
+}
+
+#[derive(Debug, Args)]
+pub struct Cancel {
+    /// The id that `go` printed
+    pub id: String,
+    /// Print the result as JSON
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]

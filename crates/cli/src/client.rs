@@ -80,6 +80,12 @@ impl Backend {
         self.json(response).await
     }
 
+    /// A DELETE whose answer is JSON.
+    pub async fn take<T: DeserializeOwned>(&self, path: &str) -> Result<T, CliError> {
+        let response = self.send(self.request(Method::DELETE, path)?).await?;
+        self.json(response).await
+    }
+
     /// A DELETE whose answer is nothing.
     pub async fn delete(&self, path: &str) -> Result<(), CliError> {
         self.send(self.request(Method::DELETE, path)?).await?;

@@ -1,8 +1,9 @@
-//! `go` and `status`: start a program without waiting, and look at it later.
+//! `go`, `status` and `cancel`: start a program without waiting, look at it later, and end it.
 
 use std::fmt::Write as _;
 
-use cloude_protocol::api::{RunRequest, RunResponse, Status, StatusResponse};
+use cloude_protocol::agent::Cause;
+use cloude_protocol::api::{Execution, RunRequest, RunResponse, Status, StatusResponse};
 
 use crate::args;
 use crate::client::Backend;
@@ -24,18 +25,7 @@ pub async fn go(args: args::Go) -> Result<u8, CliError> {
 
 /// `cloude status`: 0 whatever became of the program, as long as the backend knows it.
 pub async fn status(args: args::Status) -> Result<u8, CliError> {
-    // An id goes into a path: nothing else may.
-    if args.id.is_empty()
-        || !args
-            .id
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
-    {
-        return Err(CliError::Usage(format!(
-            "{:?} is not an id: give one that `cloude go` printed",
-            args.id
-        )));
-    }
+    check_id(&args.id)?;
     let backend = Backend::new(&args.backend.url)?;
     let status: StatusResponse = backend.get(&format!("status/{}", args.id)).await?;
     let text = if args.json {
@@ -47,6 +37,36 @@ pub async fn status(args: args::Status) -> Result<u8, CliError> {
     };
     terminal::stdout(text.as_bytes())?;
     Ok(0)
+}
+
+/// `cloude cancel`: 0 also where the program had ended before, which is said.
+pub async fn cancel(args: args::Cancel) -> Result<u8, CliError> {
+    check_id(&args.id)?;
+    let backend = Backend::new(&args.backend.url)?;
+    let path = format!("v1/executions/{}", args.id);
+    let execution: Execution = backend.take(&path).await?;
+    let text = if args.json {
+        let json = serde_json::to_string(&execution)
+            .map_err(|error| CliError::Infrastructure(error.to_string()))?;
+        format!("{json}\n")
+    } else if execution.cause == Cause::Cancelled {
+        "cancelled\n".to_owned()
+    } else {
+        format!("it had ended; see: cloude status {}\n", args.id)
+    };
+    terminal::stdout(text.as_bytes())?;
+    Ok(0)
+}
+
+/// An id goes into a path: nothing else may.
+fn check_id(id: &str) -> Result<(), CliError> {
+    let valid = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    if !id.is_empty() && id.chars().all(valid) {
+        return Ok(());
+    }
+    Err(CliError::Usage(format!(
+        "{id:?} is not an id: give one that `cloude go` printed"
+    )))
 }
 
 fn pretty(status: &StatusResponse, colour: bool) -> String {

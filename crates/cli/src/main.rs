@@ -39,6 +39,7 @@ fn dispatch(cli: Cli) -> Result<u8, CliError> {
         Command::Run(run) => on_runtime(run::run(*run)),
         Command::Go(go) => on_runtime(jobs::go(go)),
         Command::Status(status) => on_runtime(jobs::status(status)),
+        Command::Cancel(cancel) => on_runtime(jobs::cancel(cancel)),
         Command::Languages(languages) => on_runtime(languages::list(languages)),
         Command::Template(template) => on_runtime(templates::template(template)),
         Command::Doctor(doctor) => on_runtime(doctor::doctor(doctor)),

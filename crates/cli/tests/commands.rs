@@ -3,7 +3,11 @@
 
 mod common;
 
-use common::{FakeBackend, cloude, exited};
+use axum::routing::get;
+use axum::{Json, Router};
+use cloude_protocol::agent::Cause;
+use cloude_protocol::api::{ExecutionEvent, Installation, InstalledKernel};
+use common::{FakeBackend, Script, cloude, exited};
 
 fn stdout_of(command: &mut assert_cmd::Command) -> String {
     let output = command.output().unwrap();
@@ -51,6 +55,31 @@ fn status_as_json_is_what_the_backend_said() {
     let text = stdout_of(backend.cloude().args(["status", "job-1", "--json"]));
     let expected = r#"{"id":"job-1","status":"done","language":"python","exit_code":3,"stdout":"out\n","stderr":"err"}"#;
     assert_eq!(text, format!("{expected}\n"));
+}
+
+#[test]
+fn cancel_says_that_a_program_was_cancelled() {
+    let mut execution = exited(0);
+    execution.cause = Cause::Cancelled;
+    let backend = FakeBackend::ending(execution);
+    let text = stdout_of(backend.cloude().args(["cancel", "job-1"]));
+    assert_eq!(text, "cancelled\n");
+}
+
+#[test]
+fn cancel_of_a_program_that_ended_says_so() {
+    let backend = FakeBackend::ending(exited(0));
+    let text = stdout_of(backend.cloude().args(["cancel", "job-1"]));
+    assert_eq!(text, "it had ended; see: cloude status job-1\n");
+}
+
+#[test]
+fn cancel_of_an_unknown_id_is_a_usage_error() {
+    let backend = FakeBackend::ending(exited(0));
+    let output = backend.cloude().args(["cancel", "job-2"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(error.contains("no execution `job-2`"), "{error}");
 }
 
 #[test]
@@ -163,6 +192,7 @@ fn doctor_finds_what_is_there() {
         .output()
         .unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("by default: none said"), "{text}");
     assert!(text.contains("6.1.0-test"), "{text}");
     assert!(
         text.lines().any(|line| line.starts_with("✓ image: python")),
@@ -184,6 +214,44 @@ fn doctor_finds_what_is_there() {
     // Whatever the machine, a KVM that boots no kernel is broken, and so is none at all.
     assert!(text.lines().any(|line| line.starts_with("✗ kvm")), "{text}");
     assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
+fn doctor_looks_where_the_backend_has_its_files() {
+    let installation = Installation {
+        version: "1".into(),
+        kernel: InstalledKernel {
+            path: "/server/kernel".into(),
+            present: true,
+            modules: true,
+            release: Some("6.1.0-server".into()),
+        },
+        images: "/server/images".into(),
+        languages: "/server/languages".into(),
+        state_dir: "/server/state".into(),
+        cache_dir: "/server/cache".into(),
+        worker: "/server/worker".into(),
+        agent: "/server/agent".into(),
+    };
+    let routes = Router::new().route("/v1/installation", get(|| async { Json(installation) }));
+    let end = ExecutionEvent::Result(Box::new(exited(0)));
+    let backend = FakeBackend::routed(Script::Events(vec![end]), routes);
+    let output = backend
+        .cloude()
+        .arg("doctor")
+        .env("CLOUDE_CACHE_DIR", "/nonexistent")
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    for line in [
+        "✓ kernel               /server/kernel 6.1.0-server",
+        "✓ languages            2 in /server/languages",
+        "✓ image: python        /server/images",
+        "! image: c             not built",
+    ] {
+        assert!(text.contains(line), "{line}: {text}");
+    }
+    assert!(text.contains("where the backend has them"), "{text}");
 }
 
 /// `cloude` in a folder of its own, so that what lies beside it is the test's.

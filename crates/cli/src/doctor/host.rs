@@ -2,30 +2,38 @@
 
 use std::fs::OpenOptions;
 
+use cloude_protocol::api::InstalledKernel;
+
 use super::Check;
 use crate::paths;
 
-/// The guest kernel: a folder with a `vmlinux`, or a bare file.
-pub fn kernel() -> Check {
-    let name = "kernel";
+/// The guest kernel of this machine: a folder with a `vmlinux`, or a bare file.
+pub fn local_kernel() -> InstalledKernel {
     let path = paths::kernel();
-    if path.is_file() {
-        return Check::ok(name, format!("{} (no modules)", path.display()));
+    let release = std::fs::read_to_string(path.join("release"));
+    InstalledKernel {
+        path: path.display().to_string(),
+        present: path.is_file() || path.join("vmlinux").is_file(),
+        modules: path.is_dir(),
+        release: release.ok().map(|text| text.trim().to_owned()),
     }
-    if !path.join("vmlinux").is_file() {
+}
+
+/// Whether there is a guest kernel.
+pub fn kernel(kernel: &InstalledKernel) -> Check {
+    let (name, path) = ("kernel", &kernel.path);
+    if !kernel.present {
         return Check::broken(
             name,
-            format!("none at {}", path.display()),
+            format!("none at {path}"),
             "run kernel/fetch, or name one with VM_KERNEL_PATH",
         );
     }
-    let release = std::fs::read_to_string(path.join("release")).unwrap_or_default();
-    Check::ok(
-        name,
-        format!("{} {}", path.display(), release.trim())
-            .trim_end()
-            .to_owned(),
-    )
+    match &kernel.release {
+        _ if !kernel.modules => Check::ok(name, format!("{path} (no modules)")),
+        Some(release) => Check::ok(name, format!("{path} {release}")),
+        None => Check::ok(name, path.as_str()),
+    }
 }
 
 /// TAP devices, one for each VM with a network.

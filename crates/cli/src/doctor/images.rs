@@ -2,20 +2,27 @@
 
 use std::path::{Path, PathBuf};
 
+use cloude_protocol::api::{Installation, LanguageInfo};
 use cloude_protocol::language::Language;
 
 use super::Check;
 use crate::paths;
 
-/// One check for the language files, and one for each language's image.
-pub fn images() -> Vec<Check> {
-    let Some(folder) = paths::languages() else {
-        return vec![Check::broken(
-            "languages",
-            "no folder of language files",
-            "name it with LANGUAGES_CONFIG_PATH",
-        )];
-    };
+/// The same as [`local`], as a backend says it.
+pub fn remote(installation: &Installation, languages: &[LanguageInfo]) -> Vec<Check> {
+    let found = format!("{} in {}", languages.len(), installation.languages);
+    let images = languages.iter().map(|language| {
+        let found = language.image_ready.then(|| installation.images.clone());
+        image(&language.name, found)
+    });
+    std::iter::once(Check::ok("languages", found))
+        .chain(images)
+        .collect()
+}
+
+/// One check for the language files of this machine, and one for each language's image.
+pub fn local() -> Vec<Check> {
+    let folder = paths::languages();
     let files = match files(&folder) {
         Ok(files) => files,
         Err(error) => {
@@ -43,7 +50,7 @@ pub fn images() -> Vec<Check> {
     }
     let images = paths::images();
     checks.extend(read.into_iter().map(|language| match language {
-        Ok(language) => image(&images, &language.name),
+        Ok(language) => local_image(&images, &language.name),
         Err(check) => check,
     }));
     checks
@@ -84,19 +91,18 @@ fn language(path: &Path) -> Result<Language, Check> {
     })
 }
 
-fn image(images: &Path, language: &str) -> Check {
-    let name = format!("image: {language}");
+fn local_image(images: &Path, language: &str) -> Check {
     let path = images.join(format!("{language}.cpio"));
-    match path.metadata() {
-        Ok(metadata) => Check::ok(
-            &name,
-            format!(
-                "{} ({} MiB)",
-                path.display(),
-                metadata.len().div_ceil(1 << 20)
-            ),
-        ),
-        Err(_) => Check::warning(
+    let size = path.metadata().ok().map(|metadata| metadata.len());
+    let found = size.map(|size| format!("{} ({} MiB)", path.display(), size.div_ceil(1 << 20)));
+    image(language, found)
+}
+
+fn image(language: &str, found: Option<String>) -> Check {
+    let name = format!("image: {language}");
+    match found {
+        Some(found) => Check::ok(&name, found),
+        None => Check::warning(
             &name,
             "not built",
             format!("cloude image build --language {language}"),

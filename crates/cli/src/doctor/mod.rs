@@ -6,6 +6,7 @@ mod kvm;
 
 use std::fmt::Write as _;
 
+use cloude_protocol::api::{Installation, LanguageInfo};
 use serde::Serialize;
 
 use crate::args;
@@ -77,9 +78,34 @@ struct Report<'a> {
 
 /// `cloude doctor`.
 pub async fn doctor(args: args::Doctor) -> Result<u8, CliError> {
-    let mut checks = vec![kvm::kvm(), host::kernel()];
-    checks.extend(images::images());
-    checks.push(backend(&args.backend.url).await);
+    let (backend, server) = ask(&args.backend.url).await;
+    let mut checks = vec![kvm::kvm()];
+    match &server {
+        Some(Server {
+            installation,
+            languages,
+        }) => {
+            let found = format!(
+                "where the backend has them; its state is in {}",
+                installation.state_dir
+            );
+            checks.extend([
+                Check::ok("files", found),
+                host::kernel(&installation.kernel),
+            ]);
+            checks.extend(images::remote(installation, languages));
+        }
+        None => {
+            let found =
+                "where a backend of this user has them by default: none said where its own are";
+            checks.extend([
+                Check::ok("files", found),
+                host::kernel(&host::local_kernel()),
+            ]);
+            checks.extend(images::local());
+        }
+    }
+    checks.push(backend);
     checks.extend([host::tun(), host::nft(), host::ip_forward()]);
 
     let ok = checks.iter().all(|check| check.state != State::Broken);
@@ -97,19 +123,37 @@ pub async fn doctor(args: args::Doctor) -> Result<u8, CliError> {
     Ok(if ok { 0 } else { BROKEN })
 }
 
-async fn backend(url: &str) -> Check {
-    let name = "backend";
+/// What a backend says of itself.
+struct Server {
+    installation: Installation,
+    languages: Vec<LanguageInfo>,
+}
+
+/// Asks the backend. One that is older, or on another machine, does not say where its files are.
+async fn ask(url: &str) -> (Check, Option<Server>) {
     let backend = match Backend::new(url) {
         Ok(backend) => backend,
         Err(error) => {
-            return Check::broken(
-                name,
-                error.to_string(),
-                "correct --backend or CLOUDE_BACKEND",
-            );
+            let fix = "correct --backend or CLOUDE_BACKEND";
+            return (Check::broken("backend", error.to_string(), fix), None);
         }
     };
-    match backend.languages().await {
+    let languages = backend.languages().await;
+    let check = check(&backend, &languages);
+    let Ok(languages) = languages else {
+        return (check, None);
+    };
+    let installation = backend.get("v1/installation").await.ok();
+    let server = installation.map(|installation| Server {
+        installation,
+        languages,
+    });
+    (check, server)
+}
+
+fn check(backend: &Backend, languages: &Result<Vec<LanguageInfo>, CliError>) -> Check {
+    let name = "backend";
+    match languages {
         Ok(languages) => {
             let ready = languages
                 .iter()

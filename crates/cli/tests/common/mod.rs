@@ -14,7 +14,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use cloude_protocol::Data;
 use cloude_protocol::agent::{Cause, ErrorBody, NDJSON, StageName, StageResult, Stream};
 use cloude_protocol::api::{
@@ -50,6 +50,11 @@ pub struct FakeBackend {
 
 impl FakeBackend {
     pub fn new(script: Script) -> Self {
+        Self::routed(script, Router::new())
+    }
+
+    /// With more routes.
+    pub fn routed(script: Script, more: Router) -> Self {
         let shared = Arc::new(Shared {
             script,
             executions: Mutex::default(),
@@ -59,9 +64,11 @@ impl FakeBackend {
         let app = Router::new()
             .route("/v1/languages", get(|| async { Json(languages()) }))
             .route("/v1/executions", post(executions))
+            .route("/v1/executions/{id}", delete(cancel))
             .route("/run", post(run))
             .route("/status/{id}", get(status))
-            .with_state(shared.clone());
+            .with_state(shared.clone())
+            .merge(more);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -193,6 +200,16 @@ async fn run(State(shared): State<Arc<Shared>>, Json(request): Json<RunRequest>)
         id: "job-1".to_owned(),
     })
     .into_response()
+}
+
+async fn cancel(State(shared): State<Arc<Shared>>, Path(id): Path<String>) -> Response {
+    match shared.script.clone() {
+        Script::Events(events) if id == "job-1" => Json(last(events)).into_response(),
+        _ => {
+            let error = format!("there is no execution `{id}`");
+            (StatusCode::NOT_FOUND, Json(ErrorBody { error })).into_response()
+        }
+    }
 }
 
 async fn status(Path(id): Path<String>) -> Response {
