@@ -72,12 +72,13 @@ fn a_vm_starts_once() {
 fn no_vcpu_runs_once_the_end_is_known_whoever_has_a_handle() {
     let mut vm = counting();
     vm.start().unwrap();
-    let _handle = vm.handle().unwrap();
+    let handle = vm.handle().unwrap();
     wait_past(&vm, 0);
     vm.exit_signal().raise(ExitReason::Stopped);
 
     vm.serve(Vec::new()).unwrap();
 
+    assert!(!handle.is_running());
     let at = count(&vm);
     std::thread::sleep(Duration::from_millis(2));
     assert_eq!(count(&vm), at);

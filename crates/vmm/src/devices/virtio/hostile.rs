@@ -46,7 +46,24 @@ struct Attack {
     words: Vec<(u64, u64)>,
 }
 
+/// One small buffer, made available again before the device has returned it.
+fn flood() -> impl Strategy<Value = Attack> {
+    (0usize..3, 0u32..40, 0u16..4, 1..usize::from(RING_SIZE)).prop_map(
+        |(queue, len, flags, count)| Attack {
+            queue,
+            table: vec![(0x20_0000, len, flags, 0)],
+            heads: vec![0; count],
+            avail_index: None,
+            words: Vec::new(),
+        },
+    )
+}
+
 fn attack() -> impl Strategy<Value = Attack> {
+    prop_oneof![random(), flood()]
+}
+
+fn random() -> impl Strategy<Value = Attack> {
     (
         0usize..3,
         prop::collection::vec(raw(), 1..64),
