@@ -181,16 +181,16 @@ fn check_files(request: &ExecutionRequest, program: &str) -> Result<(), Refused>
             format!("`files` holds `{name}` with a mode over 0o7777")
         })?;
     }
-    check_folders(&seen, language)
+    check_folders(&seen, program)
 }
 
 /// No file may be where another one needs a folder.
-fn check_folders(files: &HashSet<&str>, language: &Language) -> Result<(), Refused> {
+fn check_folders(files: &HashSet<&str>, program: &str) -> Result<(), Refused> {
     for path in files {
         let parents = path.match_indices('/').map(|(at, _)| &path[..at]);
         for parent in parents {
             ensure(!files.contains(parent), || {
-                let whose = match parent == language.file {
+                let whose = match parent == program {
                     true => "the program's own file, and",
                     false => "a file, and",
                 };
