@@ -329,3 +329,38 @@ async fn requests_that_wait_for_an_image_keep_no_other_out_of_the_queue() {
     let id = first.json()["id"].as_str().unwrap().to_owned();
     assert_eq!(backend.finished(&id).await["stdout"], "r");
 }
+
+#[tokio::test]
+async fn with_too_many_results_unwritten_nothing_new_is_accepted() {
+    let state = state();
+    let backend = Backend::with(capacity(1, 8), Arc::clone(&state), |config| {
+        config.store.cache_bytes = 1000;
+    })
+    .await;
+    // As an operator's sqlite3 in the middle of a transaction.
+    let other = rusqlite::Connection::open(state.path().join("jobs.db")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let long = format!("print {}", "x".repeat(1001));
+    let body = |code: &str| json!({"language": "python", "code": code});
+    let first = backend.post("/v1/executions", body(&long)).await.json();
+    while backend.get("/health").await.status == 200 {
+        tokio::task::yield_now().await;
+    }
+    let health = backend.get("/health").await.json();
+    assert_eq!(
+        (&health["status"], &health["unwritten"]),
+        (&json!("degraded"), &json!(1))
+    );
+    let path = format!("/v1/executions/{}", first["id"].as_str().unwrap());
+    assert_eq!(backend.get(&path).await.json(), first, "it is in memory");
+    let refused = backend.post("/v1/executions", body("print y")).await;
+    assert_eq!(refused.status, 503);
+    assert!(refused.headers.contains_key("retry-after"));
+
+    other.execute_batch("ROLLBACK").unwrap();
+    backend.service.drain();
+    backend.service.finish(Duration::from_secs(60)).await;
+    let sql = "SELECT status FROM jobs";
+    let status: String = other.query_row(sql, [], |row| row.get(0)).unwrap();
+    assert_eq!(status, "done");
+}

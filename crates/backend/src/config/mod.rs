@@ -215,7 +215,8 @@ pub struct Store {
     pub keep_jobs: u64,
     /// The most that the database may hold, in bytes; past it the oldest finished executions are removed.
     pub max_bytes: u64,
-    /// Finished executions kept in memory too, in bytes of output.
+    /// Finished executions kept in memory too, in bytes of output. While more than that waits to be written,
+    /// nothing new is accepted.
     pub cache_bytes: usize,
 }
 

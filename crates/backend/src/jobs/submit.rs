@@ -14,10 +14,6 @@ use super::{Client, Job, Stop, run};
 use crate::scheduler::Place;
 use crate::store::{Accepted, StoreError};
 
-/// While results with more output than this wait for the disk to take them, nothing new is accepted: they are
-/// all in memory. Bytes.
-const UNWRITTEN_BYTES: usize = 64 << 20;
-
 impl Service {
     /// Accepts an execution.
     pub async fn submit(
@@ -32,8 +28,9 @@ impl Service {
         if self.is_draining() {
             return Err(SubmitError::Draining);
         }
+        // Results that wait for the disk are all in memory.
         if let Some(trouble) = self.parts().store.trouble()
-            && trouble.bytes > UNWRITTEN_BYTES
+            && trouble.bytes > self.parts().config.store.cache_bytes
         {
             return Err(StoreError::Unwritten(trouble).into());
         }

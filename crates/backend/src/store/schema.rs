@@ -40,6 +40,9 @@ const MIGRATIONS: [M<'static>; 2] = [
 
 /// `PRAGMA auto_vacuum`: free pages go back to the file system when `PRAGMA incremental_vacuum` says so.
 const INCREMENTAL: i64 = 2;
+/// How long a statement waits while another process, such as an operator's sqlite3, holds the write lock. The
+/// writer tries again later.
+const BUSY: Duration = Duration::from_secs(2);
 /// What the write-ahead log may keep on the disk after a checkpoint, in bytes.
 const LOG_BYTES: i64 = 64 << 20;
 
@@ -53,7 +56,7 @@ pub fn open(path: &Path) -> Result<Connection, StoreError> {
         .open(path)
         .map_err(StoreError::Create)?;
     let mut connection = Connection::open(path)?;
-    connection.busy_timeout(Duration::from_secs(10))?;
+    connection.busy_timeout(BUSY)?;
     let known = MIGRATIONS.len() as i64;
     let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     if found > known {
@@ -78,7 +81,7 @@ pub fn open(path: &Path) -> Result<Connection, StoreError> {
 /// Another connection to the file that [`open`] opened.
 pub fn open_again(path: &Path) -> Result<Connection, StoreError> {
     let connection = Connection::open(path)?;
-    connection.busy_timeout(Duration::from_secs(10))?;
+    connection.busy_timeout(BUSY)?;
     Ok(connection)
 }
 
