@@ -1,8 +1,6 @@
 //! Serving as an ordinary process: the same server and the same executions, without what only PID 1
 //! of a VM does. For development and tests; needs root for namespaces.
 
-use std::net::TcpListener;
-use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,23 +11,21 @@ use crate::http::{self, api::Api};
 const USAGE: &str = "\
 cloude-agent is PID 1 of a micro-VM. As an ordinary process it serves the same API:
 
-  cloude-agent (--serve-unix PATH | --serve-tcp ADDRESS:PORT) --token-file FILE --work-dir DIR
-               [--image-config FILE] [--hide DIR] [--template]
+  cloude-agent --serve-unix PATH --token-file FILE --work-dir DIR [--image-config FILE]
+               [--hide DIR] [--template]
 
-  --serve-unix PATH          listen on a Unix socket, made at PATH
-  --serve-tcp ADDRESS:PORT   listen on TCP
-  --token-file FILE          what requests must carry
-  --work-dir DIR             where programs' files are written; given to the program's user
-  --image-config FILE        environment and user of programs (image.json)
-  --hide DIR                 programs see DIR empty
-  --template                 be warmed; execute with an identity, of which the token alone is taken
+  --serve-unix PATH     listen on a Unix socket, made at PATH
+  --token-file FILE     what requests must carry
+  --work-dir DIR        where programs' files are written; given to the program's user
+  --image-config FILE   environment and user of programs (image.json)
+  --hide DIR            programs see DIR empty
+  --template            be warmed; execute with an identity, of which the token alone is taken
 
 It needs root, to make namespaces.";
 
 #[derive(Default)]
 struct Options {
     unix: Option<PathBuf>,
-    tcp: Option<String>,
     token_file: Option<PathBuf>,
     work_dir: Option<PathBuf>,
     image_config: Option<PathBuf>,
@@ -73,7 +69,6 @@ fn parse(arguments: &[String]) -> Result<Options, String> {
             .ok_or_else(|| format!("{name}: give a value\n\n{USAGE}"))?;
         match name.as_str() {
             "--serve-unix" => options.unix = Some(value.into()),
-            "--serve-tcp" => options.tcp = Some(value.clone()),
             "--token-file" => options.token_file = Some(value.into()),
             "--work-dir" => options.work_dir = Some(value.into()),
             "--image-config" => options.image_config = Some(value.into()),
@@ -85,15 +80,14 @@ fn parse(arguments: &[String]) -> Result<Options, String> {
 }
 
 fn serve(options: &Options) -> Result<std::convert::Infallible, String> {
-    let token_file = options
-        .token_file
-        .as_ref()
-        .ok_or_else(|| format!("--token-file is missing\n\n{USAGE}"))?;
-    let work_dir = options
-        .work_dir
-        .clone()
-        .ok_or_else(|| format!("--work-dir is missing\n\n{USAGE}"))?;
-    let token = std::fs::read_to_string(token_file)
+    let needed = |path: &Option<PathBuf>, name: &str| {
+        path.clone()
+            .ok_or_else(|| format!("{name} is missing\n\n{USAGE}"))
+    };
+    let socket = needed(&options.unix, "--serve-unix")?;
+    let token_file = needed(&options.token_file, "--token-file")?;
+    let work_dir = needed(&options.work_dir, "--work-dir")?;
+    let token = std::fs::read_to_string(&token_file)
         .map_err(|error| format!("{}: {error}", token_file.display()))?;
     let image = match &options.image_config {
         Some(path) => {
@@ -122,34 +116,11 @@ fn serve(options: &Options) -> Result<std::convert::Infallible, String> {
     let user = environment.user().map_err(|error| error.to_string())?;
     std::os::unix::fs::chown(&environment.work_dir, Some(user.uid), Some(user.gid))
         .map_err(|error| format!("{}: {error}", environment.work_dir.display()))?;
-    let listeners = listen(options)?;
+    let listener =
+        UnixListener::bind(&socket).map_err(|error| format!("{}: {error}", socket.display()))?;
     http::ignore_broken_pipes();
     http::serve(
-        &listeners,
+        &[listener.into()],
         &Arc::new(Api::new(Some(token.trim().to_owned()), environment)),
     )
-}
-
-fn listen(options: &Options) -> Result<Vec<OwnedFd>, String> {
-    let mut listeners = Vec::new();
-    if let Some(path) = &options.unix {
-        let listener =
-            UnixListener::bind(path).map_err(|error| format!("{}: {error}", path.display()))?;
-        listeners.push(listener.into());
-    }
-    if let Some(address) = &options.tcp {
-        let address: std::net::SocketAddr = address
-            .parse()
-            .map_err(|_| format!("{address}: give an address and port, such as 127.0.0.1:1024"))?;
-        listeners.push(
-            TcpListener::bind(address)
-                .map_err(|error| format!("{address}: {error}"))?
-                .into(),
-        );
-    }
-    if listeners.is_empty() {
-        Err(format!("say where to listen\n\n{USAGE}"))
-    } else {
-        Ok(listeners)
-    }
 }

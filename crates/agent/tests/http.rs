@@ -173,23 +173,6 @@ fn a_body_of_unknown_length_is_refused() {
 }
 
 #[test]
-fn a_client_that_asks_first_is_told_to_go_on() {
-    let agent = agent();
-    let body = serde_json::to_vec(&sh("echo yes")).unwrap();
-    let request = String::from_utf8(execute_bytes(&body)).unwrap();
-    let (head, body) = request.split_once("\r\n\r\n").unwrap();
-    let mut stream = agent.connect();
-    stream
-        .write_all(format!("{head}\r\nExpect: 100-continue\r\n\r\n").as_bytes())
-        .unwrap();
-    let mut go_on = [0; 25];
-    stream.read_exact(&mut go_on).unwrap();
-    assert_eq!(&go_on, b"HTTP/1.1 100 Continue\r\n\r\n");
-    stream.write_all(body.as_bytes()).unwrap();
-    assert_eq!(read_answer(&mut stream).status, 200);
-}
-
-#[test]
 fn silent_clients_keep_nobody_from_being_served() {
     let agent = agent();
     let silent: Vec<_> = (0..20).map(|_| agent.connect()).collect();

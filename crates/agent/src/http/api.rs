@@ -302,12 +302,6 @@ impl Api {
                 "this VM has had its execution; use another VM",
             )));
         }
-        if request.expects_continue {
-            let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
-            connection
-                .write_all(b"HTTP/1.1 100 Continue\r\n\r\n", deadline)
-                .map_err(|_| None)?;
-        }
         read_body(connection, length as usize).map_err(|_| None)
     }
 }

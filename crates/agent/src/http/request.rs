@@ -35,8 +35,6 @@ pub struct Request {
     pub content_length: Option<u64>,
     /// `Transfer-Encoding` was sent.
     pub transfer_encoding: bool,
-    /// `Expect: 100-continue` was sent.
-    pub expects_continue: bool,
 }
 
 /// Why there is no request.
@@ -125,8 +123,6 @@ fn take_header(request: &mut Request, name: &str, value: &[u8]) -> Result<(), Re
         request.keep_alive &= !has_item(&value_lower, "close");
     } else if is("transfer-encoding") {
         request.transfer_encoding = true;
-    } else if is("expect") {
-        request.expects_continue = value_lower == "100-continue";
     } else if is("content-length") {
         let digits =
             !value_lower.is_empty() && value_lower.bytes().all(|byte| byte.is_ascii_digit());
