@@ -176,7 +176,7 @@ fn doctor_finds_what_is_there() {
     std::fs::create_dir(&images).unwrap();
     std::fs::write(images.join("python.cpio"), "x").unwrap();
     let tool = folder.path().join("cloude-vmm");
-    std::fs::write(&tool, "#!/bin/sh\necho pvm\n").unwrap();
+    std::fs::write(&tool, "#!/bin/sh\necho '{\"kind\":\"pvm\"}'\n").unwrap();
     make_executable(&tool);
     let backend = FakeBackend::ending(exited(0));
     let output = copy_of_cloude(folder.path())

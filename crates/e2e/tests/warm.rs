@@ -17,7 +17,9 @@ use cloude_protocol::agent::{
 };
 use cloude_protocol::boot::BootConfig;
 use cloude_protocol::language::Language;
-use cloude_vmm::control::{self, BootSpec, Channel, Event, Origin, Request, ShellSpec, VsockSpec};
+use cloude_vmm::control::{
+    self, BootSpec, Channel, CpuBaseline, Event, Origin, Request, ShellSpec, VsockSpec,
+};
 
 const TEMPLATE_TOKEN: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
 const VSOCK: VsockSpec = VsockSpec {
@@ -126,7 +128,6 @@ fn origin(language: &str) -> Origin {
     Origin {
         kernel: "test".to_owned(),
         initramfs: language.to_owned(),
-        kvm: "hardware".to_owned(),
     }
 }
 
@@ -185,6 +186,7 @@ impl Template {
             tap: None,
             console: true,
             vsock: Some(VSOCK),
+            cpu_baseline: CpuBaseline::Host,
         };
         let files = [
             kvm(),
@@ -230,6 +232,7 @@ impl Template {
             tap: None,
             console: true,
             vsock: Some(VSOCK),
+            cpu_baseline: CpuBaseline::Host,
         };
         let (kvm, console) = (kvm(), stderr());
         worker

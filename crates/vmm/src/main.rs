@@ -21,6 +21,7 @@ fn main() -> ExitCode {
     match cli::Cli::parse().command {
         cli::Command::Run(args) => cli::run::main(args),
         cli::Command::Probe(args) => cli::probe::main(&args),
+        cli::Command::Cpuid(args) => cli::cpuid::main(&args),
         cli::Command::Worker => run_worker(),
     }
 }

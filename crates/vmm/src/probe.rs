@@ -12,6 +12,7 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
 
 use crate::arch::x86_64::kernel::Entry;
 use crate::arch::x86_64::{long_mode_tables, regs};
+use crate::capabilities;
 use crate::memory::{self, GuestMemory};
 
 /// What kind of KVM a host has.
@@ -62,6 +63,10 @@ pub fn kvm_kind() -> KvmKind {
         Ok(kvm) => kvm,
         Err(reason) => return KvmKind::None { reason },
     };
+    if let Err(error) = capabilities::check(&kvm) {
+        let reason = error.to_string();
+        return KvmKind::None { reason };
+    }
     match run_guest(&kvm) {
         Ok(()) => KvmKind::Hardware,
         Err(ProbeError::Guest(reason)) => KvmKind::Pvm { reason },

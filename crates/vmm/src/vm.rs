@@ -5,11 +5,11 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 
 use event_manager::MutEventSubscriber;
-use kvm_bindings::CpuId;
 use kvm_ioctls::{IoEventAddress, Kvm, VcpuFd, VmFd};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::arch::x86_64::boot::{self, BootError};
+use crate::arch::x86_64::cpuid::CpuBaseline;
 use crate::arch::x86_64::kernel::Entry;
 use crate::arch::x86_64::{layout, regs};
 use crate::bus::{Bus, Overlap, SharedDevice};
@@ -22,7 +22,7 @@ use crate::devices::virtio::{MmioSlot, MmioTransport, VirtioDevice};
 use crate::devices::vmgenid;
 use crate::exit::ExitSignal;
 use crate::memory::{self, GuestMemory};
-use crate::snapshot::{MsrPolicy, SnapshotError, XsaveSize};
+use crate::snapshot::SnapshotError;
 use crate::sync::lock;
 use crate::vcpu::{Machine, Vcpus};
 
@@ -58,6 +58,8 @@ pub struct Shape {
     pub vcpus: u8,
     /// [`memory::MIN_MIB`] to what the host has.
     pub memory_mib: u64,
+    /// Which features of the host's processor the guest sees.
+    pub cpu_baseline: CpuBaseline,
 }
 
 /// A VM. First devices are attached, then a guest is loaded, then it runs.
@@ -66,7 +68,7 @@ pub struct Vm {
     vcpus: Option<Arc<Vcpus>>,
     vm: Arc<VmFd>,
     idle_vcpus: Vec<VcpuFd>,
-    cpu: Arc<CpuModel>,
+    cpu: Arc<build::Cpu>,
     shape: Shape,
     kind: Kind,
     memory: GuestMemory,
@@ -87,14 +89,6 @@ enum Kind {
     Plain,
     /// Reserved address space: the memory comes from a template.
     Reserved,
-}
-
-/// What the state of a vCPU depends on beyond the vCPU.
-struct CpuModel {
-    /// By vCPU.
-    cpuids: Vec<CpuId>,
-    msrs: MsrPolicy,
-    xsave_size: XsaveSize,
 }
 
 impl Vm {
@@ -126,14 +120,7 @@ impl Vm {
         build::map_memory(&vm, &memory)?;
         vm.create_irq_chip()
             .map_err(VmError::kvm("create interrupt controllers"))?;
-        let (idle_vcpus, cpuids) = build::create_vcpus(kvm, &vm, shape.vcpus)?
-            .into_iter()
-            .unzip();
-        let cpu = CpuModel {
-            cpuids,
-            msrs: MsrPolicy::of(kvm)?,
-            xsave_size: XsaveSize::of(&vm),
-        };
+        let (idle_vcpus, cpu) = build::create_vcpus(kvm, &vm, shape)?;
 
         let exit = ExitSignal::new().map_err(VmError::host("make an eventfd"))?;
         let irq = EventFd::new(EFD_NONBLOCK).map_err(VmError::host("make an eventfd"))?;
@@ -320,6 +307,11 @@ impl Vm {
             Some(handle) => handle.resume(),
             None => Ok(()),
         }
+    }
+
+    /// Whether the guest's TSC counts at one rate in all states of the processor, and can be its clock.
+    pub fn has_invariant_tsc(&self) -> bool {
+        self.cpu.model.has_invariant_tsc()
     }
 
     /// Where the VM's end is told, and can be brought about.

@@ -6,7 +6,7 @@ mod common;
 
 use std::time::Duration;
 
-use cloude_vmm::control::ExitReason;
+use cloude_vmm::control::{CpuBaseline, ExitReason};
 use cloude_vmm::probe::open_kvm;
 use cloude_vmm::vm::{Shape, Vm, VmError};
 use common::Code;
@@ -20,6 +20,7 @@ fn counting() -> Vm {
     let shape = Shape {
         vcpus: 1,
         memory_mib: 32,
+        cpu_baseline: CpuBaseline::Host,
     };
     let mut vm = Vm::new(&open_kvm().unwrap(), shape, None).unwrap();
     vm.load(&code.pvh(), &[], "").unwrap();

@@ -12,9 +12,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use cloude_vmm::control::{
-    BootSpec, Event, ExitReason, Origin, Request, RestoreCosts, ShellSpec, VsockSpec,
+    BootSpec, CpuBaseline, Event, ExitReason, Origin, Request, RestoreCosts, ShellSpec, VsockSpec,
 };
-use cloude_vmm::snapshot::Record;
+use cloude_vmm::snapshot::{FORMAT_VERSION, Record};
 use common::{Code, Worker, collect, kvm, memfd, spec};
 
 /// Waits for its first input, then prints what it remembers and powers off.
@@ -75,6 +75,7 @@ fn shell_spec() -> ShellSpec {
         tap: None,
         console: true,
         vsock: Some(VSOCK),
+        cpu_baseline: CpuBaseline::Host,
     }
 }
 
@@ -164,6 +165,7 @@ fn what_cannot_be_restored_is_refused_with_the_reason() {
     damaged[bytes.len() / 2] ^= 4;
     let mut newer = bytes.clone();
     newer[8] += 1;
+    let other_format = format!("has format {}", FORMAT_VERSION + 1);
     let cases: [(&str, &File, &File); 6] = [
         ("checksum does not match", &memory, &memfd(&damaged)),
         (
@@ -172,7 +174,7 @@ fn what_cannot_be_restored_is_refused_with_the_reason() {
             &memfd(&bytes[..bytes.len() - 1]),
         ),
         ("the record ends after 0", &memory, &memfd(b"")),
-        ("format 2", &memory, &memfd(&newer)),
+        (&other_format, &memory, &memfd(&newer)),
         ("not a snapshot's record", &memory, &memfd(b"hello, world")),
         ("the memory has 12 bytes", &memfd(b"hello, world"), &record),
     ];
@@ -185,7 +187,7 @@ fn what_cannot_be_restored_is_refused_with_the_reason() {
     let (worker, _output) = shell();
     let other = Origin::default();
     ask_to_restore(&worker, other, &[memory.as_fd(), record.as_fd()]);
-    assert!(failure(worker).contains("kernel hand-made"));
+    assert!(failure(worker).contains("kernel saved hand-made"));
 }
 
 #[test]

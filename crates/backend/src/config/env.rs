@@ -32,6 +32,7 @@ pub fn apply(config: &mut Config, get: &dyn Fn(&str) -> Option<String>) -> Resul
         "CLOUDE_VM_MEMORY_BUDGET_MIB",
         &mut config.vm.memory_budget_mib,
     )?;
+    env.set("CLOUDE_VM_CPU_BASELINE", &mut config.vm.cpu_baseline)?;
     env.set("CLOUDE_VM_KERNEL_ARGS", &mut config.vm.kernel_args)?;
     env.flag("CLOUDE_POOL_ENABLED", &mut config.pool.enabled)?;
     env.set("CLOUDE_POOL_FLOOR", &mut config.pool.floor)?;
@@ -131,6 +132,7 @@ impl FromStr for ImageSource {
 mod tests {
     use super::*;
     use crate::config::Transport;
+    use cloude_vmm::control::CpuBaseline;
 
     fn with(vars: &[(&str, &str)]) -> Result<Config, ConfigError> {
         let mut config = Config::default();
@@ -165,6 +167,17 @@ mod tests {
         assert_eq!(config.images.dir.to_str(), Some("/i"));
         assert!(config.vm.log_guest_console);
         assert_eq!(config.agent.transport, Transport::Ip);
+    }
+
+    #[test]
+    fn a_cpu_baseline_is_one_of_three() {
+        let config = with(&[("CLOUDE_VM_CPU_BASELINE", "x86-64-v3")]).unwrap();
+        assert_eq!(config.vm.cpu_baseline, CpuBaseline::V3);
+        let error = with(&[("CLOUDE_VM_CPU_BASELINE", "x86-64-v4")]).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "the environment variable CLOUDE_VM_CPU_BASELINE=x86-64-v4: `x86-64-v4` is no CPU baseline; use `host`, `x86-64-v2` or `x86-64-v3`"
+        );
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use cloude_protocol::paths;
+use cloude_vmm::control::CpuBaseline;
 use serde::{Deserialize, Serialize};
 
 pub use cloude_protocol::paths::cache_dir;
@@ -129,6 +130,9 @@ pub struct Vm {
     pub memory_mib: u64,
     /// The most MiB that a request may ask for.
     pub max_memory_mib: u64,
+    /// Which features of the host's processor guests see. Templates move between machines of one vendor with the
+    /// same named baseline.
+    pub cpu_baseline: CpuBaseline,
     /// Added to the kernel's command line.
     pub kernel_args: String,
     /// Copy the guests' consoles to the log.
@@ -280,6 +284,7 @@ impl Default for Vm {
             max_vcpus_total: 0,
             memory_mib: 512,
             max_memory_mib: 8192,
+            cpu_baseline: CpuBaseline::Host,
             kernel_args: String::new(),
             log_guest_console: false,
         }

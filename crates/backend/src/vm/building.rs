@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use cloude_protocol::agent::Cause;
 use cloude_protocol::language::Language;
-use cloude_vmm::probe::{KvmKind, kvm_kind};
 use sha2::{Digest, Sha256};
 
 use super::console::Console;
@@ -30,17 +29,6 @@ struct Wanted {
 
 impl VmLauncher {
     pub(super) async fn template_key(&self, spec: &MachineSpec) -> Result<TemplateKey, Death> {
-        let kvm = self.kvm.get_or_init(|| async {
-            // It runs a guest, for some milliseconds.
-            let kind = tokio::task::spawn_blocking(kvm_kind).await;
-            match kind {
-                Ok(KvmKind::Hardware) => "hardware",
-                Ok(KvmKind::Pvm { .. }) => "pvm",
-                _ => "none",
-            }
-            .to_owned()
-        });
-        let kvm = kvm.await.clone();
         let agent = &self.config.agent.binary;
         let [kernel, image, agent] = self.digests([&self.vmlinux, &spec.image, agent]).await?;
         Ok(TemplateKey {
@@ -49,7 +37,6 @@ impl VmLauncher {
             agent,
             language: self.language_digest(&spec.language)?,
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            kvm,
             device: match self.has_device(spec.network) {
                 true => format!("MTU {}", self.config.network.mtu),
                 false => "none".to_owned(),

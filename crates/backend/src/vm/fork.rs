@@ -9,7 +9,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use cloude_protocol::agent::READY_PORT;
-use cloude_vmm::control::{Event, Origin, Request, RestoreCosts, ShellSpec, TapSpec, VsockSpec};
+use cloude_vmm::control::{
+    CpuBaseline, Event, Origin, Request, RestoreCosts, ShellSpec, TapSpec, VsockSpec,
+};
 use tokio::net::UnixStream;
 
 use super::control::{Worker, death_of};
@@ -66,6 +68,8 @@ pub struct Parts {
     pub tap: Option<(TapSpec, OwnedFd)>,
     /// The console's write end.
     pub console: OwnedFd,
+    /// Which features of the host's processor its guest sees: the same as where the template was saved.
+    pub cpu_baseline: CpuBaseline,
 }
 
 /// The next event that matters: a VM's end is an error.
@@ -163,6 +167,7 @@ impl Shell {
                 guest_cid: GUEST_CID,
                 ready_port: READY_PORT,
             }),
+            cpu_baseline: parts.cpu_baseline,
         };
         send(&worker, &Request::Shell(spec), &descriptors)?;
         match next(&worker).await?.0 {
@@ -290,7 +295,6 @@ mod tests {
         Origin {
             kernel: "k".into(),
             initramfs: "i".into(),
-            kvm: "hardware".into(),
         }
     }
 
@@ -307,6 +311,7 @@ mod tests {
             kvm: file("kvm"),
             tap: None,
             console: file("console").into(),
+            cpu_baseline: CpuBaseline::Host,
         }
     }
 

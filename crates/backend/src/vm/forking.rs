@@ -146,6 +146,7 @@ impl VmLauncher {
                 Some((spec, attached.take_tap()?))
             }),
             console: console_end,
+            cpu_baseline: self.config.vm.cpu_baseline,
         };
         let forked: Result<Fork, Death> = async {
             let shell = Shell::make(worker, template.shape, parts).await?;

@@ -74,8 +74,6 @@ pub struct VmLauncher {
     pub(super) languages: std::sync::Mutex<HashMap<String, (Arc<Language>, String)>>,
     pub(super) forks: Forks,
     pub(super) kept: Kept,
-    /// The kind of KVM, once it is known.
-    pub(super) kvm: OnceCell<String>,
     /// Held by whoever builds a template.
     pub(super) building: Mutex<()>,
     /// Builds, and what stops forks.
@@ -140,7 +138,6 @@ impl VmLauncher {
             languages: std::sync::Mutex::default(),
             forks: Forks::new(&config.pool),
             kept: Kept::new(&config.pool),
-            kvm: OnceCell::new(),
             building: Mutex::new(()),
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
@@ -408,6 +405,7 @@ impl VmLauncher {
                 guest_cid: GUEST_CID,
                 ready_port: READY_PORT,
             }),
+            cpu_baseline: self.config.vm.cpu_baseline,
         });
         vm.worker()?
             .send(&boot, &descriptors)

@@ -4,6 +4,8 @@ use std::fs::OpenOptions;
 use std::io::ErrorKind;
 use std::process::{Command, Stdio};
 
+use serde::Deserialize;
+
 use super::Check;
 use crate::paths;
 
@@ -31,37 +33,83 @@ pub fn kvm() -> Check {
             _ => Check::broken(NAME, found, WITH_KVM),
         };
     }
-    match probe() {
-        Some(kind) if kind == "hardware" => Check::ok(NAME, "hardware: ordinary kernels boot"),
-        Some(kind) if kind == "pvm" => Check::broken(
+    let Some(probe) = probe() else {
+        return Check::warning(
+            NAME,
+            "/dev/kvm can be opened; whether kernels boot is unknown",
+            "build cloude-vmm beside cloude, so that its probe can run: cargo build -p cloude-vmm",
+        );
+    };
+    match probe.kind.as_str() {
+        "hardware" => Check::ok(NAME, hardware(&probe.capabilities)),
+        "pvm" => Check::broken(
             NAME,
             "pvm: the interface is there, ordinary kernels do not boot",
             WITH_KVM,
         ),
-        Some(_) => Check::broken(
-            NAME,
-            "/dev/kvm is there and runs no virtual machine",
-            WITH_KVM,
-        ),
-        None => Check::warning(
-            NAME,
-            "/dev/kvm can be opened; whether kernels boot is unknown",
-            "build cloude-vmm beside cloude, so that its probe can run: cargo build -p cloude-vmm",
-        ),
+        // A capability that is missing, with the kernel that has it.
+        _ => Check::broken(NAME, probe.reason.unwrap_or_default(), WITH_KVM),
     }
 }
 
-/// What `cloude-vmm probe` prints first: `hardware`, `pvm` or `none`.
-fn probe() -> Option<String> {
+/// What `cloude-vmm probe --json` prints.
+#[derive(Deserialize)]
+struct Probe {
+    /// `hardware`, `pvm` or `none`.
+    kind: String,
+    /// Why it is not `hardware`.
+    reason: Option<String>,
+    #[serde(default)]
+    capabilities: Vec<Capability>,
+}
+
+#[derive(Deserialize)]
+struct Capability {
+    name: String,
+    purpose: String,
+    since: String,
+    present: bool,
+}
+
+/// That kernels boot, and which capabilities this KVM does without.
+fn hardware(capabilities: &[Capability]) -> String {
+    let mut text = "hardware: ordinary kernels boot".to_owned();
+    for missing in capabilities.iter().filter(|capability| !capability.present) {
+        let Capability {
+            name,
+            purpose,
+            since,
+            ..
+        } = missing;
+        text += &format!("; without {name} ({purpose}; Linux {since})");
+    }
+    text
+}
+
+fn probe() -> Option<Probe> {
     let program = paths::find_program("cloude-vmm")?;
     let output = Command::new(program)
-        .arg("probe")
+        .args(["probe", "--json"])
         .stdin(Stdio::null())
         .stderr(Stdio::null())
         .output()
         .ok()?;
-    let text = String::from_utf8_lossy(&output.stdout).to_ascii_lowercase();
-    text.split(|c: char| !c.is_ascii_alphabetic())
-        .find(|word| matches!(*word, "hardware" | "pvm" | "none"))
-        .map(str::to_owned)
+    serde_json::from_slice(&output.stdout).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_capability_that_is_missing_is_named_with_its_kernel() {
+        let json = r#"{"kind":"hardware","capabilities":[
+            {"name":"KVM_CAP_IRQFD","purpose":"interrupts","since":"2.6.32","required":true,"present":true},
+            {"name":"KVM_CAP_PMU_CAPABILITY","purpose":"counters off","since":"5.18","required":false,"present":false}]}"#;
+        let probe: Probe = serde_json::from_str(json).unwrap();
+        assert_eq!(
+            hardware(&probe.capabilities),
+            "hardware: ordinary kernels boot; without KVM_CAP_PMU_CAPABILITY (counters off; Linux 5.18)"
+        );
+    }
 }

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use cloude_vmm::control::CpuBaseline;
 
+pub mod cpuid;
 pub mod exit_code;
 pub mod net;
 pub mod probe;
@@ -27,6 +29,10 @@ pub enum Command {
     ///
     /// The exit code is 0 for hardware, 1 for pvm and 2 for none.
     Probe(ProbeArgs),
+    /// Say which CPU guests see with each baseline, and what is hidden from them
+    ///
+    /// Snapshots move between machines that show the same key for a baseline.
+    Cpuid(CpuidArgs),
     /// Serve one VM over the control socket that is descriptor 3 (started by clouded)
     #[command(hide = true)]
     Worker,
@@ -34,9 +40,19 @@ pub enum Command {
 
 #[derive(Args)]
 pub struct ProbeArgs {
-    /// Print JSON, with the reason
+    /// Print JSON, with the reason and KVM's capabilities
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Args)]
+pub struct CpuidArgs {
+    /// Tables of other processors, as --raw prints them; by default this host's KVM is asked
+    #[arg(value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// Print what KVM supports on this host, one leaf a line
+    #[arg(long, conflicts_with = "files")]
+    pub raw: bool,
 }
 
 #[derive(Args)]
@@ -53,6 +69,9 @@ pub struct RunArgs {
     /// Guest memory in MiB, or with a suffix: 512M, 2G
     #[arg(long, short, value_name = "SIZE", default_value = "512M", value_parser = parse_memory)]
     pub memory: u64,
+    /// Which features of the processor the guest sees: host, x86-64-v2 or x86-64-v3
+    #[arg(long, value_name = "BASELINE", default_value_t = CpuBaseline::Host)]
+    pub cpu_baseline: CpuBaseline,
     /// A TAP to give the guest a network on; it is made if it does not exist
     #[arg(long, value_name = "NAME")]
     pub tap: Option<String>,

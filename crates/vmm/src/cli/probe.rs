@@ -2,14 +2,36 @@
 
 use std::process::ExitCode;
 
-use cloude_vmm::probe::{KvmKind, kvm_kind};
+use cloude_vmm::capabilities::{self, Capability};
+use cloude_vmm::probe::{KvmKind, kvm_kind, open_kvm};
+use serde::Serialize;
 
 use super::ProbeArgs;
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Report<'a> {
+    #[serde(flatten)]
+    kind: &'a KvmKind,
+    /// Empty without /dev/kvm.
+    capabilities: Vec<Present>,
+}
+
+#[derive(Serialize)]
+struct Present {
+    #[serde(flatten)]
+    capability: Capability,
+    present: bool,
+}
 
 pub fn main(args: &ProbeArgs) -> ExitCode {
     let kind = kvm_kind();
     if args.json {
-        println!("{}", serde_json::to_string(&kind).unwrap_or_default());
+        let report = Report {
+            kind: &kind,
+            capabilities: capabilities(),
+        };
+        println!("{}", serde_json::to_string(&report).unwrap_or_default());
     } else {
         println!("{kind}");
     }
@@ -21,4 +43,15 @@ pub fn main(args: &ProbeArgs) -> ExitCode {
         KvmKind::Pvm { .. } => 1,
         KvmKind::None { .. } => 2,
     })
+}
+
+fn capabilities() -> Vec<Present> {
+    let Ok(kvm) = open_kvm() else {
+        return Vec::new();
+    };
+    let present = |(capability, present)| Present {
+        capability,
+        present,
+    };
+    capabilities::list(&kvm).into_iter().map(present).collect()
 }

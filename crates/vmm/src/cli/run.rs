@@ -47,6 +47,7 @@ impl RunError {
                 | VmError::Memory(MemoryError::TooSmall { .. } | MemoryError::TooLarge { .. })
                 | VmError::Boot(BootError::CmdlineTooLong { .. } | BootError::CmdlineNotAscii { .. }),
             ) => exit_code::USAGE,
+            Self::Vm(VmError::Capability(_)) => exit_code::UNAVAILABLE,
             _ => exit_code::FAILED,
         }
     }
@@ -104,6 +105,7 @@ fn run(args: &RunArgs) -> Result<ExitReport, RunError> {
     let shape = Shape {
         vcpus: args.vcpus,
         memory_mib: args.memory,
+        cpu_baseline: args.cpu_baseline,
     };
     let mut vm = Vm::new(&kvm, shape, Some(console))?;
     vm.attach_virtio(Rng)?;
@@ -111,7 +113,8 @@ fn run(args: &RunArgs) -> Result<ExitReport, RunError> {
         let mac = args.mac.unwrap_or_else(|| net::mac_for(name));
         vm.attach_virtio(Net::new(tap.into(), NetConfig { mac, mtu: 1500 })?)?;
     }
-    vm.load(&kernel, &initramfs, &cmdline(args))?;
+    let cmdline = cmdline(args, vm.has_invariant_tsc());
+    vm.load(&kernel, &initramfs, &cmdline)?;
     let report = serve(&mut vm, args.console, signals);
     // Closes the guest's end of the console.
     drop(vm);
@@ -151,8 +154,12 @@ fn open(what: &'static str, path: &Path) -> Result<File, RunError> {
     Ok(file)
 }
 
-fn cmdline(args: &RunArgs) -> String {
+fn cmdline(args: &RunArgs, invariant_tsc: bool) -> String {
     let mut parts = vec![DEFAULT_CMDLINE.to_owned()];
+    if invariant_tsc {
+        // The guest need not compare it with other clocks.
+        parts.push("tsc=reliable".to_owned());
+    }
     if !args.verbose {
         // Past "quiet", which still shows errors such as that there is no PCI bus. A panic is shown.
         parts.push("quiet loglevel=3".to_owned());

@@ -10,6 +10,7 @@ mod channel;
 mod report;
 mod spawn;
 
+pub use crate::arch::x86_64::cpuid::CpuBaseline;
 pub use crate::snapshot::Origin;
 pub use channel::{Channel, ChannelError, MAX_DESCRIPTORS, MAX_MESSAGE};
 pub use spawn::spawn;
@@ -98,6 +99,9 @@ pub struct ShellSpec {
     pub console: bool,
     /// The guest's vsock.
     pub vsock: Option<VsockSpec>,
+    /// Which features of the host's processor the guest sees.
+    #[serde(default)]
+    pub cpu_baseline: CpuBaseline,
 }
 
 /// What a restore cost, measured in the worker from the request to the answer.
@@ -136,6 +140,9 @@ pub struct BootSpec {
     /// The guest's vsock: its own context id, 3 or more, and the host port whose connection attempt
     /// means that the guest is ready. Every other connection that the guest tries is refused.
     pub vsock: Option<VsockSpec>,
+    /// Which features of the host's processor the guest sees.
+    #[serde(default)]
+    pub cpu_baseline: CpuBaseline,
 }
 
 /// A network interface.

@@ -14,7 +14,6 @@ use crate::devices::vmgenid::GenerationError;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)] // The interface documents them.
 pub enum StateKind {
-    Cpuid,
     MpState,
     Regs,
     Sregs,
@@ -26,6 +25,7 @@ pub enum StateKind {
     MsrIndexList,
     VcpuEvents,
     TscKhz,
+    TscDeadline,
     KvmclockCtrl,
     Clock,
     Irqchip,
@@ -34,7 +34,6 @@ pub enum StateKind {
 impl fmt::Display for StateKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Cpuid => "CPUID2",
             Self::MpState => "MP_STATE",
             Self::Regs => "REGS",
             Self::Sregs => "SREGS",
@@ -46,6 +45,7 @@ impl fmt::Display for StateKind {
             Self::MsrIndexList => "MSR_INDEX_LIST",
             Self::VcpuEvents => "VCPU_EVENTS",
             Self::TscKhz => "TSC_KHZ",
+            Self::TscDeadline => "IA32_TSC_DEADLINE",
             Self::KvmclockCtrl => "KVMCLOCK_CTRL",
             Self::Clock => "CLOCK",
             Self::Irqchip => "IRQCHIP",
@@ -56,25 +56,24 @@ impl fmt::Display for StateKind {
 /// A machine that cannot be saved or restored. A VM that a restore failed in is of no use any more.
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {
-    /// KVM does not give a part of the state.
-    #[error("KVM does not give {kind}: {source}")]
+    /// KVM refused to give a part of the state.
+    #[error("KVM_GET_{kind} failed: {source}")]
     Get {
         /// Which part.
         kind: StateKind,
         /// Its error.
         source: kvm_ioctls::Error,
     },
-    /// KVM does not take a part of the state: it is damaged, or of another kind of host.
-    #[error("KVM does not take {kind}: {source}")]
+    /// KVM refused a part of the state: it is damaged, or of another kind of host.
+    #[error("KVM_SET_{kind} failed: {source}")]
     Set {
         /// Which part.
         kind: StateKind,
         /// Its error.
         source: kvm_ioctls::Error,
     },
-    /// KVM does not take a register's value. Unless the register is one of [`super::REFUSED_ON_PVM`],
-    /// the guest would go on with another machine than it knows.
-    #[error("KVM does not take {value:#x} for the model-specific register {index:#x}")]
+    /// KVM refused a register's value: the guest would go on with another machine than it knows.
+    #[error("KVM_SET_MSRS refused {value:#x} for the model-specific register {index:#x}")]
     Msr {
         /// Which.
         index: u32,

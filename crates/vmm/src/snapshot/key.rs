@@ -1,13 +1,13 @@
-//! What a snapshot fits to: a machine of the same shape, on the same kind of CPU and KVM, of the same
-//! guest software and the same version of this crate.
+//! What has to be equal where a snapshot is loaded: version, software, CPU model and the machine's shape.
+//!
+//! The TSC frequency is compared apart, with a tolerance: [`super::tsc`].
 
-use kvm_bindings::CpuId;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
+use crate::arch::x86_64::cpuid::{CpuBaseline, Leaf, differences, vendor_name};
 use crate::vm::Shape;
 
-/// Where a snapshot comes from, in words of whoever asks for it: the worker cannot know.
+/// The software that a snapshot was saved of, as the host calls it: the worker cannot know.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Origin {
@@ -15,8 +15,6 @@ pub struct Origin {
     pub kernel: String,
     /// A digest of the initramfs: image and agent.
     pub initramfs: String,
-    /// The kind of KVM: `hardware` or `pvm` ([`crate::probe::KvmKind`]).
-    pub kvm: String,
 }
 
 /// The compatibility key of a record. All of it has to be equal.
@@ -24,12 +22,10 @@ pub struct Origin {
 pub struct Key {
     /// The version of this crate.
     pub version: String,
-    /// Where it comes from.
+    /// The software.
     pub origin: Origin,
-    /// The CPU's vendor, of 12 letters.
-    pub cpu_vendor: String,
-    /// SHA-256 of what CPUID says on every vCPU.
-    pub cpu_features: [u8; 32],
+    /// The CPU model.
+    pub cpu: CpuKey,
     /// 1 to [`crate::vm::MAX_VCPUS`].
     pub vcpus: u8,
     /// MiB.
@@ -38,120 +34,63 @@ pub struct Key {
     pub devices: Vec<String>,
 }
 
-/// A snapshot does not fit. Each says what it was saved as and what is here.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum Mismatch {
-    /// Another version of this program saved it. Build it anew.
-    #[error("the snapshot was saved by version {saved}, and this is {here}")]
-    Version {
-        /// As saved.
-        saved: String,
-        /// As here.
-        here: String,
-    },
-    /// The kernel is another one. Build it anew.
-    #[error("the snapshot was saved of kernel {saved}, not {here}")]
-    Kernel {
-        /// As saved.
-        saved: String,
-        /// As here.
-        here: String,
-    },
-    /// The initramfs is another one: a new image or agent. Build it anew.
-    #[error("the snapshot was saved of initramfs {saved}, not {here}")]
-    Initramfs {
-        /// As saved.
-        saved: String,
-        /// As here.
-        here: String,
-    },
-    /// The host's KVM is of another kind. Build it anew.
-    #[error("the snapshot was saved on a KVM of kind {saved}, and this is {here}")]
-    Kvm {
-        /// As saved.
-        saved: String,
-        /// As here.
-        here: String,
-    },
-    /// The CPU is another one, or its microcode or KVM offers other features. Build it anew.
-    #[error(
-        "the snapshot was saved on another CPU ({saved}, features {saved_features}), and this is {here}, features {here_features}"
-    )]
-    Cpu {
-        /// The vendor, as saved.
-        saved: String,
-        /// The start of the features' digest, as saved.
-        saved_features: String,
-        /// The vendor here.
-        here: String,
-        /// The start of the features' digest here.
-        here_features: String,
-    },
-    /// The machine has another shape. Take a shell of the snapshot's.
-    #[error("the snapshot is of a machine with {saved}, not {here}")]
-    Shape {
-        /// As saved.
-        saved: String,
-        /// As here.
-        here: String,
-    },
+/// The part of a key that the processor decides.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CpuKey {
+    /// The baseline that the guest's CPU was made of.
+    pub baseline: CpuBaseline,
+    /// The guest's CPUID, without ids, topology, caches and the brand string. Leaves, not a digest, so that a
+    /// refusal can name the features.
+    pub leaves: Vec<Leaf>,
+    /// IA32_ARCH_CAPABILITIES, by which a guest chooses its mitigations; 0 if it cannot read it.
+    pub arch_capabilities: u64,
+}
+
+/// A snapshot does not fit: build it anew, or load it where it fits.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the snapshot does not fit this machine: {part} saved {saved}, here {here}")]
+pub struct Mismatch {
+    /// The first part of the key that differs.
+    pub part: &'static str,
+    /// Its value in the snapshot.
+    pub saved: String,
+    /// Its value here.
+    pub here: String,
+}
+
+impl Mismatch {
+    fn of(part: &'static str, saved: impl ToString, here: impl ToString) -> Self {
+        Self {
+            part,
+            saved: saved.to_string(),
+            here: here.to_string(),
+        }
+    }
 }
 
 impl Key {
-    pub(crate) fn new(
-        shape: Shape,
-        origin: Origin,
-        cpuids: &[CpuId],
-        devices: Vec<String>,
-    ) -> Self {
-        let mut digest = Sha256::new();
-        for cpuid in cpuids {
-            for leaf in cpuid.as_slice() {
-                for word in [
-                    leaf.function,
-                    leaf.index,
-                    leaf.flags,
-                    leaf.eax,
-                    leaf.ebx,
-                    leaf.ecx,
-                    leaf.edx,
-                ] {
-                    digest.update(word.to_le_bytes());
-                }
-            }
-        }
+    pub(crate) fn new(shape: Shape, origin: Origin, cpu: CpuKey, devices: Vec<String>) -> Self {
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             origin,
-            cpu_vendor: cpuids.first().map(vendor).unwrap_or_default(),
-            cpu_features: digest.finalize().into(),
+            cpu,
             vcpus: shape.vcpus,
             memory_mib: shape.memory_mib,
             devices,
         }
     }
 
-    /// Whether a snapshot with this key goes on in the machine with the key `here`.
+    /// Whether a snapshot with this key can be loaded by a machine with the key `here`.
     pub fn check(&self, here: &Self) -> Result<(), Mismatch> {
-        let pair = |saved: &str, here: &str| (saved.to_owned(), here.to_owned());
-        if self.version != here.version {
-            let (saved, here) = pair(&self.version, &here.version);
-            return Err(Mismatch::Version { saved, here });
-        }
-        // Before the CPU, whose topology is part of its features.
-        if self.shape() != here.shape() {
-            let (saved, here) = (self.shape(), here.shape());
-            return Err(Mismatch::Shape { saved, here });
-        }
-        if self.cpu_vendor != here.cpu_vendor || self.cpu_features != here.cpu_features {
-            return Err(Mismatch::Cpu {
-                saved: self.cpu_vendor.clone(),
-                saved_features: short(&self.cpu_features),
-                here: here.cpu_vendor.clone(),
-                here_features: short(&here.cpu_features),
-            });
-        }
-        self.origin.check(&here.origin)
+        let equal = |part, saved: &str, here: &str| match saved == here {
+            true => Ok(()),
+            false => Err(Mismatch::of(part, saved, here)),
+        };
+        equal("version", &self.version, &here.version)?;
+        equal("machine", &self.shape(), &here.shape())?;
+        self.cpu.check(&here.cpu)?;
+        equal("kernel", &self.origin.kernel, &here.origin.kernel)?;
+        equal("initramfs", &self.origin.initramfs, &here.origin.initramfs)
     }
 
     fn shape(&self) -> String {
@@ -165,60 +104,59 @@ impl Key {
     }
 }
 
-impl Origin {
+impl CpuKey {
     fn check(&self, here: &Self) -> Result<(), Mismatch> {
-        let pair = |saved: &str, here: &str| (saved.to_owned(), here.to_owned());
-        if self.kernel != here.kernel {
-            let (saved, here) = pair(&self.kernel, &here.kernel);
-            return Err(Mismatch::Kernel { saved, here });
+        let [saved_vendor, here_vendor] = [self, here].map(|key| vendor_name(&key.leaves));
+        if saved_vendor != here_vendor {
+            return Err(Mismatch::of("CPU vendor", saved_vendor, here_vendor));
         }
-        if self.initramfs != here.initramfs {
-            let (saved, here) = pair(&self.initramfs, &here.initramfs);
-            return Err(Mismatch::Initramfs { saved, here });
+        if self.baseline != here.baseline {
+            return Err(Mismatch::of("CPU baseline", self.baseline, here.baseline));
         }
-        if self.kvm != here.kvm {
-            let (saved, here) = pair(&self.kvm, &here.kvm);
-            return Err(Mismatch::Kvm { saved, here });
+        if let Some((saved, here)) = differences(&self.leaves, &here.leaves) {
+            return Err(Mismatch::of("CPU", saved, here));
+        }
+        if self.arch_capabilities != here.arch_capabilities {
+            let [saved, here] = [self, here].map(|key| format!("{:#x}", key.arch_capabilities));
+            return Err(Mismatch::of("IA32_ARCH_CAPABILITIES", saved, here));
         }
         Ok(())
     }
-}
-
-fn short(digest: &[u8; 32]) -> String {
-    digest[..4]
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
-}
-
-/// Leaf 0: EBX, EDX and ECX spell it.
-fn vendor(cpuid: &CpuId) -> String {
-    let leaf = cpuid.as_slice().iter().find(|leaf| leaf.function == 0);
-    let words = leaf.map_or([0; 3], |leaf| [leaf.ebx, leaf.edx, leaf.ecx]);
-    let bytes: Vec<u8> = words.into_iter().flat_map(u32::to_le_bytes).collect();
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const AVX512F: u32 = 1 << 16;
+
     fn key() -> Key {
         let origin = Origin {
             kernel: "k".into(),
             initramfs: "i".into(),
-            kvm: "pvm".into(),
         };
         let shape = Shape {
             vcpus: 2,
             memory_mib: 64,
+            cpu_baseline: CpuBaseline::Host,
         };
-        Key::new(
-            shape,
-            origin,
-            &[CpuId::new(1).unwrap()],
-            vec!["serial".into()],
-        )
+        let cpu = CpuKey {
+            leaves: vec![
+                Leaf::new(0, 0, [0xd, 0x6874_7541, 0x444d_4163, 0x6974_6e65]),
+                Leaf::new(7, 0, [0, AVX512F, 0, 0]),
+            ],
+            ..CpuKey::default()
+        };
+        Key::new(shape, origin, cpu, vec!["serial".into()])
+    }
+
+    /// The message of the snapshot with the key after `change`, loaded by a machine with the key.
+    fn refusal(change: impl Fn(&mut Key)) -> String {
+        let mut saved = key();
+        change(&mut saved);
+        let error = saved.check(&key()).unwrap_err().to_string();
+        let start = "the snapshot does not fit this machine: ";
+        error.strip_prefix(start).unwrap().to_owned()
     }
 
     #[test]
@@ -227,55 +165,63 @@ mod tests {
     }
 
     #[test]
-    fn each_difference_is_told_by_its_name() {
-        let check = |change: &dyn Fn(&mut Key)| {
-            let mut other = key();
-            change(&mut other);
-            other.check(&key()).unwrap_err()
-        };
-        assert!(matches!(
-            check(&|k| k.version = "0".into()),
-            Mismatch::Version { .. }
-        ));
-        assert!(matches!(
-            check(&|k| k.origin.kernel = "x".into()),
-            Mismatch::Kernel { .. }
-        ));
-        assert!(matches!(
-            check(&|k| k.origin.initramfs = "x".into()),
-            Mismatch::Initramfs { .. }
-        ));
-        assert!(matches!(
-            check(&|k| k.origin.kvm = "x".into()),
-            Mismatch::Kvm { .. }
-        ));
-        assert!(matches!(
-            check(&|k| k.cpu_features[3] ^= 1),
-            Mismatch::Cpu { .. }
-        ));
-        assert!(matches!(
-            check(&|k| k.cpu_vendor = "x".into()),
-            Mismatch::Cpu { .. }
-        ));
-        assert!(matches!(check(&|k| k.vcpus = 1), Mismatch::Shape { .. }));
-        assert!(matches!(
-            check(&|k| k.memory_mib = 1),
-            Mismatch::Shape { .. }
-        ));
-        assert!(matches!(
-            check(&|k| k.devices.clear()),
-            Mismatch::Shape { .. }
-        ));
+    fn another_version_is_named() {
+        let here = env!("CARGO_PKG_VERSION");
+        let expected = format!("version saved 0, here {here}");
+        assert_eq!(refusal(|key| key.version = "0".into()), expected);
     }
 
     #[test]
-    fn a_mismatch_says_both_sides() {
-        let mut other = key();
-        other.memory_mib = 128;
-        let message = other.check(&key()).unwrap_err().to_string();
+    fn other_software_is_named() {
+        let kernel = refusal(|key| key.origin.kernel.push('x'));
+        assert_eq!(kernel, "kernel saved kx, here k");
+        let initramfs = refusal(|key| key.origin.initramfs.push('x'));
+        assert_eq!(initramfs, "initramfs saved ix, here i");
+    }
+
+    #[test]
+    fn another_shape_is_named_with_all_of_it() {
         assert_eq!(
-            message,
-            "the snapshot is of a machine with 2 vCPUs, 128 MiB and serial, not 2 vCPUs, 64 MiB and serial"
+            refusal(|key| key.memory_mib = 128),
+            "machine saved 2 vCPUs, 128 MiB and serial, here 2 vCPUs, 64 MiB and serial"
+        );
+        assert!(refusal(|key| key.vcpus = 1).starts_with("machine saved 1 vCPUs"));
+        assert!(refusal(|key| key.devices.clear()).starts_with("machine saved "));
+    }
+
+    #[test]
+    fn a_feature_that_differs_is_named() {
+        assert_eq!(
+            refusal(|key| key.cpu.leaves[1].registers[1] |= 1 << 28),
+            "CPU saved with avx512cd, here without avx512cd"
+        );
+        assert_eq!(
+            refusal(|key| key.cpu.leaves[1].registers[1] = 0),
+            "CPU saved without avx512f, here with avx512f"
+        );
+    }
+
+    #[test]
+    fn another_vendor_is_named_and_not_its_features() {
+        assert_eq!(
+            refusal(|key| key.cpu.leaves.remove(0).registers[1] = 0),
+            "CPU vendor saved , here AuthenticAMD"
+        );
+    }
+
+    #[test]
+    fn another_baseline_is_named() {
+        assert_eq!(
+            refusal(|key| key.cpu.baseline = CpuBaseline::V3),
+            "CPU baseline saved x86-64-v3, here host"
+        );
+    }
+
+    #[test]
+    fn other_arch_capabilities_are_named() {
+        assert_eq!(
+            refusal(|key| key.cpu.arch_capabilities = 0x2b),
+            "IA32_ARCH_CAPABILITIES saved 0x2b, here 0x0"
         );
     }
 }

@@ -9,22 +9,25 @@
 mod blob;
 mod error;
 mod key;
+mod lapic_timer;
 mod machine_state;
 mod memory;
 mod msrs;
 mod record;
 mod template;
 mod trace;
+mod tsc;
 mod vcpu_state;
 mod working_set;
 
 pub use error::{SnapshotError, StateKind};
-pub use key::{Key, Mismatch, Origin};
+pub use key::{CpuKey, Key, Mismatch, Origin};
 pub use machine_state::{DeviceState, MachineState, VmState};
 pub use memory::{MemoryFileError, freeze, memory_digest, save_sparse};
-pub use msrs::{MsrPolicy, REFUSED_ON_PVM};
+pub use msrs::MsrPolicy;
+pub(crate) use msrs::{ARCH_CAPABILITIES, read as read_msr};
 pub use record::{FORMAT_VERSION, Record, RecordError};
 pub use template::Template;
 pub use trace::{Step, Trace};
-pub use vcpu_state::{VcpuState, XsaveSize};
+pub use vcpu_state::{VcpuContext, VcpuState, XsaveSize};
 pub use working_set::{Run, WorkingSet, WorkingSetError};

@@ -1,19 +1,37 @@
-//! Model-specific registers: all that KVM lists, in chunks, with every refusal told.
+//! Model-specific registers: which are saved, and reading and writing them in chunks.
 
 use kvm_bindings::{KVM_MAX_MSR_ENTRIES, Msrs, kvm_msr_entry};
 use kvm_ioctls::{Kvm, VcpuFd};
 
 use super::{SnapshotError, StateKind, Trace};
 
-/// Registers whose own saved value KVM may refuse to take back, without the guest noticing.
-///
-/// IA32_FEATURE_CONTROL (0x3a) is listed by every KVM, and a KVM without VMX for its guests (PVM among
-/// them) answers a write with an error. It has no meaning for a guest without VMX: it reads as zero or
-/// locked either way, in the restored VM as in the saved one. Nothing else is on the list.
-pub const REFUSED_ON_PVM: &[u32] = &[0x3a];
+/// IA32_TIME_STAMP_COUNTER.
+pub const TSC: u32 = 0x10;
+/// IA32_TSC_DEADLINE.
+pub const TSC_DEADLINE: u32 = 0x6e0;
+/// IA32_ARCH_CAPABILITIES.
+pub const ARCH_CAPABILITIES: u32 = 0x10a;
 
 /// The most registers in one request (Linux, arch/x86/kvm/x86.c, MAX_IO_MSRS).
 const CHUNK: usize = KVM_MAX_MSR_ENTRIES;
+
+/// MTRRs, which KVM keeps and does not list: variable, fixed, and the default type.
+const MTRRS: [std::ops::RangeInclusive<u32>; 5] = [
+    0x200..=0x20f,
+    0x250..=0x250,
+    0x258..=0x259,
+    0x268..=0x26f,
+    0x2ff..=0x2ff,
+];
+/// IA32_MC0_CTL, and how far the next bank's is. KVM lists none of its 32 banks (KVM_MAX_MCE_BANKS).
+const MC0_CTL: u32 = 0x400;
+const MC_STEP: usize = 4;
+const MC_BANKS: u32 = 32;
+/// Hyper-V's range. Reading one of its registers makes KVM allocate Hyper-V state for the vCPU.
+const HYPERV: std::ops::RangeInclusive<u32> = 0x4000_0000..=0x4000_00ff;
+/// Registers of features that no guest has, whose values are the host's: IA32_FEATURE_CONTROL (VMX, SGX),
+/// IA32_PERF_CAPABILITIES (PDCM) and the capability registers of VMX.
+const HIDDEN: [std::ops::RangeInclusive<u32>; 3] = [0x3a..=0x3a, 0x345..=0x345, 0x480..=0x491];
 
 /// Which registers to save.
 #[derive(Clone, Debug, Default)]
@@ -23,15 +41,27 @@ pub struct MsrPolicy {
 }
 
 impl MsrPolicy {
-    /// All that KVM lists (KVM_GET_MSR_INDEX_LIST).
-    pub fn of(kvm: &Kvm) -> Result<Self, SnapshotError> {
+    /// Those that KVM lists (KVM_GET_MSR_INDEX_LIST) and those that it keeps without listing them.
+    /// IA32_ARCH_CAPABILITIES is saved only of guests that can read it.
+    pub fn of(kvm: &Kvm, arch_capabilities: bool) -> Result<Self, SnapshotError> {
         let list = kvm
             .get_msr_index_list()
             .map_err(SnapshotError::get(StateKind::MsrIndexList))?;
-        let mut indices = list.as_slice().to_vec();
+        Ok(Self::select(list.as_slice(), arch_capabilities))
+    }
+
+    fn select(listed: &[u32], arch_capabilities: bool) -> Self {
+        let mut indices: Vec<u32> = listed.to_vec();
+        indices.extend(MTRRS.into_iter().flatten());
+        indices.extend((MC0_CTL..).step_by(MC_STEP).take(MC_BANKS as usize));
+        indices.retain(|index| {
+            !HYPERV.contains(index)
+                && !HIDDEN.iter().any(|range| range.contains(index))
+                && (arch_capabilities || *index != ARCH_CAPABILITIES)
+        });
         indices.sort_unstable();
         indices.dedup();
-        Ok(Self { indices })
+        Self { indices }
     }
 }
 
@@ -50,38 +80,58 @@ pub fn save(vcpu: &VcpuFd, policy: &MsrPolicy) -> Result<Vec<(u32, u64)>, Snapsh
                 .iter()
                 .map(|msr| (msr.index, msr.data)),
         );
-        // The one after the last that was read is listed and yet not this vCPU's, for its CPUID lacks
-        // the feature.
+        // KVM stopped at a register that this vCPU does not have: its CPUID lacks the feature.
         let skipped = usize::from(count < chunk.len());
         rest = &rest[count + skipped..];
     }
     Ok(saved)
 }
 
-/// Sets registers. What KVM refuses is an error, but for [`REFUSED_ON_PVM`].
+/// Reads one register; `None` if the vCPU does not have it.
+pub fn read(vcpu: &VcpuFd, index: u32) -> Result<Option<u64>, SnapshotError> {
+    let mut msrs = entries([(index, 0)].into_iter());
+    let count = vcpu
+        .get_msrs(&mut msrs)
+        .map_err(SnapshotError::get(StateKind::Msrs))?;
+    Ok(msrs.as_slice()[..count].first().map(|msr| msr.data))
+}
+
+/// Sets registers. A register that KVM refuses is an error.
 pub fn restore(
     vcpu: &VcpuFd,
     registers: impl Iterator<Item = (u32, u64)>,
     trace: &mut Trace,
 ) -> Result<(), SnapshotError> {
     let registers: Vec<_> = registers.collect();
-    let mut rest = registers.as_slice();
-    while !rest.is_empty() {
-        let chunk = &rest[..rest.len().min(CHUNK)];
+    for chunk in registers.chunks(CHUNK) {
         let msrs = entries(chunk.iter().copied());
         let count = trace
             .ioctl(|| vcpu.set_msrs(&msrs))
             .map_err(SnapshotError::set(StateKind::Msrs))?;
-        rest = &rest[count..];
-        if count < chunk.len() {
-            let (index, value) = rest[0];
-            if !REFUSED_ON_PVM.contains(&index) {
-                return Err(SnapshotError::Msr { index, value });
-            }
-            rest = &rest[1..];
+        if let Some(&(index, value)) = chunk.get(count) {
+            return Err(SnapshotError::Msr { index, value });
         }
     }
     Ok(())
+}
+
+/// The registers of `saved` to write to a vCPU that has the registers `now`: those that differ, but for the time.
+/// Both are in ascending order. A register that is zero and that the vCPU does not have holds nothing to lose: the
+/// host that it was saved on lists more registers.
+pub fn changed<'a>(
+    saved: &'a [(u32, u64)],
+    now: &'a [(u32, u64)],
+) -> impl Iterator<Item = (u32, u64)> + 'a {
+    let mut known = now.iter().peekable();
+    saved.iter().copied().filter(move |(index, value)| {
+        while known.next_if(|(other, _)| other < index).is_some() {}
+        let now = known.peek().filter(|(other, _)| other == index);
+        let same = match now {
+            Some((_, now)) => now == value,
+            None => *value == 0,
+        };
+        !same && !matches!(*index, TSC | TSC_DEADLINE)
+    })
 }
 
 fn entries(registers: impl ExactSizeIterator<Item = (u32, u64)>) -> Msrs {
@@ -93,4 +143,62 @@ fn entries(registers: impl ExactSizeIterator<Item = (u32, u64)>) -> Msrs {
         })
         .collect();
     Msrs::from_entries(&entries).expect("a chunk has at most KVM_MAX_MSR_ENTRIES registers")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn selected(listed: &[u32]) -> Vec<u32> {
+        MsrPolicy::select(listed, false).indices
+    }
+
+    #[test]
+    fn mtrrs_and_machine_check_banks_are_saved_though_kvm_lists_none() {
+        let indices = selected(&[]);
+        for index in [
+            0x200, 0x20f, 0x250, 0x259, 0x268, 0x26f, 0x2ff, 0x400, 0x404, 0x47c,
+        ] {
+            assert!(indices.contains(&index), "{index:#x}");
+        }
+        assert!(!indices.contains(&0x480));
+    }
+
+    #[test]
+    fn hyperv_and_hidden_features_are_not_read() {
+        let indices = selected(&[0x3a, 0x345, 0x480, 0x4000_0000, 0x4000_00ff, 0xc000_0080]);
+        let hidden = [0x3a, 0x345, 0x480, 0x4000_0000, 0x4000_00ff];
+        assert!(!hidden.iter().any(|index| indices.contains(index)));
+        assert!(indices.contains(&0xc000_0080));
+    }
+
+    #[test]
+    fn arch_capabilities_are_saved_only_if_the_guest_sees_them() {
+        let saves = |visible| {
+            let policy = MsrPolicy::select(&[ARCH_CAPABILITIES], visible);
+            policy.indices.contains(&ARCH_CAPABILITIES)
+        };
+        assert_eq!((saves(true), saves(false)), (true, false));
+    }
+
+    #[test]
+    fn the_registers_are_in_ascending_order_and_none_is_twice() {
+        let indices = selected(&[0x6e0, 0x10, 0x2ff, 0x10]);
+        assert!(indices.is_sorted_by(|a, b| a < b));
+    }
+
+    #[test]
+    fn only_registers_that_differ_are_written() {
+        let saved = [(0x10, 5), (0x174, 1), (0x175, 2), (0x6e0, 9)];
+        let now = [(0x10, 1), (0x174, 1), (0x175, 0), (0x6e0, 0)];
+        let written: Vec<_> = changed(&saved, &now).collect();
+        assert_eq!(written, [(0x175, 2)]);
+    }
+
+    #[test]
+    fn a_register_that_this_host_lacks_is_written_unless_it_is_zero() {
+        let saved = [(0xe1, 0), (0x1c4, 1)];
+        let written: Vec<_> = changed(&saved, &[]).collect();
+        assert_eq!(written, [(0x1c4, 1)]);
+    }
 }

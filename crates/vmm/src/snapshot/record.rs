@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use super::{Key, MachineState};
 
 /// The version of the format. To be counted up with every change of what is saved.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 
 const MAGIC: &[u8; 8] = b"CLOUDEVM";
 const PREFIX: usize = 20;

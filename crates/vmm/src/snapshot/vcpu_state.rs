@@ -1,36 +1,41 @@
 //! The state of one vCPU.
 
 use kvm_bindings::{
-    CpuId, KVM_MAX_CPUID_ENTRIES, Xsave, kvm_cpuid_entry2, kvm_debugregs, kvm_lapic_state,
-    kvm_mp_state, kvm_regs, kvm_sregs, kvm_vcpu_events, kvm_xcrs,
+    Xsave, kvm_debugregs, kvm_lapic_state, kvm_mp_state, kvm_regs, kvm_sregs, kvm_vcpu_events,
+    kvm_xcrs,
 };
 use kvm_ioctls::{Cap, VcpuFd, VmFd};
 use serde::{Deserialize, Serialize};
 
 use super::blob::Blob;
-use super::msrs::{self, MsrPolicy};
-use super::{SnapshotError, StateKind, Trace};
+use super::msrs::{self, MsrPolicy, TSC, TSC_DEADLINE};
+use super::{SnapshotError, StateKind, Trace, lapic_timer, tsc};
 
 /// Words of `struct kvm_xsave` before its flexible array (Linux, arch/x86/include/uapi/asm/kvm.h).
 const XSAVE_WORDS: usize = 1024;
+/// The word of an XSAVE area with the low half of XSTATE_BV: the components that are not in their initial state.
+const XSTATE_BV: usize = 512 / 4;
 
-/// IA32_TIME_STAMP_COUNTER.
-const TSC: u32 = 0x10;
-/// IA32_TSC_DEADLINE.
-const TSC_DEADLINE: u32 = 0x6e0;
-
-/// How large the XSAVE area of this host is (KVM_CAP_XSAVE2).
+/// How a host's KVM gives the XSAVE area.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct XsaveSize {
-    /// Words beyond [`XSAVE_WORDS`]: not zero where the guest may have AMX.
+    /// KVM_GET_XSAVE2 exists (Linux 5.17). Without it the area is that of KVM_GET_XSAVE, 4096 bytes.
+    xsave2: bool,
+    /// Words beyond [`XSAVE_WORDS`]: not zero where the process asked for AMX.
     extra: usize,
 }
 
 impl XsaveSize {
-    /// Of this VM. A KVM before 5.17 has none to tell, and 4096 bytes.
+    /// Of this VM (KVM_CAP_XSAVE2).
     pub fn of(vm: &VmFd) -> Self {
-        let bytes = usize::try_from(vm.check_extension_int(Cap::Xsave2)).unwrap_or(0);
+        Self::new(vm.check_extension_int(Cap::Xsave2))
+    }
+
+    /// Of the capability's value: the area's size in bytes, and 0 or less without the capability.
+    fn new(capability: i32) -> Self {
+        let bytes = usize::try_from(capability).unwrap_or(0);
         Self {
+            xsave2: bytes > 0,
             extra: bytes.div_ceil(4).saturating_sub(XSAVE_WORDS),
         }
     }
@@ -38,14 +43,38 @@ impl XsaveSize {
     fn area(self) -> Xsave {
         Xsave::new(self.extra).expect("the kernel's size of an XSAVE area is some kilobytes")
     }
+
+    fn read(self, vcpu: &VcpuFd) -> Result<Vec<u32>, kvm_ioctls::Error> {
+        if !self.xsave2 {
+            return Ok(vcpu.get_xsave()?.region.to_vec());
+        }
+        let mut area = self.area();
+        // SAFETY: the area has the size that KVM_CAP_XSAVE2 gave for this VM, and at least 4096 bytes.
+        unsafe { vcpu.get_xsave2(&mut area) }?;
+        let mut words = area.as_fam_struct_ref().xsave.region.to_vec();
+        words.extend(area.as_slice());
+        Ok(words)
+    }
 }
 
-/// All that KVM keeps of a vCPU.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// What reading and writing a vCPU's state depends on beyond the vCPU.
+#[derive(Clone, Debug)]
+pub struct VcpuContext {
+    /// The model-specific registers to save.
+    pub msrs: MsrPolicy,
+    /// The XSAVE area.
+    pub xsave: XsaveSize,
+    /// The XSAVE components that the guest can use, as bits of XCR0.
+    pub xsave_components: u64,
+    /// KVM_CAP_TSC_CONTROL: the processor can give a guest a TSC of another frequency.
+    pub scales_tsc: bool,
+}
+
+/// All that KVM keeps of a vCPU but its CPUID, which is part of the snapshot's key.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct VcpuState {
-    /// As set, before what the guest's own settings change in it.
-    pub(crate) cpuid: Vec<kvm_cpuid_entry2>,
-    tsc_khz: u32,
+    /// The TSC's frequency in kHz, or 0 if KVM does not know it.
+    pub tsc_khz: u32,
     mp_state: kvm_mp_state,
     regs: kvm_regs,
     sregs: kvm_sregs,
@@ -57,43 +86,75 @@ pub struct VcpuState {
     events: kvm_vcpu_events,
 }
 
+/// The order in which the state is read.
+///
+/// MP_STATE comes first: KVM takes up a pending INIT or SIPI when it is read, and that changes registers.
+///
+/// The TSC deadline comes before LAPIC, the other MSRs after it. KVM may let the timer expire between any two of
+/// these requests, and then clears the deadline and sets the interrupt's bit in the local APIC. In this order the
+/// record has the deadline, the bit or both; in the other it could have neither, and every fork would wait for an
+/// interrupt that never comes. One interrupt too many is harmless.
+const SAVE_ORDER: [StateKind; 11] = [
+    StateKind::MpState,
+    StateKind::TscKhz,
+    StateKind::TscDeadline,
+    StateKind::Regs,
+    StateKind::Sregs,
+    StateKind::Xsave,
+    StateKind::Xcrs,
+    StateKind::DebugRegs,
+    StateKind::Lapic,
+    StateKind::Msrs,
+    StateKind::VcpuEvents,
+];
+
 impl VcpuState {
-    /// Reads the state of a paused vCPU, which was given this CPUID.
-    pub fn save(
-        vcpu: &VcpuFd,
-        cpuid: &CpuId,
-        policy: &MsrPolicy,
-        xsave_size: XsaveSize,
-    ) -> Result<Self, SnapshotError> {
-        use StateKind::*;
-        let get = SnapshotError::get;
-        // First: reading it lets KVM take up a pending INIT or SIPI, which changes the registers.
-        let mp_state = vcpu.get_mp_state().map_err(get(MpState))?;
-        let mut xsave = xsave_size.area();
-        // SAFETY: the area has the size that KVM_CAP_XSAVE2 gave for this VM, and at least 4096 bytes.
-        unsafe { vcpu.get_xsave2(&mut xsave) }.map_err(get(Xsave))?;
-        let region = xsave.as_fam_struct_ref().xsave.region;
-        let words = region.into_iter().chain(xsave.as_slice().iter().copied());
-        Ok(Self {
-            cpuid: cpuid.as_slice().to_vec(),
-            // Not every host knows it; 0 is then its own business at the restore too.
-            tsc_khz: vcpu.get_tsc_khz().unwrap_or(0),
-            mp_state,
-            regs: vcpu.get_regs().map_err(get(Regs))?,
-            sregs: vcpu.get_sregs().map_err(get(Sregs))?,
-            xsave: Blob::from_words(words),
-            xcrs: vcpu.get_xcrs().map_err(get(Xcrs))?,
-            debug_regs: vcpu.get_debug_regs().map_err(get(DebugRegs))?,
-            lapic: Blob::new(
-                &vcpu
-                    .get_lapic()
-                    .map_err(get(Lapic))?
-                    .regs
-                    .map(|byte| byte as u8),
-            ),
-            msrs: msrs::save(vcpu, policy)?,
-            events: vcpu.get_vcpu_events().map_err(get(VcpuEvents))?,
-        })
+    /// Reads the state of a paused vCPU.
+    pub fn save(vcpu: &VcpuFd, context: &VcpuContext) -> Result<Self, SnapshotError> {
+        let mut state = Self::default();
+        let mut deadline = None;
+        for kind in SAVE_ORDER {
+            let get = SnapshotError::get(kind);
+            match kind {
+                StateKind::MpState => state.mp_state = vcpu.get_mp_state().map_err(get)?,
+                // Not every host knows it.
+                StateKind::TscKhz => state.tsc_khz = vcpu.get_tsc_khz().unwrap_or(0),
+                StateKind::TscDeadline => deadline = msrs::read(vcpu, TSC_DEADLINE)?,
+                StateKind::Regs => state.regs = vcpu.get_regs().map_err(get)?,
+                StateKind::Sregs => state.sregs = vcpu.get_sregs().map_err(get)?,
+                StateKind::Xsave => {
+                    let mut words = context.xsave.read(vcpu).map_err(get)?;
+                    keep_components(&mut words, context.xsave_components);
+                    state.xsave = Blob::from_words(words.into_iter());
+                }
+                StateKind::Xcrs => state.xcrs = vcpu.get_xcrs().map_err(get)?,
+                StateKind::DebugRegs => state.debug_regs = vcpu.get_debug_regs().map_err(get)?,
+                StateKind::Lapic => {
+                    let lapic = vcpu.get_lapic().map_err(get)?;
+                    state.lapic = Blob::new(&lapic.regs.map(|byte| byte as u8));
+                }
+                StateKind::Msrs => state.msrs = msrs::save(vcpu, &context.msrs)?,
+                StateKind::VcpuEvents => state.events = vcpu.get_vcpu_events().map_err(get)?,
+                _ => {}
+            }
+        }
+        if let Some(deadline) = deadline {
+            state.set_deadline(deadline);
+        }
+        Ok(state)
+    }
+
+    /// Puts the deadline that was read before the local APIC in the place of the one that was read after it.
+    fn set_deadline(&mut self, deadline: u64) {
+        let tsc = self.msr(TSC).unwrap_or(0);
+        let deadline = lapic_timer::deadline_to_save(deadline, tsc, self.lapic.bytes());
+        if let Some((_, value)) = self
+            .msrs
+            .iter_mut()
+            .find(|(index, _)| *index == TSC_DEADLINE)
+        {
+            *value = deadline;
+        }
     }
 
     /// Sets the state of a vCPU that has not run, and whose state is `now`, but for its time: what has the
@@ -102,23 +163,15 @@ impl VcpuState {
         &self,
         vcpu: &VcpuFd,
         now: &Self,
-        xsave_size: XsaveSize,
+        context: &VcpuContext,
         trace: &mut Trace,
     ) -> Result<(), SnapshotError> {
         use StateKind::*;
         let set = SnapshotError::set;
-        // Before all else: it says which registers there are. A vCPU that has run takes no other.
-        if self.cpuid != now.cpuid {
-            let cpuid = self.cpuid()?;
-            trace
-                .ioctl(|| vcpu.set_cpuid2(&cpuid))
-                .map_err(set(Cpuid))?;
-        }
         // Before the MSRs, for the TSC counts in it.
-        if self.tsc_khz != now.tsc_khz && self.tsc_khz != 0 {
-            trace
-                .ioctl(|| vcpu.set_tsc_khz(self.tsc_khz))
-                .map_err(set(TscKhz))?;
+        let khz = tsc::frequency_to_set(self.tsc_khz, now.tsc_khz, context.scales_tsc)?;
+        if let Some(khz) = khz {
+            trace.ioctl(|| vcpu.set_tsc_khz(khz)).map_err(set(TscKhz))?;
         }
         if self.mp_state != now.mp_state {
             trace
@@ -133,7 +186,7 @@ impl VcpuState {
             .ioctl(|| vcpu.set_sregs(&self.sregs))
             .map_err(set(Sregs))?;
         trace.step("vCPU: MP_STATE, REGS, SREGS");
-        self.restore_fpu(vcpu, now, xsave_size, trace)?;
+        self.restore_fpu(vcpu, now, context.xsave, trace)?;
         if self.debug_regs != now.debug_regs {
             trace
                 .ioctl(|| vcpu.set_debug_regs(&self.debug_regs))
@@ -146,7 +199,7 @@ impl VcpuState {
             trace.ioctl(|| vcpu.set_lapic(&lapic)).map_err(set(Lapic))?;
         }
         trace.step("vCPU: LAPIC");
-        msrs::restore(vcpu, self.changed_msrs(now), trace)?;
+        msrs::restore(vcpu, msrs::changed(&self.msrs, &now.msrs), trace)?;
         trace.step("vCPU: MSRS");
         // After REGS, which clear a pending exception.
         if self.events != now.events {
@@ -207,21 +260,7 @@ impl VcpuState {
     /// for every vCPU but the first, whose TSC would go back, or a second ahead, where a shell happens to be
     /// about as old as the guest. From a value this far off nothing is synchronized.
     fn far_off_tsc(&self) -> Option<(u32, u64)> {
-        let (index, value) = *self.msrs.iter().find(|(index, _)| *index == TSC)?;
-        Some((index, value ^ 1 << 62))
-    }
-
-    /// Those that differ from `now`, but for those that tell the time.
-    fn changed_msrs(&self, now: &Self) -> impl Iterator<Item = (u32, u64)> {
-        let mut known = now.msrs.iter().peekable();
-        self.msrs.iter().copied().filter(move |(index, value)| {
-            // Both are in ascending order.
-            while known.next_if(|(other, _)| other < index).is_some() {}
-            let same = known
-                .peek()
-                .is_some_and(|(other, now)| other == index && now == value);
-            !same && !matches!(*index, TSC | TSC_DEADLINE)
-        })
+        Some((TSC, self.msr(TSC)? ^ 1 << 62))
     }
 
     /// Whether the guest has given KVM a page for its clock: MSR_KVM_SYSTEM_TIME_NEW and the older
@@ -233,12 +272,9 @@ impl VcpuState {
             .any(|(index, value)| SYSTEM_TIME.contains(index) && value & 1 != 0)
     }
 
-    fn cpuid(&self) -> Result<CpuId, SnapshotError> {
-        CpuId::from_entries(&self.cpuid).map_err(|_| SnapshotError::Incomplete {
-            what: "CPUID leaves",
-            have: self.cpuid.len(),
-            need: KVM_MAX_CPUID_ENTRIES,
-        })
+    fn msr(&self, index: u32) -> Option<u64> {
+        let msr = self.msrs.iter().find(|msr| msr.0 == index);
+        msr.map(|(_, value)| *value)
     }
 
     fn lapic(&self) -> kvm_lapic_state {
@@ -275,4 +311,61 @@ impl VcpuState {
 /// Whether a register has to be set for time to go on. A deadline of zero is none.
 fn tells_time((index, value): &(u32, u64)) -> bool {
     *index == TSC || *index == TSC_DEADLINE && *value != 0
+}
+
+/// Marks all other components of an XSAVE area as being in their initial state. A KVM before 6.7 also gives
+/// components that only the host has, and one that lacks them would refuse the area.
+fn keep_components(area: &mut [u32], components: u64) {
+    let halves = [components as u32, (components >> 32) as u32];
+    for (word, half) in area[XSTATE_BV..].iter_mut().zip(halves) {
+        *word &= half;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_deadline_is_read_before_the_local_apic_and_other_msrs_after_it() {
+        let place = |kind| SAVE_ORDER.iter().position(|other| *other == kind).unwrap();
+        assert_eq!(place(StateKind::MpState), 0);
+        assert!(place(StateKind::TscDeadline) < place(StateKind::Lapic));
+        assert!(place(StateKind::Lapic) < place(StateKind::Msrs));
+    }
+
+    #[test]
+    fn a_deadline_that_passed_while_the_state_was_read_is_kept() {
+        // Read before the local APIC, which had no interrupt yet; the MSRs were read after the timer's end.
+        let mut state = VcpuState {
+            msrs: vec![(TSC, 1000), (TSC_DEADLINE, 0)],
+            ..VcpuState::default()
+        };
+        state.set_deadline(990);
+        assert_eq!(state.msr(TSC_DEADLINE), Some(990));
+    }
+
+    #[test]
+    fn a_kvm_without_xsave2_gives_4096_bytes() {
+        for absent in [0, -1] {
+            let size = XsaveSize::new(absent);
+            assert_eq!((size.xsave2, size.extra), (false, 0));
+        }
+    }
+
+    #[test]
+    fn a_kvm_with_xsave2_gives_what_it_says() {
+        assert_eq!(XsaveSize::new(4096).extra, 0);
+        let amx = XsaveSize::new(11008);
+        assert_eq!((amx.xsave2, amx.extra), (true, (11008 - 4096) / 4));
+    }
+
+    #[test]
+    fn components_that_the_guest_cannot_use_are_not_saved() {
+        let mut area = vec![0; XSAVE_WORDS];
+        area[XSTATE_BV] = 0x2e7;
+        area[XSTATE_BV + 1] = 1;
+        keep_components(&mut area, 0b111);
+        assert_eq!(area[XSTATE_BV..XSTATE_BV + 2], [0b111, 0]);
+    }
 }

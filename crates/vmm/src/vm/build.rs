@@ -1,15 +1,28 @@
 //! What KVM makes of a machine: the VM, its memslots and its vCPUs as firmware would leave them.
 
-use kvm_bindings::{CpuId, kvm_userspace_memory_region};
+use kvm_bindings::{
+    KVM_CAP_PMU_CAPABILITY, KVM_PMU_CAP_DISABLE, kvm_enable_cap, kvm_userspace_memory_region,
+};
 use kvm_ioctls::{Cap, Kvm, VcpuFd, VmFd};
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 
-use super::VmError;
+use super::{Shape, VmError};
 use crate::arch::x86_64::boot::BootError;
-use crate::arch::x86_64::{cpuid, layout, msrs, regs};
+use crate::arch::x86_64::cpuid::{CpuModel, leaf, xsave_components};
+use crate::arch::x86_64::{layout, msrs, regs};
+use crate::capabilities;
 use crate::memory::GuestMemory;
+use crate::snapshot::{self, CpuKey, MsrPolicy, VcpuContext, XsaveSize};
+
+/// A VM's processor: what its guest sees of it, and what saving and restoring a vCPU depends on.
+pub(super) struct Cpu {
+    pub model: CpuModel,
+    pub context: VcpuContext,
+    pub key: CpuKey,
+}
 
 pub(super) fn create_vm(kvm: &Kvm) -> Result<VmFd, VmError> {
+    capabilities::check(kvm)?;
     // KVM gives EINTR when a signal comes while it makes a VM.
     let vm = loop {
         match kvm.create_vm() {
@@ -21,7 +34,24 @@ pub(super) fn create_vm(kvm: &Kvm) -> Result<VmFd, VmError> {
         .map_err(VmError::kvm("set the identity map"))?;
     vm.set_tss_address(layout::KVM_TSS as usize)
         .map_err(VmError::kvm("set the task segment"))?;
+    disable_performance_counters(&vm)?;
     Ok(vm)
+}
+
+/// Performance counters let a guest watch its neighbours. Hiding their CPUID leaves turns them off on Intel alone:
+/// on AMD KVM gives every guest the four of the K7. To be called before the first vCPU.
+fn disable_performance_counters(vm: &VmFd) -> Result<(), VmError> {
+    let supported = vm.check_extension_raw(KVM_CAP_PMU_CAPABILITY.into());
+    if supported & KVM_PMU_CAP_DISABLE as i32 == 0 {
+        return Ok(());
+    }
+    let mut capability = kvm_enable_cap {
+        cap: KVM_CAP_PMU_CAPABILITY,
+        ..Default::default()
+    };
+    capability.args[0] = KVM_PMU_CAP_DISABLE.into();
+    vm.enable_cap(&capability)
+        .map_err(VmError::kvm("turn performance counters off"))
 }
 
 pub(super) fn map_memory(vm: &VmFd, memory: &GuestMemory) -> Result<(), VmError> {
@@ -44,30 +74,22 @@ pub(super) fn map_memory(vm: &VmFd, memory: &GuestMemory) -> Result<(), VmError>
     Ok(())
 }
 
-/// The vCPUs, and what CPUID says on each.
+/// The vCPUs, as firmware would leave them, and their processor.
 pub(super) fn create_vcpus(
     kvm: &Kvm,
     vm: &VmFd,
-    count: u8,
-) -> Result<Vec<(VcpuFd, CpuId)>, VmError> {
-    let supported = kvm
-        .get_supported_cpuid(kvm_bindings::KVM_MAX_CPUID_ENTRIES)
-        .map_err(VmError::kvm("say what CPUs it supports"))?;
-    let tsc_deadline = vm.check_extension(Cap::TscDeadlineTimer);
+    shape: Shape,
+) -> Result<(Vec<VcpuFd>, Cpu), VmError> {
+    let supported = leaf::supported(kvm).map_err(VmError::kvm("say what CPUs it supports"))?;
+    let model = CpuModel::new(&supported, shape.cpu_baseline)?;
     let boot_msrs = msrs::boot_msrs();
-    let mut vcpus = Vec::with_capacity(count.into());
-    for id in 0..count {
+    let mut vcpus = Vec::with_capacity(shape.vcpus.into());
+    for id in 0..shape.vcpus {
         let vcpu = vm
             .create_vcpu(id.into())
             .map_err(VmError::kvm("create a vCPU"))?;
-        let spec = cpuid::CpuidSpec {
-            apic_id: id,
-            vcpus: count,
-            tsc_khz: vcpu.get_tsc_khz().ok(),
-            tsc_deadline,
-        };
-        let cpuid = cpuid::fit(&supported, spec);
-        vcpu.set_cpuid2(&cpuid).map_err(VmError::kvm("set CPUID"))?;
+        vcpu.set_cpuid2(&model.for_vcpu(id, shape.vcpus)?)
+            .map_err(VmError::kvm("set CPUID"))?;
         let set = vcpu
             .set_msrs(&boot_msrs)
             .map_err(VmError::kvm("set MSRs"))?;
@@ -84,7 +106,33 @@ pub(super) fn create_vcpus(
         regs::set_local_interrupts(&mut lapic);
         vcpu.set_lapic(&lapic)
             .map_err(VmError::kvm("set the local APIC"))?;
-        vcpus.push((vcpu, cpuid));
+        vcpus.push(vcpu);
     }
-    Ok(vcpus)
+    let cpu = Cpu::new(kvm, vm, model, vcpus.first())?;
+    Ok((vcpus, cpu))
+}
+
+impl Cpu {
+    fn new(kvm: &Kvm, vm: &VmFd, model: CpuModel, first: Option<&VcpuFd>) -> Result<Self, VmError> {
+        let arch_capabilities = match first {
+            Some(vcpu) if model.has_arch_capabilities() => {
+                snapshot::read_msr(vcpu, snapshot::ARCH_CAPABILITIES)?.unwrap_or(0)
+            }
+            _ => 0,
+        };
+        Ok(Self {
+            context: VcpuContext {
+                msrs: MsrPolicy::of(kvm, model.has_arch_capabilities())?,
+                xsave: XsaveSize::of(vm),
+                xsave_components: xsave_components(model.leaves()),
+                scales_tsc: vm.check_extension(Cap::TscControl),
+            },
+            key: CpuKey {
+                baseline: model.baseline(),
+                leaves: model.key_leaves(),
+                arch_capabilities,
+            },
+            model,
+        })
+    }
 }

@@ -3,7 +3,9 @@
 use std::io;
 
 use crate::arch::x86_64::boot::BootError;
+use crate::arch::x86_64::cpuid::CpuModelError;
 use crate::bus::Overlap;
+use crate::capabilities::CapabilityError;
 use crate::devices::vmgenid::GenerationError;
 use crate::memory::MemoryError;
 use crate::snapshot::SnapshotError;
@@ -23,6 +25,12 @@ pub enum VmError {
     /// Give another kernel, initramfs or command line.
     #[error(transparent)]
     Boot(#[from] BootError),
+    /// Update the host's kernel.
+    #[error(transparent)]
+    Capability(#[from] CapabilityError),
+    /// Choose another CPU baseline.
+    #[error(transparent)]
+    Cpu(#[from] CpuModelError),
     /// KVM refused. On a host without hardware virtualization some requests are not possible;
     /// `cloude-vmm probe` says what kind of host it is.
     #[error("KVM does not {what}: {source}")]

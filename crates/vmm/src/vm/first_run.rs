@@ -16,19 +16,20 @@ use crate::vcpu::Vcpus;
 pub(super) struct FirstRun(Arc<Mutex<Option<Arc<Record>>>>);
 
 impl FirstRun {
-    /// The VM has taken this state.
+    /// The VM has been given this state.
     pub fn set(&self, record: Arc<Record>) {
         *lock(&self.0) = Some(record);
     }
 
-    /// Call before the vCPUs run. Does nothing once it has succeeded.
+    /// Sets the time before the vCPUs run for the first time. After a success later calls do nothing; after an
+    /// error the next call sets it again, so that the guest never runs with another time.
     pub fn prepare(&self, vcpus: &Vcpus, vm: &VmFd) -> Result<(), SnapshotError> {
         let mut record = lock(&self.0);
-        if let Some(record) = &*record {
-            let saved = &record.state;
-            vcpus.with_each(|index, vcpu| saved.vcpus[index].restore_time(index, vcpu))?;
-            saved.vm.restore_time(vm)?;
-        }
+        let Some(saved) = record.as_ref().map(|record| &record.state) else {
+            return Ok(());
+        };
+        vcpus.with_each(|index, vcpu| saved.vcpus[index].restore_time(index, vcpu))?;
+        saved.vm.restore_time(vm)?;
         *record = None;
         Ok(())
     }

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use kvm_ioctls::VmFd;
 
+use super::build::Cpu;
 use super::first_run::FirstRun;
-use super::{CpuModel, Shape, Vm};
+use super::{Shape, Vm};
 use crate::bus::SharedDevice;
 use crate::devices::{StateError, vmgenid};
 use crate::memory::GuestMemory;
@@ -23,7 +24,7 @@ use crate::vcpu::Vcpus;
 pub struct VmHandle {
     pub(super) vcpus: Arc<Vcpus>,
     pub(super) vm: Arc<VmFd>,
-    pub(super) cpu: Arc<CpuModel>,
+    pub(super) cpu: Arc<Cpu>,
     pub(super) devices: Vec<SharedDevice>,
     memory: GuestMemory,
     shape: Shape,
@@ -124,14 +125,9 @@ impl VmHandle {
     }
 
     pub(super) fn vcpu_states(&self) -> Result<Vec<VcpuState>, SnapshotError> {
-        let CpuModel {
-            cpuids,
-            msrs,
-            xsave_size,
-        } = &*self.cpu;
-        let mut states = Vec::with_capacity(cpuids.len());
-        self.vcpus.with_each(|index, vcpu| {
-            states.push(VcpuState::save(vcpu, &cpuids[index], msrs, *xsave_size)?);
+        let mut states = Vec::with_capacity(self.shape.vcpus.into());
+        self.vcpus.with_each(|_, vcpu| {
+            states.push(VcpuState::save(vcpu, &self.cpu.context)?);
             Ok::<_, SnapshotError>(())
         })?;
         Ok(states)
@@ -170,7 +166,7 @@ impl VmHandle {
         Key::new(
             self.shape,
             origin.clone(),
-            &self.cpu.cpuids,
+            self.cpu.key.clone(),
             names.collect(),
         )
     }

@@ -87,7 +87,7 @@ impl Shell {
         trace.step("map the memory");
         self.handle.vcpus.with_each(|index, vcpu| {
             let now = &self.vcpus_now[index];
-            state.vcpus[index].restore(vcpu, now, self.handle.cpu.xsave_size, &mut trace)
+            state.vcpus[index].restore(vcpu, now, &self.handle.cpu.context, &mut trace)
         })?;
         state
             .vm

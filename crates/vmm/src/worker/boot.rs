@@ -21,6 +21,7 @@ pub(super) fn boot_and_serve(
     let shape = Shape {
         vcpus: spec.vcpus,
         memory_mib: spec.memory_mib,
+        cpu_baseline: spec.cpu_baseline,
     };
     let mut vm = Vm::new(&handed.kvm, shape, handed.console)?;
     let net = spec.tap.as_ref().zip(handed.tap);

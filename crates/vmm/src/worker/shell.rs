@@ -26,6 +26,7 @@ pub(super) fn serve(
     let shape = Shape {
         vcpus: spec.vcpus,
         memory_mib: spec.memory_mib,
+        cpu_baseline: spec.cpu_baseline,
     };
     let mut vm = Vm::reserved(&handed.kvm, shape, handed.console)?;
     let net = spec.tap.as_ref().zip(handed.tap);

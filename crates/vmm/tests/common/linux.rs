@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
-use cloude_vmm::control::{BootSpec, Event, Origin, Request, ShellSpec, VsockSpec};
+use cloude_vmm::control::{BootSpec, CpuBaseline, Event, Origin, Request, ShellSpec, VsockSpec};
 use cloude_vmm::probe::{KvmKind, kvm_kind};
 
 use super::{Worker, collect, kvm, memfd};
@@ -66,7 +66,6 @@ pub fn origin() -> Origin {
     Origin {
         kernel: "tuned".to_owned(),
         initramfs: "python".to_owned(),
-        kvm: "hardware".to_owned(),
     }
 }
 
@@ -90,6 +89,7 @@ impl Snapshot {
             tap: None,
             console: true,
             vsock: Some(VSOCK),
+            cpu_baseline: CpuBaseline::Host,
         };
         let open = |path: &Path| File::open(path).unwrap();
         let own = memfd(&segment(&std::fs::read(&files.agent).unwrap()));
@@ -133,6 +133,7 @@ impl Snapshot {
             tap: None,
             console: true,
             vsock: Some(VSOCK),
+            cpu_baseline: CpuBaseline::Host,
         };
         let (kvm, (console, said)) = (kvm(), collect());
         worker

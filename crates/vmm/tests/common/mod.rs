@@ -8,7 +8,9 @@ use std::path::Path;
 use std::process::Child;
 use std::thread::JoinHandle;
 
-use cloude_vmm::control::{self, BootSpec, Channel, Event, ExitReport, Origin, Request};
+use cloude_vmm::control::{
+    self, BootSpec, Channel, CpuBaseline, Event, ExitReport, Origin, Request,
+};
 
 pub mod linux;
 pub mod prover;
@@ -143,6 +145,7 @@ pub fn spec() -> BootSpec {
         tap: None,
         console: true,
         vsock: None,
+        cpu_baseline: CpuBaseline::Host,
     }
 }
 

@@ -5,7 +5,7 @@ use std::arch::global_asm;
 use std::fs::File;
 use std::io::Read;
 
-use cloude_vmm::control::Origin;
+use cloude_vmm::control::{CpuBaseline, Origin};
 use cloude_vmm::probe::open_kvm;
 use cloude_vmm::snapshot::{Template, Trace};
 use cloude_vmm::vm::{Saved, Shape, Shell, Vm};
@@ -228,6 +228,7 @@ pub fn shape(vcpus: u8) -> Shape {
     Shape {
         vcpus,
         memory_mib: MEMORY_MIB,
+        cpu_baseline: CpuBaseline::Host,
     }
 }
 
@@ -235,7 +236,6 @@ pub fn origin() -> Origin {
     Origin {
         kernel: "prover".to_owned(),
         initramfs: "none".to_owned(),
-        kvm: "any".to_owned(),
     }
 }
 

@@ -32,8 +32,6 @@ pub struct TemplateKey {
     pub language: String,
     /// Cloude's own version.
     pub version: String,
-    /// `hardware` or `pvm`.
-    pub kvm: String,
     /// Its network device: `none`, or what its driver was told of it.
     pub device: String,
     /// The machine.
@@ -56,7 +54,6 @@ impl TemplateKey {
             &self.agent,
             &self.language,
             &self.version,
-            &self.kvm,
             &self.device,
             &shape,
         ] {
@@ -67,12 +64,11 @@ impl TemplateKey {
         hex(digest.finalize())
     }
 
-    /// What its snapshot says that it is of. The initramfs stands for all but kernel and KVM.
+    /// What its snapshot says that it is of. The initramfs stands for all but the kernel.
     pub fn origin(&self) -> Origin {
         Origin {
             kernel: self.kernel.clone(),
             initramfs: self.id(),
-            kvm: self.kvm.clone(),
         }
     }
 }
@@ -134,7 +130,6 @@ mod tests {
             agent: "a".into(),
             language: "l".into(),
             version: "1".into(),
-            kvm: "hardware".into(),
             device: "none".into(),
             shape: Shape {
                 vcpus: 1,
@@ -146,13 +141,12 @@ mod tests {
 
     #[test]
     fn each_part_of_a_key_makes_it_another() {
-        let changes: [fn(&mut TemplateKey); 10] = [
+        let changes: [fn(&mut TemplateKey); 9] = [
             |key| key.kernel.push('x'),
             |key| key.image.push('x'),
             |key| key.agent.push('x'),
             |key| key.language.push('x'),
             |key| key.version.push('x'),
-            |key| key.kvm.push('x'),
             |key| key.device.push('x'),
             |key| key.shape.vcpus = 2,
             |key| key.shape.memory_mib = 513,

@@ -1,7 +1,7 @@
 use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
-use cloude_vmm::snapshot::{Key, MachineState, Record, memory_digest};
+use cloude_vmm::snapshot::{CpuKey, Key, MachineState, Record, memory_digest};
 
 use super::*;
 
@@ -11,7 +11,6 @@ fn origin(initramfs: &str) -> Origin {
     Origin {
         kernel: "kernel".into(),
         initramfs: initramfs.into(),
-        kvm: "hardware".into(),
     }
 }
 
@@ -31,8 +30,7 @@ pub(in crate::vm) fn snapshot(of: &Origin) -> Snapshot {
         key: Key {
             version: "1".into(),
             origin: of.clone(),
-            cpu_vendor: "GenuineIntel".into(),
-            cpu_features: [1; 32],
+            cpu: CpuKey::default(),
             vcpus: 1,
             memory_mib: 1,
             devices: Vec::new(),

@@ -12,7 +12,6 @@ fn key(kernel: &str) -> TemplateKey {
         agent: "agent".into(),
         language: "language".into(),
         version: "1".into(),
-        kvm: "hardware".into(),
         device: "none".into(),
         shape: Shape {
             vcpus: 1,
