@@ -244,7 +244,7 @@ impl Template {
         let descriptors = [self.memory.as_fd(), self.record.as_fd(), theirs.as_fd()];
         let restore = Request::Restore {
             origin: origin(&self.language.name),
-            copy_ahead: None,
+            working_set: false,
         };
         worker.channel.send(&restore, &descriptors).unwrap();
         let (event, _) = worker.channel.recv::<Event>().unwrap();

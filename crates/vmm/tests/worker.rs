@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::Command;
 
 use cloude_vmm::control::{
-    BootSpec, Channel, Event, ExitReason, MAX_CONSOLE_INPUT, Request, TapSpec,
+    BootSpec, Channel, ChannelError, Event, ExitReason, MAX_CONSOLE_INPUT, Request, TapSpec,
 };
 use cloude_vmm::panics;
 use common::{Code, Worker, collect, elf, memfd, run, run_with, spec};
@@ -185,11 +185,13 @@ fn a_host_that_reads_no_events_stops_no_device() {
     let mut refused = 0;
     while refused < 2 {
         let connect = Request::Connect { id: sent, port: 1 };
-        if worker.channel.try_send(&connect, &[]).unwrap() {
-            (sent, refused) = (sent + 1, 0);
-        } else {
-            refused += 1;
-            wait_for_device();
+        match worker.channel.try_send(&connect, &[]) {
+            Ok(()) => (sent, refused) = (sent + 1, 0),
+            Err(ChannelError::Full) => {
+                refused += 1;
+                wait_for_device();
+            }
+            Err(error) => panic!("{error}"),
         }
     }
 

@@ -14,27 +14,18 @@ use cloude_vmm::control::{
 };
 use tokio::net::UnixStream;
 
-use super::control::{Worker, death_of};
-use super::launcher::GUEST_CID;
+use super::control::{GUEST_CID, Worker, death_of};
 use super::{AgentStream, Death};
-
-/// The most pages of 4 KiB that are copied for a fork before it runs: what it then takes while it waits.
-pub const COPY_AHEAD: u64 = 128;
 
 /// The pages that forks of a template touch, as one of them has shown.
 #[derive(Debug)]
 pub struct WorkingSet {
     /// The list, for workers.
     pub list: File,
-    /// How many of them, of 4 KiB each, a fork has copies of when it has run.
+    /// Pages of 4 KiB that a fork writes to. They are copied when it is resumed.
     pub written_pages: u64,
-}
-
-impl WorkingSet {
-    /// What a fork takes that has all of them, beside what it takes while it waits, in KiB.
-    pub fn rest_kib(&self) -> u64 {
-        4 * self.written_pages.saturating_sub(COPY_AHEAD)
-    }
+    /// Pages that it only reads. They are mapped when it is made, and stay the template's.
+    pub read_pages: u64,
 }
 
 /// A saved VM: its memory and its state, which nobody changes any more. Clones share it.
@@ -87,7 +78,7 @@ async fn next(worker: &Worker) -> Result<(Event, Vec<OwnedFd>), Death> {
 fn send(worker: &Worker, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<(), Death> {
     worker
         .send(request, fds)
-        .map_err(|error| Death::infrastructure(format!("telling the VM's worker: {error}")))
+        .map_err(|error| Death::infrastructure(format!("sending to the VM's worker: {error}")))
 }
 
 /// Which pages a restored VM has touched so far: a list for [`Shell::take`].
@@ -99,10 +90,17 @@ pub async fn working_set(worker: &Worker) -> Result<WorkingSet, Death> {
     loop {
         let (event, mut descriptors) = next(worker).await?;
         match (event, descriptors.pop()) {
-            (Event::WorkingSet { written_pages }, Some(list)) => {
+            (
+                Event::WorkingSet {
+                    written_pages,
+                    read_pages,
+                },
+                Some(list),
+            ) => {
                 return Ok(WorkingSet {
                     list: list.into(),
                     written_pages,
+                    read_pages,
                 });
             }
             (Event::Started | Event::Ready | Event::Connected { .. }, _) => {}
@@ -181,8 +179,8 @@ impl Shell {
         self.worker.pid()
     }
 
-    /// Takes a template's state. The guest stays paused. Of the pages that the template's forks are known to
-    /// touch, those that they write to are copied beforehand, [`COPY_AHEAD`] at most, and all are mapped.
+    /// Takes a template's state. The guest stays paused. With a working set its first accesses to those pages
+    /// cost no page faults.
     pub async fn take(
         self,
         snapshot: &Snapshot,
@@ -192,7 +190,7 @@ impl Shell {
             .map_err(|error| Death::infrastructure(format!("a fork's stream: {error}")))?;
         let request = Request::Restore {
             origin: snapshot.origin.clone(),
-            copy_ahead: working_set.map(|_| COPY_AHEAD),
+            working_set: working_set.is_some(),
         };
         let mut descriptors = vec![
             snapshot.memory.as_fd(),
@@ -207,7 +205,6 @@ impl Shell {
                 worker: self.worker,
                 stream: ours,
                 costs,
-                prefaulted: false,
             }),
             other => Err(unexpected(&other, "that its VM is restored")),
         }
@@ -224,7 +221,6 @@ pub struct Fork {
     worker: Worker,
     stream: UnixStream,
     costs: RestoreCosts,
-    prefaulted: bool,
 }
 
 impl Fork {
@@ -236,15 +232,6 @@ impl Fork {
     /// What the restore cost.
     pub fn costs(&self) -> RestoreCosts {
         self.costs
-    }
-
-    /// Has the worker give it all the pages that forks of its template touch, once: it then starts sooner and
-    /// takes [`WorkingSet::rest_kib`] more. Waits for nothing.
-    pub fn prefault(&mut self) {
-        if !std::mem::replace(&mut self.prefaulted, true) {
-            // A worker that is gone is found by who takes the fork (`is_dead`).
-            let _ = send(&self.worker, &Request::Prefault, &[]);
-        }
     }
 
     /// Has its worker ended while it waited? Costs a system call; a fork that has is not to be handed out.
@@ -341,7 +328,7 @@ mod tests {
             let (request, fds) = channel.recv::<Request>().unwrap();
             let restore = Request::Restore {
                 origin: origin(),
-                copy_ahead: None,
+                working_set: false,
             };
             assert_eq!(request, restore);
             assert_eq!(
@@ -353,9 +340,7 @@ mod tests {
                 ..RestoreCosts::default()
             };
             channel.send(&Event::Restored { costs }, &[]).unwrap();
-            for request in [Request::Prefault, Request::Resume] {
-                assert_eq!(channel.recv::<Request>().unwrap().0, request);
-            }
+            assert_eq!(channel.recv::<Request>().unwrap().0, Request::Resume);
             channel.send(&Event::Started, &[]).unwrap();
             let mut byte = [0];
             let mut stream = std::os::unix::net::UnixStream::from(fds[2].try_clone().unwrap());
@@ -365,10 +350,8 @@ mod tests {
         });
 
         let shell = Shell::make(worker, SHAPE, parts()).await.unwrap();
-        let mut fork = shell.take(&snapshot(), None).await.unwrap();
+        let fork = shell.take(&snapshot(), None).await.unwrap();
         assert_eq!(fork.costs().ioctls, 5);
-        fork.prefault();
-        fork.prefault();
         assert!(!fork.is_dead());
         let (worker, mut stream) = fork.resume().unwrap();
         stream.write_all(b"a").await.unwrap();

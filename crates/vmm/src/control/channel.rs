@@ -31,6 +31,9 @@ pub enum ChannelError {
     /// The other end is gone.
     #[error("the other end of the control socket is closed")]
     Closed,
+    /// The other end does not read: its queue is full.
+    #[error("the other end of the control socket does not read its messages")]
+    Full,
     /// The message is larger than [`MAX_MESSAGE`], or brings more than [`MAX_DESCRIPTORS`].
     #[error("a control message of {bytes} bytes with {descriptors} descriptors is too large")]
     TooLarge {
@@ -71,15 +74,15 @@ impl Channel {
         descriptors: &[BorrowedFd<'_>],
     ) -> Result<(), ChannelError> {
         self.send_with(message, descriptors, SendFlags::empty())
-            .map(drop)
     }
 
-    /// As [`Channel::send`] without waiting: `false` if the other end's queue is full, and nothing was sent.
+    /// As [`Channel::send`], but [`ChannelError::Full`] instead of waiting: for threads that must not wait
+    /// for a process which may have stopped reading. Nothing was sent then.
     pub fn try_send<M: Serialize>(
         &self,
         message: &M,
         descriptors: &[BorrowedFd<'_>],
-    ) -> Result<bool, ChannelError> {
+    ) -> Result<(), ChannelError> {
         self.send_with(message, descriptors, SendFlags::DONTWAIT)
     }
 
@@ -88,7 +91,7 @@ impl Channel {
         message: &M,
         descriptors: &[BorrowedFd<'_>],
         flags: SendFlags,
-    ) -> Result<bool, ChannelError> {
+    ) -> Result<(), ChannelError> {
         let bytes = serde_json::to_vec(message)?;
         if bytes.len() > MAX_MESSAGE || descriptors.len() > MAX_DESCRIPTORS {
             return Err(ChannelError::TooLarge {
@@ -107,8 +110,8 @@ impl Channel {
             let flags = flags | SendFlags::NOSIGNAL;
             match rustix::net::sendmsg(&self.0, &data, &mut ancillary, flags) {
                 Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return Ok(false),
-                Ok(_) => return Ok(true),
+                Err(Errno::AGAIN) => return Err(ChannelError::Full),
+                Ok(_) => return Ok(()),
                 Err(Errno::PIPE | Errno::CONNRESET) => return Err(ChannelError::Closed),
                 Err(error) => return Err(io::Error::from(error).into()),
             }
@@ -232,6 +235,21 @@ mod tests {
             worker.send(&Event::Started, &[]),
             Err(ChannelError::Closed)
         ));
+    }
+
+    #[test]
+    fn a_full_queue_is_an_error_where_sending_must_not_wait() {
+        let (host, _worker) = Channel::pair().unwrap();
+        let request = Request::ConsoleInput {
+            bytes: vec![0; 4096],
+        };
+        // A queue holds a bounded number of bytes, so that this ends.
+        let error = loop {
+            if let Err(error) = host.try_send(&request, &[]) {
+                break error;
+            }
+        };
+        assert!(matches!(error, ChannelError::Full), "{error}");
     }
 
     #[test]

@@ -65,20 +65,18 @@ pub enum Request {
     /// The memory's size is checked and its content is not (`cloude_vmm::snapshot::Template`): whoever
     /// found it on a disk has checked it once.
     ///
-    /// With `copy_ahead` a list of pages that [`Event::WorkingSet`] gave follows as the last descriptor. What
-    /// the paused VM may not have yet of it, it has before it runs, or with [`Request::Prefault`].
+    /// With `working_set` the list of pages from an [`Event::WorkingSet`] follows as the last descriptor.
+    /// The pages that were only read are mapped now, which costs the paused VM no memory of its own; those
+    /// that were written to are copied when it is resumed, before its vCPUs run.
     Restore {
         /// What the snapshot is expected to be of.
         origin: Origin,
-        /// How many pages of the list the paused VM may have copies of, 4 KiB each.
+        /// A list of pages follows.
         #[serde(default)]
-        copy_ahead: Option<u64>,
+        working_set: bool,
     },
-    /// Give a restored VM that is paused the rest of its list of pages now, not when it is resumed. There is
-    /// no answer. Of a VM that has no list, or has the rest already, nothing is done.
-    Prefault,
-    /// Which pages has a restored VM touched since? The answer is [`Event::WorkingSet`]; to be asked while
-    /// it runs. Descriptor: the worker's `/proc/PID/pagemap`, for it opens no path.
+    /// Report the pages that a restored VM has touched so far: [`Event::WorkingSet`]. Possible while it
+    /// runs. Descriptor: the worker's `/proc/PID/pagemap`, because a worker opens no path.
     WorkingSet,
     /// Let the vCPUs of a restored VM, or of one that was saved, run. The answer is [`Event::Started`].
     Resume,
@@ -115,9 +113,6 @@ pub struct RestoreCosts {
     pub minor_faults: u64,
     /// Microseconds.
     pub elapsed_us: u64,
-    /// Pages that were copied ahead.
-    #[serde(default)]
-    pub copied_pages: u64,
 }
 
 /// What to boot.
@@ -195,8 +190,10 @@ pub enum Event {
     },
     /// The answer to [`Request::WorkingSet`]. Descriptor: the list, a memfd that nobody can write to any more.
     WorkingSet {
-        /// How many pages the VM has copies of.
+        /// How many pages the VM has written to, and so has copies of.
         written_pages: u64,
+        /// How many it has only read, with the neighbours that the host mapped along with them.
+        read_pages: u64,
     },
     /// The VM ended; the last message, after which the worker exits.
     Exited(ExitReport),

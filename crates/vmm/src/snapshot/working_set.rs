@@ -1,8 +1,9 @@
-//! The pages that a fork has touched, for the next fork to have them before it runs.
+//! The working set: the pages that one fork has touched, so that the next fork has them before it runs.
 //!
-//! A page that a fork writes to is copied, and one that it reads is mapped, each at a page fault that the
-//! vCPU waits for. What one fork of a template touches until it answers, the next touches too. The list
-//! changes nothing of what a guest finds: all pages are the template's, whatever is in the list.
+//! The host copies each page at a fork's first write to it, and maps each page at its first read. Each is
+//! an exit and a page fault that the vCPU waits for, and every fork of a template touches nearly the same
+//! pages until its program answers. The list changes nothing that a guest can see: every page has the
+//! template's content, whether it is on the list or not.
 
 use std::fs::File;
 use std::io;
@@ -11,7 +12,7 @@ use std::os::unix::fs::FileExt;
 use kvm_bindings::{KVMIO, kvm_pre_fault_memory};
 use kvm_ioctls::VcpuFd;
 use serde::{Deserialize, Serialize};
-use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryError, GuestMemoryRegion};
+use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 use vmm_sys_util::ioctl::ioctl_with_mut_ref;
 use vmm_sys_util::ioctl_iowr_nr;
 
@@ -64,15 +65,6 @@ pub enum WorkingSetError {
     /// The host does not copy the pages: it has no memory left.
     #[error("the pages cannot be copied: {0}")]
     Copy(#[source] io::Error),
-    /// A page cannot be compared with the template's.
-    #[error("the template's pages cannot be read: {0}")]
-    Compare(#[source] io::Error),
-    /// The same, of the guest's own page.
-    #[error("the guest's pages cannot be read: {0}")]
-    Memory(#[from] GuestMemoryError),
-    /// The host does not take a page back.
-    #[error("the pages cannot be given back: {0}")]
-    GiveBack(#[source] io::Error),
 }
 
 impl WorkingSet {
@@ -119,7 +111,12 @@ impl WorkingSet {
 
     /// How many pages were written to.
     pub fn written_pages(&self) -> u64 {
-        self.written.iter().map(|run| u64::from(run.count)).sum()
+        pages(&self.written)
+    }
+
+    /// How many pages were only read.
+    pub fn read_pages(&self) -> u64 {
+        pages(&self.read)
     }
 
     /// The list as bytes. Fails only for want of memory.
@@ -136,87 +133,28 @@ impl WorkingSet {
         Ok(postcard::from_bytes(&bytes)?)
     }
 
-    /// In two: the first `copies` pages that were written to, and all that were only read; and the others.
-    pub fn split(mut self, copies: u64) -> (Self, Self) {
-        let (mut first, mut rest) = (Vec::new(), Vec::new());
-        let mut left = u32::try_from(copies).unwrap_or(u32::MAX);
-        for run in self.written {
-            let count = run.count.min(left);
-            left -= count;
-            let behind = Run {
-                first: run.first.saturating_add(count),
-                count: run.count - count,
-            };
-            first.extend((count > 0).then_some(Run { count, ..run }));
-            rest.extend((behind.count > 0).then_some(behind));
-        }
-        self.written = first;
-        let rest = Self {
-            written: rest,
-            read: Vec::new(),
-        };
-        (self, rest)
+    /// Has KVM map the pages that were only read, where it can. They stay the template's, so that a fork that
+    /// waits takes no memory for them. The memory has been mapped, and the vCPU has its state.
+    pub fn map_read(&self, memory: &GuestMemory, vcpu: &VcpuFd) -> Result<(), WorkingSetError> {
+        map_all(&self.read, memory, vcpu)
     }
 
-    /// Copies the pages that were written to, and lets `vcpu`'s VM map all of the list where KVM can. The
-    /// memory has been mapped, and the vCPU has its state.
+    /// Copies the pages that were written to, and has KVM map the copies where it can. The memory has been
+    /// mapped, and the vCPU has its state.
     ///
-    /// A page that a guest will write to is never mapped without its copy: the write would leave the guest
-    /// to have the page copied, which takes the mapping away, and then once more to have it mapped.
-    pub fn replay(&self, memory: &GuestMemory, vcpu: &VcpuFd) -> Result<(), WorkingSetError> {
+    /// KVM maps no page of these before its copy is there: the guest's write to it would exit to have it
+    /// copied, which removes the mapping, and exit again to have the copy mapped.
+    pub fn copy_written(&self, memory: &GuestMemory, vcpu: &VcpuFd) -> Result<(), WorkingSetError> {
         for run in &self.written {
             let (host, _) = place(memory, *run)?;
             copy(host, run.count as usize)?;
         }
-        for run in self.written.iter().chain(&self.read) {
-            let (_, guest) = place(memory, *run)?;
-            if !map(vcpu, guest, u64::from(run.count) * PAGE as u64) {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    /// Gives the copies back of which the guest has made no use: those that are still as in `template`, the file
-    /// that the memory is of. How many pages that were.
-    ///
-    /// Nothing may write to the memory meanwhile: no vCPU, no device. What is given back is the template's
-    /// page again, and is copied when it is written to.
-    pub fn give_back(&self, memory: &GuestMemory, template: &File) -> Result<u64, WorkingSetError> {
-        let mut given = 0;
-        let (mut saved, mut now) = ([0; PAGE], [0; PAGE]);
-        for run in &self.written {
-            for page in run.first..run.first.saturating_add(run.count) {
-                let (host, guest) = place(
-                    memory,
-                    Run {
-                        first: page,
-                        count: 1,
-                    },
-                )?;
-                template
-                    .read_exact_at(&mut saved, u64::from(page) * PAGE as u64)
-                    .map_err(WorkingSetError::Compare)?;
-                memory.read_slice(&mut now, GuestAddress(guest))?;
-                if now == saved {
-                    drop_copy(host)?;
-                    given += 1;
-                }
-            }
-        }
-        Ok(given)
+        map_all(&self.written, memory, vcpu)
     }
 }
 
-/// Lets a page be its file's again.
-fn drop_copy(host: *mut u8) -> Result<(), WorkingSetError> {
-    // SAFETY: the page is within a region's private mapping of a file (`place`), and has the content that it has
-    // there, so that this changes none.
-    let result = unsafe { libc::madvise(host.cast(), PAGE, libc::MADV_DONTNEED) };
-    match result {
-        0 => Ok(()),
-        _ => Err(WorkingSetError::GiveBack(io::Error::last_os_error())),
-    }
+fn pages(runs: &[Run]) -> u64 {
+    runs.iter().map(|run| u64::from(run.count)).sum()
 }
 
 /// How many bytes an entry of a page map has, and how many entries are read at once.
@@ -259,6 +197,17 @@ fn copy(host: *mut u8, pages: usize) -> Result<(), WorkingSetError> {
         0 => Ok(()),
         _ => Err(WorkingSetError::Copy(io::Error::last_os_error())),
     }
+}
+
+/// Has KVM map the pages of `runs`, where it can.
+fn map_all(runs: &[Run], memory: &GuestMemory, vcpu: &VcpuFd) -> Result<(), WorkingSetError> {
+    for run in runs {
+        let (_, guest) = place(memory, *run)?;
+        if !map(vcpu, guest, u64::from(run.count) * PAGE as u64) {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// Has KVM map a range in the guest; false where it cannot, which only costs the guest page faults.
@@ -337,69 +286,46 @@ mod tests {
         vm.create_vcpu(0).unwrap()
     }
 
-    #[test]
-    fn replaying_copies_the_pages_in_two_parts_and_changes_nothing() {
-        let template = memory::memfd(32 << 20).unwrap();
-        template.write_all_at(b"seven", 7 * 4096).unwrap();
-        let set = WorkingSet {
+    fn set() -> WorkingSet {
+        WorkingSet {
             written: vec![run(7, 3), run(200, 8)],
             read: vec![run(400, 2)],
-        };
-        for (limit, copied) in [(0, 0), (2, 2), (3, 3), (5, 5), (100, 11)] {
-            let fork = fork_of(&template);
-            let (now, later) = set.clone().split(limit);
-            assert_eq!((&now.read, &later.read), (&set.read, &Vec::new()));
-            now.replay(&fork, &vcpu()).unwrap();
-            assert_eq!(of(&fork).written_pages(), copied);
-            later.replay(&fork, &vcpu()).unwrap();
-            assert_eq!(of(&fork).written, set.written);
-            let mut content = [0; 5];
-            fork.read_slice(&mut content, GuestAddress(7 * 4096))
-                .unwrap();
-            assert_eq!(&content, b"seven");
         }
     }
 
     #[test]
-    fn copies_that_were_not_changed_are_given_back() {
+    fn pages_that_were_read_are_mapped_and_not_copied() {
+        let fork = fork_of(&memory::memfd(32 << 20).unwrap());
+        set().map_read(&fork, &vcpu()).unwrap();
+        assert_eq!(of(&fork).written_pages(), 0);
+    }
+
+    #[test]
+    fn written_pages_are_copied_with_their_content() {
         let template = memory::memfd(32 << 20).unwrap();
         template.write_all_at(b"seven", 7 * 4096).unwrap();
-        template.write_all_at(b"eight", 8 * 4096).unwrap();
         let fork = fork_of(&template);
-        let set = WorkingSet {
-            written: vec![run(7, 3), run(200, 8)],
-            read: vec![run(400, 2)],
-        };
-        set.replay(&fork, &vcpu()).unwrap();
-        // Not on the list: none of what the guest did by itself is looked at.
-        fork.write_obj(0u8, GuestAddress(300 * 4096)).unwrap();
-        fork.write_obj(b'S', GuestAddress(7 * 4096)).unwrap();
-        fork.write_obj(b'e', GuestAddress(8 * 4096)).unwrap();
-        fork.write_obj(1u8, GuestAddress(208 * 4096 - 1)).unwrap();
-        assert_eq!(set.give_back(&fork, &template).unwrap(), 9);
-        assert_eq!(of(&fork).written, [run(7, 1), run(207, 1), run(300, 1)]);
-        let text = |page: u64| {
-            let mut content = [0; 5];
-            fork.read_slice(&mut content, GuestAddress(page * 4096))
-                .unwrap();
-            content
-        };
-        assert_eq!((&text(7), &text(8)), (b"Seven", b"eight"));
-        fork.write_obj(b'E', GuestAddress(8 * 4096)).unwrap();
-        assert_eq!(&text(8), b"Eight");
-        assert_eq!(set.give_back(&fork, &template).unwrap(), 8);
+        set().copy_written(&fork, &vcpu()).unwrap();
+        assert_eq!(of(&fork).written, set().written);
+        let mut content = [0; 5];
+        fork.read_slice(&mut content, GuestAddress(7 * 4096))
+            .unwrap();
+        assert_eq!(&content, b"seven");
     }
 
     #[test]
     fn pages_outside_the_memory_are_refused() {
         let fork = fork_of(&memory::memfd(32 << 20).unwrap());
+        let vcpu = vcpu();
         for bad in [run(8192, 1), run(8191, 2), run(u32::MAX, u32::MAX)] {
             let set = WorkingSet {
                 written: vec![bad],
-                read: Vec::new(),
+                read: vec![bad],
             };
-            let error = set.replay(&fork, &vcpu()).unwrap_err();
-            assert!(matches!(error, WorkingSetError::Outside { .. }), "{error}");
+            for result in [set.copy_written(&fork, &vcpu), set.map_read(&fork, &vcpu)] {
+                let error = result.unwrap_err();
+                assert!(matches!(error, WorkingSetError::Outside { .. }), "{error}");
+            }
         }
     }
 }

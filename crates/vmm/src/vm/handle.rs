@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::sync::Arc;
 
-use kvm_ioctls::VmFd;
+use kvm_ioctls::{VcpuFd, VmFd};
 
 use super::build::Cpu;
 use super::first_run::FirstRun;
@@ -13,7 +13,7 @@ use crate::devices::{StateError, vmgenid};
 use crate::memory::GuestMemory;
 use crate::snapshot::{
     self, DeviceState, Key, MachineState, Origin, Record, SnapshotError, VcpuState, VmState,
-    WorkingSet,
+    WorkingSet, WorkingSetError,
 };
 use crate::sync::lock;
 use crate::vcpu::Vcpus;
@@ -101,27 +101,25 @@ impl VmHandle {
         Ok(WorkingSet::of(&self.memory, pagemap)?)
     }
 
-    /// Gives a paused fork the pages that another one has touched.
-    pub fn replay(&self, set: &WorkingSet) -> Result<(), SnapshotError> {
-        // All vCPUs share what is mapped.
-        self.vcpus.with_each(|index, vcpu| match index {
-            0 => Ok(set.replay(&self.memory, vcpu)?),
-            _ => Ok(()),
-        })
+    /// Maps the pages that another fork only read ([`WorkingSet::map_read`]). The VM is paused.
+    pub fn map_read(&self, set: &WorkingSet) -> Result<(), SnapshotError> {
+        self.on_first_vcpu(|vcpu| set.map_read(&self.memory, vcpu))
     }
 
-    /// Gives back the pages of `set` that the guest has made no use of ([`WorkingSet::give_back`]); `template` is the
-    /// file that the memory is of. The vCPUs wait meanwhile; of a VM that is paused nothing is done.
-    ///
-    /// To be called by the thread that serves the devices: nothing else writes to the memory then.
-    pub fn give_back(&self, set: &WorkingSet, template: &File) -> Result<u64, SnapshotError> {
-        if !self.vcpus.is_running() {
-            return Ok(0);
-        }
-        self.vcpus.pause();
-        let given = set.give_back(&self.memory, template);
-        self.vcpus.resume();
-        Ok(given?)
+    /// Copies and maps the pages that another fork wrote to ([`WorkingSet::copy_written`]). The VM is paused.
+    pub fn copy_written(&self, set: &WorkingSet) -> Result<(), SnapshotError> {
+        self.on_first_vcpu(|vcpu| set.copy_written(&self.memory, vcpu))
+    }
+
+    /// All vCPUs share one set of second-stage page tables, so that one vCPU maps for all.
+    fn on_first_vcpu(
+        &self,
+        run: impl Fn(&VcpuFd) -> Result<(), WorkingSetError>,
+    ) -> Result<(), SnapshotError> {
+        self.vcpus.with_each(|index, vcpu| match index {
+            0 => Ok(run(vcpu)?),
+            _ => Ok(()),
+        })
     }
 
     pub(super) fn vcpu_states(&self) -> Result<Vec<VcpuState>, SnapshotError> {

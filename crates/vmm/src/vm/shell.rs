@@ -3,9 +3,7 @@
 use super::{Kind, Vm, VmError, VmHandle};
 use crate::devices::vmgenid;
 use crate::memory;
-use crate::snapshot::{
-    Key, MachineState, Origin, Record, SnapshotError, Template, Trace, VcpuState, VmState,
-};
+use crate::snapshot::{Key, Origin, SnapshotError, Template, Trace, VcpuState, VmState};
 
 /// A VM without a guest: interrupt controllers, vCPUs with their threads, devices with their eventfds,
 /// and memslots over reserved address space.
@@ -29,33 +27,13 @@ impl Shell {
         }
         let vcpus = vm.spawn_vcpus()?;
         let handle = VmHandle::new(&vm, vcpus);
-        let shell = Self {
+        Ok(Self {
             vcpus_now: handle.vcpu_states()?,
             vm_now: VmState::save(&handle.vm)?,
             key: handle.key(&Origin::default()),
             handle,
             vm,
-        };
-        shell.rehearse()?;
-        Ok(shell)
-    }
-
-    /// Takes in vain what [`Shell::take`] takes in earnest, as far as that changes nothing: a record that is
-    /// decoded, and devices' states. A process's first way through code costs page faults, which are then
-    /// behind it.
-    fn rehearse(&self) -> Result<(), SnapshotError> {
-        let record = Record {
-            key: self.key.clone(),
-            memory_digest: [0; 32],
-            state: MachineState {
-                vcpus: self.vcpus_now.clone(),
-                vm: self.vm_now.clone(),
-                devices: self.handle.device_states()?,
-            },
-        };
-        let record = Record::decode(&record.encode()?)?;
-        record.key.check(&self.key)?;
-        self.handle.restore_devices(&record.state.devices)
+        })
     }
 
     /// Becomes the VM that `template` was saved of: paused, with the template's memory copy-on-write.

@@ -31,7 +31,7 @@ pub(super) fn boot_and_serve(
     vm.start()?;
     channel.send(&Event::Started, &[])?;
     let handle = vm.handle().ok_or(VmError::Started)?;
-    let server = Server::new(&mut vm, handle, channel, vsock, Vec::new())?;
+    let server = Server::new(&mut vm, handle, channel, vsock)?;
     server.serve(&mut vm)
 }
 

@@ -12,7 +12,6 @@ mod handed;
 mod outbox;
 mod serve;
 mod shell;
-mod unused;
 mod vsock;
 
 /// A worker that cannot do what it was asked.
@@ -70,7 +69,6 @@ impl WorkerError {
             Request::Save { .. } => "save",
             Request::Restore { .. } => "restore",
             Request::Resume => "resume",
-            Request::Prefault => "prefault",
             Request::WorkingSet => "tell the working set",
             Request::Connect { .. } => "connect",
             Request::ConsoleInput { .. } => "type at the console",

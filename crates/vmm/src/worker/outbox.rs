@@ -31,8 +31,9 @@ impl Outbox {
     pub fn flush(&mut self) -> Result<bool, ChannelError> {
         while let Some((event, files)) = self.events.front() {
             let descriptors: Vec<_> = files.iter().map(AsFd::as_fd).collect();
-            if !self.channel.try_send(event, &descriptors)? {
-                return Ok(false);
+            match self.channel.try_send(event, &descriptors) {
+                Err(ChannelError::Full) => return Ok(false),
+                sent => sent?,
             }
             self.events.pop_front();
         }

@@ -26,13 +26,12 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// Of a VM that has its devices and its vCPU threads. `more` is served beside them.
+    /// Of a VM that has its devices and its vCPU threads.
     pub fn new(
         vm: &mut Vm,
         handle: VmHandle,
         channel: &Arc<Channel>,
         vsock: Option<VsockLink>,
-        more: Vec<Subscriber>,
     ) -> Result<Self, VmError> {
         let control = Arc::new(Mutex::new(Control {
             channel: channel.clone(),
@@ -46,7 +45,7 @@ impl Server {
         }));
         let first: Vec<Subscriber> = vec![control.clone()];
         Ok(Self {
-            event_loop: vm.event_loop([first, more].concat())?,
+            event_loop: vm.event_loop(first)?,
             control,
         })
     }
@@ -121,11 +120,7 @@ impl Control {
             }
             Request::WorkingSet => return Err(WorkerError::order(&request, "once it was saved")),
             Request::Save { .. } => return Err(WorkerError::order(&request, "once it was saved")),
-            Request::Resume
-            | Request::Prefault
-            | Request::Boot(_)
-            | Request::Shell(_)
-            | Request::Restore { .. } => {
+            Request::Resume | Request::Boot(_) | Request::Shell(_) | Request::Restore { .. } => {
                 return Err(WorkerError::order(&request, "while the VM runs"));
             }
         }
@@ -150,9 +145,11 @@ impl Control {
         let set = self.vm.working_set(pagemap)?;
         let bytes = set.encode().map_err(SnapshotError::from)?;
         let list = memory::sealed(&bytes).map_err(SnapshotError::host("keep the list of pages"))?;
-        let written_pages = set.written_pages();
-        self.outbox
-            .push(Event::WorkingSet { written_pages }, vec![list]);
+        let event = Event::WorkingSet {
+            written_pages: set.written_pages(),
+            read_pages: set.read_pages(),
+        };
+        self.outbox.push(event, vec![list]);
         Ok(())
     }
 

@@ -1,18 +1,17 @@
 //! A VM that is made ahead of demand, takes a saved VM's state, waits, and runs.
 
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::WorkerError;
 use super::boot::attach_devices;
 use super::handed::{ForRestore, ForShell};
 use super::serve::Server;
-use super::unused::Unused;
 use super::vsock::{VsockLink, attach_saved};
 use crate::control::{Channel, Event, ExitReason, Origin, Request, RestoreCosts, ShellSpec};
 use crate::snapshot::{SnapshotError, Template, WorkingSet};
-use crate::vm::{Shape, Shell, Subscriber, Vm, VmError};
+use crate::vm::{Shape, Shell, Vm};
 
 /// From the shell request to the VM's end.
 ///
@@ -33,76 +32,63 @@ pub(super) fn serve(
     let vsock = attach_devices(&mut vm, net, spec.vsock.as_ref())?;
     drop(handed.kvm);
     let mut shell = Shell::new(vm)?;
-    // All that serving needs is ready before the request that it would delay.
+    // Everything that serving needs is made before the request that it would delay.
     let handle = shell.handle();
-    let unused =
-        Unused::new(shell.vm_mut().exit_signal()).map_err(VmError::host("make a timer"))?;
-    let unused = Arc::new(Mutex::new(unused));
-    let more: Vec<Subscriber> = vec![unused.clone()];
-    let server = Server::new(shell.vm_mut(), handle.clone(), channel, vsock.clone(), more)?;
+    let server = Server::new(shell.vm_mut(), handle.clone(), channel, vsock.clone())?;
     channel.send(&Event::ShellReady, &[])?;
 
-    let mut touched_later;
-    let (mut vm, template, pages) = match channel.recv::<Request>()? {
-        (Request::Restore { origin, copy_ahead }, descriptors) => {
+    let (mut vm, working_set) = match channel.recv::<Request>()? {
+        (
+            Request::Restore {
+                origin,
+                working_set,
+            },
+            descriptors,
+        ) => {
             let faults = minor_faults();
             let since = Instant::now();
-            let asked = (&origin, copy_ahead);
-            let (vm, mut costs, template, (all, rest)) =
-                restore(shell, asked, descriptors, vsock.as_ref())?;
-            touched_later = rest;
+            let handed = ForRestore::sort(working_set, descriptors)?;
+            let (vm, mut costs, working_set) = restore(shell, &origin, handed, vsock.as_ref())?;
             costs.elapsed_us = since.elapsed().as_micros() as u64;
             costs.minor_faults = minor_faults() - faults;
             channel.send(&Event::Restored { costs }, &[])?;
-            (vm, template, all)
+            (vm, working_set)
         }
         (request, _) => return Err(WorkerError::order(&request, "to a shell")),
     };
-    loop {
-        let request = channel.recv::<Request>()?.0;
-        if !matches!(request, Request::Prefault | Request::Resume) {
-            return Err(WorkerError::order(&request, "before the VM runs"));
-        }
-        // All at once it takes a fraction of what the guest would lose at each of these pages.
-        handle.replay(&std::mem::take(&mut touched_later))?;
-        if request == Request::Resume {
-            break;
-        }
+    match channel.recv::<Request>()?.0 {
+        Request::Resume => {}
+        request => return Err(WorkerError::order(&request, "before the VM runs")),
     }
+    handle.copy_written(&working_set)?;
     handle.resume()?;
-    unused
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .arm(handle, template, pages)
-        .map_err(VmError::host("set a timer"))?;
+    // A handle keeps the vCPUs alive: the server has its own, which goes when the VM ends.
+    drop(handle);
     channel.send(&Event::Started, &[])?;
     server.serve(&mut vm)
 }
 
 fn restore(
     shell: Shell,
-    (origin, copy_ahead): (&Origin, Option<u64>),
-    descriptors: Vec<OwnedFd>,
+    origin: &Origin,
+    handed: ForRestore,
     vsock: Option<&VsockLink>,
-) -> Result<(Vm, RestoreCosts, Template, (WorkingSet, WorkingSet)), WorkerError> {
-    let handed = ForRestore::sort(copy_ahead.is_some(), descriptors)?;
+) -> Result<(Vm, RestoreCosts, WorkingSet), WorkerError> {
     let handle = shell.handle();
     let template = Template::open(&handed.record, handed.memory)?;
     let (vm, trace) = shell.take(&template, origin)?;
     attach_saved(vsock, handed.stream)?;
-    let (all, limit) = match (handed.working_set, copy_ahead) {
-        (Some(list), Some(limit)) => (WorkingSet::open(&list).map_err(SnapshotError::from)?, limit),
-        _ => Default::default(),
+    let working_set = match handed.working_set {
+        Some(list) => WorkingSet::open(&list).map_err(SnapshotError::from)?,
+        None => WorkingSet::default(),
     };
-    let (now, later) = all.clone().split(limit);
-    handle.replay(&now)?;
+    handle.map_read(&working_set)?;
     let costs = RestoreCosts {
-        copied_pages: now.written_pages(),
         ioctls: trace.ioctls().into(),
         syscalls: trace.syscalls().into(),
         ..Default::default()
     };
-    Ok((vm, costs, template, (all, later)))
+    Ok((vm, costs, working_set))
 }
 
 /// Of the whole process, so far.

@@ -59,8 +59,6 @@ const VSOCK: VsockSpec = VsockSpec {
 };
 const AGENT_PORT: u32 = 1024;
 const MEMORY_MIB: u64 = 256;
-/// Pages: 2 MiB.
-const COPY_AHEAD: u64 = 512;
 
 pub fn origin() -> Origin {
     Origin {
@@ -147,7 +145,7 @@ impl Snapshot {
         descriptors.extend(list.map(File::as_fd));
         let restore = Request::Restore {
             origin: origin(),
-            copy_ahead: list.map(|_| COPY_AHEAD),
+            working_set: list.is_some(),
         };
         worker.channel.send(&restore, &descriptors).unwrap();
         match worker.event() {
@@ -181,7 +179,7 @@ impl Fork {
         let (channel, request) = (&self.worker.channel, Request::WorkingSet);
         channel.send(&request, &[pagemap.as_fd()]).unwrap();
         match channel.recv().unwrap() {
-            (Event::WorkingSet { written_pages }, list) => {
+            (Event::WorkingSet { written_pages, .. }, list) => {
                 (written_pages, list.into_iter().next().unwrap().into())
             }
             (event, _) => panic!("{event:?}"),

@@ -67,8 +67,8 @@ pub fn rehearsal(language: &Language, limits: &Limits) -> ExecuteRequest {
     }
 }
 
-/// The least that an execution of the language can be: what it touches, almost every one does. An interpreter
-/// that waits takes a program that does nothing; a compiler would refuse that.
+/// The probe program of the language, whose pages nearly every execution touches: for an interpreter that
+/// waits the program that its runner names, else the language's own test.
 pub fn least(language: &Language, limits: &Limits) -> ExecuteRequest {
     let mut request = rehearsal(language, limits);
     if language
