@@ -54,6 +54,24 @@ pub enum AgentError {
 }
 
 impl AgentError {
+    /// Did the agent refuse the request for what is in it? A token or an identity that it does not take (401,
+    /// 403), and a VM that runs nothing any more (409), are no fault of the request's.
+    pub fn is_refused_request(&self) -> bool {
+        matches!(
+            self,
+            AgentError::Refused {
+                status: 400..=499,
+                ..
+            }
+        ) && !matches!(
+            self,
+            AgentError::Refused {
+                status: 401 | 403 | 409,
+                ..
+            }
+        )
+    }
+
     /// Did the connection end, rather than the agent say something wrong?
     pub fn is_connection(&self) -> bool {
         matches!(self, AgentError::Connection(_) | AgentError::Incomplete)

@@ -104,6 +104,19 @@ impl Languages {
         Ok(())
     }
 
+    /// With the wall-clock limits of a host that is `factor` times as slow as hardware
+    /// ([`crate::config::Config::time_factor`]).
+    pub fn in_host_time(mut self, factor: u32) -> Self {
+        for language in self.by_name.values_mut() {
+            let language = Arc::make_mut(language);
+            let stages = language.compile.iter_mut().chain([&mut language.run]);
+            for time in stages.filter_map(|command| command.wall_time_ms.as_mut()) {
+                *time = time.saturating_mul(u64::from(factor));
+            }
+        }
+        self
+    }
+
     /// The language of that name or alias, in any case.
     pub fn find(&self, name: &str) -> Option<&Arc<Language>> {
         self.by_name
@@ -195,6 +208,25 @@ mod tests {
         }
         assert!(languages.find("cobol").is_none());
         assert!(languages.find("").is_none());
+    }
+
+    #[test]
+    fn a_slow_host_multiplies_the_limits_of_languages() {
+        let text = r#"
+            name = "l"
+            file = "f"
+            image = { reference = "r", debian = { suite = "s", packages = [] } }
+            run = { command = ["true"] }
+            compile = { command = ["true"], wall_time_ms = 100 }
+            self_test = { code = "", stdin = "", args = [], stdout = "", exit_code = 0 }
+        "#;
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("l.toml"), text).unwrap();
+        let languages = Languages::load(dir.path()).unwrap().in_host_time(20);
+        let language = languages.find("l").unwrap();
+        let compile = language.compile.as_ref().unwrap();
+        assert_eq!(compile.wall_time_ms, Some(2000));
+        assert_eq!(language.run.wall_time_ms, None, "the server's default");
     }
 
     #[test]

@@ -106,9 +106,7 @@ fn start(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
     // What clouded writes holds programs, their secrets and their output, and the memory of templates.
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
     raise_open_files();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Runtime::new()?;
     Ok(runtime.block_on(server::run(config))?)
 }
 

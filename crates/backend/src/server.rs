@@ -85,6 +85,8 @@ pub fn check(config: &Config) -> Result<(), ServerError> {
 /// Runs until a signal ends it.
 pub async fn run(config: Config) -> Result<(), ServerError> {
     check(&config)?;
+    let languages = Languages::load(&config.languages)?.in_host_time(config.time_factor);
+    let config = config.in_host_time();
     let _lock = lock(&config.state_dir)?;
     let mut signals = Signals::new()?;
     let retention = Retention {
@@ -99,7 +101,15 @@ pub async fn run(config: Config) -> Result<(), ServerError> {
     let store = Store::open(&config.state_dir, retention)?;
     clean_up(&config, &store).await?;
 
-    let launcher = VmLauncher::new(&config, store.clone())?;
+    let capacity = capacity(&config);
+    tracing::info!(
+        vms = capacity.vms,
+        vcpus = capacity.vcpus,
+        memory_mib = capacity.memory_mib,
+        "capacity"
+    );
+    let scheduler = Scheduler::new(capacity);
+    let launcher = VmLauncher::new(&config, store.clone(), scheduler.clone())?;
     let listener = listen(config.listen).await?;
     // From here on there may be something to take down.
     let images = Arc::new(BuiltImages::new(&config, &cache_dir()));
@@ -107,7 +117,14 @@ pub async fn run(config: Config) -> Result<(), ServerError> {
         launcher: Arc::clone(&launcher),
         images: Arc::clone(&images),
     };
-    let result = serve(&config, store, machines, listener, &mut signals).await;
+    let result = serve(
+        &config,
+        (languages, scheduler, store),
+        machines,
+        listener,
+        &mut signals,
+    )
+    .await;
     images.shut_down().await;
     launcher.shut_down().await;
     result
@@ -127,7 +144,7 @@ struct Machines {
 
 async fn serve(
     config: &Config,
-    store: Store,
+    (languages, scheduler, store): (Languages, Scheduler, Store),
     machines: Machines,
     listener: TcpListener,
     signals: &mut Signals,
@@ -135,19 +152,12 @@ async fn serve(
     if config.agent.transport == Transport::Ip {
         machines.launcher.network().await?;
     }
-    let capacity = capacity(config);
-    tracing::info!(
-        vms = capacity.vms,
-        vcpus = capacity.vcpus,
-        memory_mib = capacity.memory_mib,
-        "capacity"
-    );
     let service = Service::new(Parts {
         config: config.clone(),
-        languages: Languages::load(&config.languages)?,
+        languages,
         images: machines.images,
         launcher: machines.launcher,
-        scheduler: Scheduler::new(capacity),
+        scheduler,
         store,
     });
     let again = service.recover().await?;

@@ -90,7 +90,7 @@ async fn the_agent_gets_what_the_request_and_the_language_say() {
     );
     assert_eq!(asked.stdin.to_text(), "in");
     let spec = backend.world.specs.lock().unwrap().pop().unwrap();
-    assert_eq!((spec.vcpus, spec.memory_mib, spec.network), (3, 700, true));
+    assert_eq!((spec.vcpus, spec.memory_mib, spec.network), (3, 768, true));
 }
 
 #[tokio::test]

@@ -4,14 +4,14 @@
 // clippy exempts test functions, not what they share.
 #![allow(clippy::unwrap_used)]
 
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+mod fake_worker;
+
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use cloude_backend::config::{Config, Transport};
-use cloude_backend::store::{Retention, Store};
 use cloude_backend::vm::{Death, Launcher as _, MachineSpec, Started, VmLauncher};
 use cloude_protocol::api::{StartChoice, StartKind};
 use tokio_util::sync::CancellationToken;
@@ -21,70 +21,6 @@ const INSIDE: &str = "CLOUDE_TEST_IN_NAMESPACE";
 /// So many VMs have an address in the range below.
 const ADDRESSES: usize = 5;
 const RANGE: &str = "172.31.0.0/29";
-
-/// A worker that is booted, warmed and saved, or a shell that takes that and runs: up to where the file
-/// `fails` says. It holds the descriptors that it is sent, the TAP too.
-const WORKER: &str = r#"#!/usr/bin/python3
-import array, json, os, socket, sys, tempfile, time
-folder = os.path.dirname(os.path.abspath(sys.argv[0]))
-control = socket.socket(fileno=3)
-held = []
-def fails(at):
-    with open(os.path.join(folder, "fails")) as file:
-        return file.read() == at
-def say(event, fds=()):
-    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
-    control.sendmsg([json.dumps(event).encode()], rights)
-def hear():
-    data, fds, _, _ = socket.recv_fds(control, 1 << 16, 16)
-    if not data:
-        sys.exit(0)
-    held.append(fds)
-    request = json.loads(data)
-    if request["request"] == "prefault":
-        return hear()  # Without an answer.
-    if fails(request["request"]):
-        say({"event": "failed", "message": "as told"})
-        time.sleep(1000)
-    return request, fds
-request, fds = hear()
-if request["request"] == "boot":
-    request, fds = hear()
-    say({"event": "connected", "id": 1})
-    stream = socket.socket(fileno=fds[0])
-    stream.setblocking(True)
-    text = b""
-    while b"\r\n\r\n" not in text:
-        text += stream.recv(1 << 16)
-    head, _, body = text.partition(b"\r\n\r\n")
-    length = next(int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length"))
-    while len(body) < length:
-        body += stream.recv(1 << 16)
-    answer = b'{"runner":false}'
-    stream.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (len(answer), answer))
-    hear()
-    files = [tempfile.TemporaryFile() for _ in range(2)]
-    say({"event": "saved"}, [file.fileno() for file in files])
-else:
-    say({"event": "shell_ready"})
-    # Its agent's end of the stream: whoever asks something there is told at once that nobody answers.
-    for stream in hear()[1][2:]:
-        os.close(stream)
-    say({"event": "restored", "costs": {"ioctls": 0, "syscalls": 0, "minor_faults": 0, "elapsed_us": 0}})
-    hear()
-    time.sleep(0.1)  # As a VM takes to go on: what the pool does meanwhile shows.
-    say({"event": "started"})
-while True:
-    hear()
-"#;
-
-const LANGUAGE: &str = r#"
-name = "l"
-file = "f"
-image = { reference = "r", debian = { suite = "s", packages = [] } }
-run.command = ["true"]
-self_test = { code = "", stdin = "", args = [], stdout = "", exit_code = 0 }
-"#;
 
 /// Runs the named test in a fresh network namespace; true when this already is it.
 fn inside(test: &str) -> bool {
@@ -142,35 +78,12 @@ struct World {
 impl World {
     fn new(change: impl FnOnce(&mut Config)) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let file = |name: &str, text: &str| -> PathBuf {
-            let path = folder.path().join(name);
-            std::fs::write(&path, text).unwrap();
-            path
-        };
-        file("fails", "");
-        file("image.cpio", "");
-        let mut config = Config {
-            kernel: file("vmlinux", ""),
-            state_dir: folder.path().to_owned(),
-            ..Config::default()
-        };
+        let mut config = fake_worker::config(folder.path());
         config.network.range = RANGE.into();
-        config.agent.binary = file("agent", "");
-        config.vm.worker = file("worker", WORKER);
         (config.pool.floor, config.pool.ceiling) = (0, 0);
-        // A test of what stands beyond the disk leaves nothing in the cache of whoever runs it.
-        config.pool.disk = "off".into();
         change(&mut config);
-        let mode = std::fs::Permissions::from_mode(0o755);
-        std::fs::set_permissions(&config.vm.worker, mode).unwrap();
-        let retention = Retention {
-            age_ms: i64::MAX,
-            jobs: 1,
-            bytes: 1 << 30,
-        };
-        let store = Store::open(folder.path(), retention).unwrap();
         World {
-            launcher: VmLauncher::new(&config, store).unwrap(),
+            launcher: fake_worker::launcher(&config),
             folder,
         }
     }
@@ -192,7 +105,7 @@ impl World {
             vcpus: 1,
             memory_mib,
             network: true,
-            language: Arc::new(toml::from_str(LANGUAGE).unwrap()),
+            language: fake_worker::language(),
             start: Some(StartChoice::Fork),
         };
         self.launcher.launch(spec, CancellationToken::new()).await
@@ -320,25 +233,19 @@ async fn forks_that_wait_give_their_addresses_to_whoever_needs_one() {
 }
 
 #[tokio::test]
-async fn beside_a_fork_that_was_just_taken_the_pool_makes_none() {
-    if !inside("beside_a_fork_that_was_just_taken_the_pool_makes_none") {
+async fn the_pool_is_filled_while_forks_run() {
+    if !inside("the_pool_is_filled_while_forks_run") {
         return;
     }
-    let world = World::new(|config| (config.pool.floor, config.pool.ceiling) = (3, 3));
-    world.forked().await.machine.stop().await;
+    let world = World::new(|config| (config.pool.floor, config.pool.ceiling) = (2, 2));
+    let first = world.forked().await;
+    // It, and the two that the pool keeps ready.
     until_held(3).await;
-    let since = Instant::now();
-    let taken = world.forked().await;
-    assert_eq!(taken.start, StartKind::Pool);
-    // It is left alone for a second (`pool::busy`), which may have passed on a slow machine.
-    while since.elapsed() < Duration::from_millis(600) {
-        let workers = children(world.folder.path()).len();
-        assert!(workers == 3 || since.elapsed() > Duration::from_millis(900));
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    taken.machine.stop().await;
-    // Three that wait, again.
-    until_held(3).await;
+    let second = world.forked().await;
+    assert_eq!(second.start, StartKind::Pool);
+    until_held(4).await;
+    first.machine.stop().await;
+    second.machine.stop().await;
     world.launcher.shut_down().await;
     assert_eq!(output("nft", &["list", "ruleset"]), "");
 }

@@ -296,7 +296,7 @@ pub enum Cause {
     OutputLimit,
     /// The guest kernel panicked, halted or rebooted under it.
     GuestPanic,
-    /// The client took it back.
+    /// The client disconnected, or the server is shutting down.
     Cancelled,
     /// Our own fault: no VM, a broken connection, a command missing from the image.
     Infrastructure,

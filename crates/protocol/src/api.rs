@@ -150,6 +150,9 @@ pub struct Execution {
     pub timings: Timings,
     /// How the VM came to be.
     pub start: StartKind,
+    /// The VM's memory in MiB: what was asked for, rounded up to the server's steps. 0 if it is not known.
+    #[serde(default)]
+    pub memory_mib: u64,
     /// The VM's own address, where it had a network.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ip: Option<Ipv4Addr>,

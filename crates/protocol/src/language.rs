@@ -73,9 +73,9 @@ pub struct WarmRunner {
     pub cold_env: Vec<String>,
     /// The hook: content by path.
     pub files: BTreeMap<String, String>,
-    /// The least program: it prints a line, then waits. The pages that it has touched when it prints are those
-    /// that forks get before they run.
-    pub least: String,
+    /// The probe: a program that prints a line, then waits. The pages that it has touched when it prints are the
+    /// template's working set, which a fork gets as it is resumed.
+    pub probe: String,
 }
 
 /// Two sources of the same thing: an image, and packages where it is a registry's that is not reached.

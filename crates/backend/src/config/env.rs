@@ -38,12 +38,20 @@ pub fn apply(config: &mut Config, get: &dyn Fn(&str) -> Option<String>) -> Resul
     env.set("CLOUDE_POOL_FLOOR", &mut config.pool.floor)?;
     env.set("CLOUDE_POOL_CEILING", &mut config.pool.ceiling)?;
     env.set("CLOUDE_POOL_MEMORY_MIB", &mut config.pool.memory_mib)?;
+    env.set("CLOUDE_POOL_TEMPLATES", &mut config.pool.templates)?;
+    env.set("CLOUDE_POOL_IDLE_S", &mut config.pool.idle_s)?;
+    env.set("CLOUDE_POOL_BUILD_AFTER", &mut config.pool.build_after)?;
+    env.set(
+        "CLOUDE_POOL_BUILD_WINDOW_S",
+        &mut config.pool.build_window_s,
+    )?;
     env.set("CLOUDE_POOL_DISK", &mut config.pool.disk)?;
     env.set("CLOUDE_QUEUE_CAPACITY", &mut config.queue.capacity)?;
     env.set("CLOUDE_STORE_MAX_BYTES", &mut config.store.max_bytes)?;
     env.set("CLOUDE_WALL_TIME_MS", &mut config.limits.wall_time_ms)?;
     env.set("CLOUDE_SHUTDOWN_GRACE_MS", &mut config.shutdown.grace_ms)?;
     env.flag("CLOUDE_NETWORK_ENABLED", &mut config.network.enabled)?;
+    env.set("CLOUDE_TIME_FACTOR", &mut config.time_factor)?;
     Ok(())
 }
 
@@ -156,6 +164,7 @@ mod tests {
             ("VM_INITRAMFS_DIR", "/i"),
             ("VM_LOG_GUEST_CONSOLE", "1"),
             ("CLOUDE_AGENT_TRANSPORT", "IP"),
+            ("CLOUDE_TIME_FACTOR", "20"),
         ])
         .unwrap();
         assert_eq!(config.listen.to_string(), "0.0.0.0:9000");
@@ -167,6 +176,7 @@ mod tests {
         assert_eq!(config.images.dir.to_str(), Some("/i"));
         assert!(config.vm.log_guest_console);
         assert_eq!(config.agent.transport, Transport::Ip);
+        assert_eq!(config.time_factor, 20);
     }
 
     #[test]

@@ -47,6 +47,8 @@ pub struct Config {
     pub store: Store,
     /// How to stop.
     pub shutdown: Shutdown,
+    /// A slow host's times are so many times those of hardware: see [`Config::in_host_time`].
+    pub time_factor: u32,
 }
 
 /// Initramfs images.
@@ -158,6 +160,11 @@ pub struct Pool {
     pub disk: String,
     /// A template that nobody used for so long has no paused forks, in seconds.
     pub idle_s: u64,
+    /// A machine that is not its language's default gets a template once so many executions have asked for
+    /// it within `build_window_s`.
+    pub build_after: usize,
+    /// In seconds.
+    pub build_window_s: u64,
 }
 
 /// Waiting executions.
@@ -249,6 +256,7 @@ impl Default for Config {
             network: Network::default(),
             store: Store::default(),
             shutdown: Shutdown::default(),
+            time_factor: 1,
         }
     }
 }
@@ -268,8 +276,8 @@ impl Default for Agent {
         Agent {
             transport: Transport::Vsock,
             binary: paths::sibling("cloude-agent"),
-            boot_timeout_ms: 120_000,
-            grace_ms: 10_000,
+            boot_timeout_ms: 10_000,
+            grace_ms: 5_000,
         }
     }
 }
@@ -301,6 +309,8 @@ impl Default for Pool {
             templates: 8,
             disk: "auto".into(),
             idle_s: 600,
+            build_after: 3,
+            build_window_s: 600,
         }
     }
 }
@@ -389,6 +399,26 @@ impl Config {
         }
     }
 
+    /// The configuration with the time-outs and default limits of a host that is [`Config::time_factor`] times
+    /// as slow as hardware: the one place where the factor is applied to a configuration. The factor of the
+    /// result is 1. Limits that a request names are the client's, and are not multiplied.
+    pub fn in_host_time(&self) -> Self {
+        let factor = u64::from(self.time_factor);
+        let mut config = self.clone();
+        for time in [
+            &mut config.agent.boot_timeout_ms,
+            &mut config.agent.grace_ms,
+            &mut config.limits.wall_time_ms,
+            &mut config.limits.compile_time_ms,
+            // The defaults above must stay within it.
+            &mut config.limits.max_wall_time_ms,
+        ] {
+            *time = time.saturating_mul(factor);
+        }
+        config.time_factor = 1;
+        config
+    }
+
     /// The configuration as a file would hold it.
     pub fn to_toml(&self) -> String {
         toml::to_string_pretty(self).unwrap_or_else(|error| format!("# {error}\n"))
@@ -414,6 +444,26 @@ mod tests {
         assert_eq!(config.vm.max_concurrent, 3);
         assert_eq!(config.vm.memory_mib, 512);
         assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
+    }
+
+    #[test]
+    fn a_slow_host_multiplies_time_outs_and_default_limits_once() {
+        let config = Config {
+            time_factor: 20,
+            ..Config::default()
+        };
+        let slow = config.in_host_time();
+        let times = |config: &Config| {
+            [
+                config.agent.boot_timeout_ms,
+                config.agent.grace_ms,
+                config.limits.wall_time_ms,
+                config.limits.compile_time_ms,
+            ]
+        };
+        assert_eq!(times(&slow), times(&config).map(|ms| 20 * ms));
+        assert_eq!(slow.in_host_time(), slow);
+        slow.validate().unwrap();
     }
 
     #[test]

@@ -86,6 +86,16 @@ impl Config {
             "must be at least 1; `pool.enabled = false` turns forks off",
         )?;
         check(
+            self.pool.build_after >= 1,
+            "pool.build_after",
+            "must be at least 1",
+        )?;
+        check(
+            self.time_factor >= 1,
+            "time_factor",
+            "must be at least 1, the value for hardware",
+        )?;
+        check(
             matches!(self.pool.disk.as_str(), "auto" | "off")
                 || Path::new(&self.pool.disk).is_absolute(),
             "pool.disk",
@@ -179,10 +189,12 @@ mod tests {
     #[test]
     fn a_value_out_of_range_is_refused_by_its_key() {
         type Spoil = fn(&mut Config);
-        let table: [(&str, Spoil); 7] = [
+        let table: [(&str, Spoil); 9] = [
             ("vm.vcpus", |c| c.vm.vcpus = 9),
             ("vm.max_memory_mib", |c| c.vm.max_memory_mib = 100),
             ("queue.capacity", |c| c.queue.capacity = 0),
+            ("pool.build_after", |c| c.pool.build_after = 0),
+            ("time_factor", |c| c.time_factor = 0),
             ("limits.body_bytes", |c| c.limits.body_bytes = 1),
             ("network.bridge", |c| c.network.bridge = "a b".into()),
             ("network.allow", |c| {

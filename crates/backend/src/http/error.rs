@@ -12,6 +12,9 @@ use crate::jobs::{BuildError, SubmitError};
 use crate::store::StoreError;
 use crate::vm::TemplateError;
 
+/// After so many seconds a template's build may be tried again where too many wait: about what a build takes.
+const BUILD_RETRY_S: u64 = 10;
+
 /// What a client did wrong, or what we could not do.
 #[derive(Debug)]
 pub struct ApiError {
@@ -83,12 +86,19 @@ impl From<SubmitError> for ApiError {
 
 impl From<TemplateError> for ApiError {
     fn from(error: TemplateError) -> Self {
-        let status = match &error {
-            TemplateError::Impossible(_) => StatusCode::BAD_REQUEST,
-            TemplateError::Building => StatusCode::CONFLICT,
-            TemplateError::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        let message = error.to_string();
+        let (status, retry_after_s) = match error {
+            TemplateError::Impossible(_) => (StatusCode::BAD_REQUEST, None),
+            TemplateError::Building => (StatusCode::CONFLICT, None),
+            TemplateError::Busy => (StatusCode::TOO_MANY_REQUESTS, Some(BUILD_RETRY_S)),
+            TemplateError::Full(full) => (StatusCode::TOO_MANY_REQUESTS, Some(full.retry_after_s)),
+            TemplateError::Failed(_) => (StatusCode::INTERNAL_SERVER_ERROR, None),
         };
-        ApiError::new(status, error.to_string())
+        ApiError {
+            status,
+            message,
+            retry_after_s,
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use cloude_protocol::language::{Command, Language};
 use super::source::Source;
 use crate::config::{Config, Limits};
 use crate::languages::Languages;
+use crate::vm::MEMORY_STEP_MIB;
 
 /// The most files of one request, the code included.
 const MAX_FILES: usize = 1000;
@@ -255,7 +256,7 @@ fn machine(
         };
         format!("{what} is {memory} MiB, this server has 64 to {most}")
     })?;
-    Ok((vcpus, memory))
+    Ok((vcpus, memory.next_multiple_of(MEMORY_STEP_MIB).min(most)))
 }
 
 fn execute_request(

@@ -28,6 +28,8 @@ pub struct Ending<'a> {
     pub ip: Option<std::net::Ipv4Addr>,
     /// How the VM came to be.
     pub start: StartKind,
+    /// Its memory in MiB; 0 if it is not known.
+    pub memory_mib: u64,
 }
 
 impl Ending<'_> {
@@ -74,6 +76,7 @@ impl Ending<'_> {
             run: result.run,
             timings,
             start: self.start,
+            memory_mib: self.memory_mib,
             ip: self.ip,
             error,
         }

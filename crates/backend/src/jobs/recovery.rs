@@ -55,6 +55,7 @@ impl Service {
             timings: Timings::default(),
             ip: None,
             start: StartKind::Cold,
+            memory_mib: 0,
         };
         self.parts().store.finished(Arc::new(ending.execution()));
     }

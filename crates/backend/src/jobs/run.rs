@@ -69,6 +69,7 @@ pub async fn run(
         ip: None,
         start: StartKind::Cold,
     };
+    let memory_mib = admitted.memory_mib;
     let (result, rest) = run.result(admitted, place, arrived).await;
     run.timings.total_us = micros(arrived.elapsed());
     let Run {
@@ -94,6 +95,7 @@ pub async fn run(
         timings,
         ip,
         start,
+        memory_mib,
     };
     (Arc::new(ending.execution()), rest)
 }
@@ -116,6 +118,7 @@ pub fn panicked(job: &Job, panic: &(dyn Any + Send)) -> Arc<Execution> {
         timings: Timings::default(),
         ip: None,
         start: StartKind::Cold,
+        memory_mib: 0,
     };
     Arc::new(ending.execution())
 }
@@ -176,11 +179,10 @@ impl Run<'_> {
         };
         let ready = tokio::select! {
             biased;
-            () = cancelled.cancelled() => Err(Death::cancelled()),
+            () = cancelled.cancelled() => Err(self.job.cancelled()),
             ready = async {
                 let image = self.parts.images.ensure(&admitted.language, admitted.memory_mib).await;
                 let image = image.map_err(Death::infrastructure)?;
-                self.parts.scheduler.reserve(self.parts.launcher.template_mib());
                 Ok::<_, Death>((image, place.admitted(demand).await))
             } => ready,
         };
@@ -222,6 +224,9 @@ impl Run<'_> {
             let launched = launcher.launch(spec.clone(), self.job.cancel.clone());
             let started = match launched.await {
                 Ok(started) => started,
+                Err(death) if death.cause == Cause::Cancelled => {
+                    return (Err(self.job.cancelled()), Rest::default());
+                }
                 Err(death) => return (Err(death), Rest::default()),
             };
             self.timings.start_us = micros(starting.elapsed());
@@ -231,6 +236,7 @@ impl Run<'_> {
             let Outcome {
                 result,
                 began,
+                refused,
                 identity,
                 rest,
             } = self.attempt(started, &mut admitted).await;
@@ -239,9 +245,9 @@ impl Run<'_> {
                 return (result, rest);
             };
             // A fork that failed before it did anything is replaced: by another one, then by a VM that
-            // is booted, unless the client wants none of that.
-            let again = !began && death.cause != Cause::Cancelled && attempt < ATTEMPTS;
-            if !again {
+            // is booted, unless the client wants none of that. A request that the agent refuses would be
+            // refused by the next fork, too, and says nothing about the template.
+            if began || refused || death.cause == Cause::Cancelled || attempt == ATTEMPTS {
                 return (result, rest);
             }
             launcher.forked(template, Err(death));
@@ -272,6 +278,7 @@ impl Run<'_> {
                     return Outcome {
                         result: Err(death),
                         began: false,
+                        refused: false,
                         identity: Duration::ZERO,
                         rest: Rest::of(machine),
                     };
@@ -283,7 +290,7 @@ impl Run<'_> {
         let result = self
             .exchange(stream, &token, admitted, machine.as_mut(), &mut relay)
             .await;
-        let (began, identity) = (relay.began, relay.identity);
+        let (began, refused, identity) = (relay.began, relay.refused, relay.identity);
         let mut rest = Rest::of(machine);
         let result = result.and_then(|connection| {
             rest.connection = Some(connection);
@@ -295,6 +302,7 @@ impl Run<'_> {
         Outcome {
             result,
             began,
+            refused,
             identity,
             rest,
         }
@@ -315,12 +323,13 @@ impl Run<'_> {
                 Ok(connection) => return Ok(connection),
                 Err(error) => error,
             },
-            () = self.job.cancel.cancelled() => return Err(Death::cancelled()),
+            () = self.job.cancel.cancelled() => return Err(self.job.cancelled()),
             death = machine.died() => return Err(death),
             () = tokio::time::sleep(self.deadline(admitted)) => {
                 return Err(Death::infrastructure("the VM did not answer within its wall-clock limits"));
             }
         };
+        relay.refused = error.is_refused_request();
         if !error.is_connection() {
             return Err(Death::infrastructure(error.to_string()));
         }
@@ -347,6 +356,8 @@ struct Outcome {
     result: Result<ExecuteResult, Death>,
     /// Whether the agent has said anything of the program: from then on it may have done something.
     began: bool,
+    /// The agent refused the request itself, which is neither the VM's fault nor its template's.
+    refused: bool,
     /// How long a fork took to acknowledge its identity.
     identity: Duration,
     rest: Rest,
@@ -357,6 +368,7 @@ struct Relay<'a> {
     job: &'a Job,
     since: Instant,
     began: bool,
+    refused: bool,
     identity: Duration,
     output_bytes: u64,
     result: Option<ExecuteResult>,
@@ -369,6 +381,7 @@ impl<'a> Relay<'a> {
             job,
             since: Instant::now(),
             began: false,
+            refused: false,
             identity: Duration::ZERO,
             output_bytes,
             result: None,

@@ -20,10 +20,7 @@ use crate::languages::Languages;
 use crate::metrics::Metrics;
 use crate::scheduler::{Full, Scheduler};
 use crate::store::{Store, StoreError, Trouble};
-use crate::vm::{Death, Launcher, MachineSpec, TemplateError};
-
-/// Beside the guest's memory, a worker with its share of page cache takes about so much. MiB.
-const WORKER_MIB: u64 = 16;
+use crate::vm::{Death, Launcher, MachineSpec, TemplateError, WORKER_MIB};
 
 /// All that running an execution needs.
 pub struct Parts {

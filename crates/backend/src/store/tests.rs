@@ -41,6 +41,7 @@ fn printing(id: &str, stdout: Vec<u8>) -> Arc<Execution> {
         run: None,
         timings: Timings::default(),
         start: StartKind::Cold,
+        memory_mib: 512,
         ip: None,
         error: None,
     })

@@ -4,21 +4,22 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::Duration;
 
-use cloude_protocol::agent::Cause;
+use cloude_protocol::agent::{Event, StageName};
 use cloude_protocol::language::Language;
 use sha2::{Digest, Sha256};
+use tokio::sync::Notify;
 
-use super::console::Console;
 use super::fork::{self, Shape, WorkingSet};
 use super::identity::new_identity;
 use super::launcher::VmLauncher;
 use super::machine::Vm;
-use super::pool::Template;
 use super::pool::list::About;
+use super::pool::{Covered, Template};
 use super::template::key::TemplateKey;
-use super::template::warm::{least, warm_request};
-use super::{Death, MachineSpec};
+use super::template::warm::{probe, warm_request};
+use super::{Death, MachineSpec, WORKER_MIB};
 use crate::agent;
+use crate::scheduler::{Demand, Permit, Place};
 
 /// What a template is built of.
 struct Wanted {
@@ -29,23 +30,25 @@ struct Wanted {
 
 impl VmLauncher {
     pub(super) async fn template_key(&self, spec: &MachineSpec) -> Result<TemplateKey, Death> {
-        let agent = &self.config.agent.binary;
-        let [kernel, image, agent] = self.digests([&self.vmlinux, &spec.image, agent]).await?;
+        let shape = Shape {
+            vcpus: spec.vcpus,
+            memory_mib: spec.memory_mib,
+            network: spec.network,
+        };
+        let files = [&self.vmlinux, &spec.image, &self.config.vm.worker];
+        let [kernel, image, worker] = self.digests(files).await?;
+        let boot = self
+            .template_boot_text(shape)
+            .map_err(|error| Death::infrastructure(format!("the boot request: {error}")))?;
         Ok(TemplateKey {
             kernel,
             image,
-            agent,
+            segment: self.segment.get().await?.digest,
+            boot: const_hex::encode(Sha256::digest(boot)),
             language: self.language_digest(&spec.language)?,
+            worker,
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            device: match self.has_device(spec.network) {
-                true => format!("MTU {}", self.config.network.mtu),
-                false => "none".to_owned(),
-            },
-            shape: Shape {
-                vcpus: spec.vcpus,
-                memory_mib: spec.memory_mib,
-                network: spec.network,
-            },
+            shape,
         })
     }
 
@@ -87,32 +90,39 @@ impl VmLauncher {
             .map_err(|error| Death::infrastructure(error.to_string()))?
     }
 
-    /// Builds the template whose build was begun.
-    pub(super) fn build_template_of(&self, key: TemplateKey, spec: &MachineSpec) {
+    /// Builds the template whose build was begun, in a VM that waits for its permit from `place` unless it is
+    /// `covered`.
+    pub(super) fn build_template_of(
+        &self,
+        key: TemplateKey,
+        spec: &MachineSpec,
+        place: Option<Place>,
+        covered: Covered,
+    ) {
+        let Some(me) = self.me.upgrade() else { return };
         let about = About {
             language: spec.language.name.clone(),
             shape: key.shape,
         };
         self.forks.describe(&key.id(), about);
-        self.build_in_background(Wanted {
+        let wanted = Wanted {
             key,
             language: Arc::clone(&spec.language),
             image: spec.image.clone(),
-        });
-    }
-
-    fn build_in_background(&self, wanted: Wanted) {
-        let Some(me) = self.me.upgrade() else { return };
+        };
         self.tasks.spawn(async move {
             let id = wanted.key.id();
             let started = std::time::Instant::now();
             let result = tokio::select! {
-                () = me.closing.cancelled() => Err(Death::cancelled()),
-                // One at a time: each takes a whole VM beside those that run.
+                () = me.closing.cancelled() => Err(Death::shutting_down()),
                 result = async {
-                    let _turn = me.building.lock().await;
+                    let demand = Demand {
+                        memory_mib: wanted.key.shape.memory_mib + WORKER_MIB,
+                        vcpus: usize::from(wanted.key.shape.vcpus),
+                    };
+                    let _permit = permit(place, demand, &covered).await;
                     let template = Arc::new(me.build(&wanted).await?);
-                    me.rehearse(&template, &wanted.language).await;
+                    me.find_working_set(&template, &wanted.language).await;
                     Ok(template)
                 } => result,
             };
@@ -122,13 +132,15 @@ impl VmLauncher {
                 Ok(template) => {
                     let loaded = template.loaded;
                     let set = template.working_set.get();
-                    let touched_pages = set.map(|set| set.written_pages);
+                    let written_pages = set.map(|set| set.written_pages);
+                    let read_pages = set.map(|set| set.read_pages);
                     tracing::info!(
                         template = id,
                         language,
                         ms,
                         loaded,
-                        touched_pages,
+                        written_pages,
+                        read_pages,
                         "template ready"
                     );
                 }
@@ -141,34 +153,24 @@ impl VmLauncher {
             let keep = result.as_ref().ok().filter(|template| !template.loaded);
             let keep = keep.map(Arc::clone);
             me.stop_all(me.forks.built(&id, result));
+            me.reserve_memory();
             if let Some(template) = keep {
                 me.kept.keep(id, template).await;
             }
         });
     }
 
+    /// Keeps the memory that templates hold from VMs. To be called whenever a template comes or goes.
+    pub(super) fn reserve_memory(&self) {
+        self.scheduler
+            .reserve(self.forks.held_bytes().div_ceil(1 << 20));
+    }
+
     async fn build(&self, wanted: &Wanted) -> Result<Template, Death> {
         if let Some(template) = self.kept.load(&wanted.key).await {
             return Ok(template);
         }
-        match self.build_once(wanted).await {
-            Err(death) if death.cause == Cause::GuestPanic => {
-                let message = death.message;
-                tracing::warn!(message, "a template's guest died; starting another");
-                self.build_once(wanted).await
-            }
-            result => result,
-        }
-    }
-
-    async fn build_once(&self, wanted: &Wanted) -> Result<Template, Death> {
-        let mut vm = Vm {
-            worker: None,
-            attached: self.attach(wanted.key.shape.network).await?,
-            console: Console::default(),
-            store: self.store.clone(),
-            _busy: None,
-        };
+        let mut vm = self.new_vm(self.attach(wanted.key.shape.network).await?);
         let result = self.build_in(&mut vm, wanted).await;
         let result = result.map_err(|death| vm.explain(death));
         Box::new(vm).end().await;
@@ -197,7 +199,8 @@ impl VmLauncher {
         // It was booted from what lay there by then.
         if self.template_key(&spec).await? != wanted.key {
             return Err(Death::infrastructure(
-                "the agent, the image or the kernel was replaced while it was built",
+                "what it is made of was replaced while it was built: the kernel, the image, the agent, the \
+                 worker or the language",
             ));
         }
         Ok(Template {
@@ -209,22 +212,23 @@ impl VmLauncher {
         })
     }
 
-    /// Runs the least program of the language in a fork, which shows what forks of the template touch: the forks
-    /// after it have those pages before they run. Of a client's program nothing is recorded. Where it fails
-    /// that is told, and forks touch their pages themselves.
-    async fn rehearse(&self, template: &Arc<Template>, language: &Language) {
-        match self.rehearse_in_fork(template, language).await {
+    /// Runs the probe program of the language in a fork, which shows what forks of the template touch. Nothing
+    /// is recorded of a client's program. A failure is logged: forks then take their page faults one by one.
+    async fn find_working_set(&self, template: &Arc<Template>, language: &Language) {
+        match self.probe(template, language).await {
             Ok(list) => {
                 let _ = template.working_set.set(list);
             }
             Err(death) => {
                 let (language, reason) = (&language.name, death.message);
-                tracing::warn!(language, reason, "a template's rehearsal failed");
+                tracing::warn!(language, reason, "a template's working set is not known");
             }
         }
     }
 
-    async fn rehearse_in_fork(
+    /// The pages that a fork has touched when its program prints for the first time. A program that waits then
+    /// has not touched the pages of its end, of which a program that goes on makes no use.
+    async fn probe(
         &self,
         template: &Arc<Template>,
         language: &Language,
@@ -232,20 +236,41 @@ impl VmLauncher {
         let attached = self.attach(template.shape.network).await?;
         let paused = self.pause_fork(template, attached).await?;
         let (vm, stream, network) = self.run_fork(paused).await?;
-        let mut request = least(language, &self.config.limits);
-        // As long as the language's own limits allow, and the agent's part beside.
+        let mut request = probe(language, &self.config.limits);
+        // As long as the language's own limits allow, and the agent's part besides.
         let compile = request.compile.as_ref();
         let stages = compile.map_or(0, |stage| stage.wall_time_ms) + request.run.wall_time_ms;
         let time = Duration::from_millis(stages + self.config.agent.grace_ms);
+        let printed = Notify::new();
         let result = async {
-            let identity = new_identity("rehearsal", network)
+            let identity = new_identity("probe", network)
                 .map_err(|error| Death::infrastructure(format!("an identity: {error}")))?;
             request.identity = Some(identity);
-            // Open until it has shown them: what a VM does where it closes, nobody waits for.
-            let _connection = agent::execute(stream, &template.token, &request, |_| ())
-                .await
-                .map_err(|error| Death::infrastructure(error.to_string()))?;
-            fork::working_set(vm.worker()?).await
+            let exchange = agent::execute(stream, &template.token, &request, |event| {
+                if matches!(
+                    event,
+                    Event::Output {
+                        stage: StageName::Run,
+                        ..
+                    }
+                ) {
+                    printed.notify_one();
+                }
+            });
+            tokio::pin!(exchange);
+            // The connection stays open until the pages are known: its end would have the guest do more.
+            let mut connection = None;
+            tokio::select! {
+                biased;
+                () = printed.notified() => {}
+                ended = &mut exchange => {
+                    let ended = ended.map_err(|error| Death::infrastructure(error.to_string()))?;
+                    connection = Some(ended);
+                }
+            }
+            let working_set = fork::working_set(vm.worker()?).await;
+            drop(connection);
+            working_set
         };
         let result = tokio::time::timeout(time, result).await;
         let result = result
@@ -256,10 +281,18 @@ impl VmLauncher {
     }
 }
 
+/// A permit for a build's VM, once there is room; none if an execution's own covers it.
+async fn permit(place: Option<Place>, demand: Demand, covered: &Covered) -> Option<Permit> {
+    let place = place?;
+    tokio::select! {
+        permit = place.admitted(demand) => Some(permit),
+        () = covered.cancelled() => None,
+    }
+}
+
 /// Of everything in a language file that a template is warmed with.
 fn language_digest(language: &Language) -> Result<String, Death> {
     let text = serde_json::to_vec(language)
         .map_err(|error| Death::infrastructure(format!("the language file: {error}")))?;
-    let digest = Sha256::digest(&text);
-    Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(const_hex::encode(Sha256::digest(&text)))
 }

@@ -12,6 +12,10 @@ use tokio::io::unix::AsyncFd;
 
 use super::Death;
 
+/// Every worker is a host of its own to its one guest, so that all guests have the same number;
+/// 0 to 2 are reserved (include/uapi/linux/vm_sockets.h).
+pub const GUEST_CID: u32 = 3;
+
 /// `AsyncFd` asks for a raw descriptor.
 struct Pollable(Channel);
 
@@ -56,13 +60,14 @@ impl Worker {
         self.child.as_ref().map_or(0, |child| child.id() as i32)
     }
 
-    /// Sends a request and copies of the descriptors.
+    /// Sends a request and copies of the descriptors. Does not wait: a worker that stopped reading its
+    /// requests is an error, [`ChannelError::Full`], and is to be killed.
     pub fn send(
         &self,
         request: &Request,
         descriptors: &[BorrowedFd<'_>],
     ) -> Result<(), ChannelError> {
-        self.channel.get_ref().0.send(request, descriptors)
+        self.channel.get_ref().0.try_send(request, descriptors)
     }
 
     /// Waits for the next event. Nothing is lost if this is dropped.
@@ -208,6 +213,24 @@ mod tests {
         let death = worker.death().await;
         assert_eq!(death.cause, Cause::Infrastructure);
         assert!(death.message.contains("gone"), "{}", death.message);
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_reads_nothing_is_an_error_and_blocks_nobody() {
+        let dir = tempfile::tempdir().unwrap();
+        let worker = Worker::spawn(&script(dir.path(), "exec sleep 1000"))
+            .await
+            .unwrap();
+        let request = Request::ConsoleInput {
+            bytes: vec![0; 4096],
+        };
+        let error = loop {
+            if let Err(error) = worker.send(&request, &[]) {
+                break error;
+            }
+        };
+        assert!(matches!(error, ChannelError::Full), "{error}");
+        worker.stop().await;
     }
 
     #[tokio::test]

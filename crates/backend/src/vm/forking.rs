@@ -1,27 +1,20 @@
-//! How a launcher forks templates, and keeps forks ready.
+//! How a launcher forks templates.
 
-use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::sync::Arc;
 
 use cloude_protocol::agent::NetworkIdentity;
 use cloude_protocol::api::{StartChoice, StartKind};
 use tokio_util::sync::CancellationToken;
 
+use super::booting::open_kvm;
 use super::console::Console;
 use super::control::Worker;
 use super::fork::{Fork, Parts, Shell};
-use super::launcher::{VmLauncher, open_kvm};
+use super::launcher::VmLauncher;
 use super::machine::Vm;
-use super::pool::list::private_kib;
-use super::pool::{Found, Paused, Template};
-use super::{AgentStream, Death, MachineSpec, Started, orphans};
+use super::pool::{Ask, Found, Paused, Template};
+use super::{AgentStream, Death, MEMORY_STEP_MIB, MachineSpec, Started, orphans};
 use crate::network::Attached;
-use crate::store::WorkerRecord;
-
-/// However quiet it is, the pool is looked at so often, to shrink.
-const LOOK: Duration = Duration::from_secs(5);
-/// What may pass between two forks that the pool makes: running work comes first.
-const REST: Duration = Duration::from_millis(5);
 
 impl VmLauncher {
     /// Whether executions like this one are forked at all.
@@ -29,24 +22,33 @@ impl VmLauncher {
         self.config.pool.enabled && spec.start != Some(StartChoice::Cold)
     }
 
-    /// A fork of the spec's template; none if there is no template yet, which is then being built. Where
-    /// the spec insists on a fork, it waits for that.
+    /// Whether the machine is the one that its language has unless a request says otherwise.
+    pub(super) fn is_default_machine(&self, spec: &MachineSpec) -> bool {
+        let (machine, vm) = (&spec.language.machine, &self.config.vm);
+        let memory_mib = machine.memory_mib.unwrap_or(vm.memory_mib);
+        spec.vcpus == machine.vcpus.unwrap_or(vm.vcpus)
+            && spec.memory_mib == memory_mib.next_multiple_of(MEMORY_STEP_MIB)
+    }
+
+    /// A fork of the spec's template; none if the execution is to be booted: the template is being built, or
+    /// none is built of such a machine. Where the spec insists on a fork, it waits for the build.
     pub(super) async fn fork(
         &self,
         spec: &MachineSpec,
         cancel: &CancellationToken,
     ) -> Result<Option<Started>, Death> {
         let must = spec.start == Some(StartChoice::Fork);
-        // Until the VM counts by itself: the pool hears of a fork that is taken, and would begin to fill itself up
-        // beside it. Not in the loop, for its end is a change.
-        let _busy = self.forks.busy();
+        let ask = Ask {
+            default_machine: self.is_default_machine(spec),
+            must,
+        };
         let mut changes = self.forks.changes();
         loop {
             changes.mark_unchanged();
             // Each time: what it is of may be replaced while this waits.
             let key = self.template_key(spec).await?;
             let id = key.id();
-            match self.forks.find(&id) {
+            match self.forks.find(&id, ask) {
                 Found::Paused(paused) => match self.resume(*paused, &id, StartKind::Pool).await {
                     Ok(started) => return Ok(Some(started)),
                     Err(death) => self.fork_failed(&id, &death),
@@ -66,8 +68,19 @@ impl VmLauncher {
                         }
                     };
                 }
-                Found::Begin => {
-                    self.build_template_of(key.clone(), spec);
+                Found::Begin(covered) => {
+                    // Our own permit covers the build where we wait for it.
+                    let place = match must {
+                        true => None,
+                        false => match self.scheduler.enter(0) {
+                            Ok(place) => Some(place),
+                            Err(_) => {
+                                self.forks.abandon(&id);
+                                return Ok(None);
+                            }
+                        },
+                    };
+                    self.build_template_of(key, spec, place, covered);
                     if !must {
                         return Ok(None);
                     }
@@ -78,11 +91,11 @@ impl VmLauncher {
                         spec.language.name
                     )));
                 }
-                Found::Failed(_) => return Ok(None),
+                Found::Failed(_) | Found::None => return Ok(None),
                 Found::Building if !must => return Ok(None),
                 Found::Building => tokio::select! {
-                    () = cancel.cancelled() => return Err(Death::cancelled()),
-                    () = self.closing.cancelled() => return Err(Death::cancelled()),
+                    () = cancel.cancelled() => return Err(Death::client_disconnected()),
+                    () = self.closing.cancelled() => return Err(Death::shutting_down()),
                     _ = changes.changed() => {}
                 },
             }
@@ -96,6 +109,7 @@ impl VmLauncher {
         if let Some(forks) = self.forks.failed(id, distrust) {
             tracing::error!(template = id, "its forks fail: the template is built anew");
             self.stop_all(forks);
+            self.reserve_memory();
         }
     }
 
@@ -134,11 +148,7 @@ impl VmLauncher {
         let kvm = open_kvm()?;
         let worker = self.spawn_worker().await?;
         let pid = worker.pid();
-        if let Some(start_time) = orphans::start_time(pid) {
-            let ip = attached.as_deref().map(Attached::ip);
-            self.store
-                .worker_started(WorkerRecord { pid, start_time }, ip);
-        }
+        orphans::record(&self.store, pid, attached.as_deref().map(Attached::ip));
         let parts = Parts {
             kvm,
             tap: attached.and_then(|attached| {
@@ -204,92 +214,10 @@ impl VmLauncher {
         let network = paused.attached.as_ref().map(Attached::identity);
         let vm = Vm {
             worker: Some(worker),
-            attached: paused.attached,
             console: paused.console,
-            store: self.store.clone(),
-            _busy: Some(self.forks.busy()),
+            ..self.new_vm(paused.attached)
         };
         Ok((vm, stream, network))
-    }
-
-    /// Stops forks off everybody's path.
-    pub(super) fn stop_all(&self, forks: Vec<Paused>) {
-        if !forks.is_empty() {
-            let store = self.store.clone();
-            self.tasks.spawn(async move {
-                for paused in forks {
-                    paused.stop(&store).await;
-                }
-            });
-        }
-    }
-
-    /// Keeps the pool as its plan wants it, until the launcher goes.
-    pub(super) async fn keep_pool(me: Weak<VmLauncher>) {
-        let Some(mut changes) = me.upgrade().map(|launcher| launcher.forks.changes()) else {
-            return;
-        };
-        loop {
-            let Some(launcher) = me.upgrade() else { return };
-            changes.mark_unchanged();
-            let busy = launcher.tend_pool().await;
-            let closing = launcher.closing.clone();
-            let look = launcher.forks.hold().unwrap_or(LOOK);
-            drop(launcher);
-            let rest = if busy { REST } else { look };
-            tokio::select! {
-                () = closing.cancelled() => return,
-                () = tokio::time::sleep(rest) => {}
-                _ = changes.changed(), if !busy => {}
-            }
-        }
-    }
-
-    /// One fork for each template that lacks some. Gives whether there may be more to do.
-    async fn tend_pool(&self) -> bool {
-        self.forks.prefault_next();
-        let plan = self.forks.plan();
-        self.stop_all(plan.stop);
-        let mut made = false;
-        for (id, template) in plan.make {
-            if self.closing.is_cancelled() {
-                return false;
-            }
-            let attached = match self.try_attach(template.shape.network).await {
-                Ok(attached) => attached,
-                // Nothing is wrong with the template: executions have all the addresses.
-                Err(error) => {
-                    tracing::debug!(template = id, %error, "no network for a fork that would wait");
-                    continue;
-                }
-            };
-            match self.pause_fork(&template, attached).await {
-                Ok(paused) => {
-                    made = true;
-                    let pid = paused.fork.pid();
-                    let kib = tokio::task::spawn_blocking(move || private_kib(pid)).await;
-                    if let Ok(Some(kib)) = kib {
-                        self.forks.measured(&id, kib);
-                    }
-                    self.forks.made(&id);
-                    self.stop_all(self.forks.put(&id, paused).into_iter().collect());
-                }
-                Err(death) => self.fork_failed(&id, &death),
-            }
-        }
-        made
-    }
-
-    /// Stops every fork and build, and waits until nothing of them is left.
-    pub(super) async fn close_pool(&self) {
-        self.closing.cancel();
-        self.stop_all(self.forks.clear());
-        self.tasks.close();
-        self.tasks.wait().await;
-        // What was made while it closed.
-        for paused in self.forks.clear() {
-            paused.stop(&self.store).await;
-        }
     }
 
     pub(super) async fn spawn_worker(&self) -> Result<Worker, Death> {

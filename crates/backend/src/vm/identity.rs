@@ -16,20 +16,16 @@ fn random<const N: usize>() -> io::Result<[u8; N]> {
     Ok(bytes)
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// 32 bytes of the kernel's generator in hexadecimal.
 pub fn new_token() -> io::Result<String> {
-    Ok(hex(&random::<32>()?))
+    Ok(const_hex::encode(random::<32>()?))
 }
 
 /// An identity that no other VM has. `id` is the execution's. The clock is read here: send it at once.
 pub fn new_identity(id: &str, network: Option<NetworkIdentity>) -> io::Result<Identity> {
     let machine = uuid::Builder::from_random_bytes(random()?).into_uuid();
     let boot = uuid::Builder::from_random_bytes(random()?).into_uuid();
-    let entropy = hex(&random::<32>()?);
+    let entropy = const_hex::encode(random::<32>()?);
     let token = new_token()?;
     // Last of all: making the rest takes time.
     let now = SystemTime::now().duration_since(UNIX_EPOCH);

@@ -1,19 +1,13 @@
 //! Starts `cloude-vmm` workers.
 
 use std::collections::HashMap;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
-use cloude_initramfs_builder::boot_segment::{BootSegment, BootSegmentError};
-use cloude_protocol::agent::{Cause, READY_PORT};
 use cloude_protocol::api::{StartChoice, StartKind, TemplateInfo};
-use cloude_protocol::boot::BootConfig;
 use cloude_protocol::language::Language;
-use cloude_vmm::control::{BootSpec, Request, TapSpec, VsockSpec};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::{Mutex, OnceCell};
@@ -21,24 +15,20 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::console::Console;
-use super::control::Worker;
-use super::identity::{hostname, new_token};
 use super::machine::Vm;
 use super::pool::Forks;
 use super::pool::list::Counts;
+use super::segment::{SegmentError, SharedSegment};
 use super::template::kept::Kept;
 use super::template::key::Digests;
-use super::{AgentStream, Death, Launcher, Machine, MachineSpec, Started, TemplateError};
+use super::{Death, Launcher, Machine, MachineSpec, Started, TemplateError};
 use crate::config::{Config, Transport};
 use crate::network::{Attached, Network, NetworkError};
+use crate::scheduler::Scheduler;
 use crate::store::Store;
 
-/// Every worker is a host of its own to its one guest, so that all guests have the same number;
-/// 0 to 2 are reserved (include/uapi/linux/vm_sockets.h).
-pub(super) const GUEST_CID: u32 = 3;
-/// The serial console, our agent as PID 1, a panic that ends the VM at once, and a generator that
-/// trusts RDRAND, so that nothing in the guest waits for entropy.
-const KERNEL_ARGS: &str = "console=ttyS0 rdinit=/.cloude/agent panic=-1 random.trust_cpu=on";
+/// Of the memory for VMs, templates may hold one part in so many: the rest stays for executions.
+const TEMPLATE_SHARE: u64 = 2;
 
 /// Why no machine can be started here at all.
 #[derive(Debug, thiserror::Error)]
@@ -57,7 +47,7 @@ pub enum SetUpError {
     },
     /// The agent or the modules could not be packed.
     #[error(transparent)]
-    BootSegment(#[from] BootSegmentError),
+    Segment(#[from] SegmentError),
 }
 
 /// The real [`Launcher`].
@@ -65,18 +55,18 @@ pub struct VmLauncher {
     pub(super) me: Weak<VmLauncher>,
     pub(super) config: Config,
     pub(super) store: Store,
+    /// Template builds are VMs like any other: they wait for a permit.
+    pub(super) scheduler: Scheduler,
     pub(super) vmlinux: PathBuf,
-    kernel: File,
-    /// The agent and the kernel's modules, the same for every VM, and the digest of the agent's binary.
-    common: Mutex<(String, Arc<File>)>,
+    pub(super) segment: SharedSegment,
     pub(super) digests: Arc<Digests>,
     /// Languages by their names, each with its digest, as they last were.
     pub(super) languages: std::sync::Mutex<HashMap<String, (Arc<Language>, String)>>,
     pub(super) forks: Forks,
     pub(super) kept: Kept,
-    /// Held by whoever builds a template.
-    pub(super) building: Mutex<()>,
-    /// Builds, and what stops forks.
+    /// Has one clone for each VM that runs.
+    pub(super) running: Arc<()>,
+    /// Builds, and the making and stopping of forks.
     pub(super) tasks: TaskTracker,
     pub(super) closing: CancellationToken,
     network: OnceCell<Arc<Network>>,
@@ -85,8 +75,12 @@ pub struct VmLauncher {
 }
 
 impl VmLauncher {
-    /// Opens what every VM needs.
-    pub fn new(config: &Config, store: Store) -> Result<Arc<Self>, SetUpError> {
+    /// Checks that everything is there which every VM needs, and begins to fill the pool.
+    pub fn new(
+        config: &Config,
+        store: Store,
+        scheduler: Scheduler,
+    ) -> Result<Arc<Self>, SetUpError> {
         let check = |what, path: &Path, fix| {
             File::open(path).map_err(|source| SetUpError::File {
                 what,
@@ -109,36 +103,27 @@ impl VmLauncher {
         if vmlinux.is_dir() {
             vmlinux.push("vmlinux");
         }
-        let kernel = check(
+        check(
             "the kernel",
             &vmlinux,
             "run kernel/fetch, or set `kernel` (VM_KERNEL_PATH)",
         )?;
-        let common = BootSegment::new()
-            .agent_file(&config.agent.binary)?
-            .kernel(&config.kernel)?
-            .to_memfd()?;
-        let digests = Digests::default();
-        let agent = digests
-            .of(&config.agent.binary)
-            .map_err(|source| SetUpError::File {
-                what: "the agent",
-                path: config.agent.binary.clone(),
-                source,
-                fix: "build cloude-agent, or set `agent.binary` (CLOUDE_AGENT_BINARY)",
-            })?;
+        let digests = Arc::new(Digests::default());
+        let segment =
+            SharedSegment::new(&config.agent.binary, &config.kernel, Arc::clone(&digests))?;
+        let held_limit_mib = scheduler.capacity().memory_mib / TEMPLATE_SHARE;
         let launcher = Arc::new_cyclic(|me| VmLauncher {
             me: me.clone(),
             config: config.clone(),
             store,
+            scheduler,
             vmlinux,
-            kernel,
-            common: Mutex::new((agent, Arc::new(common))),
-            digests: Arc::new(digests),
+            segment,
+            digests,
             languages: std::sync::Mutex::default(),
-            forks: Forks::new(&config.pool),
+            forks: Forks::new(&config.pool, held_limit_mib),
             kept: Kept::new(&config.pool),
-            building: Mutex::new(()),
+            running: Arc::default(),
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
             network: OnceCell::new(),
@@ -149,35 +134,6 @@ impl VmLauncher {
             launcher.tasks.spawn(pool);
         }
         Ok(launcher)
-    }
-
-    /// The agent's segment: packed again where the agent's binary is another one by now.
-    async fn common(&self) -> Result<Arc<File>, Death> {
-        let (digests, binary) = (Arc::clone(&self.digests), self.config.agent.binary.clone());
-        let kernel = self.config.kernel.clone();
-        let mut common = self.common.lock().await;
-        let known = common.0.clone();
-        let packed = tokio::task::spawn_blocking(move || {
-            let digest = digests.of(&binary).map_err(|error| error.to_string())?;
-            if digest == known {
-                return Ok(None);
-            }
-            let segment = BootSegment::new()
-                .agent_file(&binary)
-                .and_then(|segment| segment.kernel(&kernel))
-                .and_then(|segment| segment.to_memfd())
-                .map_err(|error| error.to_string())?;
-            Ok::<_, String>(Some((digest, Arc::new(segment))))
-        });
-        let packed = packed
-            .await
-            .map_err(|error| error.to_string())
-            .and_then(|result| result)
-            .map_err(|error| Death::infrastructure(format!("the agent's segment: {error}")))?;
-        if let Some(packed) = packed {
-            *common = packed;
-        }
-        Ok(Arc::clone(&common.1))
     }
 
     /// The network, set up when it is first needed.
@@ -241,8 +197,6 @@ impl VmLauncher {
         }
     }
 
-    /// A guest that dies by itself before its agent is ready has run nothing of the client's: another one
-    /// is started in its place, once.
     async fn start(&self, spec: MachineSpec, cancel: CancellationToken) -> Result<Started, Death> {
         if self.forks_for(&spec)
             && let Some(started) = self.fork(&spec, &cancel).await?
@@ -255,47 +209,33 @@ impl VmLauncher {
                 "`start` is `fork`, and this execution cannot be forked: `pool.enabled` is off",
             ));
         }
-        match self.start_once(&spec, &cancel).await {
-            Err(death) if death.cause == Cause::GuestPanic => {
-                let message = death.message;
-                tracing::warn!(
-                    id = spec.id,
-                    message,
-                    "a guest died booting; starting another"
-                );
-                self.start_once(&spec, &cancel).await
-            }
-            result => result,
+        self.boot_cold(&spec, &cancel).await
+    }
+
+    /// A VM that runs from now on, and has no worker yet.
+    pub(super) fn new_vm(&self, attached: Option<Attached>) -> Vm {
+        Vm {
+            worker: None,
+            attached,
+            console: Console::default(),
+            store: self.store.clone(),
+            _running: Arc::clone(&self.running),
         }
     }
 
-    async fn start_once(
+    async fn boot_cold(
         &self,
         spec: &MachineSpec,
         cancel: &CancellationToken,
     ) -> Result<Started, Death> {
         let attached = self.attach(spec.network).await?;
-        let worker = Worker::spawn(&self.config.vm.worker)
-            .await
-            .map_err(|error| {
-                Death::infrastructure(format!(
-                    "starting `{}`: {error}",
-                    self.config.vm.worker.display()
-                ))
-            });
-        let mut vm = Vm {
-            worker: None,
-            attached,
-            console: Console::default(),
-            store: self.store.clone(),
-            _busy: None,
-        };
-        let booted = match worker {
+        let mut vm = self.new_vm(attached);
+        let booted = match self.spawn_worker().await {
             Ok(worker) => {
                 vm.adopt(worker);
                 tokio::select! {
                     biased;
-                    () = cancel.cancelled() => Err(Death::cancelled()),
+                    () = cancel.cancelled() => Err(Death::client_disconnected()),
                     booted = self.boot_within_time(&mut vm, spec, false) => booted,
                 }
             }
@@ -320,132 +260,6 @@ impl VmLauncher {
                 Err(death)
             }
         }
-    }
-
-    fn too_slow(&self) -> Death {
-        let seconds = self.config.agent.boot_timeout_ms as f64 / 1000.0;
-        Death::infrastructure(format!(
-            "the guest was not ready within {seconds} s; on a slow host raise `agent.boot_timeout_ms`"
-        ))
-    }
-
-    /// Boots a VM in its worker, and waits until its agent is ready.
-    pub(super) async fn boot_within_time(
-        &self,
-        vm: &mut Vm,
-        spec: &MachineSpec,
-        template: bool,
-    ) -> Result<(Box<dyn AgentStream>, String), Death> {
-        let timeout = Duration::from_millis(self.config.agent.boot_timeout_ms);
-        tokio::time::timeout(timeout, self.boot(vm, spec, template))
-            .await
-            .unwrap_or_else(|_| Err(self.too_slow()))
-    }
-
-    async fn boot(
-        &self,
-        vm: &mut Vm,
-        spec: &MachineSpec,
-        template: bool,
-    ) -> Result<(Box<dyn AgentStream>, String), Death> {
-        let failed = |error: io::Error| Death::infrastructure(format!("preparing the VM: {error}"));
-        let token = new_token().map_err(failed)?;
-        let (console, console_end) =
-            Console::open(&spec.id, self.config.vm.log_guest_console).map_err(failed)?;
-        vm.console = console;
-        let common = self.common().await?;
-        self.send_boot(vm, spec, &token, console_end, &common, template)?;
-        let stream = match self.config.agent.transport {
-            Transport::Ip if !template => vm.connect_ip().await?,
-            // The connection that is saved with a template, and that its forks go on with.
-            _ => vm.connect_vsock().await?,
-        };
-        Ok((stream, token))
-    }
-
-    fn send_boot(
-        &self,
-        vm: &mut Vm,
-        spec: &MachineSpec,
-        token: &str,
-        console: OwnedFd,
-        common: &File,
-        template: bool,
-    ) -> Result<(), Death> {
-        let failed = |what: &str, error: String| Death::infrastructure(format!("{what}: {error}"));
-        let kvm = open_kvm()?;
-        let image = File::open(&spec.image)
-            .map_err(|error| failed(&spec.image.display().to_string(), error.to_string()))?;
-        let kernel =
-            reopen(&self.kernel).map_err(|error| failed("the kernel", error.to_string()))?;
-        let common =
-            reopen(common).map_err(|error| failed("the agent's segment", error.to_string()))?;
-        let own = BootSegment::new()
-            .boot_config(&self.boot_config(vm, spec, token, template))
-            .and_then(|segment| segment.to_memfd())
-            .map_err(|error| failed("the VM's segment", error.to_string()))?;
-        let attached = vm.attached.as_ref();
-        let mut descriptors: Vec<BorrowedFd<'_>> = vec![
-            kvm.as_fd(),
-            kernel.as_fd(),
-            image.as_fd(),
-            common.as_fd(),
-            own.as_fd(),
-        ];
-        descriptors.extend(attached.and_then(Attached::tap));
-        descriptors.push(console.as_fd());
-        let boot = Request::Boot(BootSpec {
-            vcpus: spec.vcpus,
-            memory_mib: spec.memory_mib,
-            cmdline: self.cmdline(),
-            initramfs_segments: 3,
-            tap: attached.map(|attached| self.tap_spec(attached)),
-            console: true,
-            vsock: Some(VsockSpec {
-                guest_cid: GUEST_CID,
-                ready_port: READY_PORT,
-            }),
-            cpu_baseline: self.config.vm.cpu_baseline,
-        });
-        vm.worker()?
-            .send(&boot, &descriptors)
-            .map_err(|error| failed("telling the VM's worker what to boot", error.to_string()))?;
-        // The worker's copy is now the last: the TAP goes when the worker does.
-        drop(vm.attached.as_mut().and_then(Attached::take_tap));
-        Ok(())
-    }
-
-    pub(super) fn tap_spec(&self, attached: &Attached) -> TapSpec {
-        TapSpec {
-            mac: attached.mac(),
-            mtu: self.config.network.mtu,
-        }
-    }
-
-    fn boot_config(&self, vm: &Vm, spec: &MachineSpec, token: &str, template: bool) -> BootConfig {
-        BootConfig {
-            token: token.to_owned(),
-            hostname: hostname(&spec.id),
-            network: vm
-                .attached
-                .as_ref()
-                .map(|attached| attached.guest().clone()),
-            copy_output_to_console: self.config.vm.log_guest_console,
-            shell: false,
-            template,
-        }
-    }
-
-    fn cmdline(&self) -> String {
-        // Each line on the serial console is an exit per byte.
-        let quiet = if self.config.vm.log_guest_console {
-            ""
-        } else {
-            " quiet"
-        };
-        format!("{KERNEL_ARGS}{quiet} {}", self.config.vm.kernel_args)
-            .trim()
-            .to_owned()
     }
 }
 
@@ -477,28 +291,10 @@ impl Launcher for VmLauncher {
         self.forks.counts()
     }
 
-    fn template_mib(&self) -> u64 {
-        self.forks.resident_bytes().div_ceil(1 << 20)
-    }
-
     fn forked(&self, template: &str, result: Result<(), &Death>) {
         match result {
             Ok(()) => self.forks.worked(template),
             Err(death) => self.fork_failed(template, death),
         }
     }
-}
-
-/// /dev/kvm, for a worker.
-pub(super) fn open_kvm() -> Result<File, Death> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open("/dev/kvm")
-        .map_err(|error| Death::infrastructure(format!("opening /dev/kvm: {error}")))
-}
-
-/// The same file with a position of its own: workers that start at once must not share one.
-fn reopen(file: &File) -> io::Result<File> {
-    File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))
 }

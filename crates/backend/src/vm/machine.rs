@@ -2,6 +2,7 @@
 
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
+use std::sync::Arc;
 
 use cloude_protocol::agent::{AGENT_PORT, Cause};
 use cloude_vmm::control::{ChannelError, Event, Request};
@@ -11,10 +12,9 @@ use tokio::net::{TcpStream, UnixStream};
 
 use super::console::Console;
 use super::control::{Worker, death_of};
-use super::pool::busy::Busy;
 use super::{AgentStream, Death, Machine, orphans};
 use crate::network::Attached;
-use crate::store::{Store, WorkerRecord};
+use crate::store::Store;
 
 /// The only connection that we ask a worker for.
 const CONNECTION: u64 = 1;
@@ -28,17 +28,13 @@ pub(super) struct Vm {
     pub(super) attached: Option<Attached>,
     pub(super) console: Console,
     pub(super) store: Store,
-    /// Holds back what is not urgent while it runs; last, so that it is dropped when nothing is left.
-    pub(super) _busy: Option<Busy>,
+    /// Counts this VM as one that runs.
+    pub(super) _running: Arc<()>,
 }
 
 impl Vm {
     pub(super) fn adopt(&mut self, worker: Worker) {
-        let pid = worker.pid();
-        if let Some(start_time) = orphans::start_time(pid) {
-            self.store
-                .worker_started(WorkerRecord { pid, start_time }, self.ip());
-        }
+        orphans::record(&self.store, worker.pid(), self.ip());
         self.worker = Some(worker);
     }
 
@@ -146,16 +142,14 @@ impl Machine for Vm {
 impl Vm {
     /// Kills it and waits until nothing of it is left.
     pub(super) async fn end(mut self: Box<Self>) {
-        {
-            if let Some(worker) = self.worker.take() {
-                let pid = worker.pid();
-                worker.stop().await;
-                self.store.worker_ended(pid);
-            }
-            // After the worker: its TAP is gone, and with it the last packet of that address.
-            if let Some(attached) = self.attached.take() {
-                attached.release().await;
-            }
+        if let Some(worker) = self.worker.take() {
+            let pid = worker.pid();
+            worker.stop().await;
+            self.store.worker_ended(pid);
+        }
+        // After the worker: its TAP is gone, and with it the last packet of that address.
+        if let Some(attached) = self.attached.take() {
+            attached.release().await;
         }
     }
 }

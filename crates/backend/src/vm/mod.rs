@@ -1,9 +1,11 @@
 //! Machines, as the rest of the backend sees them: started for one execution, with a connection to
 //! the agent in them, and stopped.
 
+mod booting;
 mod building;
 mod console;
 mod control;
+mod filling;
 pub mod fork;
 mod forking;
 pub mod identity;
@@ -11,6 +13,8 @@ mod launcher;
 mod machine;
 pub mod orphans;
 pub mod pool;
+mod reopen;
+mod segment;
 pub mod template;
 mod templates;
 
@@ -25,6 +29,7 @@ use futures_util::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
+use crate::scheduler::Full;
 use pool::list::Counts;
 
 pub use launcher::{SetUpError, VmLauncher};
@@ -91,17 +96,32 @@ impl Death {
         }
     }
 
-    /// The client took it back.
-    pub fn cancelled() -> Self {
+    /// The client no longer waits for the result.
+    pub fn client_disconnected() -> Self {
+        Death::cancelled("cancelled: the client disconnected")
+    }
+
+    /// The server stops.
+    pub fn shutting_down() -> Self {
+        Death::cancelled("cancelled: the server is shutting down")
+    }
+
+    fn cancelled(message: &str) -> Self {
         Death {
             cause: Cause::Cancelled,
-            message: "the client took the execution back".into(),
+            message: message.into(),
         }
     }
 }
 
+/// Memory that a VM takes of the host beside its guest's: the worker with its share of page cache. MiB.
+pub const WORKER_MIB: u64 = 16;
+/// Guest memory is given in steps of so many MiB, so that requests for ever other sizes are requests for few
+/// different machines.
+pub const MEMORY_STEP_MIB: u64 = 128;
+
 /// Why a template is not built, or not removed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TemplateError {
     /// Nothing of that kind is forked here; the message says why.
     #[error("{0}")]
@@ -109,6 +129,14 @@ pub enum TemplateError {
     /// It is being built; wait for that.
     #[error("the template is being built; try again when it is ready")]
     Building,
+    /// As many builds run or wait as the server keeps templates.
+    #[error(
+        "as many templates are being built as this server keeps (`pool.templates`); try again later"
+    )]
+    Busy,
+    /// There is no place in the queue for the build's VM.
+    #[error(transparent)]
+    Full(#[from] Full),
     /// The machine it is made of, or the disk.
     #[error(transparent)]
     Failed(#[from] Death),
@@ -123,7 +151,8 @@ pub trait Launcher: Send + Sync {
         cancel: CancellationToken,
     ) -> BoxFuture<'_, Result<Started, Death>>;
 
-    /// Says whether a fork of a template took its identity and went to work.
+    /// Reports whether a fork of a template acknowledged its identity and began to work. An execution that the
+    /// agent refused for its request's sake is neither: that is not the template's fault.
     fn forked(&self, _template: &str, _result: Result<(), &Death>) {}
 
     /// All templates. A launcher that forks nothing has none.
@@ -150,11 +179,6 @@ pub trait Launcher: Send + Sync {
     /// What became of templates and forks since the start.
     fn template_counts(&self) -> Counts {
         Counts::default()
-    }
-
-    /// Memory that templates hold, in MiB, beside all machines.
-    fn template_mib(&self) -> u64 {
-        0
     }
 }
 

@@ -1,12 +1,13 @@
 //! Workers that a killed clouded left. They end by themselves when its control sockets close; this
 //! makes sure before their addresses are given out again.
 
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::Duration;
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use crate::store::WorkerRecord;
+use crate::store::{Store, WorkerRecord};
 
 /// Field 22 of /proc/PID/stat (proc(5)): when the process started, in clock ticks since boot.
 pub fn start_time(pid: i32) -> Option<u64> {
@@ -14,6 +15,13 @@ pub fn start_time(pid: i32) -> Option<u64> {
     // The second field, the name, is in parentheses and may hold spaces and parentheses itself.
     let (_, rest) = stat.rsplit_once(')')?;
     rest.split_whitespace().nth(19)?.parse().ok()
+}
+
+/// Records a worker that was started, so that a later clouded can end it, and find its VM's address taken.
+pub fn record(store: &Store, pid: i32, ip: Option<Ipv4Addr>) {
+    if let Some(start_time) = start_time(pid) {
+        store.worker_started(WorkerRecord { pid, start_time }, ip);
+    }
 }
 
 /// Kills a worker if it still is the same process, and waits until it is gone.

@@ -3,6 +3,7 @@
 use cloude_protocol::api::TemplateInfo;
 
 use super::launcher::VmLauncher;
+use super::pool::Begin;
 use super::pool::list::Standing;
 use super::{Death, MachineSpec, TemplateError};
 
@@ -22,9 +23,7 @@ impl VmLauncher {
     ) -> Result<(TemplateInfo, bool), TemplateError> {
         if !self.forks_for(&spec) {
             return Err(TemplateError::Impossible(
-                "no template is made for such executions here: `pool.enabled` is off, they have a \
-                 network, or agents are reached over IP"
-                    .into(),
+                "no templates are made on this server: `pool.enabled` is off".into(),
             ));
         }
         let key = self.template_key(&spec).await?;
@@ -39,13 +38,20 @@ impl VmLauncher {
                     return Err(Death::infrastructure(message).into());
                 }
                 Standing::Building => tokio::select! {
-                    () = self.closing.cancelled() => return Err(Death::cancelled().into()),
+                    () = self.closing.cancelled() => return Err(Death::shutting_down().into()),
                     _ = changes.changed() => {}
                 },
                 Standing::Unknown | Standing::Failed(_) => {
-                    if self.forks.begin(&id) {
-                        began = true;
-                        self.build_template_of(key.clone(), &spec);
+                    match self.forks.begin(&id, self.is_default_machine(&spec)) {
+                        Begin::Yours(covered) => {
+                            let place = self.scheduler.enter(0).inspect_err(|_| {
+                                self.forks.abandon(&id);
+                            })?;
+                            began = true;
+                            self.build_template_of(key.clone(), &spec, Some(place), covered);
+                        }
+                        Begin::Theirs => {}
+                        Begin::TooMany => return Err(TemplateError::Busy),
                     }
                 }
             }
@@ -72,6 +78,7 @@ impl VmLauncher {
         let forks = self.forks.remove(id);
         let had = forks.is_some();
         self.stop_all(forks.unwrap_or_default());
+        self.reserve_memory();
         let on_disk = self.kept.remove(id).await.map_err(Death::infrastructure)?;
         Ok(had || on_disk)
     }

@@ -289,6 +289,7 @@ pub fn ended(cause: Cause, exit_code: Option<i32>, signal: Option<i32>) -> Execu
         run: Some(stage(cause, exit_code, signal)),
         timings: Timings::default(),
         start: StartKind::Cold,
+        memory_mib: 512,
         ip: None,
         error: None,
     }

@@ -6,7 +6,8 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use cloude_protocol::api::{TemplateInfo, TemplateState};
 
-use super::{Entry, Forks, Paused, State, Template};
+use super::entry::{Covered, Entry, State};
+use super::{Begin, Forks, Paused, Template};
 use crate::vm::fork::Shape;
 
 /// stat(2) counts blocks of so many bytes whatever the file system's own are.
@@ -55,6 +56,15 @@ impl Template {
         let metadata = self.snapshot.memory.metadata();
         metadata.map_or(0, |metadata| metadata.blocks() * BLOCK)
     }
+
+    /// What of that the host cannot reclaim: all of a memfd, and nothing of a file on the disk.
+    pub fn held_bytes(&self) -> u64 {
+        if self.loaded {
+            0
+        } else {
+            self.resident_bytes()
+        }
+    }
 }
 
 impl Forks {
@@ -79,34 +89,32 @@ impl Forks {
     pub fn standing(&self, id: &str) -> Standing {
         match self.entries().get(id).map(|entry| &entry.state) {
             None => Standing::Unknown,
-            Some(State::Building) => Standing::Building,
+            Some(State::Building(_)) => Standing::Building,
             Some(State::Ready(_)) => Standing::Ready,
             Some(State::Failed { message, .. }) => Standing::Failed(message.clone()),
         }
     }
 
     /// Begins a build of a template that is neither ready nor being built, however lately it failed.
-    /// Gives whether the caller is who builds it.
-    pub fn begin(&self, id: &str) -> bool {
+    pub fn begin(&self, id: &str, default_machine: bool) -> Begin {
         let mut entries = self.entries();
-        let entry = entries.get_mut(id);
-        match entry {
-            None => {
-                entries.insert(id.to_owned(), Entry::new());
-                true
+        match entries.get(id).map(|entry| &entry.state) {
+            Some(State::Building(_) | State::Ready(_)) => Begin::Theirs,
+            None | Some(State::Failed { .. }) if self.building(&entries) >= self.templates => {
+                Begin::TooMany
             }
-            Some(entry) if matches!(entry.state, State::Failed { .. }) => {
-                entry.state = State::Building;
-                true
+            None | Some(State::Failed { .. }) => {
+                let covered = Covered::new();
+                self.begin_entry(&mut entries, id, default_machine, covered.clone());
+                Begin::Yours(covered)
             }
-            Some(_) => false,
         }
     }
 
     /// Forgets a template that is not being built. Gives its forks, if there was one.
     pub fn remove(&self, id: &str) -> Option<Vec<Paused>> {
         let mut entries = self.entries();
-        if matches!(entries.get(id)?.state, State::Building) {
+        if matches!(entries.get(id)?.state, State::Building(_)) {
             return None;
         }
         let entry = entries.remove(id)?;
@@ -129,8 +137,8 @@ impl Forks {
         }
     }
 
-    /// The memory of all templates that are ready, in bytes. A few system calls.
-    pub fn resident_bytes(&self) -> u64 {
+    /// The memory of all templates that are ready which the host cannot reclaim, in bytes. A few system calls.
+    pub fn held_bytes(&self) -> u64 {
         let templates: Vec<Arc<Template>> = self
             .entries()
             .values()
@@ -139,7 +147,7 @@ impl Forks {
                 _ => None,
             })
             .collect();
-        templates.iter().map(|t| t.resident_bytes()).sum()
+        templates.iter().map(|t| t.held_bytes()).sum()
     }
 
     /// All of them, by language. What they take on the disk is not filled in.
@@ -158,7 +166,7 @@ impl Forks {
     fn info(&self, id: &str, entry: &Entry, now: Instant) -> Option<TemplateInfo> {
         let About { language, shape } = entry.about.clone()?;
         let (state, reason, memory_bytes) = match &entry.state {
-            State::Building => (TemplateState::Building, None, 0),
+            State::Building(_) => (TemplateState::Building, None, 0),
             State::Ready(template) => (TemplateState::Ready, None, template.resident_bytes()),
             State::Failed { message, .. } => (TemplateState::Failed, Some(message.clone()), 0),
         };

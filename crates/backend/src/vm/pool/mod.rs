@@ -1,33 +1,40 @@
-//! Templates that are ready, built or failed, and the paused forks of each that wait for executions.
+//! The templates of a server, and the paused forks of each that wait for executions.
 //!
-//! State alone: whoever holds a [`Forks`] builds, forks and stops (`vm::forking`).
+//! This is state alone: whoever holds a [`Forks`] builds, forks and stops (`vm::forking`).
 
-pub mod busy;
+mod entry;
+mod evict;
+pub mod interest;
 pub mod list;
+mod plan;
 pub mod policy;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::watch;
 
-use self::policy::{Bounds, Demand, Step, Wish, share, step};
+pub use self::entry::{Ask, Covered, Found};
+use self::entry::{Entry, State};
+use self::evict::forget_failed;
+use self::interest::Interest;
+pub use self::plan::{Make, Plan};
+use self::policy::Bounds;
 use super::console::Console;
 use super::fork::{Fork, Shape, Snapshot, WorkingSet};
 use crate::config;
 use crate::network::Attached;
 use crate::store::Store;
 
-/// So many forks of one template may fail in a row before it is built anew.
+/// Forks of one template that may fail in a row before it is built anew.
 const FAILURES: u32 = 3;
-/// How long a template that could not be built is not tried again: doubled each time.
+/// A template that could not be built is not tried again for so long, doubled each time.
 const RETRY: Duration = Duration::from_secs(10);
 /// The longest that it becomes.
 const LONGEST_RETRY: Duration = Duration::from_secs(600);
-/// What a paused fork takes for itself, as long as nobody measured one, in KiB: its state, page tables
-/// and the process.
-const FORK_KIB: u64 = 2048;
+/// Private memory of a paused fork in KiB, until one was measured: its state, page tables and the process.
+const FORK_KIB: u64 = 1024;
 
 /// A saved VM that was warmed.
 #[derive(Debug)]
@@ -38,9 +45,10 @@ pub struct Template {
     pub token: String,
     /// What shells it fits.
     pub shape: Shape,
-    /// It was not built here and now, but comes from the disk.
+    /// It was not built here and now, but comes from the disk. Its memory is then page cache, which the
+    /// host's kernel can reclaim.
     pub loaded: bool,
-    /// The pages that its forks touch, once one of them has shown it.
+    /// The pages that its forks touch, once one of them has shown them.
     pub working_set: OnceLock<WorkingSet>,
 }
 
@@ -68,73 +76,35 @@ impl Paused {
     }
 }
 
-/// What there is for an execution.
-pub enum Found {
-    /// A fork that waited.
-    Paused(Box<Paused>),
-    /// A template, and no fork of it that waits.
-    Ready(Arc<Template>),
-    /// Somebody builds it.
-    Building,
-    /// It could not be built, and it is too early to try again.
-    Failed(String),
-    /// Nobody has begun: the caller now does, and says how it went ([`Forks::built`]).
-    Begin,
-}
-
-enum State {
-    Building,
-    Ready(Arc<Template>),
-    Failed { message: String, until: Instant },
-}
-
-struct Entry {
-    state: State,
-    waiting: VecDeque<Paused>,
-    demand: Demand,
-    /// Builds in a row that failed.
-    failed_builds: u32,
-    /// Forks in a row that failed.
-    failed_forks: u32,
-    /// Has any fork of the template done what it should?
-    proven: bool,
-    about: Option<list::About>,
-    /// When it got into its state.
-    since: SystemTime,
-    /// Forks that were made.
-    forks: u64,
-    /// Executions that found a fork that waited.
-    hits: u64,
-    /// What a waiting fork takes for itself, in KiB, as last measured.
-    fork_kib: Option<u64>,
-}
-
-/// What to make and to stop, for the pool to be as it should.
-pub struct Plan {
-    /// A fork of each, in this order.
-    pub make: Vec<(String, Arc<Template>)>,
-    /// To be stopped.
-    pub stop: Vec<Paused>,
+/// The answer to [`Forks::begin`].
+pub enum Begin {
+    /// The caller builds it.
+    Yours(Covered),
+    /// It is ready, or somebody builds it.
+    Theirs,
+    /// As many builds wait as may.
+    TooMany,
 }
 
 /// All templates of a server.
 pub struct Forks {
     bounds: Bounds,
     budget_kib: u64,
+    /// The most templates, and the most builds that run or wait.
     templates: usize,
+    /// Bytes that templates may hold in memory which the host cannot reclaim.
+    held_limit: u64,
     started: Instant,
     entries: Mutex<HashMap<String, Entry>>,
+    interest: Mutex<Interest>,
     changed: watch::Sender<u64>,
-    running: busy::Running,
     counts: Mutex<list::Counts>,
 }
 
 impl Forks {
-    /// None yet.
-    pub fn new(config: &config::Pool) -> Self {
-        let changed = watch::Sender::new(0);
+    /// None yet. Their templates may hold so much memory that the host cannot reclaim.
+    pub fn new(config: &config::Pool, held_limit_mib: u64) -> Self {
         Forks {
-            running: busy::Running::new(changed.clone()),
             bounds: Bounds {
                 floor: config.floor,
                 ceiling: config.ceiling,
@@ -143,21 +113,16 @@ impl Forks {
             },
             budget_kib: config.memory_mib << 10,
             templates: config.templates,
+            held_limit: held_limit_mib << 20,
             started: Instant::now(),
             entries: Mutex::default(),
-            changed,
+            interest: Mutex::new(Interest::new(
+                config.build_after,
+                Duration::from_secs(config.build_window_s),
+            )),
+            changed: watch::Sender::new(0),
             counts: Mutex::default(),
         }
-    }
-
-    /// A fork runs for somebody, until what this gives is dropped.
-    pub fn busy(&self) -> busy::Busy {
-        self.running.begin()
-    }
-
-    /// For how long the pool is not to be filled where it has forks left.
-    pub fn hold(&self) -> Option<Duration> {
-        self.running.hold()
     }
 
     /// Says when anything has changed: a template, or the demand for forks.
@@ -175,22 +140,92 @@ impl Forks {
     }
 
     /// What there is of a template. Counts as demand.
-    pub fn find(&self, id: &str) -> Found {
+    pub fn find(&self, id: &str, ask: Ask) -> Found {
         let now = Instant::now();
+        let since = now - self.started;
         let mut entries = self.entries();
         let found = match entries.get_mut(id) {
-            Some(entry) => entry.find(now, now - self.started, &self.bounds),
-            None => {
-                entries.insert(id.to_owned(), Entry::new());
-                Found::Begin
+            Some(entry) => entry.find(now, since, &self.bounds, ask),
+            None => None,
+        };
+        let found = match found {
+            Some(found) => found,
+            None if self.may_build(&entries, id, since, ask) => {
+                let covered = Covered::new();
+                if ask.must {
+                    covered.cancel();
+                }
+                self.begin_entry(&mut entries, id, ask.default_machine, covered.clone());
+                Found::Begin(covered)
             }
+            None => Found::None,
         };
         drop(entries);
         // Nothing has changed for those who wait for a build, of whom the caller may be one.
-        if !matches!(found, Found::Building | Found::Failed(_)) {
+        if matches!(found, Found::Paused(_) | Found::Ready(_) | Found::Begin(_)) {
             self.notify();
         }
         found
+    }
+
+    /// Whether a template that does not exist is to be built now.
+    fn may_build(
+        &self,
+        entries: &HashMap<String, Entry>,
+        id: &str,
+        since: Duration,
+        ask: Ask,
+    ) -> bool {
+        if ask.must {
+            // Bounded by the permits: each of these executions has one, and waits.
+            return true;
+        }
+        if !ask.default_machine {
+            let mut interest = self.interest.lock().unwrap_or_else(PoisonError::into_inner);
+            // Templates of default machines do not give way to this one.
+            let pinned = entries
+                .values()
+                .filter(|entry| entry.is_pinned(since, &self.bounds));
+            if !interest.ask(id, since) || pinned.count() >= self.templates {
+                return false;
+            }
+        }
+        self.building(entries) < self.templates
+    }
+
+    fn building(&self, entries: &HashMap<String, Entry>) -> usize {
+        let building = |entry: &&Entry| matches!(entry.state, State::Building(_));
+        entries.values().filter(building).count()
+    }
+
+    /// Makes the template one that is being built, keeping what is known of earlier builds.
+    fn begin_entry(
+        &self,
+        entries: &mut HashMap<String, Entry>,
+        id: &str,
+        default_machine: bool,
+        covered: Covered,
+    ) {
+        self.interest
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .forget(id);
+        let entry = entries.entry(id.to_owned()).or_insert_with(Entry::new);
+        entry.state = State::Building(covered);
+        entry.default_machine = default_machine;
+    }
+
+    /// The build that was begun is not done after all, for want of a place in the queue.
+    pub fn abandon(&self, id: &str) {
+        let mut entries = self.entries();
+        if entries
+            .get(id)
+            .is_some_and(|entry| matches!(entry.state, State::Building(_)))
+        {
+            entries.remove(id);
+        }
+        drop(entries);
+        self.notify();
     }
 
     /// How the build went that [`Found::Begin`] began. Gives what there is to stop: forks of templates
@@ -222,27 +257,10 @@ impl Forks {
                 };
             }
         }
-        let dropped = self.evict(&mut entries);
+        let dropped = self.evict(&mut entries, id);
+        forget_failed(&mut entries);
         drop(entries);
         self.notify();
-        dropped
-    }
-
-    /// Forgets the templates that were not used for the longest time, past the most that are kept.
-    fn evict(&self, entries: &mut HashMap<String, Entry>) -> Vec<Paused> {
-        let mut dropped = Vec::new();
-        let is_ready = |entry: &Entry| matches!(entry.state, State::Ready(_));
-        while entries.values().filter(|entry| is_ready(entry)).count() > self.templates {
-            let oldest = entries
-                .iter()
-                .filter(|(_, entry)| is_ready(entry))
-                .min_by_key(|(_, entry)| entry.demand.last_use())
-                .map(|(id, _)| id.clone());
-            let Some(entry) = oldest.and_then(|id| entries.remove(&id)) else {
-                break;
-            };
-            dropped.extend(entry.waiting);
-        }
         dropped
     }
 
@@ -282,23 +300,11 @@ impl Forks {
         match entries.get_mut(id) {
             Some(entry) if entry.is(&paused.template) => {
                 entry.waiting.push_back(paused);
+                drop(entries);
+                self.notify();
                 None
             }
             _ => Some(paused),
-        }
-    }
-
-    /// Has the fork of each template that is taken next get all the pages that it will touch: it starts
-    /// sooner then. One alone, for the memory that it takes, and not beside executions that were just forked: it
-    /// copies for as long as a short one of them takes.
-    pub fn prefault_next(&self) {
-        if self.hold().is_some() {
-            return;
-        }
-        for entry in self.entries().values_mut() {
-            if let Some(next) = entry.waiting.front_mut() {
-                next.fork.prefault();
-            }
         }
     }
 
@@ -314,55 +320,6 @@ impl Forks {
         entry.waiting.pop_back()
     }
 
-    /// What the pool lacks, one fork of each template at most, and what it has too much.
-    pub fn plan(&self) -> Plan {
-        let now = self.started.elapsed();
-        let held = self.hold().is_some();
-        let mut plan = Plan {
-            make: Vec::new(),
-            stop: Vec::new(),
-        };
-        let mut entries = self.entries();
-        let mut ready: Vec<(&String, &mut Entry)> = entries.iter_mut().collect();
-        let wishes: Vec<Wish> = ready
-            .iter()
-            .map(|(_, entry)| {
-                let (target, next_kib) = match &entry.state {
-                    State::Ready(template) => {
-                        let set = template.working_set.get();
-                        let next_kib = set.map_or(0, WorkingSet::rest_kib);
-                        (entry.demand.target(now, &self.bounds), next_kib)
-                    }
-                    _ => (0, 0),
-                };
-                Wish {
-                    target,
-                    fork_kib: entry.fork_kib.unwrap_or(FORK_KIB),
-                    next_kib,
-                    last_use: entry.demand.last_use(),
-                }
-            })
-            .collect();
-        let given = share(&wishes, self.budget_kib);
-        for (((id, entry), given), wish) in ready.iter_mut().zip(given).zip(&wishes) {
-            match step(entry.waiting.len(), given, wish.target) {
-                Step::Keep => {}
-                // While forks run that somebody waits for, it may do with half of them.
-                Step::Make(_) if held && 2 * entry.waiting.len() >= given => {}
-                Step::Make(_) => {
-                    if let State::Ready(template) = &entry.state {
-                        plan.make.push(((*id).clone(), Arc::clone(template)));
-                    }
-                }
-                Step::Drop(count) => {
-                    let keep = entry.waiting.len().saturating_sub(count);
-                    plan.stop.extend(entry.waiting.drain(keep..));
-                }
-            }
-        }
-        plan
-    }
-
     /// Forgets everything; gives the forks to stop.
     pub fn clear(&self) -> Vec<Paused> {
         let mut entries = self.entries();
@@ -376,50 +333,6 @@ impl Forks {
             .values()
             .map(|entry| entry.waiting.len())
             .sum()
-    }
-}
-
-impl Entry {
-    fn new() -> Self {
-        Entry {
-            state: State::Building,
-            waiting: VecDeque::new(),
-            demand: Demand::default(),
-            failed_builds: 0,
-            failed_forks: 0,
-            proven: false,
-            about: None,
-            since: SystemTime::now(),
-            forks: 0,
-            hits: 0,
-            fork_kib: None,
-        }
-    }
-
-    fn is(&self, template: &Arc<Template>) -> bool {
-        matches!(&self.state, State::Ready(own) if Arc::ptr_eq(own, template))
-    }
-
-    fn find(&mut self, now: Instant, since: Duration, bounds: &Bounds) -> Found {
-        match &self.state {
-            State::Building => Found::Building,
-            State::Failed { message, until } if now < *until => Found::Failed(message.clone()),
-            State::Failed { .. } => {
-                self.state = State::Building;
-                Found::Begin
-            }
-            State::Ready(template) => {
-                self.demand.take(since, bounds);
-                // One whose worker was killed while it waited is left out; dropping it reaps it.
-                while let Some(paused) = self.waiting.pop_front() {
-                    if !paused.fork.is_dead() {
-                        self.hits += 1;
-                        return Found::Paused(Box::new(paused));
-                    }
-                }
-                Found::Ready(Arc::clone(template))
-            }
-        }
     }
 }
 

@@ -65,20 +65,10 @@ impl Demand {
 pub struct Wish {
     /// [`Demand::target`].
     pub target: usize,
-    /// What a paused fork of it takes for itself, in KiB, as measured or guessed.
+    /// Private memory of a paused fork of it in KiB, as measured or guessed.
     pub fork_kib: u64,
-    /// What the one that is taken next takes beside, in KiB.
-    pub next_kib: u64,
     /// [`Demand::last_use`].
     pub last_use: Option<Duration>,
-}
-
-impl Wish {
-    /// What so many forks take, in KiB.
-    fn cost(&self, forks: usize) -> u64 {
-        let next = if forks > 0 { self.next_kib } else { 0 };
-        self.fork_kib * forks as u64 + next
-    }
 }
 
 /// How many forks each gets so that all fit into `budget_kib`. In turns, one each, the latest used
@@ -93,11 +83,10 @@ pub fn share(wishes: &[Wish], budget_kib: u64) -> Vec<usize> {
         let mut any = false;
         for &index in &order {
             let wish = &wishes[index];
-            let kib = wish.cost(given[index] + 1) - wish.cost(given[index]);
-            // A fork that took nothing would be given without end were it not for the target.
-            if given[index] < wish.target && kib <= left {
+            // The target bounds the forks that take no memory at all.
+            if given[index] < wish.target && wish.fork_kib <= left {
                 given[index] += 1;
-                left -= kib;
+                left -= wish.fork_kib;
                 any = true;
             }
         }
@@ -194,13 +183,12 @@ mod tests {
         let wish = |target, last_use| Wish {
             target,
             fork_kib: 10,
-            next_kib: 20,
             last_use: Some(s(last_use)),
         };
         let wishes = [wish(2, 1), wish(16, 9), wish(2, 5)];
-        assert_eq!(share(&wishes, 105), [1, 2, 1]);
-        assert_eq!(share(&wishes, 60), [0, 1, 1], "the latest used first");
-        assert_eq!(share(&wishes, 45), [0, 2, 0], "and what is left is used");
+        assert_eq!(share(&wishes, 45), [1, 2, 1]);
+        assert_eq!(share(&wishes, 20), [0, 1, 1], "the latest used first");
+        assert_eq!(share(&wishes, 65), [2, 2, 2], "and what is left is used");
     }
 
     #[test]
@@ -213,26 +201,27 @@ mod tests {
     }
 
     fn wishes() -> impl Strategy<Value = Vec<Wish>> {
-        let wish = (
-            0..20_usize,
-            0..5000_u64,
-            0..5000_u64,
-            proptest::option::of(0..100_u64),
-        );
-        let wish = wish.prop_map(|(target, fork_kib, next_kib, last_use)| Wish {
+        let wish = (0..20_usize, 0..5000_u64, proptest::option::of(0..100_u64));
+        let wish = wish.prop_map(|(target, fork_kib, last_use)| Wish {
             target,
             fork_kib,
-            next_kib,
             last_use: last_use.map(s),
         });
         proptest::collection::vec(wish, 0..8)
+    }
+
+    fn cost(wishes: &[Wish], given: &[usize]) -> u64 {
+        let forks = wishes.iter().zip(given);
+        forks
+            .map(|(wish, given)| wish.fork_kib * *given as u64)
+            .sum()
     }
 
     proptest! {
         #[test]
         fn the_budget_and_the_targets_are_never_exceeded(wishes in wishes(), budget in 0..50_000_u64) {
             let given = share(&wishes, budget);
-            let used: u64 = wishes.iter().zip(&given).map(|(w, g)| w.cost(*g)).sum();
+            let used: u64 = cost(&wishes, &given);
             prop_assert!(used <= budget);
             prop_assert!(wishes.iter().zip(&given).all(|(w, g)| *g <= w.target));
         }
@@ -240,10 +229,9 @@ mod tests {
         #[test]
         fn nothing_that_still_fits_is_held_back(wishes in wishes(), budget in 0..50_000_u64) {
             let given = share(&wishes, budget);
-            let used: u64 = wishes.iter().zip(&given).map(|(w, g)| w.cost(*g)).sum();
+            let used: u64 = cost(&wishes, &given);
             for (wish, given) in wishes.iter().zip(&given) {
-                let kib = wish.cost(*given + 1) - wish.cost(*given);
-                prop_assert!(*given == wish.target || kib > budget - used);
+                prop_assert!(*given == wish.target || wish.fork_kib > budget - used);
             }
         }
 

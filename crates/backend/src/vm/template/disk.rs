@@ -1,15 +1,15 @@
 //! Templates on the disk: a folder each below the cache's `templates/`, named by the template's id, with
 //! the record and the memory. The memory's zero pages are holes, and it is mapped, not read.
 //!
-//! With them lies the token that the saved agent asks for, readable by our user alone: the guest's memory
-//! beside it has the same token in it. It opens no VM that runs a program, because every fork gets
-//! a token of its own with its identity, and forks are reached only through a socket of ours.
+//! With them lies the token that the saved agent asks for. Folders and files are for our user alone (0700,
+//! 0600): the guest's memory has the token in it, too. The token opens no VM that runs a program, because
+//! every fork gets a token of its own with its identity, and forks are reached only through a socket of ours.
 //!
 //! Nothing here is trusted: what does not fit or is damaged is set aside, and the template built anew.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -19,6 +19,7 @@ use cloude_vmm::snapshot::{MemoryFileError, SnapshotError, Template, save_sparse
 use sha2::{Digest, Sha256};
 
 use crate::vm::fork::Snapshot;
+use crate::vm::reopen::reopen;
 
 const MEMORY: &str = "memory";
 const RECORD: &str = "record";
@@ -105,7 +106,10 @@ impl Disk {
         let _lock = self.lock()?;
         self.remove_with_extension(PARTIAL, 0);
         let partial = self.dir.join(id).with_extension(PARTIAL);
-        std::fs::create_dir(&partial).map_err(at(&partial))?;
+        DirBuilder::new()
+            .mode(0o700)
+            .create(&partial)
+            .map_err(at(&partial))?;
         let written = self
             .write(&partial, snapshot)
             .and_then(|bytes| write_token(&partial, id, token).map(|()| bytes));
@@ -129,17 +133,12 @@ impl Disk {
 
     fn write(&self, to: &Path, snapshot: &Snapshot) -> Result<u64, DiskError> {
         let path = to.join(MEMORY);
-        let memory = File::create_new(&path).map_err(at(&path))?;
+        let memory = create_private(&path)?;
         let bytes = save_sparse(&snapshot.memory, &memory)?;
         memory.sync_all().map_err(at(&path))?;
         let path = to.join(RECORD);
-        let mut record = File::create_new(&path).map_err(at(&path))?;
-        // Its own position: the descriptor's is shared with whoever else has it.
-        let from = format!(
-            "/proc/self/fd/{}",
-            std::os::fd::AsRawFd::as_raw_fd(&*snapshot.record)
-        );
-        let mut source = File::open(from).map_err(at(&path))?;
+        let mut record = create_private(&path)?;
+        let mut source = reopen(&snapshot.record).map_err(at(&path))?;
         io::copy(&mut source, &mut record).map_err(at(&path))?;
         record.sync_all().map_err(at(&path))?;
         Ok(bytes)
@@ -240,20 +239,24 @@ impl Disk {
     }
 }
 
+/// A new file that only our user can read: a guest's memory holds its token, and whatever it was warmed with.
+fn create_private(path: &Path) -> Result<File, DiskError> {
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(at(path))
+}
+
 /// What stands beside a token, so that a damaged one is found before an agent refuses it.
 fn token_digest(id: &str, token: &str) -> String {
-    let digest = Sha256::digest(format!("{id} {token}"));
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    const_hex::encode(Sha256::digest(format!("{id} {token}")))
 }
 
 fn write_token(to: &Path, id: &str, token: &str) -> Result<(), DiskError> {
     let path = to.join(TOKEN);
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&path)
-        .map_err(at(&path))?;
+    let mut file = create_private(&path)?;
     file.write_all(format!("{token} {}", token_digest(id, token)).as_bytes())
         .and_then(|()| file.sync_all())
         .map_err(at(&path))

@@ -1,5 +1,5 @@
-//! What a template is of. An execution is forked only from a template whose key is its own: whatever
-//! changes what a VM would boot, changes the key.
+//! The identity of a template: everything that its VM boots from. An execution is forked only from a
+//! template whose key equals its own, so that whatever changes a boot leads to another template.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -13,27 +13,24 @@ use sha2::{Digest, Sha256};
 use crate::stamp::Stamp;
 use crate::vm::fork::Shape;
 
-/// SHA-256, in 64 hexadecimal digits.
-fn hex(digest: impl AsRef<[u8]>) -> String {
-    let bytes = digest.as_ref().iter();
-    bytes.map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// All that a template depends on. Digests are SHA-256 in hexadecimal.
+/// Everything that a template depends on. Digests are SHA-256 in hexadecimal.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct TemplateKey {
-    /// Of the kernel.
+    /// Digest of the kernel (`vmlinux`).
     pub kernel: String,
-    /// Of the image's cpio.
+    /// Digest of the image's cpio.
     pub image: String,
-    /// Of the agent's binary.
-    pub agent: String,
-    /// Of what the language file says about warming, and what is run for it.
+    /// Digest of the boot segment that all VMs share: the agent and the kernel's modules.
+    pub segment: String,
+    /// Digest of the boot request and of the guest's boot configuration: command line, devices, CPU, and
+    /// what the agent is told, without what each VM has of its own (token, names, addresses).
+    pub boot: String,
+    /// Digest of the language file.
     pub language: String,
+    /// Digest of the worker's binary (`cloude-vmm`).
+    pub worker: String,
     /// Cloude's own version.
     pub version: String,
-    /// Its network device: `none`, or what its driver was told of it.
-    pub device: String,
     /// The machine.
     pub shape: Shape,
 }
@@ -51,24 +48,37 @@ impl TemplateKey {
         for part in [
             &self.kernel,
             &self.image,
-            &self.agent,
+            &self.segment,
+            &self.boot,
             &self.language,
+            &self.worker,
             &self.version,
-            &self.device,
             &shape,
         ] {
             // With its length, so that no two keys are the same text.
             digest.update((part.len() as u64).to_le_bytes());
             digest.update(part);
         }
-        hex(digest.finalize())
+        const_hex::encode(digest.finalize())
     }
 
-    /// What its snapshot says that it is of. The initramfs stands for all but the kernel.
+    /// What its snapshot says that it is of. The initramfs stands for everything but the kernel.
     pub fn origin(&self) -> Origin {
         Origin {
             kernel: self.kernel.clone(),
             initramfs: self.id(),
+        }
+    }
+}
+
+/// The digest of a file, read from its start to its end.
+pub fn digest_of(file: &mut File) -> io::Result<String> {
+    let mut digest = Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(const_hex::encode(digest.finalize())),
+            count => digest.update(&buffer[..count]),
         }
     }
 }
@@ -90,15 +100,7 @@ impl Digests {
         let mut file = File::open(path)?;
         // Of the very file that is read: it may have been replaced since.
         let before = Stamp::of(&file.metadata()?);
-        let mut digest = Sha256::new();
-        let mut buffer = vec![0; 1 << 20];
-        loop {
-            match file.read(&mut buffer)? {
-                0 => break,
-                count => digest.update(&buffer[..count]),
-            }
-        }
-        let digest = hex(digest.finalize());
+        let digest = digest_of(&mut file)?;
         // One that is being written to gets a digest that nothing else will have; it is not remembered.
         if Stamp::of(&file.metadata()?) == before {
             let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -127,10 +129,11 @@ mod tests {
         TemplateKey {
             kernel: "k".into(),
             image: "i".into(),
-            agent: "a".into(),
+            segment: "a".into(),
+            boot: "b".into(),
             language: "l".into(),
+            worker: "w".into(),
             version: "1".into(),
-            device: "none".into(),
             shape: Shape {
                 vcpus: 1,
                 memory_mib: 512,
@@ -141,13 +144,14 @@ mod tests {
 
     #[test]
     fn each_part_of_a_key_makes_it_another() {
-        let changes: [fn(&mut TemplateKey); 9] = [
+        let changes: [fn(&mut TemplateKey); 10] = [
             |key| key.kernel.push('x'),
             |key| key.image.push('x'),
-            |key| key.agent.push('x'),
+            |key| key.segment.push('x'),
+            |key| key.boot.push('x'),
             |key| key.language.push('x'),
+            |key| key.worker.push('x'),
             |key| key.version.push('x'),
-            |key| key.device.push('x'),
             |key| key.shape.vcpus = 2,
             |key| key.shape.memory_mib = 513,
             |key| key.shape.network = true,

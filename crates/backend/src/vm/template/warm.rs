@@ -67,16 +67,13 @@ pub fn rehearsal(language: &Language, limits: &Limits) -> ExecuteRequest {
     }
 }
 
-/// The probe program of the language, whose pages nearly every execution touches: for an interpreter that
-/// waits the program that its runner names, else the language's own test.
-pub fn least(language: &Language, limits: &Limits) -> ExecuteRequest {
+/// The program that shows which pages a fork touches: the one that the language's runner names, else the
+/// language's own test.
+pub fn probe(language: &Language, limits: &Limits) -> ExecuteRequest {
     let mut request = rehearsal(language, limits);
-    if language
-        .warm
-        .as_ref()
-        .is_some_and(|warm| warm.runner.is_some())
-    {
-        request.files[0].content = Vec::new().into();
+    let runner = language.warm.as_ref().and_then(|warm| warm.runner.as_ref());
+    if let Some(runner) = runner {
+        request.files[0].content = runner.probe.clone().into();
         request.run.argv = language.run.command.clone();
         request.stdin = Vec::new().into();
     }
@@ -130,17 +127,18 @@ mod tests {
     }
 
     #[test]
-    fn the_least_that_an_interpreter_can_be_given_is_nothing_and_a_compiler_needs_more() {
+    fn a_runner_names_its_probe_and_a_compiler_probes_with_its_test() {
         let limits = Limits::default();
         for name in ["node", "python"] {
             let of = language(name);
-            let program = least(&of, &limits);
-            assert!(program.files[0].content.0.is_empty());
+            let program = probe(&of, &limits);
+            let runner = of.warm.and_then(|warm| warm.runner).unwrap();
+            assert_eq!(program.files[0].content.0, runner.probe.as_bytes());
             assert!(program.stdin.0.is_empty());
             assert_eq!(program.run.argv, of.run.command);
         }
         let rust = language("rust");
-        assert_eq!(least(&rust, &limits), rehearsal(&rust, &limits));
+        assert_eq!(probe(&rust, &limits), rehearsal(&rust, &limits));
     }
 
     #[test]
@@ -153,6 +151,7 @@ mod tests {
                 env: [("PYTHONPATH".into(), "{dir}".into())].into(),
                 cold_env: vec!["PYTHON*".into()],
                 files: [("hook.py".into(), "pass\n".into())].into(),
+                probe: String::new(),
             }),
         });
         let request = warm_request(&language, &Limits::default());

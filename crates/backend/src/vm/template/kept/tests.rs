@@ -9,10 +9,11 @@ fn key(kernel: &str) -> TemplateKey {
     TemplateKey {
         kernel: kernel.into(),
         image: "image".into(),
-        agent: "agent".into(),
+        segment: "agent".into(),
+        boot: "boot".into(),
         language: "language".into(),
+        worker: "worker".into(),
         version: "1".into(),
-        device: "none".into(),
         shape: Shape {
             vcpus: 1,
             memory_mib: 1,

@@ -1,0 +1,299 @@
+//! Which templates are built, what their builds wait for, and what counts against them. Workers play the VMs.
+//! Needs /dev/kvm.
+
+// clippy exempts test functions, not what they share.
+#![allow(clippy::unwrap_used)]
+
+mod fake_worker;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cloude_backend::config::Config;
+use cloude_backend::images::Images;
+use cloude_backend::jobs::{Client, Parts, Service};
+use cloude_backend::languages::Languages;
+use cloude_backend::scheduler::{Capacity, Demand, Permit, Scheduler};
+use cloude_backend::vm::{Launcher as _, MachineSpec, TemplateError, VmLauncher};
+use cloude_protocol::api::{ExecutionRequest, StartChoice, TemplateInfo, TemplateState};
+use cloude_protocol::language::Language;
+use futures_util::future::BoxFuture;
+use tokio_util::sync::CancellationToken;
+
+/// The memory of the language's default machine.
+const DEFAULT_MIB: u64 = 256;
+
+struct World {
+    folder: tempfile::TempDir,
+    config: Config,
+    scheduler: Scheduler,
+    launcher: Arc<VmLauncher>,
+}
+
+impl World {
+    fn new(scheduler: Scheduler, change: impl FnOnce(&mut Config)) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = fake_worker::config(folder.path());
+        (config.pool.floor, config.pool.ceiling) = (0, 0);
+        change(&mut config);
+        World {
+            launcher: fake_worker::launcher_with(&config, scheduler.clone()),
+            config,
+            folder,
+            scheduler,
+        }
+    }
+
+    fn spec(&self, memory_mib: u64, start: Option<StartChoice>) -> MachineSpec {
+        MachineSpec {
+            id: "01234567-test".into(),
+            image: self.folder.path().join("image.cpio"),
+            vcpus: 1,
+            memory_mib,
+            network: false,
+            language: fake_worker::language(),
+            start,
+        }
+    }
+
+    /// An execution on such a machine, which is forked, or booted where there is no template.
+    async fn execute(&self, memory_mib: u64, start: Option<StartChoice>) {
+        let spec = self.spec(memory_mib, start);
+        let launched = self.launcher.launch(spec, CancellationToken::new()).await;
+        let started = launched.unwrap_or_else(|death| panic!("{death}"));
+        started.machine.stop().await;
+    }
+
+    async fn build(&self, memory_mib: u64) -> Result<TemplateInfo, TemplateError> {
+        let spec = self.spec(memory_mib, None);
+        Ok(self.launcher.build_template(spec).await?.0)
+    }
+
+    /// The same, in the background.
+    fn begin_build(
+        &self,
+        memory_mib: u64,
+    ) -> tokio::task::JoinHandle<Result<(TemplateInfo, bool), TemplateError>> {
+        let (launcher, spec) = (Arc::clone(&self.launcher), self.spec(memory_mib, None));
+        tokio::spawn(async move { launcher.build_template(spec).await })
+    }
+
+    /// Memory sizes of the templates, the ready ones.
+    async fn ready(&self) -> Vec<u64> {
+        let templates = self.launcher.templates().await;
+        let ready = templates
+            .iter()
+            .filter(|info| info.state == TemplateState::Ready);
+        let mut sizes: Vec<u64> = ready.map(|info| info.memory_mib).collect();
+        sizes.sort_unstable();
+        sizes
+    }
+
+    fn file(&self, name: &str, text: &str) {
+        std::fs::write(self.folder.path().join(name), text).unwrap();
+    }
+
+    fn boots(&self) -> usize {
+        let path = self.folder.path().join("builds");
+        std::fs::read_to_string(path).unwrap().lines().count()
+    }
+
+    async fn permit(&self) -> Permit {
+        let demand = Demand {
+            memory_mib: 1,
+            vcpus: 1,
+        };
+        self.scheduler.enter(0).unwrap().admitted(demand).await
+    }
+
+    async fn until_queued(&self, count: usize) {
+        until(|| self.scheduler.load().waiting == count).await;
+    }
+}
+
+async fn until(condition: impl Fn() -> bool) {
+    for _ in 0..3000 {
+        if condition() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("it does not come to that");
+}
+
+#[tokio::test]
+async fn machines_that_are_asked_for_once_get_no_templates() {
+    let world = World::new(fake_worker::scheduler(16), |_| {});
+    world.execute(DEFAULT_MIB, Some(StartChoice::Fork)).await;
+    for memory_mib in 1000..1020 {
+        world.execute(memory_mib, None).await;
+    }
+    let counts = world.launcher.template_counts();
+    assert_eq!((counts.built, counts.failed_builds), (1, 0));
+    assert_eq!(world.ready().await, [DEFAULT_MIB]);
+    world.launcher.shut_down().await;
+}
+
+#[tokio::test]
+async fn the_third_request_for_a_machine_builds_its_template() {
+    let world = World::new(fake_worker::scheduler(16), |_| {});
+    let mut sizes = Vec::new();
+    for _ in 0..3 {
+        assert_eq!(world.launcher.template_counts().built, 0);
+        world.execute(1024, None).await;
+    }
+    for _ in 0..3000 {
+        sizes = world.ready().await;
+        if !sizes.is_empty() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(sizes, [1024]);
+    world.launcher.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_build_waits_for_a_permit_like_any_vm() {
+    let world = World::new(fake_worker::scheduler(1), |_| {});
+    let running = world.permit().await;
+    let build = world.begin_build(DEFAULT_MIB);
+    world.until_queued(1).await;
+    assert_eq!(world.boots(), 0);
+    drop(running);
+    assert!(build.await.unwrap().unwrap().1);
+    assert_eq!(world.boots(), 1);
+    world.launcher.shut_down().await;
+    assert_eq!(world.scheduler.load().running, 0);
+}
+
+#[tokio::test]
+async fn an_execution_that_must_be_forked_covers_the_build_it_waits_for() {
+    let world = World::new(fake_worker::scheduler(1), |_| {});
+    let _own = world.permit().await;
+    let build = world.begin_build(DEFAULT_MIB);
+    world.until_queued(1).await;
+    // It has the only permit, and waits for a build that waits for one.
+    world.execute(DEFAULT_MIB, Some(StartChoice::Fork)).await;
+    assert!(build.await.unwrap().is_ok());
+    world.launcher.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_full_queue_refuses_a_build_and_keeps_nothing_of_it() {
+    let full = Scheduler::new(Capacity {
+        queue: 0,
+        ..fake_worker::scheduler(1).capacity()
+    });
+    let world = World::new(full, |_| {});
+    let error = world.build(DEFAULT_MIB).await.unwrap_err();
+    assert!(matches!(error, TemplateError::Full(_)), "{error}");
+    assert!(world.launcher.templates().await.is_empty());
+    world.launcher.shut_down().await;
+}
+
+#[tokio::test]
+async fn no_more_builds_run_at_once_than_templates_are_kept() {
+    let world = World::new(fake_worker::scheduler(16), |config| {
+        config.pool.templates = 1;
+    });
+    world.file("holds", "");
+    let first = world.begin_build(DEFAULT_MIB);
+    until(|| world.boots() == 1).await;
+    let error = world.build(1024).await.unwrap_err();
+    assert!(matches!(error, TemplateError::Busy), "{error}");
+    std::fs::remove_file(world.folder.path().join("holds")).unwrap();
+    first.await.unwrap().unwrap();
+    world.launcher.shut_down().await;
+}
+
+/// The id of the default machine's template after a change of the world.
+async fn id_after(change: impl FnOnce(&mut World)) -> String {
+    let mut world = World::new(fake_worker::scheduler(16), |_| {});
+    change(&mut world);
+    world.launcher = fake_worker::launcher(&world.config);
+    let info = world.build(DEFAULT_MIB).await.unwrap();
+    world.launcher.shut_down().await;
+    info.id
+}
+
+#[tokio::test]
+async fn whatever_a_guest_boots_from_makes_another_template() {
+    let changes: [fn(&mut World); 6] = [
+        |_| {},
+        |world| world.config.vm.kernel_args = "mitigations=auto,nosmt".into(),
+        |world| world.config.vm.log_guest_console = true,
+        |world| world.file("agent-binary", "another agent"),
+        |world| world.file("image.cpio", "another image"),
+        |world| world.file("vmlinux", "another kernel"),
+    ];
+    let mut ids = Vec::new();
+    for change in changes {
+        ids.push(id_after(change).await);
+    }
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), changes.len());
+}
+
+#[tokio::test]
+async fn two_builds_of_one_version_have_different_templates() {
+    let rebuilt = |world: &mut World| {
+        let worker = std::fs::read_to_string(&world.config.vm.worker).unwrap();
+        std::fs::write(&world.config.vm.worker, worker + "\n").unwrap();
+    };
+    let (one, same) = (id_after(|_| {}).await, id_after(|_| {}).await);
+    assert_eq!(one, same);
+    assert_ne!(one, id_after(rebuilt).await);
+}
+
+struct OneImage(PathBuf);
+
+impl Images for OneImage {
+    fn ready(&self, _: &str) -> bool {
+        true
+    }
+
+    fn ensure<'a>(
+        &'a self,
+        _: &'a Arc<Language>,
+        _: u64,
+    ) -> BoxFuture<'a, Result<PathBuf, String>> {
+        Box::pin(async { Ok(self.0.clone()) })
+    }
+}
+
+#[tokio::test]
+async fn requests_that_the_agent_refuses_leave_the_template_alone() {
+    let world = World::new(fake_worker::scheduler(16), |_| {});
+    world.file("agent", "works");
+    let before = world.build(DEFAULT_MIB).await.unwrap();
+    world.file("agent", "refuses");
+    let folder = world.folder.path();
+    std::fs::create_dir(folder.join("jobs")).unwrap();
+    let service = Service::new(Parts {
+        config: world.config.clone(),
+        languages: Languages::load(&fake_worker::languages(folder)).unwrap(),
+        images: Arc::new(OneImage(folder.join("image.cpio"))),
+        launcher: Arc::clone(&world.launcher) as _,
+        scheduler: world.scheduler.clone(),
+        store: fake_worker::store(&folder.join("jobs")),
+    });
+    for _ in 0..3 {
+        let request = ExecutionRequest {
+            language: "l".into(),
+            code: "x".into(),
+            ..ExecutionRequest::default()
+        };
+        let job = service.submit(request, Client::Waits).await.unwrap();
+        let execution = job.finished().await;
+        let error = execution.error.clone().unwrap_or_default();
+        assert!(error.contains("refused the execution (400)"), "{error}");
+    }
+    let after = world.build(DEFAULT_MIB).await.unwrap();
+    assert_eq!((after.id, after.created_ms), (before.id, before.created_ms));
+    let counts = world.launcher.template_counts();
+    assert_eq!((counts.failed_forks, counts.given_up), (0, 0));
+    world.launcher.shut_down().await;
+}
