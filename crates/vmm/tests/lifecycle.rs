@@ -6,6 +6,7 @@ mod common;
 
 use std::time::Duration;
 
+use cloude_vmm::arch::x86_64::cpuid::{CpuModel, leaf};
 use cloude_vmm::control::{CpuBaseline, ExitReason};
 use cloude_vmm::probe::open_kvm;
 use cloude_vmm::vm::{Shape, Vm, VmError};
@@ -83,4 +84,23 @@ fn no_vcpu_runs_once_the_end_is_known_whoever_has_a_handle() {
     let at = count(&vm);
     std::thread::sleep(Duration::from_millis(2));
     assert_eq!(count(&vm), at);
+}
+
+#[test]
+fn a_baseline_makes_a_vm_or_names_what_the_host_lacks() {
+    let kvm = open_kvm().unwrap();
+    let supported = leaf::supported(&kvm).unwrap();
+    for cpu_baseline in CpuBaseline::ALL {
+        let shape = Shape {
+            vcpus: 2,
+            memory_mib: 32,
+            cpu_baseline,
+        };
+        let expected = CpuModel::new(&supported, cpu_baseline);
+        match (Vm::new(&kvm, shape, None), expected) {
+            (Ok(_), Ok(_)) => {}
+            (Err(VmError::Cpu(error)), Err(expected)) => assert_eq!(error, expected),
+            (vm, _) => panic!("{cpu_baseline}: {:?}", vm.err()),
+        }
+    }
 }
