@@ -1,4 +1,4 @@
-//! What a request's arguments, variables, code and file name become, and which are refused before any VM.
+//! How arguments, variables, code and file name of a request reach the agent, and which are refused before any VM.
 
 // clippy exempts test functions, not what they share.
 #![allow(clippy::unwrap_used)]
@@ -64,6 +64,13 @@ async fn a_variable_that_linux_refuses_is_refused_with_the_limit() {
 
     let expected = "`env.NAME`, a variable, has 131072 bytes, at most 131071 are allowed";
     assert!(error.starts_with(expected), "{error}");
+}
+
+#[tokio::test]
+async fn a_variables_name_is_not_repeated_at_length() {
+    let error = refusal(with("env", json!({ "N".repeat(200_000): "" }))).await;
+
+    assert!(error.len() < 300, "{} bytes", error.len());
 }
 
 #[tokio::test]

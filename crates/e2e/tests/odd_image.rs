@@ -30,7 +30,7 @@ int main(void)
 
 const ROOT: (u64, u64) = (0, 0);
 
-/// What the program above prints as the shell of a booted image with these layers.
+/// Boots an image with these layers, and gives what the program above prints as its shell.
 fn booted(layer: impl FnOnce(Layer) -> Layer) -> String {
     binaries::require_kvm();
     let folder = tempfile::tempdir().unwrap();

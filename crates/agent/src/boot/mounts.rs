@@ -87,8 +87,8 @@ pub fn mount_all() -> Result<(), String> {
     Ok(())
 }
 
-/// See to a directory at `path`: a file of the image, or a link that leads to no directory, gives way to one. What
-/// cannot be done shows when it is mounted on.
+/// Make `path` a directory. A file of the image there, or a link that leads to no directory, is replaced. A failure
+/// shows when the directory is mounted on.
 fn make_mount_point(path: &Path) {
     if fs::create_dir_all(path).is_err() && !path.is_dir() {
         let _ = fs::remove_file(path);

@@ -1,4 +1,4 @@
-//! What an ELF program says of the memory that it needs.
+//! Sizes of an ELF program's segments.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;

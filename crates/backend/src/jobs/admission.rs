@@ -131,13 +131,11 @@ fn check_texts(request: &ExecutionRequest) -> Result<(), Refused> {
             format!(
                 "`env` holds `{}`, which cannot be a variable: a name is not empty and holds no `=`, and no NUL byte \
                  is in name or value",
-                name.escape_debug()
+                shown(name)
             )
         })?;
         let length = name.len() + 1 + value.len();
-        total += check_length(length, || {
-            format!("`env.{}`, a variable,", name.escape_debug())
-        })?;
+        total += check_length(length, || format!("`env.{}`, a variable,", shown(name)))?;
     }
     ensure(total <= MAX_ARGUMENTS_BYTES, || {
         format!(
@@ -147,7 +145,12 @@ fn check_texts(request: &ExecutionRequest) -> Result<(), Refused> {
     })
 }
 
-/// What a text of `length` bytes takes of [`MAX_ARGUMENTS_BYTES`].
+/// A variable's name for a message, which may be as long as a request.
+fn shown(name: &str) -> String {
+    name.chars().take(60).flat_map(char::escape_debug).collect()
+}
+
+/// Checks one argument or variable, and gives its share of [`MAX_ARGUMENTS_BYTES`].
 fn check_length(length: usize, what: impl Fn() -> String) -> Result<usize, Refused> {
     const POINTER_BYTES: usize = 8;
     ensure(length < MAX_ARGUMENT_BYTES, || {

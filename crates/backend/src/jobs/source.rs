@@ -62,7 +62,7 @@ pub fn check(names: &Names) -> Result<(), String> {
     Found::in_code(names, "").map(|_| ())
 }
 
-/// What the code is called by, as far as it says.
+/// Names that the code gives.
 struct Found {
     file: Option<String>,
     entry: Option<String>,
@@ -158,7 +158,7 @@ fn end(text: &[u8], from: usize, mark: &[u8], escapes: bool) -> usize {
     text.len()
 }
 
-/// `code` with all that is inside of braces as spaces, byte for byte.
+/// `code` with everything inside of braces as spaces, byte for byte.
 fn top_level(code: &str) -> String {
     let mut depth = 0_usize;
     let outer = code.bytes().map(|byte| {
