@@ -49,13 +49,15 @@ pub fn ls(args: &LsArgs, paths: &Paths) -> Result<(), Failure> {
     );
     for image in &images {
         let metadata = &image.metadata;
+        let instead_of = metadata.instead_of.as_ref();
         say!(
-            "{:width$}  {:>10}  {:>10}  {:>15}  {}",
+            "{:width$}  {:>10}  {:>10}  {:>15}  {}{}",
             image.name,
             text::size(metadata.summary.archive_bytes),
             text::size(metadata.required_memory),
             age_of(metadata.built_at),
             metadata.source,
+            instead_of.map_or_else(String::new, |it| format!(" instead of {it}")),
         );
     }
     Ok(())

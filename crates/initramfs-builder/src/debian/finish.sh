@@ -106,9 +106,9 @@ for program in usr/lib/jvm/*/bin/*; do
     [ -e "usr/bin/$name" ] || [ -L "usr/bin/$name" ] || ln -s "/$program" "usr/bin/$name"
 done
 
-# Documentation, translations, caches, and what belongs to the host that builds.
+# Documentation, translations, caches, time zones with leap seconds, and what belongs to the host that builds.
 for dir in usr/share/man usr/share/info usr/share/groff usr/share/lintian usr/share/linda \
-    usr/share/bug usr/share/doc-base var/lib/apt; do
+    usr/share/bug usr/share/doc-base usr/share/bash-completion usr/share/zoneinfo/right var/lib/apt; do
     rm -rf "$dir"
 done
 if [ -d usr/share/doc ]; then

@@ -33,7 +33,7 @@ pub enum Found {
     Failed(String),
     /// There is none, and none is built now: too few have asked for such a machine, or too many builds wait.
     None,
-    /// Nobody has begun: the caller now does, and says how it went ([`Forks::built`]).
+    /// Nobody has begun: the caller now does, and says how it went ([`super::Forks::built`]).
     Begin(Covered),
 }
 

@@ -1,7 +1,7 @@
 //! The CPUID features that guests may see: one row for each 32-bit word of feature bits.
 //!
 //! A bit that no row names is hidden, and so is a whole leaf that is neither here nor made by
-//! [`super::model`] or [`super::topology`]. To offer a feature to guests: check that KVM saves and restores
+//! `model.rs` or `topology.rs`. To offer a feature to guests: check that KVM saves and restores
 //! all the state that comes with it (MSRs, XSAVE components, `KVM_GET_ONE_REG` registers), then give it a
 //! policy here.
 //!
@@ -29,7 +29,7 @@ pub enum Policy {
     Intel,
     /// The baseline `host` on AMD.
     Amd,
-    /// Set for each vCPU by [`super::topology`], or by KVM while the guest runs.
+    /// Set for each vCPU by `topology.rs`, or by KVM while the guest runs.
     Dynamic,
     /// No guest.
     Never,
