@@ -70,6 +70,23 @@ async fn until_held(count: usize) {
     panic!("held: {:?}, not {count}", held());
 }
 
+/// Waits until so many forks wait in the pool.
+async fn until_waiting(world: &World, count: usize) {
+    for _ in 0..15_000 {
+        let templates = world.launcher.templates().await;
+        if templates
+            .iter()
+            .map(|template| template.waiting)
+            .sum::<usize>()
+            == count
+        {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("the pool never had {count} forks");
+}
+
 struct World {
     folder: tempfile::TempDir,
     launcher: Arc<VmLauncher>,
@@ -188,8 +205,7 @@ async fn a_fork_that_dies_while_it_waits_holds_nothing_once_it_is_found_dead() {
     }
     let world = World::new(|config| (config.pool.floor, config.pool.ceiling) = (1, 1));
     let running = world.forked().await;
-    // It, and the one that the pool keeps ready.
-    until_held(2).await;
+    until_waiting(&world, 1).await;
     let ip = running.ip.unwrap();
     running.machine.stop().await;
     until_held(1).await;
@@ -239,8 +255,7 @@ async fn the_pool_is_filled_while_forks_run() {
     }
     let world = World::new(|config| (config.pool.floor, config.pool.ceiling) = (2, 2));
     let first = world.forked().await;
-    // It, and the two that the pool keeps ready.
-    until_held(3).await;
+    until_waiting(&world, 2).await;
     let second = world.forked().await;
     assert_eq!(second.start, StartKind::Pool);
     until_held(4).await;
