@@ -119,13 +119,13 @@ impl Vm {
         let vm = build::create_vm(kvm)?;
         build::map_memory(&vm, &memory)?;
         vm.create_irq_chip()
-            .map_err(VmError::kvm("create interrupt controllers"))?;
+            .map_err(VmError::kvm("KVM_CREATE_IRQCHIP"))?;
         let (idle_vcpus, cpu) = build::create_vcpus(kvm, &vm, shape)?;
 
         let exit = ExitSignal::new().map_err(VmError::host("make an eventfd"))?;
         let irq = EventFd::new(EFD_NONBLOCK).map_err(VmError::host("make an eventfd"))?;
         vm.register_irqfd(&irq, layout::SERIAL_GSI)
-            .map_err(VmError::kvm("register the serial port's interrupt"))?;
+            .map_err(VmError::kvm("KVM_IRQFD of the serial port"))?;
         let sink = ConsoleSink::new(console).map_err(VmError::host("set up the console"))?;
         let serial = Arc::new(Mutex::new(Serial::new(irq, sink)));
         let mut machine = Self {
@@ -200,12 +200,12 @@ impl Vm {
             .map_err(VmError::host("make a device's eventfds"))?;
         self.vm
             .register_irqfd(transport.irq_eventfd(), slot.gsi)
-            .map_err(VmError::kvm("register a device's interrupt"))?;
+            .map_err(VmError::kvm("KVM_IRQFD of a device"))?;
         let notify = IoEventAddress::Mmio(u64::from(slot.base) + QUEUE_NOTIFY);
         for (event, queue) in transport.notify_eventfds().iter().zip(0u32..) {
             self.vm
                 .register_ioevent(event, &notify, queue)
-                .map_err(VmError::kvm("register a device's notification"))?;
+                .map_err(VmError::kvm("KVM_IOEVENTFD of a device"))?;
         }
         let transport = Arc::new(Mutex::new(transport));
         self.mmio
@@ -248,7 +248,9 @@ impl Vm {
     fn set_entry(&mut self, entry: &Entry) -> Result<(), VmError> {
         regs::write_gdt(&self.memory, entry).map_err(BootError::Memory)?;
         match self.idle_vcpus.first() {
-            Some(vcpu) => regs::set_entry(vcpu, entry).map_err(VmError::kvm("set registers")),
+            Some(vcpu) => {
+                regs::set_entry(vcpu, entry).map_err(VmError::kvm("KVM_SET_REGS or KVM_SET_SREGS"))
+            }
             None => Err(VmError::Started),
         }
     }

@@ -109,7 +109,7 @@ pub enum SnapshotError {
         need: usize,
     },
     /// Pause the VM first.
-    #[error("a VM is saved while it is paused")]
+    #[error("cannot save a VM that runs: pause it first")]
     NotPaused,
     /// The host refused: most often its limit on open files, threads or memory.
     #[error("cannot {what}: {source}")]

@@ -27,13 +27,13 @@ pub(super) fn create_vm(kvm: &Kvm) -> Result<VmFd, VmError> {
     let vm = loop {
         match kvm.create_vm() {
             Err(error) if error.errno() == libc::EINTR => {}
-            result => break result.map_err(VmError::kvm("create a VM"))?,
+            result => break result.map_err(VmError::kvm("KVM_CREATE_VM"))?,
         }
     };
     vm.set_identity_map_address(layout::KVM_IDENTITY_MAP)
-        .map_err(VmError::kvm("set the identity map"))?;
+        .map_err(VmError::kvm("KVM_SET_IDENTITY_MAP_ADDR"))?;
     vm.set_tss_address(layout::KVM_TSS as usize)
-        .map_err(VmError::kvm("set the task segment"))?;
+        .map_err(VmError::kvm("KVM_SET_TSS_ADDR"))?;
     disable_performance_counters(&vm)?;
     Ok(vm)
 }
@@ -51,7 +51,7 @@ fn disable_performance_counters(vm: &VmFd) -> Result<(), VmError> {
     };
     capability.args[0] = KVM_PMU_CAP_DISABLE.into();
     vm.enable_cap(&capability)
-        .map_err(VmError::kvm("turn performance counters off"))
+        .map_err(VmError::kvm("KVM_ENABLE_CAP(KVM_CAP_PMU_CAPABILITY)"))
 }
 
 pub(super) fn map_memory(vm: &VmFd, memory: &GuestMemory) -> Result<(), VmError> {
@@ -69,7 +69,7 @@ pub(super) fn map_memory(vm: &VmFd, memory: &GuestMemory) -> Result<(), VmError>
         // SAFETY: the mapping is the guest's alone and outlives the VM: `Vm` drops its memory after
         // its vCPUs, and KVM keeps no pointer past the last of its descriptors.
         unsafe { vm.set_user_memory_region(memslot) }
-            .map_err(VmError::kvm("give the VM its memory"))?;
+            .map_err(VmError::kvm("KVM_SET_USER_MEMORY_REGION"))?;
     }
     Ok(())
 }
@@ -80,32 +80,30 @@ pub(super) fn create_vcpus(
     vm: &VmFd,
     shape: Shape,
 ) -> Result<(Vec<VcpuFd>, Cpu), VmError> {
-    let supported = leaf::supported(kvm).map_err(VmError::kvm("say what CPUs it supports"))?;
+    let supported = leaf::supported(kvm).map_err(VmError::kvm("KVM_GET_SUPPORTED_CPUID"))?;
     let model = CpuModel::new(&supported, shape.cpu_baseline)?;
     let boot_msrs = msrs::boot_msrs();
     let mut vcpus = Vec::with_capacity(shape.vcpus.into());
     for id in 0..shape.vcpus {
         let vcpu = vm
             .create_vcpu(id.into())
-            .map_err(VmError::kvm("create a vCPU"))?;
+            .map_err(VmError::kvm("KVM_CREATE_VCPU"))?;
         vcpu.set_cpuid2(&model.for_vcpu(id, shape.vcpus)?)
-            .map_err(VmError::kvm("set CPUID"))?;
+            .map_err(VmError::kvm("KVM_SET_CPUID2"))?;
         let set = vcpu
             .set_msrs(&boot_msrs)
-            .map_err(VmError::kvm("set MSRs"))?;
+            .map_err(VmError::kvm("KVM_SET_MSRS"))?;
         if let Some(refused) = boot_msrs.as_slice().get(set) {
             return Err(VmError::Msr {
                 index: refused.index,
             });
         }
         vcpu.set_fpu(&regs::boot_fpu())
-            .map_err(VmError::kvm("set floating-point state"))?;
-        let mut lapic = vcpu
-            .get_lapic()
-            .map_err(VmError::kvm("give the local APIC"))?;
+            .map_err(VmError::kvm("KVM_SET_FPU"))?;
+        let mut lapic = vcpu.get_lapic().map_err(VmError::kvm("KVM_GET_LAPIC"))?;
         regs::set_local_interrupts(&mut lapic);
         vcpu.set_lapic(&lapic)
-            .map_err(VmError::kvm("set the local APIC"))?;
+            .map_err(VmError::kvm("KVM_SET_LAPIC"))?;
         vcpus.push(vcpu);
     }
     let cpu = Cpu::new(kvm, vm, model, vcpus.first())?;

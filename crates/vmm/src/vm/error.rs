@@ -33,17 +33,17 @@ pub enum VmError {
     Cpu(#[from] CpuModelError),
     /// KVM refused. On a host without hardware virtualization some requests are not possible;
     /// `cloude-vmm probe` says what kind of host it is.
-    #[error("KVM does not {what}: {source}")]
+    #[error("{ioctl} failed: {source}")]
     Kvm {
-        /// What it was asked to do.
-        what: &'static str,
-        /// Its error.
+        /// The ioctl, and the device where there are several.
+        ioctl: &'static str,
+        /// KVM's error.
         source: kvm_ioctls::Error,
     },
     /// KVM refused a register that every kernel needs.
-    #[error("KVM does not set the model-specific register {index:#x}")]
+    #[error("KVM_SET_MSRS refused the model-specific register {index:#x}")]
     Msr {
-        /// Which.
+        /// The register's number.
         index: u32,
     },
     /// The host refused: most often its limit on open files, threads or memory.
@@ -67,19 +67,19 @@ pub enum VmError {
     #[error(transparent)]
     Overlap(#[from] Overlap),
     /// The VM has address space and no memory: make a [`super::Shell`] of it, and give that a template.
-    #[error("the VM has no memory before it takes a template")]
+    #[error("cannot run a blank VM: restore a snapshot first")]
     Reserved,
     /// KVM does not tell the state that a snapshot is made of.
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
     /// A VM is loaded and started once.
-    #[error("the VM was started already")]
+    #[error("the VM is already started")]
     Started,
 }
 
 impl VmError {
-    pub(super) fn kvm(what: &'static str) -> impl Fn(kvm_ioctls::Error) -> Self {
-        move |source| Self::Kvm { what, source }
+    pub(super) fn kvm(ioctl: &'static str) -> impl Fn(kvm_ioctls::Error) -> Self {
+        move |source| Self::Kvm { ioctl, source }
     }
 
     pub(crate) fn host(what: &'static str) -> impl Fn(io::Error) -> Self {
