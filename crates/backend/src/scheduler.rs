@@ -168,7 +168,7 @@ impl Scheduler {
         let mut state = self.shared.lock();
         state.waiting.check(bytes, self.shared.capacity)?;
         state.waiting.add(bytes);
-        Ok(self.place(bytes, false))
+        Ok(self.place(bytes, Counted::Waiting))
     }
 
     /// Takes a place beside the queue, for a request that cannot be run before its image is built: it keeps
@@ -177,20 +177,26 @@ impl Scheduler {
         let mut state = self.shared.lock();
         state.aside.check(bytes, self.shared.capacity)?;
         state.aside.add(bytes);
-        Ok(self.place(bytes, true))
+        Ok(self.place(bytes, Counted::Aside))
     }
 
     /// Takes a place whatever the bounds: for what was accepted before a restart.
     pub fn enter_again(&self, bytes: usize) -> Place {
         self.shared.lock().waiting.add(bytes);
-        self.place(bytes, false)
+        self.place(bytes, Counted::Waiting)
     }
 
-    fn place(&self, bytes: usize, aside: bool) -> Place {
+    /// A place for a VM of the server's own, such as a template's. It waits in the same line, and is not counted
+    /// as a request that waits: clients are not turned away for it. The caller bounds how many there are.
+    pub fn enter_uncounted(&self) -> Place {
+        self.place(0, Counted::Nowhere)
+    }
+
+    fn place(&self, bytes: usize, counted: Counted) -> Place {
         Place {
             shared: Arc::clone(&self.shared),
             bytes,
-            aside,
+            counted,
         }
     }
 }
@@ -241,8 +247,18 @@ impl Shared {
 pub struct Place {
     shared: Arc<Shared>,
     bytes: usize,
-    /// Beside the queue, not in it.
-    aside: bool,
+    counted: Counted,
+}
+
+/// Among which requests a place counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Counted {
+    /// Those that wait in the queue.
+    Waiting,
+    /// Those that wait beside it for their image.
+    Aside,
+    /// None: it is no client's.
+    Nowhere,
 }
 
 impl Place {
@@ -251,13 +267,13 @@ impl Place {
         let (admit, admitted) = oneshot::channel();
         {
             let mut state = self.shared.lock();
-            if self.aside {
+            if self.counted == Counted::Aside {
                 state.aside.remove(self.bytes);
                 state.waiting.add(self.bytes);
+                self.counted = Counted::Waiting;
             }
             state.line.push_back(Waiter { demand, admit });
         }
-        self.aside = false;
         // Should this future be dropped while it waits, the head may have become another.
         let again = AdmitOnDrop(&self.shared);
         self.shared.admit();
@@ -282,9 +298,10 @@ impl Drop for AdmitOnDrop<'_> {
 impl Drop for Place {
     fn drop(&mut self) {
         let mut state = self.shared.lock();
-        match self.aside {
-            true => state.aside.remove(self.bytes),
-            false => state.waiting.remove(self.bytes),
+        match self.counted {
+            Counted::Aside => state.aside.remove(self.bytes),
+            Counted::Waiting => state.waiting.remove(self.bytes),
+            Counted::Nowhere => {}
         }
     }
 }

@@ -49,6 +49,21 @@ async fn a_vm_with_more_vcpus_than_there_are_runs_alone() {
 }
 
 #[tokio::test]
+async fn a_vm_of_the_servers_own_waits_in_line_and_turns_nobody_away() {
+    let scheduler = scheduler(1, 100, 1);
+    let running = scheduler.enter(1).unwrap().admitted(mib(1)).await;
+    let mut own = Box::pin(scheduler.enter_uncounted().admitted(mib(1)));
+    assert!(poll!(&mut own).is_pending());
+    assert_eq!(scheduler.load().waiting, 0);
+    let queued = scheduler.enter(1).unwrap();
+    assert_eq!(scheduler.load().waiting, 1);
+    drop(running);
+    drop(own.now_or_never().unwrap());
+    drop(queued);
+    assert_eq!(scheduler.load().waiting, 0);
+}
+
+#[tokio::test]
 async fn a_request_aside_takes_no_place_in_the_queue() {
     let scheduler = scheduler(1, 100, 1);
     let aside = scheduler.enter_aside(900).unwrap();

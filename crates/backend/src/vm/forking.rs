@@ -69,17 +69,8 @@ impl VmLauncher {
                     };
                 }
                 Found::Begin(covered) => {
-                    // Our own permit covers the build where we wait for it.
-                    let place = match must {
-                        true => None,
-                        false => match self.scheduler.enter(0) {
-                            Ok(place) => Some(place),
-                            Err(_) => {
-                                self.forks.abandon(&id);
-                                return Ok(None);
-                            }
-                        },
-                    };
+                    // Our own permit covers the build where we wait for it. Otherwise no client waits for it.
+                    let place = (!must).then(|| self.scheduler.enter_uncounted());
                     self.build_template_of(key, spec, place, covered);
                     if !must {
                         return Ok(None);
