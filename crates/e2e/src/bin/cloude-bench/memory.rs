@@ -30,13 +30,22 @@ impl Worker {
         text.trim().parse().ok()
     }
 
-    /// Page faults that no disk was read for, since it was started (proc(5), `minflt` of stat); none if it has
-    /// ended.
-    pub fn minor_faults(&self) -> Option<f64> {
-        let text = std::fs::read_to_string(self.0.join("stat")).ok()?;
-        // Behind the name, which may have anything in it: state, ppid, pgrp, session, tty_nr, tpgid, flags, minflt.
-        let (_, fields) = text.rsplit_once(')')?;
-        fields.split_whitespace().nth(7)?.parse().ok()
+    /// Page faults that no disk was read for (proc(5), `minflt` of stat) of its vCPUs' threads, for which the guest
+    /// waited, and of its other threads; none if it has ended. The kernel counts each page that
+    /// `MADV_POPULATE_WRITE` copies as a fault of the thread that asked for it.
+    pub fn minor_faults(&self) -> Option<(f64, f64)> {
+        let (mut vcpus, mut others) = (0.0, 0.0);
+        for thread in std::fs::read_dir(self.0.join("task")).ok()?.flatten() {
+            let text = std::fs::read_to_string(thread.path().join("stat")).ok()?;
+            // Behind the name, which may have anything in it: state, ppid, pgrp, session, tty_nr, tpgid, flags, minflt.
+            let (name, fields) = text.rsplit_once(')')?;
+            let faults: f64 = fields.split_whitespace().nth(7)?.parse().ok()?;
+            match name.contains("(vcpu") {
+                true => vcpus += faults,
+                false => others += faults,
+            }
+        }
+        Some((vcpus, others))
     }
 
     /// Is it gone?
