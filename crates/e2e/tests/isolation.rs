@@ -42,7 +42,10 @@ fn a_vm_reaches_no_service_of_the_host() {
 
 #[test]
 fn two_vms_do_not_reach_each_other() {
-    let backend = Backend::start(&format!("{WITH_NETWORK}\nvm.max_concurrent = 2"));
+    // Without templates, whose VMs have TAPs, too.
+    let backend = Backend::start(&format!(
+        "{WITH_NETWORK}\nvm.max_concurrent = 2\npool.enabled = false"
+    ));
     // Runs until the host, which gets there, says that it may end.
     let code = "import socket; socket.create_server(('', 7000)).accept()";
     let arguments = ["run", "--json", "-l", "python", "-c", code, "--network"];
