@@ -160,10 +160,12 @@ fn words(execution: &Execution) -> Vec<String> {
 }
 
 /// `count` forks at once of one template, each with what [`PROGRAM`] does.
-fn forks_have_networks_of_their_own(count: usize, transport: &str, vcpus: &str) {
+fn forks_have_networks_of_their_own(count: usize, transport: &str, vcpus: usize) {
+    let all_vcpus = count * vcpus;
+    let vcpus = &vcpus.to_string();
     let backend = Backend::start(&format!(
         "agent.transport = \"{transport}\"\nnetwork.allow = [\"{ALLOW}\"]\nvm.max_concurrent = {count}\n\
-         vm.memory_budget_mib = 16384\npool.ceiling = 2\nagent.grace_ms = 300000\n\
+         vm.max_vcpus_total = {all_vcpus}\nvm.memory_budget_mib = 16384\npool.ceiling = 2\nagent.grace_ms = 300000\n\
          limits.compile_time_ms = 120000"
     ));
     let server = Server::start(count);
@@ -240,10 +242,10 @@ fn forks_have_networks_of_their_own(count: usize, transport: &str, vcpus: &str) 
 
 #[test]
 fn forks_with_four_vcpus_at_once_have_networks_of_their_own() {
-    forks_have_networks_of_their_own(wanted(), "vsock", "4");
+    forks_have_networks_of_their_own(wanted(), "vsock", 4);
 }
 
 #[test]
 fn forks_where_agents_are_reached_over_ip_have_their_own_address() {
-    forks_have_networks_of_their_own(2, "ip", "1");
+    forks_have_networks_of_their_own(2, "ip", 1);
 }
