@@ -73,8 +73,8 @@ pub struct WarmRunner {
     pub cold_env: Vec<String>,
     /// The hook: content by path.
     pub files: BTreeMap<String, String>,
-    /// The probe: a program that prints a line, then waits. The pages that it has touched when it prints are the
-    /// template's working set, which a fork gets as it is resumed.
+    /// The probe: a program that waits for a second, prints a line, and waits again. The pages that it has touched
+    /// when it prints are the template's working set, which a fork gets as it is resumed.
     pub probe: String,
 }
 
