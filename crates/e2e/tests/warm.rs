@@ -13,7 +13,7 @@ use cloude_e2e::binaries;
 use cloude_initramfs_builder::boot_segment::BootSegment;
 use cloude_protocol::agent::{
     AGENT_PORT, Event as AgentEvent, ExecuteRequest, File as ProgramFile, Identity, READY_PORT,
-    Runner, Stage, Stream, WarmRequest, WarmResponse,
+    Runner, Stage, StageResult, Stream, WarmRequest, WarmResponse,
 };
 use cloude_protocol::boot::BootConfig;
 use cloude_protocol::language::Language;
@@ -279,18 +279,7 @@ impl Template {
             let (status, body) = agent.post("/execute", TEMPLATE_TOKEN, &body);
             let received = seconds(SystemTime::now());
             assert_eq!(status, 200, "{body}");
-            let (mut text, mut run) = (String::new(), None);
-            for line in body.lines() {
-                match serde_json::from_str(line).unwrap() {
-                    AgentEvent::Output {
-                        stream: Stream::Stdout,
-                        data,
-                        ..
-                    } => text += &data.to_text(),
-                    AgentEvent::Finished(result) => run = result.run,
-                    _ => {}
-                }
-            }
+            let (text, run) = output_and_result(&body);
             let run = run.unwrap();
             assert_eq!(run.exit_code, Some(0), "{body}");
             eprintln!("fork {number}:\n{text}");
@@ -417,6 +406,23 @@ print('machine-id', open('/etc/machine-id').read().strip())
 print('hostname', socket.gethostname())
 ";
 
+/// The program's standard output in a stream of the agent's events, and how it ended.
+fn output_and_result(events: &str) -> (String, Option<StageResult>) {
+    let (mut text, mut run) = (String::new(), None);
+    for line in events.lines() {
+        match serde_json::from_str(line).unwrap() {
+            AgentEvent::Output {
+                stream: Stream::Stdout,
+                data,
+                ..
+            } => text += &data.to_text(),
+            AgentEvent::Finished(result) => run = result.run,
+            _ => {}
+        }
+    }
+    (text, run)
+}
+
 #[test]
 fn forks_of_a_python_template_are_their_own() {
     let forks = Template::make("python").in_forks(PYTHON);
@@ -509,7 +515,7 @@ fn forks_without_their_identity_run_nothing_until_they_have_it() {
     let body = serde_json::to_string(&body).unwrap();
     let (status, body) = agent.post("/execute", TEMPLATE_TOKEN, &body);
     assert_eq!(status, 200, "{body}");
-    assert!(body.contains("seen False"), "{body}");
+    assert_eq!(output_and_result(&body).0, "seen False\n", "{body}");
 }
 
 /// What is wrong with an identity, and how to make it so.
