@@ -4,6 +4,8 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use crate::api::InstalledKernel;
+
 /// An environment variable that is set to something.
 pub fn variable(name: &str) -> Option<OsString> {
     std::env::var_os(name).filter(|value| !value.is_empty())
@@ -52,6 +54,17 @@ pub fn kernel() -> PathBuf {
         tuned
     } else {
         kernels.join("stock")
+    }
+}
+
+/// The guest kernel at `path`: a folder with a `vmlinux`, or a bare file.
+pub fn installed_kernel(path: &Path) -> InstalledKernel {
+    let release = std::fs::read_to_string(path.join("release"));
+    InstalledKernel {
+        path: path.display().to_string(),
+        present: path.is_file() || path.join("vmlinux").is_file(),
+        modules: path.is_dir(),
+        release: release.ok().map(|text| text.trim().to_owned()),
     }
 }
 

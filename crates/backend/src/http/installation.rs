@@ -6,7 +6,8 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Extension, State};
 use axum::http::StatusCode;
-use cloude_protocol::api::{Installation, InstalledKernel};
+use cloude_protocol::api::Installation;
+use cloude_protocol::paths;
 
 use super::error::ApiError;
 use super::peer::Peer;
@@ -21,14 +22,14 @@ pub async fn read(
     if !peer.is_loopback() {
         return Err(ApiError::new(
             StatusCode::FORBIDDEN,
-            "only a client on the server's own machine is told where its files are",
+            "the paths of this server's files are shown only to clients on its own machine",
         ));
     }
     let config = service.config();
     let shown = |path: &Path| path.display().to_string();
     Ok(Json(Installation {
         version: env!("CARGO_PKG_VERSION").into(),
-        kernel: kernel(&config.kernel),
+        kernel: paths::installed_kernel(&config.kernel),
         images: shown(&config.images.dir),
         languages: shown(&config.languages),
         state_dir: shown(&config.state_dir),
@@ -36,14 +37,4 @@ pub async fn read(
         worker: shown(&config.vm.worker),
         agent: shown(&config.agent.binary),
     }))
-}
-
-fn kernel(path: &Path) -> InstalledKernel {
-    let release = std::fs::read_to_string(path.join("release"));
-    InstalledKernel {
-        path: path.display().to_string(),
-        present: path.is_file() || path.join("vmlinux").is_file(),
-        modules: path.is_dir(),
-        release: release.ok().map(|text| text.trim().to_owned()),
-    }
 }

@@ -12,7 +12,7 @@ mod transcript;
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use cloude_protocol::agent::{Cause, StageName, Stream};
+use cloude_protocol::agent::{StageName, Stream};
 use cloude_protocol::api::{Execution, ExecutionEvent, Status, StatusResponse};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -26,7 +26,7 @@ use crate::vm::Death;
 /// Past so many bytes, output is sent in several events.
 const CHUNK: usize = 64 << 10;
 
-/// What the client that submits does next.
+/// How the client that submits goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Client {
     /// It goes, and asks later: the execution is durable, it survives this process.
@@ -49,12 +49,12 @@ pub enum Stop {
 }
 
 impl Stop {
-    /// For [`Execution::error`].
-    fn message(self) -> &'static str {
+    /// The end of the VM, with a message for [`Execution::error`].
+    fn death(self) -> Death {
         match self {
-            Stop::Disconnected => "cancelled: the client disconnected",
-            Stop::Requested => "cancelled by a request to delete the execution",
-            Stop::ShutDown => "cancelled: the server is shutting down",
+            Stop::Disconnected => Death::cancelled("cancelled: the client disconnected"),
+            Stop::Requested => Death::cancelled("cancelled by a request to delete the execution"),
+            Stop::ShutDown => Death::shutting_down(),
         }
     }
 }
@@ -122,10 +122,7 @@ impl Job {
 
     /// The same as the end of its VM.
     fn cancelled(&self) -> Death {
-        Death {
-            cause: Cause::Cancelled,
-            message: self.stopped().message().to_owned(),
-        }
+        self.stopped().death()
     }
 
     /// Shows the result to whoever waits or asks.

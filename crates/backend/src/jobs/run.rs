@@ -75,6 +75,7 @@ pub async fn run(
     let Run {
         timings, ip, start, ..
     } = run;
+    // The launcher does not know who cancelled.
     let result = result.map_err(|death| match death.cause {
         Cause::Cancelled => job.cancelled(),
         _ => death,
@@ -82,7 +83,7 @@ pub async fn run(
     let mut transcript = job.update(|progress| {
         progress.transcript.settle();
         match job.client {
-            // Nobody else reads it.
+            // The result alone needs it.
             Client::Waits => std::mem::take(&mut progress.transcript),
             Client::Streams | Client::Leaves => progress.transcript.clone(),
         }
@@ -224,9 +225,6 @@ impl Run<'_> {
             let launched = launcher.launch(spec.clone(), self.job.cancel.clone());
             let started = match launched.await {
                 Ok(started) => started,
-                Err(death) if death.cause == Cause::Cancelled => {
-                    return (Err(self.job.cancelled()), Rest::default());
-                }
                 Err(death) => return (Err(death), Rest::default()),
             };
             self.timings.start_us = micros(starting.elapsed());

@@ -85,7 +85,7 @@ impl VmLauncher {
                 Found::Failed(_) | Found::None => return Ok(None),
                 Found::Building if !must => return Ok(None),
                 Found::Building => tokio::select! {
-                    () = cancel.cancelled() => return Err(Death::client_disconnected()),
+                    () = cancel.cancelled() => return Err(Death::cancelled("cancelled")),
                     () = self.closing.cancelled() => return Err(Death::shutting_down()),
                     _ = changes.changed() => {}
                 },

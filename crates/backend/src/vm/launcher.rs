@@ -235,7 +235,7 @@ impl VmLauncher {
                 vm.adopt(worker);
                 tokio::select! {
                     biased;
-                    () = cancel.cancelled() => Err(Death::client_disconnected()),
+                    () = cancel.cancelled() => Err(Death::cancelled("cancelled")),
                     booted = self.boot_within_time(&mut vm, spec, false) => booted,
                 }
             }

@@ -96,17 +96,13 @@ impl Death {
         }
     }
 
-    /// The client no longer waits for the result.
-    pub fn client_disconnected() -> Self {
-        Death::cancelled("cancelled: the client disconnected")
-    }
-
     /// The server stops.
     pub fn shutting_down() -> Self {
         Death::cancelled("cancelled: the server is shutting down")
     }
 
-    fn cancelled(message: &str) -> Self {
+    /// The caller gave the VM up. The message says who did, where the caller knows.
+    pub fn cancelled(message: &str) -> Self {
         Death {
             cause: Cause::Cancelled,
             message: message.into(),

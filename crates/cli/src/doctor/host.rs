@@ -7,18 +7,6 @@ use cloude_protocol::api::InstalledKernel;
 use super::Check;
 use crate::paths;
 
-/// The guest kernel of this machine: a folder with a `vmlinux`, or a bare file.
-pub fn local_kernel() -> InstalledKernel {
-    let path = paths::kernel();
-    let release = std::fs::read_to_string(path.join("release"));
-    InstalledKernel {
-        path: path.display().to_string(),
-        present: path.is_file() || path.join("vmlinux").is_file(),
-        modules: path.is_dir(),
-        release: release.ok().map(|text| text.trim().to_owned()),
-    }
-}
-
 /// Whether there is a guest kernel.
 pub fn kernel(kernel: &InstalledKernel) -> Check {
     let (name, path) = ("kernel", &kernel.path);

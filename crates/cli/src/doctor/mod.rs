@@ -7,11 +7,13 @@ mod kvm;
 use std::fmt::Write as _;
 
 use cloude_protocol::api::{Installation, LanguageInfo};
+use cloude_protocol::paths::installed_kernel;
 use serde::Serialize;
 
 use crate::args;
 use crate::client::Backend;
 use crate::error::CliError;
+use crate::paths;
 use crate::terminal::{self, Style, paint};
 
 /// Something is broken; the other exit codes are those of docs/cli.md.
@@ -100,7 +102,7 @@ pub async fn doctor(args: args::Doctor) -> Result<u8, CliError> {
                 "where a backend of this user has them by default: none said where its own are";
             checks.extend([
                 Check::ok("files", found),
-                host::kernel(&host::local_kernel()),
+                host::kernel(&installed_kernel(&paths::kernel())),
             ]);
             checks.extend(images::local());
         }
