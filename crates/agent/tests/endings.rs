@@ -4,6 +4,7 @@
 mod common;
 
 use std::io::Write as _;
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use cloude_protocol::agent::{Cause, StageResult};
@@ -105,10 +106,10 @@ fn orphans_are_reaped_while_the_program_runs() {
     assert_eq!(stdout, "none\n");
 }
 
-#[test]
-fn a_client_that_goes_away_ends_the_program() {
-    let agent = agent();
-    let marker = format!("62.{}", agent.pid());
+/// A program of three processes that sleep, once they do: the connection that asked for it, and the argument by which
+/// they are found.
+fn sleeping(agent: &Agent, seconds: u32) -> (UnixStream, String) {
+    let marker = format!("{seconds}.{}", agent.pid());
     let body = serde_json::to_vec(&sh(&format!("sleep {marker} & sleep {marker}"))).unwrap();
     let mut stream = agent.connect();
     stream.write_all(&execute_bytes(&body)).unwrap();
@@ -117,6 +118,13 @@ fn a_client_that_goes_away_ends_the_program() {
         assert!(Instant::now() < deadline, "the program does not start");
         std::thread::sleep(Duration::from_millis(5));
     }
+    (stream, marker)
+}
+
+#[test]
+fn a_client_that_goes_away_ends_the_program() {
+    let agent = agent();
+    let (stream, marker) = sleeping(&agent, 62);
     drop(stream);
     wait_until_dead(&marker);
 }
@@ -124,15 +132,7 @@ fn a_client_that_goes_away_ends_the_program() {
 #[test]
 fn the_death_of_the_agent_ends_the_program() {
     let agent = agent();
-    let marker = format!("63.{}", agent.pid());
-    let body = serde_json::to_vec(&sh(&format!("sleep {marker} & sleep {marker}"))).unwrap();
-    let mut stream = agent.connect();
-    stream.write_all(&execute_bytes(&body)).unwrap();
-    let deadline = Instant::now() + PATIENCE;
-    while alive(&marker) < 3 {
-        assert!(Instant::now() < deadline, "the program does not start");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    let (_stream, marker) = sleeping(&agent, 63);
     drop(agent);
     wait_until_dead(&marker);
 }

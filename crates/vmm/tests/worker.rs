@@ -99,8 +99,8 @@ fn a_console_that_nobody_reads_stops_no_guest_and_its_bytes_are_counted() {
     assert_eq!(output.len() as u64 + report.console_dropped_bytes, 20_000);
 }
 
-#[test]
-fn console_input_beyond_its_bound_ends_the_worker() {
+/// A worker whose guest runs and does nothing.
+fn spinning() -> Worker {
     let worker = Worker::start();
     worker.boot(
         &spec(),
@@ -108,6 +108,12 @@ fn console_input_beyond_its_bound_ends_the_worker() {
         Some(collect().0),
     );
     worker.expect(&Event::Started);
+    worker
+}
+
+#[test]
+fn console_input_beyond_its_bound_ends_the_worker() {
+    let worker = spinning();
     let bytes = vec![b'x'; MAX_CONSOLE_INPUT + 1];
     worker
         .channel
@@ -206,13 +212,7 @@ fn a_host_that_reads_no_events_stops_no_device() {
 
 #[test]
 fn a_worker_leaves_no_core_file() {
-    let worker = Worker::start();
-    worker.boot(
-        &spec(),
-        &[&Code::new().bytes(&FOREVER).pvh()],
-        Some(collect().0),
-    );
-    worker.expect(&Event::Started);
+    let worker = spinning();
     let limits = std::fs::read_to_string(format!("/proc/{}/limits", worker.child.id())).unwrap();
     let core = limits
         .lines()
