@@ -103,7 +103,7 @@ fn start(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
         let _ = std::io::stdout().write_all(config.to_toml().as_bytes());
         return Ok(server::check(&config)?);
     }
-    // What clouded writes holds programs, their secrets and their output, and the memory of templates.
+    // The files that clouded writes hold programs, secrets, output and the memory of templates.
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
     raise_open_files();
     let runtime = tokio::runtime::Runtime::new()?;

@@ -21,7 +21,7 @@ pub struct Capacity {
     pub queue_bytes: usize,
 }
 
-/// What one VM takes of that.
+/// The memory and vCPUs of one VM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Demand {
     /// MiB, with what the host needs beside the guest's memory.

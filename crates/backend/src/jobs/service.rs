@@ -24,7 +24,7 @@ use crate::vm::{Death, Launcher, MachineSpec, TemplateError, WORKER_MIB};
 
 /// All that running an execution needs.
 pub struct Parts {
-    /// What clouded was told.
+    /// The configuration of this server.
     pub config: Config,
     /// The language files.
     pub languages: Languages,
@@ -136,7 +136,7 @@ impl Service {
         &self.inner.parts
     }
 
-    /// What clouded was told.
+    /// The configuration of this server.
     pub fn config(&self) -> &Config {
         &self.inner.parts.config
     }

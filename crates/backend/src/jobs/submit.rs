@@ -118,7 +118,7 @@ impl Inner {
             job.publish(&execution);
         } else {
             job.publish(&execution);
-            // Whoever waits takes it now, before the rest is done.
+            // Lets clients that wait take the result before the VM is stopped.
             tokio::task::yield_now().await;
             store.finished(Arc::clone(&execution));
         }

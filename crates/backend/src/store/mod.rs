@@ -85,11 +85,11 @@ pub struct Unreadable {
     pub id: String,
     /// The language's own name, as far as that can be read.
     pub language: String,
-    /// What is wrong with it.
+    /// The reason why it cannot be read.
     pub reason: String,
 }
 
-/// What is known of an execution.
+/// The stored state of an execution.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Record {
     /// The language's own name.
@@ -206,7 +206,7 @@ impl Store {
         }
     }
 
-    /// What is known of an execution.
+    /// The stored state of an execution.
     pub async fn get(&self, id: &str) -> Result<Option<Record>, StoreError> {
         if let Some(result) = self.writer.shared.result(id) {
             return Ok(Some(Record {

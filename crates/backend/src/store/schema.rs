@@ -43,7 +43,7 @@ const INCREMENTAL: i64 = 2;
 /// How long a statement waits while another process, such as an operator's sqlite3, holds the write lock. The
 /// writer tries again later.
 const BUSY: Duration = Duration::from_secs(2);
-/// What the write-ahead log may keep on the disk after a checkpoint, in bytes.
+/// The most bytes that the write-ahead log keeps on the disk after a checkpoint.
 const LOG_BYTES: i64 = 64 << 20;
 
 /// Opens the file for writing, creates it (mode 0600) where it is missing, and migrates it.

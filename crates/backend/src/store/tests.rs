@@ -88,7 +88,7 @@ async fn attempts_are_counted_before_started_returns() {
     store.started("b").await.unwrap();
     let mut expected = accepted("b");
     expected.attempts = 1;
-    // What a process would find after kill -9.
+    // As a process finds it after kill -9.
     let found = unfinished(&file(&dir)).unwrap();
     assert_eq!(found, [Ok(accepted("a")), Ok(expected)]);
 }

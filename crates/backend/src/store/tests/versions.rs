@@ -57,7 +57,7 @@ async fn a_store_of_a_newer_clouded_is_refused_and_not_touched() {
     assert_eq!(version(&file(&dir)), newer);
 }
 
-/// What clouded 0.1.0 wrote before its store had migrations.
+/// The schema of clouded 0.1.0, before its store had migrations.
 const FIRST_SCHEMA: &str = "
     PRAGMA journal_mode = WAL;
     CREATE TABLE IF NOT EXISTS jobs (
