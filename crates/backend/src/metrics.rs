@@ -4,6 +4,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use cloude_engine::PoolCounts;
 use cloude_protocol::api::{Execution, TemplateInfo, TemplateState};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -16,7 +17,6 @@ use serde::Serialize;
 
 use crate::config;
 use crate::scheduler::Load;
-use crate::vm::pool::list::Counts;
 
 /// The media type of what [`Metrics::text`] gives (OpenMetrics 1.0, "Protocol negotiation").
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -203,7 +203,7 @@ impl Metrics {
         load: Load,
         unwritten: usize,
         templates: &[TemplateInfo],
-        counts: Counts,
+        counts: PoolCounts,
     ) -> String {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         self.now.unwritten.set(gauge(unwritten as u64));
@@ -218,7 +218,7 @@ impl Metrics {
 }
 
 impl Now {
-    fn set(&self, load: Load, templates: &[TemplateInfo], counts: Counts) {
+    fn set(&self, load: Load, templates: &[TemplateInfo], counts: PoolCounts) {
         self.waiting.set(gauge(load.waiting as u64));
         self.running.set(gauge(load.running as u64));
         self.aside.set(gauge(load.aside as u64));

@@ -1,12 +1,14 @@
-//! Who may start a VM when: a bounded queue, first come first served, within a number of VMs, their vCPUs and
-//! the host's memory.
+//! Admission of VMs: a bounded first-in, first-out queue within a number of VMs, their vCPUs and the host's
+//! memory.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use cloude_engine::{Admission, Demand, PendingPermit, QueueFull};
+use futures_util::FutureExt;
 use tokio::sync::oneshot;
 
-/// What the host has for VMs.
+/// The limits of a host.
 #[derive(Clone, Copy, Debug)]
 pub struct Capacity {
     /// VMs at once.
@@ -15,32 +17,13 @@ pub struct Capacity {
     pub vcpus: usize,
     /// MiB of all VMs together.
     pub memory_mib: u64,
-    /// Accepted and not yet in a VM; and as many again whose image is being built.
+    /// Executions that wait for a VM; and as many again that wait for their image.
     pub queue: usize,
-    /// Bytes of the requests that wait, and again of those whose image is being built.
+    /// Bytes of the requests that wait for a VM; and as many again of those that wait for their image.
     pub queue_bytes: usize,
 }
 
-/// The memory and vCPUs of one VM.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Demand {
-    /// MiB, with what the host needs beside the guest's memory.
-    pub memory_mib: u64,
-    /// 1 to 8.
-    pub vcpus: usize,
-}
-
-/// The queue is full.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("{waiting} executions are waiting already; try again in {retry_after_s} s")]
-pub struct Full {
-    /// How many.
-    pub waiting: usize,
-    /// A guess at when there is room, in seconds, 1 to 60.
-    pub retry_after_s: u64,
-}
-
-/// Hands out [`Place`]s in the queue and [`Permit`]s for VMs.
+/// Gives out [`QueueSlot`]s and [`VmPermit`]s. Clones share the queue.
 #[derive(Clone, Debug)]
 pub struct Scheduler {
     shared: Arc<Shared>,
@@ -55,7 +38,7 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     waiting: Waiting,
-    /// Not in the queue: their images are being built.
+    /// Requests that wait for their image, outside the queue.
     aside: Waiting,
     running: usize,
     vcpus: usize,
@@ -64,7 +47,7 @@ struct State {
     line: VecDeque<Waiter>,
 }
 
-/// How many requests wait, and how large they are together.
+/// The number of waiting requests, and their bytes.
 #[derive(Clone, Copy, Debug, Default)]
 struct Waiting {
     requests: usize,
@@ -82,12 +65,12 @@ impl Waiting {
         self.bytes -= bytes;
     }
 
-    fn check(self, bytes: usize, capacity: Capacity) -> Result<(), Full> {
+    fn check(self, bytes: usize, capacity: Capacity) -> Result<(), QueueFull> {
         let fits = self.bytes.saturating_add(bytes) <= capacity.queue_bytes || self.requests == 0;
         if self.requests < capacity.queue && fits {
             return Ok(());
         }
-        Err(Full {
+        Err(QueueFull {
             waiting: self.requests,
             retry_after_s: (1 + self.requests / capacity.vms.max(1)).min(60) as u64,
         })
@@ -97,12 +80,12 @@ impl Waiting {
 #[derive(Debug)]
 struct Waiter {
     demand: Demand,
-    admit: oneshot::Sender<Permit>,
+    admit: oneshot::Sender<VmPermit>,
 }
 
 impl State {
-    /// With nothing running the head goes in whatever it asks for and whatever is reserved, within the
-    /// memory: it would wait for ever.
+    /// While no VM runs, the head of the queue is admitted whatever it asks for, within the host's memory: it would
+    /// otherwise wait for ever.
     fn has_room(&self, demand: Demand, capacity: Capacity) -> bool {
         let memory_mib = self.memory_mib + demand.memory_mib;
         let fits = self.vcpus + demand.vcpus <= capacity.vcpus
@@ -113,23 +96,23 @@ impl State {
     }
 }
 
-/// How busy it is.
+/// The current load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Load {
-    /// Accepted and not yet in a VM.
+    /// Executions that wait for a VM.
     pub waiting: usize,
-    /// Accepted, and waiting for their image to be built.
+    /// Executions that wait for their image.
     pub aside: usize,
-    /// In a VM.
+    /// Running VMs.
     pub running: usize,
     /// vCPUs of those VMs.
     pub vcpus: usize,
-    /// MiB that those VMs may use.
+    /// Memory of those VMs, in MiB.
     pub memory_mib: u64,
 }
 
 impl Scheduler {
-    /// An idle one.
+    /// An empty queue.
     pub fn new(capacity: Capacity) -> Self {
         Scheduler {
             shared: Arc::new(Shared {
@@ -139,12 +122,12 @@ impl Scheduler {
         }
     }
 
-    /// What it was made with.
+    /// The limits.
     pub fn capacity(&self) -> Capacity {
         self.shared.capacity
     }
 
-    /// How busy it is now.
+    /// The current load.
     pub fn load(&self) -> Load {
         let state = self.shared.lock();
         Load {
@@ -156,48 +139,66 @@ impl Scheduler {
         }
     }
 
-    /// Keeps so much of the memory for something else than VMs, from now on, in MiB. A single VM is
-    /// admitted all the same.
+    /// Sets the memory that is not available to VMs, in MiB. A single VM is admitted in any case.
     pub fn reserve(&self, memory_mib: u64) {
         self.shared.lock().reserved_mib = memory_mib;
         self.shared.admit();
     }
 
-    /// Takes a place in the queue for a request of `bytes`, at once or not at all.
-    pub fn enter(&self, bytes: usize) -> Result<Place, Full> {
+    /// Takes a queue slot for a request of `bytes`, or fails at once.
+    pub fn enter(&self, bytes: usize) -> Result<QueueSlot, QueueFull> {
         let mut state = self.shared.lock();
         state.waiting.check(bytes, self.shared.capacity)?;
         state.waiting.add(bytes);
         Ok(self.place(bytes, Counted::Waiting))
     }
 
-    /// Takes a place beside the queue, for a request that cannot be run before its image is built: it keeps
-    /// nobody else out of the queue, which it joins when it asks for its VM.
-    pub fn enter_aside(&self, bytes: usize) -> Result<Place, Full> {
+    /// Takes a slot outside the queue for a request whose image is being built, so that it does not fill the queue.
+    /// It joins the queue when it asks for its VM.
+    pub fn enter_aside(&self, bytes: usize) -> Result<QueueSlot, QueueFull> {
         let mut state = self.shared.lock();
         state.aside.check(bytes, self.shared.capacity)?;
         state.aside.add(bytes);
         Ok(self.place(bytes, Counted::Aside))
     }
 
-    /// Takes a place whatever the bounds: for what was accepted before a restart.
-    pub fn enter_again(&self, bytes: usize) -> Place {
+    /// Takes a queue slot beyond the limits, for an execution that was accepted before a restart.
+    pub fn enter_again(&self, bytes: usize) -> QueueSlot {
         self.shared.lock().waiting.add(bytes);
         self.place(bytes, Counted::Waiting)
     }
 
-    /// A place for a VM of the server's own, such as a template's. It waits in the same line, and is not counted
-    /// as a request that waits: clients are not turned away for it. The caller bounds how many there are.
-    pub fn enter_uncounted(&self) -> Place {
+    /// A slot for a VM that no client waits for, such as a template build's. It waits in the same line and is not
+    /// counted, so no client is refused for it. The caller bounds their number.
+    pub fn enter_uncounted(&self) -> QueueSlot {
         self.place(0, Counted::Nowhere)
     }
 
-    fn place(&self, bytes: usize, counted: Counted) -> Place {
-        Place {
+    fn place(&self, bytes: usize, counted: Counted) -> QueueSlot {
+        QueueSlot {
             shared: Arc::clone(&self.shared),
             bytes,
             counted,
         }
+    }
+}
+
+impl Admission for Scheduler {
+    fn memory_mib(&self) -> u64 {
+        self.capacity().memory_mib
+    }
+
+    fn enter(&self, demand: Demand) -> Result<PendingPermit, QueueFull> {
+        let slot = Scheduler::enter(self, 0)?;
+        Ok(slot.pending(demand))
+    }
+
+    fn enter_background(&self, demand: Demand) -> PendingPermit {
+        self.enter_uncounted().pending(demand)
+    }
+
+    fn reserve(&self, memory_mib: u64) {
+        Scheduler::reserve(self, memory_mib);
     }
 }
 
@@ -206,10 +207,9 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Admits from the head of the line. The head waits for room, and all behind it wait for the
-    /// head: a large VM is not starved by small ones.
+    /// Admits from the head of the line. All others wait for the head, so that small VMs do not starve a large one.
     fn admit(self: &Arc<Self>) {
-        // A permit that nobody takes any more is dropped after the lock is: dropping locks.
+        // Dropped after the lock is released, because dropping a permit takes the lock.
         let mut unclaimed = Vec::new();
         let mut state = self.lock();
         loop {
@@ -229,7 +229,7 @@ impl Shared {
             state.running += 1;
             state.vcpus += head.demand.vcpus;
             state.memory_mib += head.demand.memory_mib;
-            let permit = Permit {
+            let permit = VmPermit {
                 shared: Arc::clone(self),
                 demand: head.demand,
             };
@@ -242,28 +242,28 @@ impl Shared {
     }
 }
 
-/// A place in the queue; leaving it is dropping it.
+/// A slot of the queue, until it is dropped.
 #[derive(Debug)]
-pub struct Place {
+pub struct QueueSlot {
     shared: Arc<Shared>,
     bytes: usize,
     counted: Counted,
 }
 
-/// Among which requests a place counts.
+/// The count that a slot belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Counted {
-    /// Those that wait in the queue.
+    /// Requests in the queue.
     Waiting,
-    /// Those that wait beside it for their image.
+    /// Requests that wait for their image.
     Aside,
-    /// None: it is no client's.
+    /// No count: no client waits for it.
     Nowhere,
 }
 
-impl Place {
-    /// Joins the line for a VM, and waits for its turn.
-    pub async fn admitted(mut self, demand: Demand) -> Permit {
+impl QueueSlot {
+    /// Joins the line and waits for the VM permit. Dropping the future leaves the line.
+    pub async fn admitted(mut self, demand: Demand) -> VmPermit {
         let (admit, admitted) = oneshot::channel();
         {
             let mut state = self.shared.lock();
@@ -274,7 +274,7 @@ impl Place {
             }
             state.line.push_back(Waiter { demand, admit });
         }
-        // Should this future be dropped while it waits, the head may have become another.
+        // If this future is dropped, another request may become the head.
         let again = AdmitOnDrop(&self.shared);
         self.shared.admit();
         let permit = admitted.await;
@@ -287,6 +287,12 @@ impl Place {
     }
 }
 
+impl QueueSlot {
+    fn pending(self, demand: Demand) -> PendingPermit {
+        async move { Box::new(self.admitted(demand).await) as cloude_engine::VmPermit }.boxed()
+    }
+}
+
 struct AdmitOnDrop<'a>(&'a Arc<Shared>);
 
 impl Drop for AdmitOnDrop<'_> {
@@ -295,7 +301,7 @@ impl Drop for AdmitOnDrop<'_> {
     }
 }
 
-impl Drop for Place {
+impl Drop for QueueSlot {
     fn drop(&mut self) {
         let mut state = self.shared.lock();
         match self.counted {
@@ -306,14 +312,14 @@ impl Drop for Place {
     }
 }
 
-/// The right to one VM, until it is dropped.
+/// The right to run one VM, until it is dropped.
 #[derive(Debug)]
-pub struct Permit {
+pub struct VmPermit {
     shared: Arc<Shared>,
     demand: Demand,
 }
 
-impl Drop for Permit {
+impl Drop for VmPermit {
     fn drop(&mut self) {
         {
             let mut state = self.shared.lock();

@@ -8,19 +8,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use cloude_engine::Engine;
+use cloude_engine::languages::{Languages, LanguagesError};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Config, ConfigError, Transport, cache_dir};
+use crate::config::{Config, ConfigError};
 use crate::http;
-use crate::images::BuiltImages;
 use crate::jobs::{Parts, Service};
-use crate::languages::{Languages, LanguagesError};
-use crate::network::{self, NetworkError};
 use crate::scheduler::{Capacity, Scheduler, available_memory_mib};
 use crate::store::{Retention, Store, StoreError};
-use crate::vm::{VmLauncher, orphans};
 
 /// Where nothing can be learnt of the host's memory. MiB.
 const UNKNOWN_MEMORY_MIB: u64 = 2048;
@@ -39,12 +37,9 @@ pub enum ServerError {
     /// No job store.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// No machines.
+    /// The engine cannot start.
     #[error(transparent)]
-    SetUp(#[from] crate::vm::SetUpError),
-    /// The network that the transport needs.
-    #[error("the network for `agent.transport = \"ip\"`: {0}")]
-    Network(#[from] NetworkError),
+    Engine(#[from] cloude_engine::SetUpError),
     /// The state folder cannot be used.
     #[error(
         "the state folder `{path}`: {source}; set `state_dir` (CLOUDE_STATE_DIR) to a folder that clouded may write"
@@ -99,8 +94,6 @@ pub async fn run(config: Config) -> Result<(), ServerError> {
         make_private(&dir.join("templates"));
     }
     let store = Store::open(&config.state_dir, retention)?;
-    clean_up(&config, &store).await?;
-
     let capacity = capacity(&config);
     tracing::info!(
         vms = capacity.vms,
@@ -109,24 +102,12 @@ pub async fn run(config: Config) -> Result<(), ServerError> {
         "capacity"
     );
     let scheduler = Scheduler::new(capacity);
-    let launcher = VmLauncher::new(&config, store.clone(), scheduler.clone())?;
+    // Before the engine: a server that cannot listen leaves nothing to shut down.
     let listener = listen(config.listen).await?;
-    // From here on there may be something to take down.
-    let images = Arc::new(BuiltImages::new(&config, &cache_dir()));
-    let machines = Machines {
-        launcher: Arc::clone(&launcher),
-        images: Arc::clone(&images),
-    };
-    let result = serve(
-        &config,
-        (languages, scheduler, store),
-        machines,
-        listener,
-        &mut signals,
-    )
-    .await;
-    images.shut_down().await;
-    launcher.shut_down().await;
+    let admission = Arc::new(scheduler.clone());
+    let engine = Engine::with_admission(config.engine(), languages, admission).await?;
+    let result = serve(&config, &engine, (scheduler, store), listener, &mut signals).await;
+    engine.shut_down().await;
     result
 }
 
@@ -136,27 +117,18 @@ async fn listen(address: SocketAddr) -> Result<TcpListener, ServerError> {
         .map_err(|source| ServerError::Listen { address, source })
 }
 
-/// What serves executions and must be shut down.
-struct Machines {
-    launcher: Arc<VmLauncher>,
-    images: Arc<BuiltImages>,
-}
-
 async fn serve(
     config: &Config,
-    (languages, scheduler, store): (Languages, Scheduler, Store),
-    machines: Machines,
+    engine: &Arc<Engine>,
+    (scheduler, store): (Scheduler, Store),
     listener: TcpListener,
     signals: &mut Signals,
 ) -> Result<(), ServerError> {
-    if config.agent.transport == Transport::Ip {
-        machines.launcher.network().await?;
-    }
     let service = Service::new(Parts {
         config: config.clone(),
-        languages,
-        images: machines.images,
-        launcher: machines.launcher,
+        languages: engine.languages().clone(),
+        images: Arc::clone(engine.images()) as _,
+        launcher: Arc::clone(engine) as _,
         scheduler,
         store,
     });
@@ -256,22 +228,6 @@ fn make_private(dir: &Path) {
             set(&path, 0o600);
         }
     }
-}
-
-/// Ends and removes what a killed clouded left.
-async fn clean_up(config: &Config, store: &Store) -> Result<(), ServerError> {
-    for worker in store.workers().await? {
-        orphans::end(&worker).await;
-        store.worker_ended(worker.pid);
-    }
-    if !rustix::process::geteuid().is_root() {
-        return Ok(());
-    }
-    // A host without nft or netlink has nothing of ours in it either.
-    if let Err(error) = network::clean_up(&config.network, &config.state_dir).await {
-        tracing::warn!(%error, "cleaning up the network of an earlier clouded");
-    }
-    Ok(())
 }
 
 struct Signals {

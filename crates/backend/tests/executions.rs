@@ -218,7 +218,7 @@ async fn a_guest_that_lies_is_an_error_and_never_more() {
     let table = [
         ("flood", "more output than its limit"),
         ("endless-line", "an event over"),
-        ("garbage", "what is no event"),
+        ("garbage", "an invalid event"),
         ("hang-up", "without a result"),
     ];
     for (code, message) in table {

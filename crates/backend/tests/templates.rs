@@ -4,18 +4,19 @@
 // clippy exempts test functions, not what they share.
 #![allow(clippy::unwrap_used)]
 
+#[path = "../../engine/tests/fake_worker/mod.rs"]
 mod fake_worker;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use cloude_backend::config::Config;
-use cloude_backend::images::Images;
 use cloude_backend::jobs::{Client, Parts, Service};
-use cloude_backend::languages::Languages;
-use cloude_backend::scheduler::{Capacity, Demand, Permit, Scheduler};
-use cloude_backend::vm::{Launcher as _, MachineSpec, TemplateError, VmLauncher};
+use cloude_backend::scheduler::{Capacity, Scheduler, VmPermit};
+use cloude_backend::store::{Retention, Store};
+use cloude_engine::images::Images;
+use cloude_engine::{Demand, Engine, EngineConfig, Launcher as _, MachineSpec, TemplateError};
 use cloude_protocol::api::{ExecutionRequest, StartChoice, TemplateInfo, TemplateState};
 use cloude_protocol::language::Language;
 use futures_util::future::BoxFuture;
@@ -24,21 +25,41 @@ use tokio_util::sync::CancellationToken;
 /// The memory of the language's default machine.
 const DEFAULT_MIB: u64 = 256;
 
+/// Room for a few VMs.
+fn scheduler(vms: usize) -> Scheduler {
+    Scheduler::new(Capacity {
+        vms,
+        vcpus: usize::MAX,
+        memory_mib: 64 << 10,
+        queue: 16,
+        queue_bytes: 1 << 20,
+    })
+}
+
+fn store(folder: &Path) -> Store {
+    let retention = Retention {
+        age_ms: i64::MAX,
+        jobs: 1,
+        bytes: 1 << 30,
+    };
+    Store::open(folder, retention).unwrap()
+}
+
 struct World {
     folder: tempfile::TempDir,
-    config: Config,
+    config: EngineConfig,
     scheduler: Scheduler,
-    launcher: Arc<VmLauncher>,
+    engine: Arc<Engine>,
 }
 
 impl World {
-    fn new(scheduler: Scheduler, change: impl FnOnce(&mut Config)) -> Self {
+    async fn new(scheduler: Scheduler, change: impl FnOnce(&mut EngineConfig)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut config = fake_worker::config(folder.path());
         (config.pool.floor, config.pool.ceiling) = (0, 0);
         change(&mut config);
         World {
-            launcher: fake_worker::launcher_with(&config, scheduler.clone()),
+            engine: fake_worker::engine_with(&config, Arc::new(scheduler.clone())).await,
             config,
             folder,
             scheduler,
@@ -60,14 +81,14 @@ impl World {
     /// An execution on such a machine, which is forked, or booted where there is no template.
     async fn execute(&self, memory_mib: u64, start: Option<StartChoice>) {
         let spec = self.spec(memory_mib, start);
-        let launched = self.launcher.launch(spec, CancellationToken::new()).await;
-        let started = launched.unwrap_or_else(|death| panic!("{death}"));
+        let launched = self.engine.launch(spec, CancellationToken::new()).await;
+        let started = launched.unwrap_or_else(|failure| panic!("{failure}"));
         started.machine.stop().await;
     }
 
     async fn build(&self, memory_mib: u64) -> Result<TemplateInfo, TemplateError> {
         let spec = self.spec(memory_mib, None);
-        Ok(self.launcher.build_template(spec).await?.0)
+        Ok(self.engine.build_template(spec).await?.0)
     }
 
     /// The same, in the background.
@@ -75,13 +96,13 @@ impl World {
         &self,
         memory_mib: u64,
     ) -> tokio::task::JoinHandle<Result<(TemplateInfo, bool), TemplateError>> {
-        let (launcher, spec) = (Arc::clone(&self.launcher), self.spec(memory_mib, None));
-        tokio::spawn(async move { launcher.build_template(spec).await })
+        let (engine, spec) = (Arc::clone(&self.engine), self.spec(memory_mib, None));
+        tokio::spawn(async move { engine.build_template(spec).await })
     }
 
     /// Memory sizes of the templates, the ready ones.
     async fn ready(&self) -> Vec<u64> {
-        let templates = self.launcher.templates().await;
+        let templates = self.engine.templates().await;
         let ready = templates
             .iter()
             .filter(|info| info.state == TemplateState::Ready);
@@ -99,7 +120,7 @@ impl World {
         std::fs::read_to_string(path).unwrap().lines().count()
     }
 
-    async fn permit(&self) -> Permit {
+    async fn permit(&self) -> VmPermit {
         let demand = Demand {
             memory_mib: 1,
             vcpus: 1,
@@ -124,23 +145,23 @@ async fn until(condition: impl Fn() -> bool) {
 
 #[tokio::test]
 async fn machines_that_are_asked_for_once_get_no_templates() {
-    let world = World::new(fake_worker::scheduler(16), |_| {});
+    let world = World::new(scheduler(16), |_| {}).await;
     world.execute(DEFAULT_MIB, Some(StartChoice::Fork)).await;
     for memory_mib in 1000..1020 {
         world.execute(memory_mib, None).await;
     }
-    let counts = world.launcher.template_counts();
+    let counts = world.engine.pool_counts();
     assert_eq!((counts.built, counts.failed_builds), (1, 0));
     assert_eq!(world.ready().await, [DEFAULT_MIB]);
-    world.launcher.shut_down().await;
+    world.engine.shut_down().await;
 }
 
 #[tokio::test]
 async fn the_third_request_for_a_machine_builds_its_template() {
-    let world = World::new(fake_worker::scheduler(16), |_| {});
+    let world = World::new(scheduler(16), |_| {}).await;
     let mut sizes = Vec::new();
     for _ in 0..3 {
-        assert_eq!(world.launcher.template_counts().built, 0);
+        assert_eq!(world.engine.pool_counts().built, 0);
         world.execute(1024, None).await;
     }
     for _ in 0..3000 {
@@ -151,12 +172,12 @@ async fn the_third_request_for_a_machine_builds_its_template() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     assert_eq!(sizes, [1024]);
-    world.launcher.shut_down().await;
+    world.engine.shut_down().await;
 }
 
 #[tokio::test]
 async fn a_build_waits_for_a_permit_like_any_vm() {
-    let world = World::new(fake_worker::scheduler(1), |_| {});
+    let world = World::new(scheduler(1), |_| {}).await;
     let running = world.permit().await;
     let build = world.begin_build(DEFAULT_MIB);
     world.until_queued(1).await;
@@ -164,57 +185,60 @@ async fn a_build_waits_for_a_permit_like_any_vm() {
     drop(running);
     assert!(build.await.unwrap().unwrap().1);
     assert_eq!(world.boots(), 1);
-    world.launcher.shut_down().await;
+    world.engine.shut_down().await;
     assert_eq!(world.scheduler.load().running, 0);
 }
 
 #[tokio::test]
 async fn an_execution_that_must_be_forked_covers_the_build_it_waits_for() {
-    let world = World::new(fake_worker::scheduler(1), |_| {});
+    let world = World::new(scheduler(1), |_| {}).await;
     let _own = world.permit().await;
     let build = world.begin_build(DEFAULT_MIB);
     world.until_queued(1).await;
     // It has the only permit, and waits for a build that waits for one.
     world.execute(DEFAULT_MIB, Some(StartChoice::Fork)).await;
     assert!(build.await.unwrap().is_ok());
-    world.launcher.shut_down().await;
+    world.engine.shut_down().await;
 }
 
 #[tokio::test]
 async fn a_full_queue_refuses_a_build_and_keeps_nothing_of_it() {
     let full = Scheduler::new(Capacity {
         queue: 0,
-        ..fake_worker::scheduler(1).capacity()
+        ..scheduler(1).capacity()
     });
-    let world = World::new(full, |_| {});
+    let world = World::new(full, |_| {}).await;
     let error = world.build(DEFAULT_MIB).await.unwrap_err();
-    assert!(matches!(error, TemplateError::Full(_)), "{error}");
-    assert!(world.launcher.templates().await.is_empty());
-    world.launcher.shut_down().await;
+    assert!(matches!(error, TemplateError::QueueFull(_)), "{error}");
+    assert!(world.engine.templates().await.is_empty());
+    world.engine.shut_down().await;
 }
 
 #[tokio::test]
 async fn no_more_builds_run_at_once_than_templates_are_kept() {
-    let world = World::new(fake_worker::scheduler(16), |config| {
+    let world = World::new(scheduler(16), |config| {
         config.pool.templates = 1;
-    });
+    })
+    .await;
     world.file("holds", "");
     let first = world.begin_build(DEFAULT_MIB);
     until(|| world.boots() == 1).await;
     let error = world.build(1024).await.unwrap_err();
-    assert!(matches!(error, TemplateError::Busy), "{error}");
+    assert!(matches!(error, TemplateError::TooManyBuilds), "{error}");
     std::fs::remove_file(world.folder.path().join("holds")).unwrap();
     first.await.unwrap().unwrap();
-    world.launcher.shut_down().await;
+    world.engine.shut_down().await;
 }
 
 /// The id of the default machine's template after a change of the world.
 async fn id_after(change: impl FnOnce(&mut World)) -> String {
-    let mut world = World::new(fake_worker::scheduler(16), |_| {});
+    let mut world = World::new(scheduler(16), |_| {}).await;
     change(&mut world);
-    world.launcher = fake_worker::launcher(&world.config);
+    // Another run directory: the first engine still holds the lock of its own.
+    world.config.run_dir = world.folder.path().join("second");
+    world.engine = fake_worker::engine(&world.config).await;
     let info = world.build(DEFAULT_MIB).await.unwrap();
-    world.launcher.shut_down().await;
+    world.engine.shut_down().await;
     info.id
 }
 
@@ -266,19 +290,19 @@ impl Images for OneImage {
 
 #[tokio::test]
 async fn requests_that_the_agent_refuses_leave_the_template_alone() {
-    let world = World::new(fake_worker::scheduler(16), |_| {});
+    let world = World::new(scheduler(16), |_| {}).await;
     world.file("agent", "works");
     let before = world.build(DEFAULT_MIB).await.unwrap();
     world.file("agent", "refuses");
     let folder = world.folder.path();
     std::fs::create_dir(folder.join("jobs")).unwrap();
     let service = Service::new(Parts {
-        config: world.config.clone(),
-        languages: Languages::load(&fake_worker::languages(folder)).unwrap(),
+        config: Config::default(),
+        languages: world.engine.languages().clone(),
         images: Arc::new(OneImage(folder.join("image.cpio"))),
-        launcher: Arc::clone(&world.launcher) as _,
+        launcher: Arc::clone(&world.engine) as _,
         scheduler: world.scheduler.clone(),
-        store: fake_worker::store(&folder.join("jobs")),
+        store: store(&folder.join("jobs")),
     });
     for _ in 0..3 {
         let request = ExecutionRequest {
@@ -293,7 +317,7 @@ async fn requests_that_the_agent_refuses_leave_the_template_alone() {
     }
     let after = world.build(DEFAULT_MIB).await.unwrap();
     assert_eq!((after.id, after.created_ms), (before.id, before.created_ms));
-    let counts = world.launcher.template_counts();
+    let counts = world.engine.pool_counts();
     assert_eq!((counts.failed_forks, counts.given_up), (0, 0));
-    world.launcher.shut_down().await;
+    world.engine.shut_down().await;
 }

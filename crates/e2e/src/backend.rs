@@ -128,7 +128,7 @@ fn spawn(folder: &Path) -> Child {
         .arg("--config")
         .arg(folder.join("clouded.toml"))
         .env("TMPDIR", folder.join("tmp"))
-        .env("RUST_LOG", "info,cloude_backend=debug");
+        .env("RUST_LOG", "info,cloude_backend=debug,cloude_engine=debug");
     for name in [
         "BACKEND_SERVER_ADDR",
         "BRIDGE_NAME",

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use super::{Config, ConfigError, ImageSource};
+use super::{Config, ConfigError};
 
 /// Applies every variable that `get` knows.
 pub fn apply(config: &mut Config, get: &dyn Fn(&str) -> Option<String>) -> Result<(), ConfigError> {
@@ -117,21 +117,6 @@ impl Env<'_> {
                 .to_owned();
             config.network.range = addresses;
             config.network.mask = Some(mask);
-        }
-    }
-}
-
-impl FromStr for ImageSource {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text.trim().to_ascii_lowercase().as_str() {
-            "auto" => Ok(ImageSource::Auto),
-            "registry" => Ok(ImageSource::Registry),
-            "debian" => Ok(ImageSource::Debian),
-            other => Err(format!(
-                "`{other}` is no image source; use `auto`, `registry` or `debian`"
-            )),
         }
     }
 }

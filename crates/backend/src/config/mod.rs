@@ -1,15 +1,18 @@
-//! What `clouded` is told: a TOML file, over it the environment, over that the flags.
+//! The configuration of `clouded`: defaults, overridden by a TOML file, environment variables and flags in that
+//! order.
 
 mod env;
 mod validate;
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use cloude_engine::{EngineConfig, config};
 use cloude_protocol::paths;
 use cloude_vmm::control::CpuBaseline;
 use serde::{Deserialize, Serialize};
 
+pub use cloude_engine::config::{Agent, ImageSource, Images, Network, Pool, Transport};
 pub use cloude_protocol::paths::cache_dir;
 pub use env::apply as apply_env;
 pub use validate::ConfigError;
@@ -51,68 +54,6 @@ pub struct Config {
     pub time_factor: u32,
 }
 
-/// Initramfs images.
-#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
-#[serde(deny_unknown_fields, default)]
-pub struct Images {
-    /// Where `NAME.cpio` and `NAME.json` lie.
-    pub dir: PathBuf,
-    /// Build a language's image when it is first asked for.
-    pub auto_build: bool,
-    /// Where a built image comes from.
-    pub source: ImageSource,
-}
-
-/// Where the image of a language is built from.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "snake_case")]
-pub enum ImageSource {
-    /// The registry, and the packages where that is not reached.
-    #[default]
-    Auto,
-    /// `image.reference` of the language file.
-    Registry,
-    /// `image.debian` of the language file.
-    Debian,
-}
-
-/// The agent in the guest.
-#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
-#[serde(deny_unknown_fields, default)]
-pub struct Agent {
-    /// How the backend reaches it.
-    pub transport: Transport,
-    /// Its static binary.
-    pub binary: PathBuf,
-    /// From the worker's start until the agent is ready, in milliseconds.
-    pub boot_timeout_ms: u64,
-    /// Beyond an execution's own wall-clock limits, before the VM counts as stuck, in milliseconds.
-    pub grace_ms: u64,
-}
-
-/// How the backend reaches the agent.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "snake_case")]
-pub enum Transport {
-    /// A vsock stream through the worker; needs no network.
-    #[default]
-    Vsock,
-    /// TCP to the VM's own address; every VM gets a network device.
-    Ip,
-}
-
-impl std::str::FromStr for Transport {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text.trim().to_ascii_lowercase().as_str() {
-            "vsock" => Ok(Transport::Vsock),
-            "ip" => Ok(Transport::Ip),
-            other => Err(format!("`{other}` is no transport; use `vsock` or `ip`")),
-        }
-    }
-}
-
 /// The machines.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields, default)]
@@ -141,32 +82,6 @@ pub struct Vm {
     pub log_guest_console: bool,
 }
 
-/// Templates, and the forks of them that wait for executions.
-#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
-#[serde(deny_unknown_fields, default)]
-pub struct Pool {
-    /// Fork VMs from templates. Without, every VM is booted.
-    pub enabled: bool,
-    /// So many paused forks are ready for each template in use.
-    pub floor: usize,
-    /// Never more than so many for one template.
-    pub ceiling: usize,
-    /// What paused forks of all templates may hold together, in MiB, beside the templates themselves.
-    pub memory_mib: u64,
-    /// So many templates are kept, the latest used; each holds its guest's memory.
-    pub templates: usize,
-    /// Where templates are kept over restarts, in a folder `templates` of it: a folder, `auto` for the
-    /// cache's, or `off`.
-    pub disk: String,
-    /// A template that nobody used for so long has no paused forks, in seconds.
-    pub idle_s: u64,
-    /// A machine that is not its language's default gets a template once so many executions have asked for
-    /// it within `build_window_s`.
-    pub build_after: usize,
-    /// In seconds.
-    pub build_window_s: u64,
-}
-
 /// Waiting executions.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields, default)]
@@ -193,27 +108,6 @@ pub struct Limits {
     pub output_bytes: u64,
     /// The most that a request may ask for, in bytes.
     pub max_output_bytes: u64,
-}
-
-/// The network of VMs that have one.
-#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
-#[serde(deny_unknown_fields, default)]
-pub struct Network {
-    /// Whether `network: true` is served. The transport `ip` needs a network in any case.
-    pub enabled: bool,
-    /// The bridge, made and removed by clouded. At most 15 bytes.
-    pub bridge: String,
-    /// Addresses for VMs: `A.B.C.D/N`, `A.B.C.D` with `mask`, or `A.B.C.D-E.F.G.H`. The first host
-    /// address of the subnet is the bridge's own.
-    pub range: String,
-    /// The subnet's mask, `16` or `255.255.0.0`, where `range` has none.
-    pub mask: Option<String>,
-    /// Name servers that VMs are told of.
-    pub dns: Vec<Ipv4Addr>,
-    /// Private or local networks that VMs may reach all the same, `A.B.C.D/N`.
-    pub allow: Vec<String>,
-    /// Bytes.
-    pub mtu: u16,
 }
 
 /// Kept results.
@@ -261,27 +155,6 @@ impl Default for Config {
     }
 }
 
-impl Default for Images {
-    fn default() -> Self {
-        Images {
-            dir: paths::images(),
-            auto_build: true,
-            source: ImageSource::Auto,
-        }
-    }
-}
-
-impl Default for Agent {
-    fn default() -> Self {
-        Agent {
-            transport: Transport::Vsock,
-            binary: paths::sibling("cloude-agent"),
-            boot_timeout_ms: 10_000,
-            grace_ms: 5_000,
-        }
-    }
-}
-
 impl Default for Vm {
     fn default() -> Self {
         Vm {
@@ -295,22 +168,6 @@ impl Default for Vm {
             cpu_baseline: CpuBaseline::Host,
             kernel_args: String::new(),
             log_guest_console: false,
-        }
-    }
-}
-
-impl Default for Pool {
-    fn default() -> Self {
-        Pool {
-            enabled: true,
-            floor: 2,
-            ceiling: 16,
-            memory_mib: 256,
-            templates: 8,
-            disk: "auto".into(),
-            idle_s: 600,
-            build_after: 3,
-            build_window_s: 600,
         }
     }
 }
@@ -335,20 +192,6 @@ impl Default for Limits {
     }
 }
 
-impl Default for Network {
-    fn default() -> Self {
-        Network {
-            enabled: true,
-            bridge: "cloude0".into(),
-            range: "172.30.0.0/16".into(),
-            mask: None,
-            dns: vec![Ipv4Addr::new(1, 1, 1, 1), Ipv4Addr::new(8, 8, 8, 8)],
-            allow: Vec::new(),
-            mtu: 1500,
-        }
-    }
-}
-
 impl Default for Store {
     fn default() -> Self {
         Store {
@@ -363,17 +206,6 @@ impl Default for Store {
 impl Default for Shutdown {
     fn default() -> Self {
         Shutdown { grace_ms: 30_000 }
-    }
-}
-
-impl Pool {
-    /// The folder that templates are kept below; none if they are not.
-    pub fn disk_dir(&self) -> Option<PathBuf> {
-        match self.disk.as_str() {
-            "off" => None,
-            "auto" => Some(cache_dir()),
-            dir => Some(PathBuf::from(dir)),
-        }
     }
 }
 
@@ -419,7 +251,29 @@ impl Config {
         config
     }
 
-    /// The configuration as a file would hold it.
+    /// The engine's part. The run directory lies in the state folder.
+    pub fn engine(&self) -> EngineConfig {
+        EngineConfig {
+            run_dir: self.state_dir.join("run"),
+            languages: self.languages.clone(),
+            kernel: self.kernel.clone(),
+            images: self.images.clone(),
+            agent: self.agent.clone(),
+            vm: config::Vm {
+                worker: self.vm.worker.clone(),
+                vcpus: self.vm.vcpus,
+                memory_mib: self.vm.memory_mib,
+                cpu_baseline: self.vm.cpu_baseline,
+                kernel_args: self.vm.kernel_args.clone(),
+                log_guest_console: self.vm.log_guest_console,
+            },
+            pool: self.pool.clone(),
+            network: self.network.clone(),
+            warm_time_ms: self.limits.compile_time_ms,
+        }
+    }
+
+    /// The configuration in TOML.
     pub fn to_toml(&self) -> String {
         toml::to_string_pretty(self).unwrap_or_else(|error| format!("# {error}\n"))
     }

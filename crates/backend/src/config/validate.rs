@@ -1,11 +1,12 @@
 //! What a configuration must satisfy before anything is started.
 
+use cloude_engine::network::{Range, RangeError};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use ipnet::Ipv4Net;
+
 use super::Config;
-use crate::network::pool::Range;
-use crate::network::{parse_cidr, pool::RangeError};
 
 /// Why a configuration is refused.
 #[derive(Debug, thiserror::Error)]
@@ -167,7 +168,7 @@ impl Config {
         check(network.mtu >= 576, "network.mtu", "must be at least 576")?;
         for cidr in &network.allow {
             check(
-                parse_cidr(cidr).is_some(),
+                cidr.parse::<Ipv4Net>().is_ok(),
                 "network.allow",
                 format!("holds `{cidr}`; use A.B.C.D/N"),
             )?;

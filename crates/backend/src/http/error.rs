@@ -5,12 +5,12 @@ use axum::body::Body;
 use axum::http::header::RETRY_AFTER;
 use axum::http::{HeaderValue, Response, StatusCode};
 use axum::response::IntoResponse;
+use cloude_engine::TemplateError;
 use cloude_protocol::api::ErrorBody;
 
 use crate::jobs::admission::Refused;
 use crate::jobs::{BuildError, SubmitError};
 use crate::store::StoreError;
-use crate::vm::TemplateError;
 
 /// After so many seconds a template's build may be tried again where too many wait: about what a build takes.
 const BUILD_RETRY_S: u64 = 10;
@@ -63,7 +63,9 @@ impl From<SubmitError> for ApiError {
         let (status, retry_after_s) = match error {
             SubmitError::Refused(Refused::Invalid(_)) => (StatusCode::BAD_REQUEST, None),
             SubmitError::Refused(Refused::TooLarge { .. }) => (StatusCode::PAYLOAD_TOO_LARGE, None),
-            SubmitError::Full(full) => (StatusCode::TOO_MANY_REQUESTS, Some(full.retry_after_s)),
+            SubmitError::QueueFull(full) => {
+                (StatusCode::TOO_MANY_REQUESTS, Some(full.retry_after_s))
+            }
             SubmitError::Draining => (StatusCode::SERVICE_UNAVAILABLE, Some(5)),
             SubmitError::Store(error @ StoreError::Content(_)) => return error.into(),
             SubmitError::Store(error) => {
@@ -90,8 +92,10 @@ impl From<TemplateError> for ApiError {
         let (status, retry_after_s) = match error {
             TemplateError::Impossible(_) => (StatusCode::BAD_REQUEST, None),
             TemplateError::Building => (StatusCode::CONFLICT, None),
-            TemplateError::Busy => (StatusCode::TOO_MANY_REQUESTS, Some(BUILD_RETRY_S)),
-            TemplateError::Full(full) => (StatusCode::TOO_MANY_REQUESTS, Some(full.retry_after_s)),
+            TemplateError::TooManyBuilds => (StatusCode::TOO_MANY_REQUESTS, Some(BUILD_RETRY_S)),
+            TemplateError::QueueFull(full) => {
+                (StatusCode::TOO_MANY_REQUESTS, Some(full.retry_after_s))
+            }
             TemplateError::Failed(_) => (StatusCode::INTERNAL_SERVER_ERROR, None),
         };
         ApiError {

@@ -6,7 +6,6 @@ mod outcome;
 mod recovery;
 mod run;
 mod service;
-pub mod source;
 mod submit;
 mod transcript;
 
@@ -21,7 +20,7 @@ pub use outcome::status_of;
 pub use service::{BuildError, Found, Health, Parts, Service, SubmitError};
 use transcript::{Cursor, Transcript};
 
-use crate::vm::Death;
+use cloude_engine::Failure;
 
 /// Past so many bytes, output is sent in several events.
 const CHUNK: usize = 64 << 10;
@@ -50,11 +49,11 @@ pub enum Stop {
 
 impl Stop {
     /// The end of the VM, with a message for [`Execution::error`].
-    fn death(self) -> Death {
+    fn death(self) -> Failure {
         match self {
-            Stop::Disconnected => Death::cancelled("cancelled: the client disconnected"),
-            Stop::Requested => Death::cancelled("cancelled by a request to delete the execution"),
-            Stop::ShutDown => Death::shutting_down(),
+            Stop::Disconnected => Failure::cancelled("cancelled: the client disconnected"),
+            Stop::Requested => Failure::cancelled("cancelled by a request to delete the execution"),
+            Stop::ShutDown => Failure::shutting_down(),
         }
     }
 }
@@ -121,7 +120,7 @@ impl Job {
     }
 
     /// The same as the end of its VM.
-    fn cancelled(&self) -> Death {
+    fn cancelled(&self) -> Failure {
         self.stopped().death()
     }
 

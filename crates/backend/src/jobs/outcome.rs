@@ -1,11 +1,11 @@
 //! From what the guest measured to what the client gets.
 
+use cloude_engine::Failure;
 use cloude_protocol::Data;
 use cloude_protocol::agent::{Cause, ExecuteResult, StageName, StageResult, Stream};
 use cloude_protocol::api::{CompileReport, Execution, StartKind, Status, StatusResponse, Timings};
 
 use super::transcript::Transcript;
-use crate::vm::Death;
 
 /// `timeout(1)` exits so, and so does a program that met its wall-clock limit.
 const TIMED_OUT: i32 = 124;
@@ -19,7 +19,7 @@ pub struct Ending<'a> {
     /// The language's own name.
     pub language: &'a str,
     /// What the agent said last, or why it said nothing.
-    pub result: Result<ExecuteResult, Death>,
+    pub result: Result<ExecuteResult, Failure>,
     /// What it said before.
     pub transcript: &'a mut Transcript,
     /// All but the stages' own.
@@ -83,7 +83,7 @@ impl Ending<'_> {
     }
 }
 
-fn verdict(deciding: Option<&StageResult>, death: Option<Death>) -> (Cause, Option<String>) {
+fn verdict(deciding: Option<&StageResult>, death: Option<Failure>) -> (Cause, Option<String>) {
     if let Some(death) = death {
         return (death.cause, Some(death.message));
     }

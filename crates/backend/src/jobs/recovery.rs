@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
+use cloude_engine::Failure;
 use cloude_protocol::api::{StartKind, Timings};
 
 use super::outcome::Ending;
 use super::service::Service;
 use super::transcript::Transcript;
 use crate::store::{Accepted, StoreError};
-use crate::vm::Death;
 
 /// An execution that was in a VM so often when clouded died may be the reason that it did.
 const MAX_ATTEMPTS: u32 = 3;
@@ -50,7 +50,7 @@ impl Service {
         let ending = Ending {
             id,
             language,
-            result: Err(Death::infrastructure(message)),
+            result: Err(Failure::infrastructure(message)),
             transcript: &mut Transcript::default(),
             timings: Timings::default(),
             ip: None,

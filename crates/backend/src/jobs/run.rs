@@ -6,16 +6,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use cloude_engine::guest::new_identity;
+use cloude_engine::guest::{self, Connection};
+use cloude_engine::{Demand, Failure, Launched, Machine, MachineSpec};
 use cloude_protocol::agent::{Cause, Event, ExecuteResult, StageName, Stream};
 use cloude_protocol::api::{Execution, StartChoice, StartKind, Status, Timings};
 
 use super::admission::Admitted;
 use super::outcome::Ending;
 use super::{Client, Job, Parts};
-use crate::agent::{self, Connection};
-use crate::scheduler::{Demand, Permit, Place};
-use crate::vm::identity::new_identity;
-use crate::vm::{Death, Machine, MachineSpec, Started};
+use crate::scheduler::{QueueSlot, VmPermit};
 
 /// How long a broken connection waits for the VM's own word on why, at most.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -28,17 +28,17 @@ const ATTEMPTS: u32 = 3;
 /// What is left to be done about an execution whose result is known.
 #[must_use = "the machine has to be stopped"]
 #[derive(Default)]
-pub struct Rest {
+pub struct Teardown {
     machine: Option<Box<dyn Machine>>,
     connection: Option<Connection>,
-    permit: Option<Permit>,
+    permit: Option<VmPermit>,
 }
 
-impl Rest {
+impl Teardown {
     fn of(machine: Box<dyn Machine>) -> Self {
-        Rest {
+        Teardown {
             machine: Some(machine),
-            ..Rest::default()
+            ..Teardown::default()
         }
     }
 
@@ -59,9 +59,9 @@ pub async fn run(
     parts: Arc<Parts>,
     job: Arc<Job>,
     admitted: Admitted,
-    place: Place,
+    place: QueueSlot,
     arrived: Instant,
-) -> (Arc<Execution>, Rest) {
+) -> (Arc<Execution>, Teardown) {
     let mut run = Run {
         parts: &parts,
         job: &job,
@@ -70,7 +70,7 @@ pub async fn run(
         start: StartKind::Cold,
     };
     let memory_mib = admitted.memory_mib;
-    let (result, rest) = run.result(admitted, place, arrived).await;
+    let (result, teardown) = run.result(admitted, place, arrived).await;
     run.timings.total_us = micros(arrived.elapsed());
     let Run {
         timings, ip, start, ..
@@ -98,7 +98,7 @@ pub async fn run(
         start,
         memory_mib,
     };
-    (Arc::new(ending.execution()), rest)
+    (Arc::new(ending.execution()), teardown)
 }
 
 /// The result where carrying it out panicked.
@@ -112,7 +112,7 @@ pub fn panicked(job: &Job, panic: &(dyn Any + Send)) -> Arc<Execution> {
     let ending = Ending {
         id: &job.id,
         language: &job.language,
-        result: Err(Death::infrastructure(format!(
+        result: Err(Failure::infrastructure(format!(
             "clouded failed while it ran this execution (panic: {text}); see the server's log"
         ))),
         transcript: &mut job.update(|progress| progress.transcript.clone()),
@@ -170,9 +170,9 @@ impl Run<'_> {
     async fn result(
         &mut self,
         admitted: Admitted,
-        place: Place,
+        place: QueueSlot,
         arrived: Instant,
-    ) -> (Result<ExecuteResult, Death>, Rest) {
+    ) -> (Result<ExecuteResult, Failure>, Teardown) {
         let cancelled = self.job.cancel.clone();
         let demand = Demand {
             memory_mib: self.parts.vm_memory_mib(admitted.memory_mib),
@@ -183,13 +183,13 @@ impl Run<'_> {
             () = cancelled.cancelled() => Err(self.job.cancelled()),
             ready = async {
                 let image = self.parts.images.ensure(&admitted.language, admitted.memory_mib).await;
-                let image = image.map_err(Death::infrastructure)?;
-                Ok::<_, Death>((image, place.admitted(demand).await))
+                let image = image.map_err(Failure::infrastructure)?;
+                Ok::<_, Failure>((image, place.admitted(demand).await))
             } => ready,
         };
         let (image, permit) = match ready {
             Ok(ready) => ready,
-            Err(death) => return (Err(death), Rest::default()),
+            Err(death) => return (Err(death), Teardown::default()),
         };
         self.timings.queue_us = micros(arrived.elapsed());
         self.job
@@ -199,9 +199,9 @@ impl Run<'_> {
             // that cannot be written it is tried again, and GET /health says so.
             let _ = self.parts.store.started(&self.job.id).await;
         }
-        let (result, mut rest) = self.in_machine(admitted, image).await;
-        rest.permit = Some(permit);
-        (result, rest)
+        let (result, mut teardown) = self.in_machine(admitted, image).await;
+        teardown.permit = Some(permit);
+        (result, teardown)
     }
 
     /// With the machine that is to be stopped, if one was started.
@@ -209,7 +209,7 @@ impl Run<'_> {
         &mut self,
         mut admitted: Admitted,
         image: PathBuf,
-    ) -> (Result<ExecuteResult, Death>, Rest) {
+    ) -> (Result<ExecuteResult, Failure>, Teardown) {
         let mut spec = MachineSpec {
             id: self.job.id.clone(),
             image,
@@ -225,7 +225,7 @@ impl Run<'_> {
             let launched = launcher.launch(spec.clone(), self.job.cancel.clone());
             let started = match launched.await {
                 Ok(started) => started,
-                Err(death) => return (Err(death), Rest::default()),
+                Err(death) => return (Err(death), Teardown::default()),
             };
             self.timings.start_us = micros(starting.elapsed());
             self.ip = started.ip;
@@ -236,20 +236,20 @@ impl Run<'_> {
                 began,
                 refused,
                 identity,
-                rest,
+                teardown,
             } = self.attempt(started, &mut admitted).await;
             self.timings.identity_us = micros(identity);
             let (Some(template), Err(death)) = (&template, &result) else {
-                return (result, rest);
+                return (result, teardown);
             };
             // A fork that failed before it did anything is replaced: by another one, then by a VM that
             // is booted, unless the client wants none of that. A request that the agent refuses would be
             // refused by the next fork, too, and says nothing about the template.
             if began || refused || death.cause == Cause::Cancelled || attempt == ATTEMPTS {
-                return (result, rest);
+                return (result, teardown);
             }
-            launcher.forked(template, Err(death));
-            rest.end().await;
+            launcher.report_fork(template, Err(death));
+            teardown.end().await;
             if attempt + 1 == ATTEMPTS && spec.start.is_none() {
                 spec.start = Some(StartChoice::Cold);
             }
@@ -258,8 +258,8 @@ impl Run<'_> {
     }
 
     /// In one VM.
-    async fn attempt(&self, started: Started, admitted: &mut Admitted) -> Outcome {
-        let Started {
+    async fn attempt(&self, started: Launched, admitted: &mut Admitted) -> Outcome {
+        let Launched {
             stream,
             token,
             template,
@@ -272,13 +272,13 @@ impl Run<'_> {
             Some(_) => match new_identity(&self.job.id, network) {
                 Ok(identity) => Some(identity),
                 Err(error) => {
-                    let death = Death::infrastructure(format!("an identity: {error}"));
+                    let death = Failure::infrastructure(format!("an identity: {error}"));
                     return Outcome {
                         result: Err(death),
                         began: false,
                         refused: false,
                         identity: Duration::ZERO,
-                        rest: Rest::of(machine),
+                        teardown: Teardown::of(machine),
                     };
                 }
             },
@@ -289,32 +289,32 @@ impl Run<'_> {
             .exchange(stream, &token, admitted, machine.as_mut(), &mut relay)
             .await;
         let (began, refused, identity) = (relay.began, relay.refused, relay.identity);
-        let mut rest = Rest::of(machine);
+        let mut teardown = Teardown::of(machine);
         let result = result.and_then(|connection| {
-            rest.connection = Some(connection);
+            teardown.connection = Some(connection);
             relay.result()
         });
         if let Some(template) = template.filter(|_| began) {
-            self.parts.launcher.forked(&template, Ok(()));
+            self.parts.launcher.report_fork(&template, Ok(()));
         }
         Outcome {
             result,
             began,
             refused,
             identity,
-            rest,
+            teardown,
         }
     }
 
     async fn exchange(
         &self,
-        stream: Box<dyn crate::vm::AgentStream>,
+        stream: Box<dyn cloude_engine::AgentStream>,
         token: &str,
         admitted: &Admitted,
         machine: &mut dyn Machine,
         relay: &mut Relay<'_>,
-    ) -> Result<Connection, Death> {
-        let exchange = agent::execute(stream, token, &admitted.execute, |event| relay.take(event));
+    ) -> Result<Connection, Failure> {
+        let exchange = guest::execute(stream, token, &admitted.execute, |event| relay.take(event));
         let error = tokio::select! {
             biased;
             result = exchange => match result {
@@ -322,19 +322,19 @@ impl Run<'_> {
                 Err(error) => error,
             },
             () = self.job.cancel.cancelled() => return Err(self.job.cancelled()),
-            death = machine.died() => return Err(death),
+            death = machine.failed() => return Err(death),
             () = tokio::time::sleep(self.deadline(admitted)) => {
-                return Err(Death::infrastructure("the VM did not answer within its wall-clock limits"));
+                return Err(Failure::infrastructure("the VM did not answer within its wall-clock limits"));
             }
         };
         relay.refused = error.is_refused_request();
         if !error.is_connection() {
-            return Err(Death::infrastructure(error.to_string()));
+            return Err(Failure::infrastructure(error.to_string()));
         }
         // Usually the VM died under the connection; its own word is the better explanation.
-        match tokio::time::timeout(LAST_WORDS, machine.died()).await {
+        match tokio::time::timeout(LAST_WORDS, machine.failed()).await {
             Ok(death) => Err(death),
-            Err(_) => Err(Death::infrastructure(error.to_string())),
+            Err(_) => Err(Failure::infrastructure(error.to_string())),
         }
     }
 
@@ -351,14 +351,14 @@ impl Run<'_> {
 
 /// How it went in one VM.
 struct Outcome {
-    result: Result<ExecuteResult, Death>,
+    result: Result<ExecuteResult, Failure>,
     /// Whether the agent has said anything of the program: from then on it may have done something.
     began: bool,
     /// The agent refused the request itself, which is neither the VM's fault nor its template's.
     refused: bool,
     /// How long a fork took to acknowledge its identity.
     identity: Duration,
-    rest: Rest,
+    teardown: Teardown,
 }
 
 /// Takes the agent's events into the job.
@@ -416,13 +416,13 @@ impl<'a> Relay<'a> {
         self.job.progress().transcript.len(stage, stream) + more as u64 > limit
     }
 
-    fn result(self) -> Result<ExecuteResult, Death> {
+    fn result(self) -> Result<ExecuteResult, Failure> {
         if self.excess {
-            return Err(Death::infrastructure(
+            return Err(Failure::infrastructure(
                 "the guest sent more output than its limit",
             ));
         }
         self.result
-            .ok_or_else(|| Death::infrastructure("the agent's answer ended without a result"))
+            .ok_or_else(|| Failure::infrastructure("the agent's answer ended without a result"))
     }
 }

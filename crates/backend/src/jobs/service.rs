@@ -4,6 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use cloude_engine::images::Images;
+use cloude_engine::languages::Languages;
+use cloude_engine::{Failure, Launcher, MachineSpec, QueueFull, TemplateError, WORKER_MIB};
 use cloude_protocol::api::{
     Execution, ExecutionRequest, LanguageInfo, Limits, StatusResponse, TemplateInfo,
     TemplateRequest,
@@ -15,12 +18,9 @@ use super::admission::{Admitted, Refused, admit};
 use super::cache::Cache;
 use super::{Stop, status_of};
 use crate::config::Config;
-use crate::images::Images;
-use crate::languages::Languages;
 use crate::metrics::Metrics;
-use crate::scheduler::{Full, Scheduler};
+use crate::scheduler::Scheduler;
 use crate::store::{Store, StoreError, Trouble};
-use crate::vm::{Death, Launcher, MachineSpec, TemplateError, WORKER_MIB};
 
 /// All that running an execution needs.
 pub struct Parts {
@@ -60,7 +60,7 @@ pub enum SubmitError {
     Refused(#[from] Refused),
     /// Too many wait.
     #[error(transparent)]
-    Full(#[from] Full),
+    QueueFull(#[from] QueueFull),
     /// We are about to stop.
     #[error("the server is shutting down; try again when it is back")]
     Draining,
@@ -235,7 +235,7 @@ impl Service {
     pub async fn metrics(&self) -> String {
         let templates = self.templates().await;
         let parts = self.parts();
-        let (load, counts) = (parts.scheduler.load(), parts.launcher.template_counts());
+        let (load, counts) = (parts.scheduler.load(), parts.launcher.pool_counts());
         let unwritten = parts.store.trouble().map_or(0, |trouble| trouble.writes);
         self.inner.metrics.text(load, unwritten, &templates, counts)
     }
@@ -272,7 +272,7 @@ impl Service {
         let image = images
             .ensure(&admitted.language, admitted.memory_mib)
             .await
-            .map_err(Death::infrastructure)
+            .map_err(Failure::infrastructure)
             .map_err(TemplateError::from)?;
         let spec = MachineSpec {
             id: "template".into(),

@@ -11,7 +11,7 @@ use futures_util::FutureExt;
 use super::admission::Admitted;
 use super::service::{Inner, Service, SubmitError};
 use super::{Client, Job, Stop, run};
-use crate::scheduler::Place;
+use crate::scheduler::QueueSlot;
 use crate::store::{Accepted, StoreError};
 
 impl Service {
@@ -77,7 +77,7 @@ impl Service {
         Ok(())
     }
 
-    fn start(&self, job: Job, admitted: Admitted, place: Place, arrived: Instant) -> Arc<Job> {
+    fn start(&self, job: Job, admitted: Admitted, place: QueueSlot, arrived: Instant) -> Arc<Job> {
         let job = Arc::new(job);
         self.inner.cache.insert(Arc::clone(&job));
         let inner = Arc::clone(&self.inner);
@@ -85,13 +85,13 @@ impl Service {
         self.inner.tasks.spawn(async move {
             let parts = Arc::clone(&inner.parts);
             let run = run::run(parts, Arc::clone(&running), admitted, place, arrived);
-            let (execution, rest) = match AssertUnwindSafe(run).catch_unwind().await {
+            let (execution, teardown) = match AssertUnwindSafe(run).catch_unwind().await {
                 Ok(ended) => ended,
                 // The machine and the permit were dropped with the rest of the task.
-                Err(panic) => (run::panicked(&running, &*panic), run::Rest::default()),
+                Err(panic) => (run::panicked(&running, &*panic), run::Teardown::default()),
             };
             inner.ended(&running, execution).await;
-            rest.end().await;
+            teardown.end().await;
         });
         job
     }

@@ -9,7 +9,6 @@ mod schema;
 mod write;
 mod writer;
 
-use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -100,15 +99,6 @@ pub struct Record {
     pub result: Option<Arc<Execution>>,
 }
 
-/// A worker that was running.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WorkerRecord {
-    /// Its process id.
-    pub pid: i32,
-    /// Field 22 of /proc/PID/stat, in clock ticks since boot: tells it from a later process.
-    pub start_time: u64,
-}
-
 /// How long finished executions are kept.
 #[derive(Clone, Copy, Debug)]
 pub struct Retention {
@@ -169,16 +159,6 @@ impl Store {
         self.write_now(Write::Finished { result }).await
     }
 
-    /// Notes a worker, so that the next start can end it should this process be killed.
-    pub fn worker_started(&self, worker: WorkerRecord, ip: Option<Ipv4Addr>) {
-        self.send(Write::WorkerStarted { worker, ip });
-    }
-
-    /// Forgets it.
-    pub fn worker_ended(&self, pid: i32) {
-        self.send(Write::WorkerEnded { pid });
-    }
-
     /// Returns once everything sent before is written; the error says what is not.
     pub async fn flush(&self) -> Result<(), StoreError> {
         let (done, flushed) = oneshot::channel();
@@ -222,34 +202,6 @@ impl Store {
     /// What was accepted and has no result, oldest first.
     pub async fn unfinished(&self) -> Result<Vec<Result<Accepted, Unreadable>>, StoreError> {
         self.read(unfinished).await
-    }
-
-    /// Workers that were running when this store was last used.
-    pub async fn workers(&self) -> Result<Vec<WorkerRecord>, StoreError> {
-        self.read(|connection| {
-            let mut statement = connection.prepare("SELECT pid, start_time FROM workers")?;
-            let rows = statement.query_map([], |row| {
-                Ok(WorkerRecord {
-                    pid: row.get(0)?,
-                    start_time: row.get::<_, i64>(1)? as u64,
-                })
-            })?;
-            Ok(rows.collect::<Result<_, _>>()?)
-        })
-        .await
-    }
-
-    /// The address that was given out last.
-    pub async fn last_ip(&self) -> Result<Option<Ipv4Addr>, StoreError> {
-        self.read(|connection| {
-            let text: Option<String> = connection
-                .query_row("SELECT value FROM meta WHERE key = 'last_ip'", [], |row| {
-                    row.get(0)
-                })
-                .optional()?;
-            Ok(text.and_then(|text| text.parse().ok()))
-        })
-        .await
     }
 
     async fn read<T: Send + 'static>(

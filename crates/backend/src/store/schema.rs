@@ -13,7 +13,7 @@ use super::StoreError;
 
 /// `PRAGMA user_version` is the number of migrations that were applied. One that was released is never
 /// changed; a new one goes to the end.
-const MIGRATIONS: [M<'static>; 2] = [
+const MIGRATIONS: [M<'static>; 3] = [
     M::up(
         "CREATE TABLE jobs (
             id TEXT PRIMARY KEY,
@@ -35,6 +35,11 @@ const MIGRATIONS: [M<'static>; 2] = [
     M::up(
         "DELETE FROM jobs WHERE durable = 0 AND finished_ms IS NULL;
         ALTER TABLE jobs DROP COLUMN durable;",
+    ),
+    // Workers and the last address are recorded in the engine's run directory.
+    M::up(
+        "DROP TABLE workers;
+        DELETE FROM meta WHERE key = 'last_ip';",
     ),
 ];
 

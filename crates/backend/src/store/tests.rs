@@ -195,31 +195,6 @@ async fn freed_pages_go_back_to_the_file_system() {
 }
 
 #[tokio::test]
-async fn workers_and_the_last_address_are_remembered() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(dir.path(), KEEP).unwrap();
-    let worker = WorkerRecord {
-        pid: 7,
-        start_time: 99,
-    };
-    store.worker_started(worker.clone(), Some(Ipv4Addr::new(10, 0, 0, 9)));
-    store.worker_started(
-        WorkerRecord {
-            pid: 8,
-            start_time: 1,
-        },
-        None,
-    );
-    store.worker_ended(8);
-    store.flush().await.unwrap();
-    assert_eq!(store.workers().await.unwrap(), [worker]);
-    assert_eq!(
-        store.last_ip().await.unwrap(),
-        Some(Ipv4Addr::new(10, 0, 0, 9))
-    );
-}
-
-#[tokio::test]
 async fn a_new_store_is_private() {
     use std::os::unix::fs::PermissionsExt;
     let dir = tempfile::tempdir().unwrap();

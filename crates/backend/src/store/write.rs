@@ -1,6 +1,5 @@
 //! The statements behind each write.
 
-use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -8,8 +7,8 @@ use cloude_protocol::Data;
 use cloude_protocol::api::{CompileReport, Execution, Status};
 use rusqlite::{Connection, ErrorCode, params};
 
+use super::StoreError;
 use super::schema::status_text;
-use super::{StoreError, WorkerRecord};
 
 /// One change of the database.
 #[derive(Debug)]
@@ -30,13 +29,6 @@ pub enum Write {
     },
     Finished {
         result: Arc<Execution>,
-    },
-    WorkerStarted {
-        worker: WorkerRecord,
-        ip: Option<Ipv4Addr>,
-    },
-    WorkerEnded {
-        pid: i32,
     },
     /// Changes nothing that is read: it shows whether writing works.
     Probe,
@@ -101,21 +93,6 @@ impl Write {
                          finished_ms = excluded.finished_ms, request = ''",
                     params![result.id, result.language, status_text(result.status), json, now_ms()],
                 )?
-            }
-            Write::WorkerStarted { worker, ip } => {
-                if let Some(ip) = ip {
-                    execute(
-                        "INSERT OR REPLACE INTO meta (key, value) VALUES ('last_ip', ?1)",
-                        params![ip.to_string()],
-                    )?;
-                }
-                execute(
-                    "INSERT OR REPLACE INTO workers (pid, start_time) VALUES (?1, ?2)",
-                    params![worker.pid, worker.start_time as i64],
-                )?
-            }
-            Write::WorkerEnded { pid } => {
-                execute("DELETE FROM workers WHERE pid = ?1", params![pid])?
             }
             Write::Probe => execute(
                 "INSERT OR REPLACE INTO meta (key, value) VALUES ('probe', ?1)",

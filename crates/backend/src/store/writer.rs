@@ -211,7 +211,7 @@ impl Disk {
 
     fn ended(&mut self, write: Write, written: Result<(), StoreError>, done: Option<Done>) {
         match &written {
-            Ok(()) => self.written(&write),
+            Ok(()) => self.forget(&write),
             Err(error) if is_hopeless(error) => {
                 tracing::error!(%error, ?write, "the job store cannot hold this");
                 self.forget(&write);
@@ -223,17 +223,6 @@ impl Disk {
         }
         if let Some(done) = done {
             let _ = done.send(written);
-        }
-    }
-
-    fn written(&mut self, write: &Write) {
-        self.forget(write);
-        if let Write::WorkerEnded { pid } = write {
-            // Else the retry would bring back a worker that has ended.
-            self.failed.retain(
-                |failed| !matches!(failed, Write::WorkerStarted { worker, .. } if worker.pid == *pid),
-            );
-            self.publish(None);
         }
     }
 

@@ -12,12 +12,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use cloude_backend::config::Config;
 use cloude_backend::http;
-use cloude_backend::images::Images;
 use cloude_backend::jobs::{Parts, Service};
-use cloude_backend::languages::Languages;
 use cloude_backend::scheduler::{Capacity, Scheduler};
 use cloude_backend::store::{Retention, Store};
-use cloude_backend::vm::{Death, Launcher, Machine, MachineSpec, Started};
+use cloude_engine::images::Images;
+use cloude_engine::languages::Languages;
+use cloude_engine::{Failure, Launched, Launcher, Machine, MachineSpec};
 use cloude_protocol::agent::{
     Cause, Event, ExecuteRequest, ExecuteResult, StageName, StageResult, Stream,
 };
@@ -66,11 +66,11 @@ impl Launcher for FakeLauncher {
         &self,
         spec: MachineSpec,
         _cancel: CancellationToken,
-    ) -> BoxFuture<'_, Result<Started, Death>> {
+    ) -> BoxFuture<'_, Result<Launched, Failure>> {
         async move {
             let world = Arc::clone(&self.0);
             if spec.id.is_empty() || spec.vcpus == 7 {
-                return Err(Death::infrastructure("no machine with seven vCPUs"));
+                return Err(Failure::infrastructure("no machine with seven vCPUs"));
             }
             assert_ne!(spec.vcpus, 6, "a fault of our own");
             world.launched.fetch_add(1, Ordering::SeqCst);
@@ -83,7 +83,7 @@ impl Launcher for FakeLauncher {
             world.specs.lock().unwrap().push(spec);
             let (ours, theirs) = tokio::io::duplex(64 << 10);
             tokio::spawn(agent(theirs, Arc::clone(&world)));
-            Ok(Started {
+            Ok(Launched {
                 stream: Box::new(ours),
                 token: TOKEN.into(),
                 ip: None,
@@ -98,10 +98,10 @@ impl Launcher for FakeLauncher {
 }
 
 impl Machine for FakeMachine {
-    fn died(&mut self) -> BoxFuture<'_, Death> {
+    fn failed(&mut self) -> BoxFuture<'_, Failure> {
         async {
             self.0.die.notified().await;
-            Death {
+            Failure {
                 cause: Cause::GuestPanic,
                 message: "the guest's kernel panicked".into(),
             }

@@ -174,33 +174,6 @@ fn a_start_that_is_written_late_does_not_undo_the_end() {
 }
 
 #[test]
-fn a_worker_that_ended_is_not_brought_back_by_a_retry() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut disk = disk(&dir, KEEP);
-    let write = |write| Command::Write { write, done: None };
-    // Each statement fails while another connection holds the write lock.
-    disk.connection
-        .busy_timeout(std::time::Duration::ZERO)
-        .unwrap();
-    let other = file(&dir);
-    other.execute_batch("BEGIN IMMEDIATE").unwrap();
-    let worker = WorkerRecord {
-        pid: 7,
-        start_time: 1,
-    };
-    disk.write(vec![write(Write::WorkerStarted { worker, ip: None })]);
-    assert!(disk.shared.trouble().is_some());
-    other.execute_batch("ROLLBACK").unwrap();
-
-    disk.write(vec![write(Write::WorkerEnded { pid: 7 })]);
-    disk.retry();
-    let workers: i64 = file(&dir)
-        .query_row("SELECT count(*) FROM workers", [], |row| row.get(0))
-        .unwrap();
-    assert_eq!((workers, disk.shared.trouble()), (0, None));
-}
-
-#[test]
 fn a_result_over_a_quarter_of_the_store_loses_its_output_and_says_so() {
     let dir = tempfile::tempdir().unwrap();
     let small = Retention {

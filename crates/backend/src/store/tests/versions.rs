@@ -102,7 +102,6 @@ async fn the_first_schema_is_migrated_with_what_it_holds() {
     assert_eq!(store.unfinished().await.unwrap(), [Ok(expected)]);
     let record = store.get("done").await.unwrap().unwrap();
     assert_eq!(record.result, Some(execution("done")));
-    assert_eq!(store.workers().await.unwrap().len(), 1);
     assert_eq!(
         store.get("waited").await.unwrap(),
         None,

@@ -1,0 +1,284 @@
+//! Configuration of the engine. Every value has a default; paths default to those of an installation
+//! ([`cloude_protocol::paths`]).
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use cloude_protocol::paths::{self, cache_dir};
+use cloude_vmm::control::CpuBaseline;
+use serde::{Deserialize, Serialize};
+
+/// All of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EngineConfig {
+    /// Records the workers and the last address in use, so that the next process can clean up after a crash.
+    /// One engine at a time may use it.
+    pub run_dir: PathBuf,
+    /// The folder of language files.
+    pub languages: PathBuf,
+    /// A kernel folder (`vmlinux`, `modules/`) or a bare `vmlinux`.
+    pub kernel: PathBuf,
+    /// Language images.
+    pub images: Images,
+    /// The agent in the guest.
+    pub agent: Agent,
+    /// The VMs.
+    pub vm: Vm,
+    /// Templates and paused forks.
+    pub pool: Pool,
+    /// The network of VMs that have one.
+    pub network: Network,
+    /// Wall-clock limit of each command that warms a template, in milliseconds.
+    pub warm_time_ms: u64,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        let root = rustix::process::geteuid().is_root();
+        EngineConfig {
+            run_dir: paths::state_dir(root).join("run"),
+            languages: paths::languages(root),
+            kernel: paths::kernel(),
+            images: Images::default(),
+            agent: Agent::default(),
+            vm: Vm::default(),
+            pool: Pool::default(),
+            network: Network::default(),
+            warm_time_ms: 60_000,
+        }
+    }
+}
+
+impl EngineConfig {
+    /// True if a VM has a network device: it reaches the internet, or its agent is reached over IP.
+    pub fn has_network_device(&self, outbound: bool) -> bool {
+        outbound || self.agent.transport == Transport::Ip
+    }
+
+    /// The kernel's ELF file.
+    pub fn vmlinux(&self) -> PathBuf {
+        if self.kernel.is_dir() {
+            self.kernel.join("vmlinux")
+        } else {
+            self.kernel.clone()
+        }
+    }
+}
+
+/// What every VM has in common.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Vm {
+    /// The `cloude-vmm` binary.
+    pub worker: PathBuf,
+    /// vCPUs of a language whose file sets none, 1 to 8.
+    pub vcpus: u8,
+    /// Guest memory of a language whose file sets none, in MiB.
+    pub memory_mib: u64,
+    /// The CPU features that guests see. Templates move between hosts of one vendor with the same named
+    /// baseline.
+    pub cpu_baseline: CpuBaseline,
+    /// Appended to the kernel's command line.
+    pub kernel_args: String,
+    /// Copies the guests' serial consoles to the log.
+    pub log_guest_console: bool,
+}
+
+impl Default for Vm {
+    fn default() -> Self {
+        Vm {
+            worker: paths::sibling("cloude-vmm"),
+            vcpus: 1,
+            memory_mib: 512,
+            cpu_baseline: CpuBaseline::Host,
+            kernel_args: String::new(),
+            log_guest_console: false,
+        }
+    }
+}
+
+/// Language images.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct Images {
+    /// The folder of `NAME.cpio` and `NAME.json`.
+    pub dir: PathBuf,
+    /// Builds a missing image at the first request for its language.
+    pub auto_build: bool,
+    /// The source of images that the engine builds.
+    pub source: ImageSource,
+}
+
+/// The source that a language's image is built from.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum ImageSource {
+    /// The registry, or the Debian packages if the registry is not reachable.
+    #[default]
+    Auto,
+    /// `image.reference` of the language file.
+    Registry,
+    /// `image.debian` of the language file.
+    Debian,
+}
+
+/// The agent in the guest.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct Agent {
+    /// How the host connects to it.
+    pub transport: Transport,
+    /// Its static binary.
+    pub binary: PathBuf,
+    /// Time-out from the worker's start until the agent is ready, in milliseconds.
+    pub boot_timeout_ms: u64,
+    /// Added to an execution's wall-clock limits before the VM counts as stuck, in milliseconds.
+    pub grace_ms: u64,
+}
+
+/// How the host connects to the agent.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum Transport {
+    /// A vsock stream through the worker. Needs no network.
+    #[default]
+    Vsock,
+    /// TCP to the VM's address. Every VM then has a network device.
+    Ip,
+}
+
+impl std::str::FromStr for Transport {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.trim().to_ascii_lowercase().as_str() {
+            "vsock" => Ok(Transport::Vsock),
+            "ip" => Ok(Transport::Ip),
+            other => Err(format!("`{other}` is no transport; use `vsock` or `ip`")),
+        }
+    }
+}
+
+/// Templates, and the forks of them that wait for executions.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct Pool {
+    /// Forks VMs from templates; if false, every VM is booted.
+    pub enabled: bool,
+    /// Paused forks for each template in use, at least.
+    pub floor: usize,
+    /// Paused forks of one template, at most.
+    pub ceiling: usize,
+    /// Private memory of all paused forks together, in MiB, not counting the templates.
+    pub memory_mib: u64,
+    /// Templates in memory, and on the disk; the least recently used one is removed first. Each holds its
+    /// guest's memory.
+    pub templates: usize,
+    /// Where templates are stored across restarts, in its folder `templates`: an absolute path, `auto` for the
+    /// cache folder, or `off`.
+    pub disk: String,
+    /// A template without requests for this many seconds has no paused forks.
+    pub idle_s: u64,
+    /// A machine that is not its language's default gets a template after this many requests within
+    /// `build_window_s`.
+    pub build_after: usize,
+    /// Seconds.
+    pub build_window_s: u64,
+}
+
+/// The network of VMs that have one.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct Network {
+    /// Accepts requests with `network: true`. `agent.transport = "ip"` needs a network in any case.
+    pub enabled: bool,
+    /// The bridge that the engine creates and removes. At most 15 bytes.
+    pub bridge: String,
+    /// Addresses for VMs: `A.B.C.D/N`, `A.B.C.D` with `mask`, or `A.B.C.D-E.F.G.H`. The first host
+    /// address of the subnet is the bridge's own.
+    pub range: String,
+    /// The subnet's mask, `16` or `255.255.0.0`, where `range` has none.
+    pub mask: Option<String>,
+    /// Name servers in the guests' /etc/resolv.conf.
+    pub dns: Vec<Ipv4Addr>,
+    /// Private networks that VMs may reach, `A.B.C.D/N`. All others are blocked.
+    pub allow: Vec<String>,
+    /// MTU of the bridge and of every guest's device, in bytes.
+    pub mtu: u16,
+}
+
+impl Default for Images {
+    fn default() -> Self {
+        Images {
+            dir: paths::images(),
+            auto_build: true,
+            source: ImageSource::Auto,
+        }
+    }
+}
+
+impl Default for Agent {
+    fn default() -> Self {
+        Agent {
+            transport: Transport::Vsock,
+            binary: paths::sibling("cloude-agent"),
+            boot_timeout_ms: 10_000,
+            grace_ms: 5_000,
+        }
+    }
+}
+
+impl Default for Pool {
+    fn default() -> Self {
+        Pool {
+            enabled: true,
+            floor: 2,
+            ceiling: 16,
+            memory_mib: 256,
+            templates: 8,
+            disk: "auto".into(),
+            idle_s: 600,
+            build_after: 3,
+            build_window_s: 600,
+        }
+    }
+}
+
+impl Default for Network {
+    fn default() -> Self {
+        Network {
+            enabled: true,
+            bridge: "cloude0".into(),
+            range: "172.30.0.0/16".into(),
+            mask: None,
+            dns: vec![Ipv4Addr::new(1, 1, 1, 1), Ipv4Addr::new(8, 8, 8, 8)],
+            allow: Vec::new(),
+            mtu: 1500,
+        }
+    }
+}
+
+impl Pool {
+    /// The parent of the `templates` folder; `None` if templates are not stored.
+    pub fn disk_dir(&self) -> Option<PathBuf> {
+        match self.disk.as_str() {
+            "off" => None,
+            "auto" => Some(cache_dir()),
+            dir => Some(PathBuf::from(dir)),
+        }
+    }
+}
+
+impl std::str::FromStr for ImageSource {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.trim().to_ascii_lowercase().as_str() {
+            "auto" => Ok(ImageSource::Auto),
+            "registry" => Ok(ImageSource::Registry),
+            "debian" => Ok(ImageSource::Debian),
+            other => Err(format!(
+                "`{other}` is no image source; use `auto`, `registry` or `debian`"
+            )),
+        }
+    }
+}

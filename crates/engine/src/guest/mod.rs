@@ -1,0 +1,7 @@
+//! The client of the agent in a guest.
+
+mod client;
+mod identity;
+
+pub use client::{AgentError, Connection, WarmConnection, execute, warm};
+pub use identity::{hostname, new_identity, new_token};

@@ -1,0 +1,314 @@
+//! Which languages have an initramfs, and building those that do not.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use cloude_initramfs_builder::pipeline::{self, BuildRequest, Cancel, Destination, Progress};
+use cloude_initramfs_builder::source::LanguageSources;
+use cloude_initramfs_builder::store::{Metadata, Store, StoredImage};
+use cloude_protocol::language::Language;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Shared};
+use tokio::sync::oneshot;
+use tokio_util::task::TaskTracker;
+
+use crate::config::{self, ImageSource};
+use crate::files::FileIdentity;
+
+/// Initramfs images by language.
+pub trait Images: Send + Sync {
+    /// Is it built?
+    fn ready(&self, language: &str) -> bool;
+
+    /// The image, for a VM of so many MiB; built where it is missing, once for all who ask. The error
+    /// says what to do.
+    fn ensure<'a>(
+        &'a self,
+        language: &'a Arc<Language>,
+        memory_mib: u64,
+    ) -> BoxFuture<'a, Result<PathBuf, String>>;
+}
+
+/// An image's record as it was read, when its file and the record's were these.
+type Found = ([FileIdentity; 2], Arc<StoredImage>);
+
+type Build = Shared<BoxFuture<'static, Result<(), String>>>;
+
+/// Images in the store of `cloude-initramfs`.
+pub struct BuiltImages {
+    store: Store,
+    auto_build: bool,
+    source: ImageSource,
+    /// Where relative paths of language files begin.
+    languages: PathBuf,
+    cache_dir: PathBuf,
+    cancel: Cancel,
+    found: Mutex<HashMap<String, Found>>,
+    builds: Mutex<HashMap<String, Build>>,
+    threads: TaskTracker,
+}
+
+impl BuiltImages {
+    /// Those of the configured folder.
+    pub fn new(config: &config::Images, languages: &Path, cache_dir: &Path) -> Self {
+        BuiltImages {
+            store: Store::open(&config.dir),
+            auto_build: config.auto_build,
+            source: config.source,
+            languages: languages.to_owned(),
+            cache_dir: cache_dir.to_owned(),
+            cancel: Cancel::new(),
+            found: Mutex::default(),
+            builds: Mutex::default(),
+            threads: TaskTracker::new(),
+        }
+    }
+
+    /// Stops every build; none of its files or processes is left when this returns.
+    pub async fn shut_down(&self) {
+        self.cancel.set();
+        self.threads.close();
+        self.threads.wait().await;
+    }
+
+    /// The image if it is there and whole. Its record is read again when it has changed: otherwise this costs
+    /// two stat(2).
+    fn stored(&self, name: &str) -> Option<Arc<StoredImage>> {
+        let stamp = |ending| {
+            let path = self.store.dir().join(format!("{name}.{ending}"));
+            Some(FileIdentity::of(&std::fs::metadata(path).ok()?))
+        };
+        // Before it is read: one that is replaced meanwhile has another then.
+        let stamps = [stamp("cpio")?, stamp("json")?];
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((known, image)) = found.get(name)
+            && *known == stamps
+        {
+            return Some(Arc::clone(image));
+        }
+        let image = Arc::new(self.store.get(name)?);
+        if let Some(instead_of) = &image.metadata.instead_of {
+            tracing::warn!(
+                image = name,
+                source = image.metadata.source,
+                version = image.metadata.program_version,
+                "this image is a replacement: {instead_of} was not reached when it was built; {} --pull tries \
+                 that again",
+                by_hand(name).trim_matches('`'),
+            );
+        }
+        found.insert(name.to_owned(), (stamps, Arc::clone(&image)));
+        Some(image)
+    }
+
+    async fn find(&self, language: &Arc<Language>, memory_mib: u64) -> Result<PathBuf, String> {
+        let name = &language.name;
+        let image = match self.stored(name) {
+            Some(image) => image,
+            None if !self.auto_build => {
+                return Err(format!(
+                    "the language `{name}` has no image here; {}",
+                    by_hand(name)
+                ));
+            }
+            None => {
+                self.build(language).await.map_err(|error| {
+                    format!(
+                        "building the image of `{name}` failed: {error}; {} shows more",
+                        by_hand(name)
+                    )
+                })?;
+                self.stored(name)
+                    .ok_or_else(|| format!("the image of `{name}` vanished; {}", by_hand(name)))?
+            }
+        };
+        fits(&image.metadata, memory_mib)
+            .map_err(|error| format!("the image of `{name}`: {error}"))?;
+        Ok(image.path.clone())
+    }
+
+    /// Joins the build that runs, or starts one.
+    fn build(&self, language: &Arc<Language>) -> Build {
+        let mut builds = self.builds.lock().unwrap_or_else(PoisonError::into_inner);
+        // A build that ended is of no more use: it succeeded, or should be tried again.
+        builds.retain(|_, build| build.peek().is_none());
+        if let Some(build) = builds.get(&language.name) {
+            return build.clone();
+        }
+        let build = self.start(language).boxed().shared();
+        builds.insert(language.name.clone(), build.clone());
+        build
+    }
+
+    fn start(&self, language: &Arc<Language>) -> impl Future<Output = Result<(), String>> + use<> {
+        let (done, built) = oneshot::channel();
+        let request = self.request(language);
+        let name = language.name.clone();
+        let token = self.threads.token();
+        // A thread of its own: a build blocks, and runs an asynchronous runtime of its own.
+        let thread = std::thread::Builder::new().name(format!("build-{name}"));
+        let spawned = thread.spawn(move || {
+            let _token = token;
+            let result = request.and_then(|request| {
+                tracing::info!(language = name, source = %request.source, "building an image");
+                let log = Log { language: &name };
+                pipeline::build(&request, &log).map_err(|error| error.to_string())
+            });
+            match &result {
+                Ok(image) => {
+                    tracing::info!(language = name, path = %image.path.display(), "image built")
+                }
+                Err(error) => tracing::error!(language = name, error, "building an image"),
+            }
+            let _ = done.send(result.map(|_| ()));
+        });
+        async move {
+            spawned.map_err(|error| error.to_string())?;
+            built
+                .await
+                .unwrap_or_else(|_| Err("the builder ended without a word".into()))
+        }
+    }
+
+    fn request(&self, language: &Language) -> Result<BuildRequest, String> {
+        let sources = LanguageSources::new(&language.image, &self.languages)
+            .map_err(|error| format!("`image` of the language file: {error}"))?;
+        let (source, fallback) = match self.source {
+            ImageSource::Auto => sources.with_fallback(),
+            ImageSource::Registry => (sources.reference, None),
+            ImageSource::Debian => (sources.packages, None),
+        };
+        let mut request = BuildRequest::new(source, &language.name, &self.cache_dir);
+        request.fallback = fallback;
+        request.destination = Destination::Store {
+            dir: self.store.dir().to_owned(),
+            name: language.name.clone(),
+        };
+        request.cancel = self.cancel.clone();
+        Ok(request)
+    }
+}
+
+fn by_hand(language: &str) -> String {
+    format!("`cloude-initramfs build --language {language}`")
+}
+
+fn fits(metadata: &Metadata, memory_mib: u64) -> Result<(), String> {
+    metadata
+        .summary
+        .check_memory(memory_mib << 20)
+        .map_err(|error| error.to_string())
+}
+
+impl Images for BuiltImages {
+    fn ready(&self, language: &str) -> bool {
+        self.stored(language).is_some()
+    }
+
+    fn ensure<'a>(
+        &'a self,
+        language: &'a Arc<Language>,
+        memory_mib: u64,
+    ) -> BoxFuture<'a, Result<PathBuf, String>> {
+        self.find(language, memory_mib).boxed()
+    }
+}
+
+/// A build's steps, in the log.
+struct Log<'a> {
+    language: &'a str,
+}
+
+impl Progress for Log<'_> {
+    fn event(&self, event: &pipeline::Event) {
+        let language = self.language;
+        match event {
+            pipeline::Event::Notice { message } => tracing::warn!(language, "{message}"),
+            pipeline::Event::Step { message } => tracing::info!(language, "{message}"),
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An image of so many bytes, which says that it has `said`.
+    fn put(config: &config::Images, bytes: usize, said: usize) {
+        let record = serde_json::json!({
+            "version": 1, "builder": "b", "source": "s", "platform": "linux/amd64", "built_at": 1,
+            "output": "plain", "required_memory": 1,
+            "config": {"env": [], "user": "", "working_dir": "", "entrypoint": [], "cmd": []},
+            "summary": {
+                "entries": 1, "inodes": 1, "file_bytes": 1, "unpacked_bytes": 1, "cpio_bytes": 1,
+                "archive_bytes": said,
+                "warnings": {
+                    "capabilities_dropped": 0, "xattrs_dropped": 0, "mtimes_clamped": 0,
+                },
+            },
+        });
+        let dir = &config.dir;
+        for (ending, content) in [
+            ("cpio", vec![b'x'; bytes]),
+            ("json", record.to_string().into_bytes()),
+        ] {
+            let path = dir.join(format!("a.{ending}"));
+            let new = dir.join("new");
+            std::fs::write(&new, content).unwrap();
+            std::fs::rename(new, path).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_reference_to_this_machine_is_built_from_nothing_else() {
+        let language: Language = toml::from_str(
+            r#"
+            name = "x"
+            file = "main.x"
+            image = { reference = "oci:/srv/python", debian = { suite = "bookworm", packages = ["x"] } }
+            run = { command = ["x"] }
+            self_test = { code = "x", stdin = "", args = [], stdout = "x", exit_code = 0 }
+            "#,
+        )
+        .unwrap();
+        for source in [ImageSource::Auto, ImageSource::Registry] {
+            let config = config::Images {
+                source,
+                ..config::Images::default()
+            };
+            let images = BuiltImages::new(
+                &config,
+                Path::new("/nonexistent"),
+                Path::new("/nonexistent"),
+            );
+            let request = images.request(&language).unwrap();
+            assert_eq!(request.source.to_string(), "oci:/srv/python");
+            assert_eq!(request.fallback, None);
+        }
+    }
+
+    #[test]
+    fn an_image_is_what_its_files_are_now() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = config::Images {
+            dir: folder.path().to_owned(),
+            ..config::Images::default()
+        };
+        let images = BuiltImages::new(&config, folder.path(), folder.path());
+        let bytes = || Some(images.stored("a")?.metadata.summary.archive_bytes);
+        assert_eq!(bytes(), None);
+        put(&config, 3, 3);
+        assert_eq!((bytes(), bytes()), (Some(3), Some(3)));
+        put(&config, 4, 4);
+        assert_eq!(bytes(), Some(4));
+        // One of the two was replaced, the other not yet.
+        put(&config, 5, 4);
+        assert_eq!(bytes(), None);
+        put(&config, 5, 5);
+        assert_eq!(bytes(), Some(5));
+        std::fs::remove_file(folder.path().join("a.cpio")).unwrap();
+        assert_eq!(bytes(), None);
+    }
+}

@@ -1,0 +1,266 @@
+//! The language files, and which language a client means.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use cloude_protocol::language::Language;
+
+mod path;
+mod source;
+
+pub use path::check_path;
+pub use source::Source;
+
+/// Why the languages could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum LanguagesError {
+    /// The folder or a file could not be read.
+    #[error(
+        "reading languages from `{path}`: {source}; set `languages` (LANGUAGES_CONFIG_PATH) to a folder of NAME.toml files"
+    )]
+    Read {
+        /// What.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file is not a language.
+    #[error("the language file `{path}` is not valid: {source}")]
+    Parse {
+        /// Which.
+        path: PathBuf,
+        /// What and where.
+        source: Box<toml::de::Error>,
+    },
+    /// A file's values cannot be.
+    #[error("the language file `{path}`: {reason}")]
+    Invalid {
+        /// Which.
+        path: PathBuf,
+        /// What would be right.
+        reason: String,
+    },
+    /// The folder has none.
+    #[error(
+        "`{0}` holds no language; set `languages` (LANGUAGES_CONFIG_PATH) to a folder of NAME.toml files"
+    )]
+    None(PathBuf),
+}
+
+/// All languages, by name and alias.
+#[derive(Clone, Debug)]
+pub struct Languages {
+    by_name: BTreeMap<String, Arc<Language>>,
+    names: BTreeMap<String, String>,
+}
+
+impl Languages {
+    /// Reads every `*.toml` of a folder.
+    pub fn load(dir: &Path) -> Result<Self, LanguagesError> {
+        let read = |source| LanguagesError::Read {
+            path: dir.to_owned(),
+            source,
+        };
+        let mut paths = std::fs::read_dir(dir)
+            .map_err(read)?
+            .map(|entry| entry.map(|entry| entry.path()))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(read)?;
+        paths.retain(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "toml")
+        });
+        paths.sort();
+        let mut languages = Languages {
+            by_name: BTreeMap::new(),
+            names: BTreeMap::new(),
+        };
+        for path in paths {
+            let text = std::fs::read_to_string(&path).map_err(|source| LanguagesError::Read {
+                path: path.clone(),
+                source,
+            })?;
+            let language: Language =
+                toml::from_str(&text).map_err(|source| LanguagesError::Parse {
+                    path: path.clone(),
+                    source: Box::new(source),
+                })?;
+            languages
+                .add(language)
+                .map_err(|reason| LanguagesError::Invalid { path, reason })?;
+        }
+        if languages.by_name.is_empty() {
+            return Err(LanguagesError::None(dir.to_owned()));
+        }
+        Ok(languages)
+    }
+
+    fn add(&mut self, language: Language) -> Result<(), String> {
+        check(&language)?;
+        for name in std::iter::once(&language.name).chain(&language.aliases) {
+            let key = name.to_lowercase();
+            if let Some(other) = self.names.insert(key, language.name.clone()) {
+                return Err(format!("`{name}` is a name of `{other}` already"));
+            }
+        }
+        self.by_name
+            .insert(language.name.clone(), Arc::new(language));
+        Ok(())
+    }
+
+    /// With the wall-clock limits of a host that is `factor` times as slow as hardware
+    /// (`time_factor` of the server's configuration).
+    pub fn in_host_time(mut self, factor: u32) -> Self {
+        for language in self.by_name.values_mut() {
+            let language = Arc::make_mut(language);
+            let stages = language.compile.iter_mut().chain([&mut language.run]);
+            for time in stages.filter_map(|command| command.wall_time_ms.as_mut()) {
+                *time = time.saturating_mul(u64::from(factor));
+            }
+        }
+        self
+    }
+
+    /// The language of that name or alias, in any case.
+    pub fn find(&self, name: &str) -> Option<&Arc<Language>> {
+        self.by_name
+            .get(self.names.get(&name.trim().to_lowercase())?)
+    }
+
+    /// All, by name.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Language>> {
+        self.by_name.values()
+    }
+
+    /// Their names, for a message.
+    pub fn supported(&self) -> String {
+        self.by_name
+            .keys()
+            .map(String::as_str)
+            .collect::<Vec<_>>()
+            .join(", ")
+    }
+}
+
+/// A name becomes a file name, and both commands need a program.
+fn check(language: &Language) -> Result<(), String> {
+    let valid = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "_-+.".contains(c);
+    if language.name.is_empty()
+        || language.name.starts_with('.')
+        || !language.name.chars().all(valid)
+    {
+        return Err(format!(
+            "`name` is `{}`; use lower-case letters and digits",
+            language.name
+        ));
+    }
+    if language.run.command.is_empty() {
+        return Err("`run.command` is empty".into());
+    }
+    if language
+        .compile
+        .as_ref()
+        .is_some_and(|compile| compile.command.is_empty())
+    {
+        return Err("`compile.command` is empty; leave `[compile]` out".into());
+    }
+    if language
+        .machine
+        .vcpus
+        .is_some_and(|vcpus| !(1..=8).contains(&vcpus))
+    {
+        return Err("`machine.vcpus` must be 1 to 8".into());
+    }
+    if let Some(names) = &language.names {
+        source::check(names)?;
+    }
+    check_path(&language.file).map_err(|reason| format!("`file`: {reason}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ours() -> Languages {
+        Languages::load(Path::new(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../../languages"
+        )))
+        .unwrap()
+    }
+
+    #[test]
+    fn aliases_in_any_case_find_their_language() {
+        let languages = ours();
+        let table = [
+            ("py", "python"),
+            ("Python", "python"),
+            ("JS", "node"),
+            ("javascript", "node"),
+            ("rs", "rust"),
+            ("golang", "go"),
+            ("C++", "cpp"),
+            ("c", "c"),
+            ("BASH", "bash"),
+        ];
+        for (name, expected) in table {
+            assert_eq!(
+                languages.find(name).map(|l| l.name.as_str()),
+                Some(expected),
+                "{name}"
+            );
+        }
+        assert!(languages.find("cobol").is_none());
+        assert!(languages.find("").is_none());
+    }
+
+    #[test]
+    fn a_slow_host_multiplies_the_limits_of_languages() {
+        let text = r#"
+            name = "l"
+            file = "f"
+            image = { reference = "r", debian = { suite = "s", packages = [] } }
+            run = { command = ["true"] }
+            compile = { command = ["true"], wall_time_ms = 100 }
+            self_test = { code = "", stdin = "", args = [], stdout = "", exit_code = 0 }
+        "#;
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("l.toml"), text).unwrap();
+        let languages = Languages::load(dir.path()).unwrap().in_host_time(20);
+        let language = languages.find("l").unwrap();
+        let compile = language.compile.as_ref().unwrap();
+        assert_eq!(compile.wall_time_ms, Some(2000));
+        assert_eq!(language.run.wall_time_ms, None, "the server's default");
+    }
+
+    #[test]
+    fn two_files_with_one_alias_are_refused() {
+        let mut languages = ours();
+        let mut language = languages
+            .find("python")
+            .map(|l| Language::clone(l))
+            .unwrap();
+        language.name = "snake".into();
+        assert!(languages.add(language).unwrap_err().contains("python"));
+    }
+
+    #[test]
+    fn a_folder_without_languages_names_the_setting() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = Languages::load(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("LANGUAGES_CONFIG_PATH"), "{error}");
+    }
+
+    #[test]
+    fn an_unknown_key_names_file_and_key() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("x.toml"), "nmae = 'x'\n").unwrap();
+        let error = Languages::load(dir.path()).unwrap_err().to_string();
+        assert!(
+            error.contains("x.toml") && error.contains("nmae"),
+            "{error}"
+        );
+    }
+}

@@ -1,0 +1,38 @@
+//! A VM as the engine hands it out.
+
+use std::net::Ipv4Addr;
+
+use cloude_protocol::agent::NetworkIdentity;
+use cloude_protocol::api::StartKind;
+use futures_util::future::BoxFuture;
+
+use crate::error::Failure;
+use crate::machine::AgentStream;
+
+/// A running VM whose agent waits for a request.
+pub struct Launched {
+    /// The connection to the agent.
+    pub stream: Box<dyn AgentStream>,
+    /// The bearer token that the agent accepts.
+    pub token: String,
+    /// The VM's address, if it has a network device.
+    pub ip: Option<Ipv4Addr>,
+    /// Whether it was booted, forked, or taken from the pool.
+    pub start: StartKind,
+    /// The template's id if the VM is a fork. The first request must then carry an identity
+    /// ([`crate::guest::new_identity`]), and [`crate::Launcher::report_fork`] wants the outcome.
+    pub template: Option<String>,
+    /// The network part of a fork's identity.
+    pub network: Option<NetworkIdentity>,
+    /// The VM.
+    pub machine: Box<dyn Machine>,
+}
+
+/// A running VM.
+pub trait Machine: Send {
+    /// Waits until the VM ends by itself, and returns the reason. Can be dropped and called again.
+    fn failed(&mut self) -> BoxFuture<'_, Failure>;
+
+    /// Kills the VM and waits until its process, address and TAP are gone.
+    fn stop(self: Box<Self>) -> BoxFuture<'static, ()>;
+}

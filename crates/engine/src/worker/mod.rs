@@ -1,0 +1,20 @@
+//! One worker process for each VM: spawned, booted or restored, connected to, ended.
+
+mod blank;
+mod boot;
+mod console;
+#[cfg(test)]
+mod fake;
+pub mod orphans;
+mod paused;
+mod process;
+mod save;
+mod segment;
+mod vm;
+mod workers;
+
+pub use boot::template_boot_text;
+pub use paused::PooledFork;
+pub use save::{save, working_set};
+pub use segment::{SegmentError, SharedSegment};
+pub use workers::Workers;

@@ -1,0 +1,162 @@
+//! A running VM: worker, network attachment, console.
+
+use std::net::Ipv4Addr;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use cloude_protocol::agent::{AGENT_PORT, Cause};
+use cloude_vmm::control::{ChannelError, Event, Request};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio::net::{TcpStream, UnixStream};
+
+use super::console::Console;
+use super::process::Worker;
+use crate::error::Failure;
+use crate::launched::Machine;
+use crate::machine::AgentStream;
+use crate::network::Attached;
+
+/// The id of the only vsock connection that the host opens.
+const CONNECTION: u64 = 1;
+/// Lines of the guest's console that an error quotes.
+const CONSOLE_LINES: usize = 5;
+
+/// A running VM.
+pub struct Vm {
+    worker: Worker,
+    /// Declared after the worker, which is dropped first.
+    attached: Option<Attached>,
+    console: Console,
+    /// A clone counts the VM as running, see [`super::Workers::running`].
+    _running: Arc<()>,
+}
+
+impl Vm {
+    pub(super) fn new(
+        worker: Worker,
+        attached: Option<Attached>,
+        console: Console,
+        running: &Arc<()>,
+    ) -> Self {
+        Vm {
+            worker,
+            attached,
+            console,
+            _running: Arc::clone(running),
+        }
+    }
+
+    /// Its worker.
+    pub fn worker(&self) -> &Worker {
+        &self.worker
+    }
+
+    pub(super) fn set_console(&mut self, console: Console) {
+        self.console = console;
+    }
+
+    /// Its network attachment, if it has a network device.
+    pub fn attached(&self) -> Option<&Attached> {
+        self.attached.as_ref()
+    }
+
+    pub(super) fn attached_mut(&mut self) -> Option<&mut Attached> {
+        self.attached.as_mut()
+    }
+
+    /// Its address, if it has a network device.
+    pub fn ip(&self) -> Option<Ipv4Addr> {
+        self.attached.as_ref().map(Attached::ip)
+    }
+
+    /// Waits for the event that `wanted` accepts, and ignores others.
+    async fn wait_for<T>(
+        &self,
+        mut wanted: impl FnMut(Event) -> Option<Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        loop {
+            if let Some(result) = wanted(self.worker.next().await?.0) {
+                return result;
+            }
+        }
+    }
+
+    /// Connects to the agent over vsock, once the guest has reported that it is ready.
+    pub(super) async fn connect_vsock(&self) -> Result<Box<dyn AgentStream>, Failure> {
+        let failed =
+            |error: String| Failure::infrastructure(format!("connecting to the agent: {error}"));
+        let (ours, workers) = UnixStream::pair().map_err(|error| failed(error.to_string()))?;
+        // The worker delays the connection until the guest is ready.
+        let connect = Request::Connect {
+            id: CONNECTION,
+            port: AGENT_PORT,
+        };
+        match self.worker.try_send(&connect, &[workers.as_fd()]) {
+            // The worker's last event explains why it has ended.
+            Err(ChannelError::Closed) => return Err(self.worker.failed().await),
+            sent => sent.map_err(|error| failed(error.to_string()))?,
+        }
+        drop(workers);
+        self.wait_for(|event| match event {
+            Event::Connected { id: CONNECTION } => Some(Ok(())),
+            Event::ConnectFailed {
+                id: CONNECTION,
+                reason,
+            } => Some(Err(failed(reason))),
+            _ => None,
+        })
+        .await?;
+        Ok(Box::new(ours))
+    }
+
+    /// Connects to the agent over TCP, once the guest has reported that it is ready.
+    pub(super) async fn connect_ip(&self) -> Result<Box<dyn AgentStream>, Failure> {
+        let ip = self
+            .ip()
+            .ok_or_else(|| Failure::infrastructure("the VM has no address"))?;
+        self.wait_for(|event| matches!(event, Event::Ready).then_some(Ok(())))
+            .await?;
+        let port = u16::try_from(AGENT_PORT).unwrap_or(u16::MAX);
+        let stream = tokio::select! {
+            stream = TcpStream::connect((ip, port)) => stream,
+            failure = self.worker.failed() => return Err(failure),
+        };
+        let stream = stream.map_err(|error| {
+            Failure::infrastructure(format!("connecting to the agent at {ip}:{port}: {error}"))
+        })?;
+        let _ = stream.set_nodelay(true);
+        Ok(Box::new(stream))
+    }
+
+    /// Appends the console's last lines to a failure: they usually name its cause.
+    pub fn explain(&self, mut failure: Failure) -> Failure {
+        let lines = self.console.last_lines(CONSOLE_LINES);
+        if failure.cause != Cause::Cancelled && !lines.is_empty() {
+            failure.message = format!(
+                "{}; the guest's console ends with:\n{lines}",
+                failure.message
+            );
+        }
+        failure
+    }
+
+    /// Kills the worker and waits until it is gone; then releases the address, so that no packet of this VM
+    /// follows.
+    pub async fn end(self) {
+        self.worker.stop().await;
+        if let Some(attached) = self.attached {
+            attached.release().await;
+        }
+    }
+}
+
+impl Machine for Vm {
+    fn failed(&mut self) -> BoxFuture<'_, Failure> {
+        async { self.explain(self.worker.failed().await) }.boxed()
+    }
+
+    fn stop(self: Box<Self>) -> BoxFuture<'static, ()> {
+        async move { self.end().await }.boxed()
+    }
+}

@@ -1,0 +1,353 @@
+//! The network, set up and taken down in a network namespace of its own. Needs root and nft.
+
+// clippy exempts test functions, not what they share.
+#![allow(clippy::unwrap_used)]
+
+use std::net::Ipv4Addr;
+use std::process::Command;
+
+use cloude_engine::config;
+use cloude_engine::network::{Network, clean_up, tap, tap_prefix};
+
+/// Set in the child, which is this test again inside `unshare --net`.
+const INSIDE: &str = "CLOUDE_TEST_IN_NAMESPACE";
+
+/// Runs the named test in a fresh network namespace; true when this already is it.
+fn inside(test: &str) -> bool {
+    if std::env::var_os(INSIDE).is_some() {
+        return true;
+    }
+    let output = Command::new("unshare")
+        // A mount namespace with its own /sys and /proc/sys/net shows the namespace's own links.
+        .args(["--net", "--mount", "--"])
+        .arg(std::env::current_exe().unwrap())
+        .args([test, "--exact", "--nocapture"])
+        .env(INSIDE, "1")
+        .output()
+        .expect("unshare needs root");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && text.contains("1 passed"),
+        "{text}\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    false
+}
+
+fn output(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output().unwrap();
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn links() -> String {
+    output("ip", &["-brief", "link"])
+}
+
+fn rules() -> String {
+    output("nft", &["list", "ruleset"])
+}
+
+fn forwarding() -> String {
+    std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward")
+        .unwrap()
+        .trim()
+        .to_owned()
+}
+
+fn network() -> config::Network {
+    config::Network {
+        range: "172.31.0.0/29".into(),
+        ..config::Network::default()
+    }
+}
+
+#[tokio::test]
+async fn what_is_set_up_is_taken_down() {
+    if !inside("what_is_set_up_is_taken_down") {
+        return;
+    }
+    let state = tempfile::tempdir().unwrap();
+    std::fs::write("/proc/sys/net/ipv4/ip_forward", "0").unwrap();
+    let network = Network::set_up(&network(), state.path(), None)
+        .await
+        .unwrap();
+    assert!(links().contains("cloude0"), "{}", links());
+    assert!(output("ip", &["-4", "address", "show", "cloude0"]).contains("172.31.0.1/29"));
+    assert!(rules().contains("table inet cloude_cloude0") && rules().contains("masquerade"));
+    assert_eq!(forwarding(), "1");
+
+    let online = network.attach(true).await.unwrap();
+    let offline = network.attach(false).await.unwrap();
+    assert_ne!(online.lease.ip(), offline.lease.ip());
+    // Whatever its ports have.
+    assert_eq!(mac_of("cloude0"), [0x02, 0xc1, 172, 31, 0, 1]);
+    let bridge = output("bridge", &["-d", "link", "show"]);
+    assert_eq!(bridge.matches("isolated on").count(), 2, "{bridge}");
+    let table = rules();
+    for attachment in [&online, &offline] {
+        assert!(table.contains(&attachment.name), "{table}");
+    }
+    let outbound = output(
+        "nft",
+        &["list", "set", "inet", "cloude_cloude0", "outbound"],
+    );
+    assert!(
+        outbound.contains(&online.lease.ip().to_string()),
+        "{outbound}"
+    );
+    assert!(
+        !outbound.contains(&offline.lease.ip().to_string()),
+        "{outbound}"
+    );
+
+    let name = online.name.clone();
+    network.detach(online).await;
+    assert!(
+        !rules().contains(&name) && !links().contains(&name),
+        "gone with its descriptor"
+    );
+    network.detach(offline).await;
+    network.remove().await;
+    assert!(!links().contains("cloude0"), "{}", links());
+    assert_eq!(rules(), "");
+    assert_eq!(forwarding(), "0");
+    assert_eq!(
+        std::fs::read_dir(state.path()).unwrap().count(),
+        0,
+        "no note is left"
+    );
+}
+
+#[tokio::test]
+async fn every_address_of_the_range_serves_and_then_none() {
+    if !inside("every_address_of_the_range_serves_and_then_none") {
+        return;
+    }
+    let state = tempfile::tempdir().unwrap();
+    let network = Network::set_up(&network(), state.path(), None)
+        .await
+        .unwrap();
+    let mut held = Vec::new();
+    for last in 2..=6 {
+        let attachment = network.attach(true).await.unwrap();
+        assert_eq!(attachment.lease.ip(), Ipv4Addr::new(172, 31, 0, last));
+        held.push(attachment);
+    }
+    let error = network.attach(true).await.unwrap_err().to_string();
+    assert!(error.contains("all 5 addresses"), "{error}");
+    network.detach(held.remove(2)).await;
+    assert_eq!(
+        network.attach(true).await.unwrap().lease.ip(),
+        Ipv4Addr::new(172, 31, 0, 4)
+    );
+}
+
+#[tokio::test]
+async fn what_a_killed_process_left_is_cleaned_up() {
+    if !inside("what_a_killed_process_left_is_cleaned_up") {
+        return;
+    }
+    let state = tempfile::tempdir().unwrap();
+    std::fs::write("/proc/sys/net/ipv4/ip_forward", "0").unwrap();
+    let killed = Network::set_up(&network(), state.path(), None)
+        .await
+        .unwrap();
+    let attachment = killed.attach(true).await.unwrap();
+    // As kill -9 leaves it: nothing is taken down. A persistent TAP of our name stands for the worst.
+    let stale = format!("{}deadbeef", tap_prefix("cloude0"));
+    output("ip", &["tuntap", "add", &stale, "mode", "tap"]);
+    assert!(links().contains(&stale));
+    std::mem::forget(killed);
+    drop(attachment);
+
+    clean_up(&network(), state.path()).await.unwrap();
+    assert!(
+        !links().contains("cloude0") && !links().contains(&stale),
+        "{}",
+        links()
+    );
+    assert_eq!((rules().as_str(), forwarding().as_str()), ("", "0"));
+
+    let again = Network::set_up(&network(), state.path(), None)
+        .await
+        .unwrap();
+    let again = (again.attach(true).await.unwrap(), again);
+    assert!(rules().contains(&again.0.name));
+}
+
+/// A frame as a VM would send it: Ethernet, then ARP or IPv4 with UDP, behind a virtio-net header.
+fn udp(from_mac: [u8; 6], to_mac: [u8; 6], from: Ipv4Addr, to: Ipv4Addr, port: u16) -> Vec<u8> {
+    let payload = b"hello";
+    let mut ip = vec![
+        0x45,
+        0,
+        0,
+        (28 + payload.len()) as u8,
+        0,
+        0,
+        0,
+        0,
+        64,
+        17,
+        0,
+        0,
+    ];
+    ip.extend(from.octets());
+    ip.extend(to.octets());
+    let sum: u32 = ip
+        .chunks(2)
+        .map(|word| u32::from(word[0]) << 8 | u32::from(word[1]))
+        .sum();
+    let folded = (sum & 0xffff) + (sum >> 16);
+    let checksum = !((folded + (folded >> 16)) as u16);
+    ip[10..12].copy_from_slice(&checksum.to_be_bytes());
+    let mut frame = vec![0; 10];
+    frame.extend(to_mac);
+    frame.extend(from_mac);
+    frame.extend([0x08, 0x00]);
+    frame.extend(ip);
+    frame.extend(9999_u16.to_be_bytes());
+    frame.extend(port.to_be_bytes());
+    // A UDP checksum of 0 is none (RFC 768).
+    frame.extend([0, (8 + payload.len()) as u8, 0, 0]);
+    frame.extend(payload);
+    frame
+}
+
+fn mac_of(link: &str) -> [u8; 6] {
+    let text = output("ip", &["-brief", "link", "show", link]);
+    let mac = text.split_whitespace().nth(2).unwrap();
+    let bytes: Vec<u8> = mac
+        .split(':')
+        .map(|byte| u8::from_str_radix(byte, 16).unwrap())
+        .collect();
+    bytes.try_into().unwrap()
+}
+
+/// The destination port of a packet that is allowed: what was sent before it has left before it.
+const LAST: u16 = 5354;
+
+/// Sources of the UDP packets that left the host before one to [`LAST`], through a TAP that stands for its
+/// uplink.
+async fn sent(uplink: &std::fs::File) -> Vec<Ipv4Addr> {
+    let mut sources = Vec::new();
+    let mut frame = [0; 2048];
+    for _ in 0..60_000 {
+        let Ok(count) = rustix::io::read(uplink, &mut frame) else {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            continue;
+        };
+        // virtio-net header 10, Ethernet 14: EtherType IPv4, protocol UDP, source address, UDP's ports.
+        let packet = &frame[..count];
+        if count < 48 || packet[22..24] != [0x08, 0x00] || packet[33] != 17 {
+            continue;
+        }
+        if packet[46..48] == LAST.to_be_bytes() {
+            return sources;
+        }
+        sources.push(Ipv4Addr::new(
+            packet[36], packet[37], packet[38], packet[39],
+        ));
+    }
+    panic!("the packet that is allowed did not leave");
+}
+
+#[tokio::test]
+async fn a_vm_sends_only_as_itself_and_only_where_it_may() {
+    if !inside("a_vm_sends_only_as_itself_and_only_where_it_may") {
+        return;
+    }
+    let uplink = tap::create("out").unwrap();
+    for command in [
+        "ip address add 8.8.4.4/24 dev out",
+        "ip link set out up",
+        "ip neigh add 8.8.4.8 lladdr 02:00:00:00:00:01 dev out",
+        "ip route add 10.0.0.0/8 via 8.8.4.8",
+        "ip route add 169.254.169.254 via 8.8.4.8",
+    ] {
+        let words: Vec<&str> = command.split(' ').collect();
+        assert!(
+            Command::new(words[0])
+                .args(&words[1..])
+                .status()
+                .unwrap()
+                .success(),
+            "{command}"
+        );
+    }
+    let state = tempfile::tempdir().unwrap();
+    let config = config::Network {
+        allow: vec!["10.7.0.0/16".into()],
+        ..network()
+    };
+    let network = Network::set_up(&config, state.path(), None).await.unwrap();
+    let online = network.attach(true).await.unwrap();
+    let offline = network.attach(false).await.unwrap();
+    let host = std::net::UdpSocket::bind("172.31.0.1:5353").unwrap();
+    host.set_nonblocking(true).unwrap();
+    let bridge = mac_of("cloude0");
+
+    let (me, other) = (online.lease.ip(), offline.lease.ip());
+    let mac = online.lease.mac();
+    let mac_of_online = mac;
+    let far = Ipv4Addr::new(8, 8, 4, 8);
+    let table = [
+        ("its own address, to the internet", &online, mac, me, far, 1),
+        ("another's address", &online, mac, other, far, 0),
+        ("another's MAC", &online, offline.lease.mac(), me, far, 0),
+        (
+            "the metadata service",
+            &online,
+            mac,
+            me,
+            Ipv4Addr::new(169, 254, 169, 254),
+            0,
+        ),
+        (
+            "a private network",
+            &online,
+            mac,
+            me,
+            Ipv4Addr::new(10, 1, 2, 3),
+            0,
+        ),
+        (
+            "a private network that is allowed",
+            &online,
+            mac,
+            me,
+            Ipv4Addr::new(10, 7, 2, 3),
+            1,
+        ),
+        (
+            "without the right to go out",
+            &offline,
+            offline.lease.mac(),
+            other,
+            far,
+            0,
+        ),
+        (
+            "to the host",
+            &online,
+            mac,
+            me,
+            Ipv4Addr::new(172, 31, 0, 1),
+            0,
+        ),
+    ];
+    for (case, from, mac, source, to, expected) in table {
+        let frame = udp(mac, bridge, source, to, 5353);
+        rustix::io::write(from.tap.as_ref().unwrap(), &frame).unwrap();
+        let last = udp(mac_of_online, bridge, me, far, LAST);
+        rustix::io::write(online.tap.as_ref().unwrap(), &last).unwrap();
+        // Masqueraded: nobody outside learns a VM's address.
+        assert_eq!(
+            sent(&uplink).await,
+            vec![Ipv4Addr::new(8, 8, 4, 4); expected],
+            "{case}"
+        );
+    }
+    assert!(host.recv(&mut [0; 64]).is_err(), "nothing reached the host");
+    network.remove().await;
+}
