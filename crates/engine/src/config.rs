@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use cloude_protocol::paths::{self, cache_dir};
-use cloude_vmm::control::CpuBaseline;
+pub use cloude_vmm::control::CpuBaseline;
 use serde::{Deserialize, Serialize};
 
 /// All of it.

@@ -124,8 +124,7 @@ impl Env<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Transport;
-    use cloude_vmm::control::CpuBaseline;
+    use crate::config::{CpuBaseline, Transport};
 
     fn with(vars: &[(&str, &str)]) -> Result<Config, ConfigError> {
         let mut config = Config::default();

@@ -9,10 +9,11 @@ use std::path::{Path, PathBuf};
 
 use cloude_engine::{EngineConfig, config};
 use cloude_protocol::paths;
-use cloude_vmm::control::CpuBaseline;
 use serde::{Deserialize, Serialize};
 
-pub use cloude_engine::config::{Agent, ImageSource, Images, Network, Pool, Transport};
+pub use cloude_engine::config::{
+    Agent, CpuBaseline, ImageSource, Images, Network, Pool, Transport,
+};
 pub use cloude_protocol::paths::cache_dir;
 pub use env::apply as apply_env;
 pub use validate::ConfigError;

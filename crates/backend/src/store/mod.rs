@@ -1,10 +1,12 @@
-//! The job store: one SQLite file with a write-ahead log. One thread writes; what was answered as stored
-//! survives the death of this process.
+//! The job store: one SQLite file with a write-ahead log, and one thread that writes. A write that was
+//! acknowledged survives the death of this process.
 //!
-//! A write that fails is tried again until it succeeds ([`Store::trouble`] says that there is one), and until
-//! then [`Store::get`] still knows its result.
+//! A failed write is tried again until it succeeds ([`Store::trouble`] reports it); until then [`Store::get`]
+//! returns its result from memory.
 
+mod error;
 mod prune;
+mod row;
 mod schema;
 mod write;
 mod writer;
@@ -12,103 +14,15 @@ mod writer;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use cloude_protocol::api::{Execution, ExecutionRequest, Status};
+use cloude_protocol::api::{Execution, ExecutionRequest};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use tokio::sync::oneshot;
 
 use write::Write;
 use writer::{Command, Writer};
 
-/// Why something was not stored or read.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// SQLite refused.
-    #[error("the job store: {0}")]
-    Sqlite(#[from] rusqlite::Error),
-    /// The file could not be created.
-    #[error("creating the job store: {0}")]
-    Create(std::io::Error),
-    /// The tables could not be brought to the present schema.
-    #[error("migrating the job store: {0}")]
-    Migration(#[from] rusqlite_migration::Error),
-    /// The row holds JSON that this version does not read, or could not be turned into JSON.
-    #[error("the job store holds an execution that this clouded cannot read: {0}")]
-    Content(#[from] serde_json::Error),
-    /// Written by a newer clouded.
-    #[error(
-        "the job store (jobs.db in the state folder) has schema {found}, this clouded knows up to {known}: \
-         start the newer clouded again, or move jobs.db away to begin with an empty store"
-    )]
-    Newer {
-        /// The file's `PRAGMA user_version`.
-        found: i64,
-        /// The highest that we know.
-        known: i64,
-    },
-    /// Writes failed and wait for another attempt.
-    #[error("{} writes to the job store failed and are tried again: {}", .0.writes, .0.error)]
-    Unwritten(Trouble),
-    /// The writer could not be started, or ended.
-    #[error("the job store's writer is gone")]
-    Closed,
-}
-
-/// Writes that failed and wait for another attempt.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Trouble {
-    /// The last error.
-    pub error: String,
-    /// How many writes.
-    pub writes: usize,
-    /// Bytes of output in the results among them, all in memory.
-    pub bytes: usize,
-}
-
-/// An execution that survives this process.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Accepted {
-    /// Its id.
-    pub id: String,
-    /// The language's own name.
-    pub language: String,
-    /// The request.
-    pub request: ExecutionRequest,
-    /// How often it was started and not ended, planned restarts of the server aside.
-    pub attempts: u32,
-}
-
-/// An execution without a result whose row cannot be read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unreadable {
-    /// Its id.
-    pub id: String,
-    /// The language's own name, as far as that can be read.
-    pub language: String,
-    /// The reason why it cannot be read.
-    pub reason: String,
-}
-
-/// The stored state of an execution.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Record {
-    /// The language's own name.
-    pub language: String,
-    /// Where it stands.
-    pub status: Status,
-    /// Once it ended.
-    pub result: Option<Arc<Execution>>,
-}
-
-/// How long finished executions are kept.
-#[derive(Clone, Copy, Debug)]
-pub struct Retention {
-    /// Milliseconds.
-    pub age_ms: i64,
-    /// At most so many.
-    pub jobs: u64,
-    /// At most so many bytes of the database in use; the oldest go first.
-    pub bytes: u64,
-}
+pub use error::{StoreError, Trouble};
+pub use row::{Accepted, Record, Retention, Unreadable, output_bytes};
 
 /// The open store.
 #[derive(Clone, Debug)]
@@ -215,13 +129,6 @@ impl Store {
         .await
         .map_err(|_| StoreError::Closed)?
     }
-}
-
-/// The output of all its stages.
-pub fn output_bytes(execution: &Execution) -> usize {
-    let compile = execution.compile.as_ref();
-    let compile = compile.map_or(0, |stage| stage.stdout.0.len() + stage.stderr.0.len());
-    execution.stdout.0.len() + execution.stderr.0.len() + compile
 }
 
 fn get(connection: &Connection, id: &str) -> Result<Option<Record>, StoreError> {

@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, params};
 
-use super::Retention;
+use super::row::Retention;
 use super::write::now_ms;
 
 /// Given back to the file system at once, in pages of 4 KiB; more would hold up the writer.

@@ -9,7 +9,7 @@ use cloude_protocol::api::Status;
 use rusqlite::Connection;
 use rusqlite_migration::{M, Migrations};
 
-use super::StoreError;
+use super::error::StoreError;
 
 /// `PRAGMA user_version` is the number of migrations that were applied. One that was released is never
 /// changed; a new one goes to the end.

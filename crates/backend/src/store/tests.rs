@@ -2,6 +2,8 @@ use cloude_protocol::agent::Cause;
 use cloude_protocol::api::{StartKind, Timings};
 use tempfile::TempDir;
 
+use cloude_protocol::api::Status;
+
 use super::*;
 
 mod full;

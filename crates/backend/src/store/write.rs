@@ -7,7 +7,7 @@ use cloude_protocol::Data;
 use cloude_protocol::api::{CompileReport, Execution, Status};
 use rusqlite::{Connection, ErrorCode, params};
 
-use super::StoreError;
+use super::error::StoreError;
 use super::schema::status_text;
 
 /// One change of the database.

@@ -10,8 +10,10 @@ use cloude_protocol::api::Execution;
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
+use super::error::{StoreError, Trouble};
+use super::prune;
+use super::row::{Retention, output_bytes};
 use super::write::{Write, is_hopeless};
-use super::{Retention, StoreError, Trouble, output_bytes, prune};
 
 /// One transaction has at most so many commands.
 const BATCH: usize = 256;

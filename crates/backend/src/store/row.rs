@@ -1,0 +1,58 @@
+//! Rows of the store.
+
+use std::sync::Arc;
+
+use cloude_protocol::api::{Execution, ExecutionRequest, Status};
+
+/// A durable execution: it survives this process.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Accepted {
+    /// Its id.
+    pub id: String,
+    /// The language's name.
+    pub language: String,
+    /// The request.
+    pub request: ExecutionRequest,
+    /// Starts that did not end, not counting planned restarts of the server.
+    pub attempts: u32,
+}
+
+/// An execution without a result whose row cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreadable {
+    /// Its id.
+    pub id: String,
+    /// The language's name, or `unknown` if it cannot be read.
+    pub language: String,
+    /// The reason why it cannot be read.
+    pub reason: String,
+}
+
+/// The stored state of an execution.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Record {
+    /// The language's name.
+    pub language: String,
+    /// Its status.
+    pub status: Status,
+    /// The result of a finished execution.
+    pub result: Option<Arc<Execution>>,
+}
+
+/// Limits on stored finished executions.
+#[derive(Clone, Copy, Debug)]
+pub struct Retention {
+    /// Maximum age in milliseconds.
+    pub age_ms: i64,
+    /// Maximum number.
+    pub jobs: u64,
+    /// Maximum bytes of the database in use. The oldest executions are removed first.
+    pub bytes: u64,
+}
+
+/// Bytes of output of all stages.
+pub fn output_bytes(execution: &Execution) -> usize {
+    let compile = execution.compile.as_ref();
+    let compile = compile.map_or(0, |stage| stage.stdout.0.len() + stage.stderr.0.len());
+    execution.stdout.0.len() + execution.stderr.0.len() + compile
+}
