@@ -91,3 +91,114 @@ impl Pool {
         self.parts.source.template(&build.key, &build.spec).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use cloude_protocol::api::StartChoice;
+    use cloude_protocol::language::Language;
+    use futures_util::future::BoxFuture;
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::admission::Unlimited;
+    use crate::config::{self, EngineConfig};
+    use crate::files::Digests;
+    use crate::network::NetworkProvider;
+    use crate::pool::PoolParts;
+    use crate::run_dir::RunDir;
+    use crate::template::{DiskStore, TemplateKeys, TemplateSource};
+    use crate::worker::{SharedSegment, Workers};
+
+    /// A source whose builds fail or panic.
+    struct Broken {
+        panics: bool,
+    }
+
+    impl TemplateSource for Broken {
+        fn template<'a>(
+            &'a self,
+            _key: &'a TemplateKey,
+            _spec: &'a MachineSpec,
+        ) -> BoxFuture<'a, Result<Arc<Template>, Failure>> {
+            Box::pin(async {
+                assert!(!self.panics, "a bug in the build");
+                Err(Failure::infrastructure("the kernel does not boot"))
+            })
+        }
+    }
+
+    /// A pool whose kernel, agent, worker and image are empty files in `dir`.
+    fn pool(dir: &Path, source: Broken) -> (Arc<Pool>, MachineSpec) {
+        for name in ["vmlinux", "agent", "worker", "image"] {
+            std::fs::write(dir.join(name), "").unwrap();
+        }
+        let mut config = EngineConfig {
+            kernel: dir.join("vmlinux"),
+            pool: config::Pool {
+                disk: "off".into(),
+                ..config::Pool::default()
+            },
+            ..EngineConfig::default()
+        };
+        config.agent.binary = dir.join("agent");
+        config.vm.worker = dir.join("worker");
+        let config = Arc::new(config);
+        let run_dir = RunDir::open(&dir.join("run")).unwrap();
+        let digests = Arc::new(Digests::default());
+        let segment =
+            SharedSegment::new(&config.agent.binary, &config.kernel, Arc::clone(&digests));
+        let segment = Arc::new(segment.unwrap());
+        let workers = Workers::new(Arc::clone(&config), Arc::clone(&segment), run_dir.clone());
+        let parts = PoolParts {
+            workers: Arc::new(workers),
+            network: Arc::new(NetworkProvider::new(Arc::clone(&config), run_dir)),
+            keys: Arc::new(TemplateKeys::new(Arc::clone(&config), segment, digests)),
+            source: Arc::new(source),
+            store: Arc::new(DiskStore::new(&config.pool)),
+            admission: Arc::new(Unlimited),
+            config,
+        };
+        let language: Language = toml::from_str(
+            r#"
+            name = "l"
+            file = "f"
+            image = { reference = "r", debian = { suite = "s", packages = [] } }
+            run.command = ["true"]
+            self_test = { code = "", stdin = "", args = [], stdout = "", exit_code = 0 }
+            "#,
+        )
+        .unwrap();
+        let spec = MachineSpec {
+            id: "01234567-test".into(),
+            image: dir.join("image"),
+            language: Arc::new(language),
+            vcpus: 1,
+            memory_mib: 512,
+            network: false,
+            start: Some(StartChoice::Fork),
+        };
+        (Arc::new(Pool::new(parts, CancellationToken::new())), spec)
+    }
+
+    async fn failure_of(source: Broken) -> String {
+        let dir = tempfile::tempdir().unwrap();
+        let (pool, spec) = pool(dir.path(), source);
+        let leased = pool.lease(&spec, &CancellationToken::new()).await;
+        pool.close().await;
+        leased.err().unwrap().message
+    }
+
+    #[tokio::test]
+    async fn a_required_fork_fails_with_its_build() {
+        let message = failure_of(Broken { panics: false }).await;
+        assert!(message.contains("the kernel does not boot"), "{message}");
+    }
+
+    #[tokio::test]
+    async fn a_panic_in_a_build_fails_the_build() {
+        let message = failure_of(Broken { panics: true }).await;
+        assert!(message.contains("panicked"), "{message}");
+    }
+}
