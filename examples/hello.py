@@ -1,4 +1,4 @@
-"""What a program sees of the machine that was made for it alone."""
+"""Prints the machine that a program runs on: a micro-VM that is made for it alone."""
 
 import os
 import platform
@@ -13,4 +13,4 @@ print(f"  kernel     {platform.system()} {platform.release()}")
 print(f"  host name  {socket.gethostname()}")
 print(f"  machine    {os.cpu_count()} CPU, {memory_kib // 1024} MiB of memory")
 print(f"  processes  {sum(name.isdigit() for name in os.listdir('/proc'))}, this one is number {os.getpid()}")
-print(f"  age        the kernel started {uptime:.2f} s ago, for this program, and ends with it")
+print(f"  age        the kernel has run for {uptime:.2f} s, and ends with this program")
