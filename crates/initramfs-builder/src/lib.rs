@@ -13,6 +13,11 @@ pub mod layer;
 pub mod limits;
 pub mod tree;
 
+mod error;
+mod image;
+mod platform;
+mod progress;
+
 // Sources of layers, and what is made of them.
 pub mod cache;
 pub mod debian;

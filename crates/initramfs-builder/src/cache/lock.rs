@@ -5,8 +5,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{CacheError, at};
-use crate::pipeline::Cancel;
+use super::error::{CacheError, at};
+use crate::progress::Cancel;
 
 /// How often a lock that another holds is tried again.
 const RETRY: Duration = Duration::from_millis(20);

@@ -3,6 +3,7 @@
 //! `CACHE/blobs/sha256/HEX` is whole and was verified when it came; `HEX.partial` is the part of a
 //! transfer that can be resumed; `HEX.lock` is locked by who fetches it.
 
+mod error;
 mod lock;
 
 use std::fs::{self, File};
@@ -11,35 +12,12 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
+pub use error::CacheError;
+pub(crate) use error::at;
 pub(crate) use lock::{Lock, lock};
 
-use crate::pipeline::Cancel;
+use crate::progress::Cancel;
 use crate::source::is_sha256;
-
-/// Why the cache failed.
-#[derive(Debug, thiserror::Error)]
-pub enum CacheError {
-    /// A file of it could not be read or written. Make room, or set `CLOUDE_CACHE_DIR`.
-    #[error("the cache, `{path}`: {source}")]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// Bytes on the disk are no longer what they were. They have been deleted.
-    #[error("`{path}` was corrupt and has been deleted; try again")]
-    Corrupt {
-        /// The file.
-        path: PathBuf,
-    },
-    /// Not the form of a digest.
-    #[error("`{0}` is no digest; sha256: and 64 hexadecimal digits are the only kind known")]
-    Digest(String),
-    /// Cancelled while waiting for another process.
-    #[error("cancelled")]
-    Cancelled,
-}
 
 /// The folder of blobs.
 #[derive(Clone, Debug)]
@@ -164,12 +142,6 @@ impl CachedBlob {
 /// `sha256:` and the digest of what the hasher has seen so far.
 pub(crate) fn digest_of(hasher: &Sha256) -> String {
     format!("sha256:{}", const_hex::encode(hasher.clone().finalize()))
-}
-
-/// Says which file an error is about.
-pub(crate) fn at(path: &Path) -> impl FnOnce(io::Error) -> CacheError + use<> {
-    let path = path.to_owned();
-    move |source| CacheError::Io { path, source }
 }
 
 #[cfg(test)]

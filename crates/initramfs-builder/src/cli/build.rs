@@ -15,10 +15,11 @@ use cloude_protocol::boot::BootConfig;
 use serde::Serialize;
 
 use super::args::BuildArgs;
+use super::failure::Failure;
 use super::jsonl::{self, JsonLines};
 use super::paths::Paths;
 use super::progress::Bars;
-use super::{Failure, language, text};
+use super::{language, text};
 
 /// One image to build.
 struct Target {

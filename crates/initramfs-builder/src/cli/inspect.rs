@@ -8,8 +8,10 @@ use cloude_initramfs_builder::archive::{ListedEntry, list};
 use serde::Serialize;
 
 use super::args::InspectArgs;
+use super::failure::Failure;
+use super::output::print_json;
 use super::paths::Paths;
-use super::{Failure, text};
+use super::text;
 
 /// One entry as JSON. Names that are not UTF-8 are shown as nearly as it can.
 #[derive(Serialize)]
@@ -62,7 +64,7 @@ pub fn run(args: &InspectArgs, paths: &Paths) -> Result<(), Failure> {
     if let Some(digest) = &metadata.digest {
         say!("digest    {digest}");
     }
-    say!("built     {}", super::manage::age_of(metadata.built_at));
+    say!("built     {}", text::age_of(metadata.built_at));
     say!("archive   {}", text::size(metadata.summary.archive_bytes));
     say!(
         "unpacked  {} in {} entries",
@@ -173,12 +175,4 @@ fn write_entry(out: &mut impl Write, entry: &ListedEntry) -> io::Result<()> {
         write!(out, " -> {}", target.escape_ascii())?;
     }
     writeln!(out)
-}
-
-pub fn print_json<T: Serialize>(value: &T) -> Result<(), Failure> {
-    say!(
-        "{}",
-        serde_json::to_string_pretty(value).map_err(Failure::new)?
-    );
-    Ok(())
 }

@@ -2,16 +2,16 @@
 
 use std::collections::HashSet;
 use std::path::PathBuf;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use cloude_initramfs_builder::pipeline::prune as prune_cache;
 use cloude_initramfs_builder::store::{Metadata, StoredImage};
 use serde::Serialize;
 
 use super::args::{LsArgs, PruneArgs, RmArgs};
-use super::inspect::print_json;
+use super::failure::Failure;
+use super::output::print_json;
 use super::paths::Paths;
-use super::{Failure, text};
+use super::text;
 
 #[derive(Serialize)]
 struct Listed<'a> {
@@ -55,7 +55,7 @@ pub fn ls(args: &LsArgs, paths: &Paths) -> Result<(), Failure> {
             image.name,
             text::size(metadata.summary.archive_bytes),
             text::size(metadata.required_memory),
-            age_of(metadata.built_at),
+            text::age_of(metadata.built_at),
             metadata.source,
             instead_of.map_or_else(String::new, |it| format!(" instead of {it}")),
         );
@@ -122,12 +122,4 @@ pub fn prune(args: &PruneArgs, paths: &Paths) -> Result<(), Failure> {
         pruned.len()
     );
     Ok(())
-}
-
-/// How long ago a time was, in words.
-pub fn age_of(built_at: u64) -> String {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs());
-    text::age(now.saturating_sub(built_at))
 }

@@ -7,6 +7,7 @@ macro_rules! say {
 
 mod args;
 mod build;
+mod failure;
 mod inspect;
 mod jsonl;
 mod language;
@@ -16,63 +17,16 @@ mod paths;
 mod progress;
 mod text;
 
-use std::fmt;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use clap::Parser;
-use cloude_initramfs_builder::pipeline::{BuildError, Cancel};
-use cloude_initramfs_builder::store::StoreError;
+use cloude_initramfs_builder::pipeline::Cancel;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use args::{Cli, Command};
-
-/// Why a command failed, in one line.
-#[derive(Debug)]
-pub struct Failure {
-    message: String,
-    code: u8,
-}
-
-impl Failure {
-    /// An ordinary failure: exit code 1.
-    pub fn new(message: impl fmt::Display) -> Self {
-        Failure {
-            message: message.to_string(),
-            code: 1,
-        }
-    }
-
-    /// The command line makes no sense: exit code 2.
-    pub fn usage(message: impl fmt::Display) -> Self {
-        Failure {
-            message: message.to_string(),
-            code: 2,
-        }
-    }
-}
-
-impl From<BuildError> for Failure {
-    fn from(error: BuildError) -> Self {
-        // 128 and the number of SIGINT, as a shell says it.
-        let code = if matches!(error, BuildError::Cancelled) {
-            130
-        } else {
-            1
-        };
-        Failure {
-            message: error.to_string(),
-            code,
-        }
-    }
-}
-
-impl From<StoreError> for Failure {
-    fn from(error: StoreError) -> Self {
-        Failure::new(error)
-    }
-}
+use failure::Failure;
 
 /// Runs the command.
 pub fn main() -> ExitCode {

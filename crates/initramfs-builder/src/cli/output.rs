@@ -3,6 +3,10 @@
 use std::fmt;
 use std::io::{self, ErrorKind, Write as _};
 
+use serde::Serialize;
+
+use super::failure::Failure;
+
 /// What a shell says of a program that SIGPIPE ended.
 const BROKEN_PIPE: i32 = 141;
 
@@ -13,4 +17,13 @@ pub fn line(text: fmt::Arguments<'_>) {
         Err(error) => eprintln!("cloude-initramfs: writing to standard output: {error}"),
         Ok(()) => {}
     }
+}
+
+/// Writes a value as indented JSON.
+pub fn print_json<T: Serialize>(value: &T) -> Result<(), Failure> {
+    say!(
+        "{}",
+        serde_json::to_string_pretty(value).map_err(Failure::new)?
+    );
+    Ok(())
 }

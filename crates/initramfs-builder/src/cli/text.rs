@@ -1,5 +1,7 @@
 //! Sizes and ages as people read and write them.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 /// Reads `512M`, `2G`, `1024`; powers of 1024.
 pub fn parse_size(text: &str) -> Result<u64, String> {
     let error = || format!("`{text}` is no size; write a number with K, M, G or nothing behind it");
@@ -33,8 +35,16 @@ pub fn size(bytes: u64) -> String {
     }
 }
 
+/// How long ago a time was, in words.
+pub fn age_of(built_at: u64) -> String {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs());
+    age(now.saturating_sub(built_at))
+}
+
 /// `3 hours ago`.
-pub fn age(seconds: u64) -> String {
+fn age(seconds: u64) -> String {
     let (count, unit) = match seconds {
         0..60 => (seconds, "second"),
         60..3600 => (seconds / 60, "minute"),

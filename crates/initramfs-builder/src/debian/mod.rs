@@ -47,13 +47,18 @@ pub const BASE_PACKAGES: [&str; 24] = [
     "xz-utils",
 ];
 
+/// Hooks of mmdebstrap: before packages are unpacked, after that, and last.
+const SETUP: &str = include_str!("setup.sh");
+const FINISH: &str = include_str!("finish.sh");
+const SETTLE: &str = include_str!("settle.sh");
+
 /// Debian's own default, /etc/profile.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Tells what is made of packages here from what another version makes of the same: 8 hexadecimal digits
 /// of the SHA-256 of the hooks and the base packages.
 pub(crate) fn recipe() -> String {
-    let hooks = [process::SETUP, process::FINISH, process::SETTLE];
+    let hooks = [SETUP, FINISH, SETTLE];
     let digest = Sha256::digest(hooks.concat() + &BASE_PACKAGES.concat());
     const_hex::encode(&digest[..4])
 }

@@ -11,17 +11,12 @@ use std::time::{Duration, SystemTime};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use super::{DebianError, DebianOptions, package_names, quote, sources};
-use crate::pipeline::{Cancel, Event, Progress};
+use super::{DebianError, DebianOptions, FINISH, SETTLE, SETUP, package_names, quote, sources};
+use crate::progress::{Cancel, Event, Progress};
 use crate::source::Packages;
 
 /// How many of its last lines a failure shows.
 const LINES_KEPT: usize = 20;
-/// What is done before packages are unpacked, after it, and at the end.
-pub(super) const SETUP: &str = include_str!("setup.sh");
-pub(super) const FINISH: &str = include_str!("finish.sh");
-pub(super) const SETTLE: &str = include_str!("settle.sh");
-
 /// What the hook puts before the name of each package (finish.sh).
 const PACKAGE_MARK: &str = "cloude-package: ";
 

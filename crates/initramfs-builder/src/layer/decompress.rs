@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender};
 
 use sha2::{Digest, Sha256};
 
-use super::{Compression, LayerError};
+use super::error::LayerError;
 use crate::limits::{Budget, LimitExceeded};
 
 /// Bytes in a chunk that goes from the decompressor to the parser.
@@ -19,6 +19,19 @@ pub(super) const CHUNKS: usize = 4;
 /// The kernel refuses larger zstd windows (128 MiB, `ZSTD_WINDOWLOG_MAX` of lib/decompress_unzstd.c),
 /// and so does the zstd library unless told otherwise. It bounds a decompressor's memory.
 pub(crate) const MAX_WINDOW_LOG: u32 = 27;
+
+/// How a layer is compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compression {
+    /// Look at the first bytes.
+    Detect,
+    /// Not at all.
+    Plain,
+    /// gzip, of one member or several.
+    Gzip,
+    /// zstd, of one frame or several, with a window of at most 128 MiB.
+    Zstd,
+}
 
 /// Counts what a decompressor takes.
 struct Counted<R> {

@@ -2,8 +2,12 @@
 
 use tar::Header;
 
+use super::context::Context;
+use super::display::display_path;
+use super::entry::Device;
+use super::error::LayerError;
+use super::number;
 use super::pax::Pax;
-use super::{Context, Device, LayerError, display_path, number};
 use crate::limits::LimitExceeded;
 
 pub(super) const BLOCK: usize = 512;

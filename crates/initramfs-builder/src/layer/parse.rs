@@ -7,15 +7,19 @@
 
 use tar::{GnuExtSparseHeader, Header};
 
+use super::context::Context;
 use super::decompress::Chunks;
+use super::display::display_path;
+use super::entry::{Content, Entry, EntryKind, Warnings};
+use super::error::LayerError;
 use super::fields::{
     BLOCK, Problem, check_length, clean, device, owner, padding, signed, stored_size, truncated,
     unsigned,
 };
+use super::number;
 use super::pax::{self, Pax};
 use super::sparse::{self, PaxForm, Segment, SparseMap};
 use super::spool::Spool;
-use super::{Context, Entry, EntryKind, LayerError, Warnings, display_path, number};
 use crate::limits::{LimitExceeded, NEWC_MAX_FILE_BYTES, RATIO_GRACE_BYTES};
 
 type Block = [u8; BLOCK];
@@ -264,7 +268,7 @@ impl<'a> Parser<'a> {
     }
 
     /// A regular file: whole, or sparse in one of the PAX forms.
-    fn file(&mut self, pax: &Pax, size: u64) -> Result<super::Content, Problem> {
+    fn file(&mut self, pax: &Pax, size: u64) -> Result<Content, Problem> {
         match pax.sparse.form()? {
             None => {
                 self.check_file_size(size)?;
@@ -304,7 +308,7 @@ impl<'a> Parser<'a> {
     }
 
     /// A sparse file in the old GNU form, its map in the header and the blocks after it.
-    fn old_gnu_sparse(&mut self, header: &Header, size: u64) -> Result<super::Content, Problem> {
+    fn old_gnu_sparse(&mut self, header: &Header, size: u64) -> Result<Content, Problem> {
         let gnu = header
             .as_gnu()
             .ok_or("it is a GNU sparse file in an archive not of GNU's format")?;
@@ -342,7 +346,7 @@ impl<'a> Parser<'a> {
         real_size: u64,
         stored: u64,
         size: u64,
-    ) -> Result<super::Content, Problem> {
+    ) -> Result<Content, Problem> {
         self.check_segments(&segments)?;
         self.check_file_size(real_size)?;
         // The map of form 1.0 is followed by data that is padded on its own.

@@ -1,5 +1,6 @@
 //! PAX extended headers (POSIX.1-2017, pax, "pax Extended Header").
 
+use super::display::display_path;
 use super::number;
 use super::sparse::PaxSparse;
 
@@ -117,7 +118,7 @@ fn numeric(
 pub(crate) fn check_global(body: &[u8]) -> Result<(), String> {
     for (keyword, _) in records(body)? {
         if keyword != b"comment" {
-            let keyword = super::display_path(keyword);
+            let keyword = display_path(keyword);
             return Err(format!(
                 "a global PAX header sets `{keyword}` for all entries, which is not supported; \
                  write the archive without global headers"

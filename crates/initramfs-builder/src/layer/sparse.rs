@@ -1,6 +1,7 @@
 //! Sparse files: the old GNU form and GNU's PAX forms 0.0, 0.1 and 1.0 (GNU tar manual, "Storing
 //! Sparse Files").
 
+use super::display::display_path;
 use super::number;
 
 /// A piece of a sparse file that the archive stores.
@@ -108,7 +109,7 @@ impl PaxSparse {
                     .collect::<Result<_, _>>()?;
             }
             _ => {
-                let keyword = super::display_path(keyword);
+                let keyword = display_path(keyword);
                 return Err(format!(
                     "its PAX record `GNU.sparse.{keyword}` is unknown or misplaced"
                 ));

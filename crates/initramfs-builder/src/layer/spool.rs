@@ -5,7 +5,8 @@ use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Content, LayerError};
+use super::entry::Content;
+use super::error::LayerError;
 
 /// Holes below this are written as zeros: a seek costs the write buffer.
 const MIN_HOLE: u64 = 64 << 10;

@@ -5,9 +5,11 @@ use std::io::{self, Read};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 
-use super::{BlobRead, BuildError, Cancel, Event, Image, Progress};
 use crate::cache::CacheError;
+use crate::error::BuildError;
+use crate::image::{BlobRead, Image};
 use crate::layer::{Compression, Context, Layer, LayerError};
+use crate::progress::{Cancel, Event, Progress};
 use crate::tree::Tree;
 
 /// Layers that are read at once. More connections than this get no more out of a registry, and each
@@ -151,7 +153,7 @@ impl Read for Tap<'_> {
         }
         let read = match self.stop.check() {
             Ok(()) => self.blob.read(buffer),
-            Err(cancelled) => Err(cancelled),
+            Err(cancelled) => Err(cancelled.into()),
         };
         match read {
             Ok(0) => {

@@ -1,10 +1,6 @@
 //! From a source to an initramfs: resolve, read layers in parallel, merge them in order, write.
 
-mod error;
-mod image;
 mod layers;
-mod platform;
-mod progress;
 mod prune;
 mod request;
 mod version;
@@ -15,10 +11,9 @@ use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
-pub use error::BuildError;
-pub(crate) use image::{BlobRead, Descriptor, Image, OpenLayer};
-pub use platform::{Platform, PlatformError};
-pub use progress::{Cancel, Event, NoProgress, Progress};
+pub use crate::error::BuildError;
+pub use crate::platform::{Platform, PlatformError};
+pub use crate::progress::{Cancel, Event, NoProgress, Progress};
 pub use prune::prune;
 pub use request::{BuildRequest, Destination};
 
@@ -27,8 +22,9 @@ use crate::cache::BlobCache;
 use crate::debian::{self, Mmdebstrap};
 use crate::layer::{Compression, Context, Layer};
 use crate::registry::RegistryImages;
+use crate::source::manifest::Descriptor;
 use crate::source::{Packages, Source, archive};
-use crate::store::{self, METADATA_VERSION, Metadata, Pending, Store, StoreError};
+use crate::store::{self, LayerRecord, METADATA_VERSION, Metadata, Pending, Store, StoreError};
 use crate::tree::Tree;
 
 /// An image, built now or found to be up to date.
@@ -194,7 +190,7 @@ impl Builder<'_> {
         let mut metadata = self.metadata(source);
         metadata.digest = image.digest;
         metadata.config_digest = image.config_digest;
-        metadata.layers = image.layers.iter().map(Descriptor::record).collect();
+        metadata.layers = image.layers.iter().map(layer_record).collect();
         metadata.program_version = version::of_config(&image.config);
         metadata.config = image.config;
         Ok(Some(Merged { tree, metadata }))
@@ -268,6 +264,13 @@ impl Builder<'_> {
             metadata.summary.check_memory(memory)?;
         }
         Ok(metadata)
+    }
+}
+
+fn layer_record(layer: &Descriptor) -> LayerRecord {
+    LayerRecord {
+        digest: layer.digest.clone(),
+        size: layer.size,
     }
 }
 

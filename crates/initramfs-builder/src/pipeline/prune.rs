@@ -5,8 +5,8 @@ use std::io;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use super::BuildError;
 use crate::cache::{BlobCache, CacheError, Pruned, at};
+use crate::error::BuildError;
 
 /// What a process that died has left is not touched before it is this old: a build takes minutes.
 const ABANDONED: Duration = Duration::from_secs(24 * 3600);

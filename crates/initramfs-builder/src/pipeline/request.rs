@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
-use super::{Cancel, Platform};
 use crate::archive::Output;
 use crate::debian::{self, DebianOptions};
 use crate::limits::Limits;
+use crate::platform::Platform;
+use crate::progress::Cancel;
 use crate::registry::RegistryOptions;
 use crate::source::Source;
 use crate::store::Metadata;

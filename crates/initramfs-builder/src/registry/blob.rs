@@ -13,7 +13,10 @@ use super::RegistryError;
 use super::client::{Endpoint, backoff, is_transient};
 use super::error::innermost;
 use crate::cache::{BlobCache, CacheError, CachedBlob, Lock, at, digest_of};
-use crate::pipeline::{BlobRead, BuildError, Cancel, Descriptor};
+use crate::error::BuildError;
+use crate::image::BlobRead;
+use crate::progress::Cancel;
+use crate::source::manifest::Descriptor;
 
 /// How often a transfer may break without a byte having come in between.
 const ATTEMPTS: u32 = 6;

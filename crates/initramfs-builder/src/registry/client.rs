@@ -13,7 +13,8 @@ use super::RegistryError;
 use super::auth::{self, Challenge};
 use super::error::innermost;
 use super::transport::{Transport, authority};
-use crate::pipeline::{BuildError, Cancel};
+use crate::error::BuildError;
+use crate::progress::Cancel;
 use crate::source::Reference;
 use crate::source::manifest::MAX_DOCUMENT_BYTES;
 

@@ -11,11 +11,14 @@ use sha2::{Digest, Sha256};
 pub use error::RegistryError;
 
 use crate::cache::{BlobCache, digest_of};
-use crate::pipeline::{
-    BlobRead, BuildError, Cancel, Descriptor, Event, Image, OpenLayer, Platform, Progress,
-};
+use crate::error::BuildError;
+use crate::image::{BlobRead, Image, OpenLayer};
+use crate::platform::Platform;
+use crate::progress::{Cancel, Event, Progress};
 use crate::source::Reference;
-use crate::source::manifest::{Configuration, MANIFEST_TYPES, MAX_DOCUMENT_BYTES, Manifest};
+use crate::source::manifest::{
+    Configuration, Descriptor, MANIFEST_TYPES, MAX_DOCUMENT_BYTES, Manifest,
+};
 use blob::Download;
 use client::Endpoint;
 use transport::Transport;

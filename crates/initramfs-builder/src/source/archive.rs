@@ -1,14 +1,15 @@
 //! Images on the local disk: OCI layouts, as a directory or a tar, and archives of `docker save`.
 
 mod docker;
+mod error;
 mod files;
 mod oci;
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 pub(crate) use docker::open as open_docker;
+pub use error::ArchiveError;
 use files::{Files, Part};
 pub(crate) use oci::open as open_oci;
 
@@ -16,51 +17,8 @@ use sha2::{Digest, Sha256};
 
 use super::manifest::{MAX_DOCUMENT_BYTES, ManifestError};
 use crate::cache::digest_of;
-use crate::pipeline::{BlobRead, BuildError};
-
-/// Why a local image could not be read.
-#[derive(Debug, thiserror::Error)]
-pub enum ArchiveError {
-    /// A file could not be read.
-    #[error("reading `{path}`: {source}")]
-    Io {
-        /// The archive or a file of it.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// What an image of this kind must have is not there.
-    #[error("`{path}` has no `{missing}`, so that it is no {kind}")]
-    Missing {
-        /// The image.
-        path: PathBuf,
-        /// The file.
-        missing: String,
-        /// What it was taken for.
-        kind: &'static str,
-    },
-    /// Compressed as a whole.
-    #[error("`{0}` is compressed as a whole; decompress it first, as with `gunzip`")]
-    Compressed(PathBuf),
-    /// A blob that is not the one of its digest.
-    #[error("`{name}` in `{path}` is {actual}; the archive is damaged")]
-    Mismatch {
-        /// The image.
-        path: PathBuf,
-        /// The blob's name, or digest.
-        name: String,
-        /// What it is.
-        actual: String,
-    },
-    /// A manifest or configuration.
-    #[error("`{path}`: {source}")]
-    Manifest {
-        /// The image.
-        path: PathBuf,
-        /// Why.
-        source: ManifestError,
-    },
-}
+use crate::error::BuildError;
+use crate::image::BlobRead;
 
 /// What a path holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,12 +91,4 @@ fn check_digest(files: &Files, bytes: &[u8], digest: &str) -> Result<(), Archive
     }
     let (path, name) = (files.path.clone(), digest.to_owned());
     Err(ArchiveError::Mismatch { path, name, actual })
-}
-
-/// Opens a file, and says which where that fails.
-fn open_file(path: &Path) -> Result<File, ArchiveError> {
-    File::open(path).map_err(|source| ArchiveError::Io {
-        path: path.to_owned(),
-        source,
-    })
 }

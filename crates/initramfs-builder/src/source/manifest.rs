@@ -7,7 +7,7 @@ use cloude_protocol::boot::ImageConfig;
 use serde::Deserialize;
 
 use super::is_sha256;
-use crate::pipeline::{Descriptor, Platform};
+use crate::platform::Platform;
 
 /// What a client says it can read. The order is that of preference.
 pub(crate) const MANIFEST_TYPES: [&str; 4] = [
@@ -104,6 +104,14 @@ struct RawPlatform {
     os: String,
     architecture: String,
     variant: Option<String>,
+}
+
+/// One blob that a manifest names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Descriptor {
+    pub media_type: String,
+    pub digest: String,
+    pub size: u64,
 }
 
 /// What a document turned out to be.

@@ -13,7 +13,7 @@ use tempfile::NamedTempFile;
 pub use metadata::{LayerRecord, METADATA_VERSION, Metadata};
 
 use crate::cache::{CacheError, Lock, lock};
-use crate::pipeline::Cancel;
+use crate::progress::Cancel;
 
 /// Why the store failed.
 #[derive(Debug, thiserror::Error)]

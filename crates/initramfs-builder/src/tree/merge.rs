@@ -1,10 +1,13 @@
 //! Applying one layer's entries.
 
+use std::io::Read;
+
 use cloude_protocol::boot;
 
+use super::node::{IMPLICIT, Meta, Object};
 use super::store::NodeId;
-use super::{IMPLICIT, Meta, Object, Tree, TreeError};
-use crate::layer::{Entry, EntryKind, Layer, display_path};
+use super::{Tree, TreeError};
+use crate::layer::{Compression, Context, Entry, EntryKind, Layer, display_path};
 use crate::limits::LimitExceeded;
 
 /// Prefix of whiteouts (OCI image specification, layer.md).
@@ -60,6 +63,22 @@ fn split(path: &[u8]) -> (&[u8], &[u8]) {
 }
 
 impl Tree {
+    /// Reads a layer and merges it. To read layers in parallel, use [`Layer::read`] on threads and
+    /// [`Tree::apply`] in order.
+    pub fn apply_layer(
+        &mut self,
+        reader: impl Read + Send,
+        compression: Compression,
+        context: &Context,
+    ) -> Result<(), TreeError> {
+        let layer =
+            Layer::read(reader, compression, context).map_err(|source| TreeError::Layer {
+                layer: self.layers + 1,
+                source,
+            })?;
+        self.apply(layer)
+    }
+
     /// Merges a layer, the bottom one first.
     pub fn apply(&mut self, layer: Layer) -> Result<(), TreeError> {
         self.layers += 1;

@@ -16,14 +16,15 @@
 //! - `/.cloude` is ours: an image with an entry there is refused.
 
 mod merge;
+mod node;
 mod store;
 mod walk;
 
 use std::fmt;
-use std::io::Read;
 
-use crate::layer::{Compression, Content, Context, Device, Layer, LayerError, Warnings};
+use crate::layer::{Context, LayerError, Warnings};
 use crate::limits::{Budget, LimitExceeded};
+pub(crate) use node::{IMPLICIT, Meta, Object};
 pub(crate) use store::NodeId;
 use store::Nodes;
 pub(crate) use walk::Visit;
@@ -52,36 +53,6 @@ pub enum TreeError {
         /// What is wrong with it.
         problem: String,
     },
-}
-
-/// Owner, permissions and time of an inode.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Meta {
-    /// The lower 12 bits of `st_mode`.
-    pub mode: u16,
-    pub uid: u32,
-    pub gid: u32,
-    /// None for what no layer has: it gets the time of the build, see
-    /// [`crate::archive::ImageOptions::source_date_epoch`].
-    pub mtime: Option<u32>,
-}
-
-/// A directory that no entry names.
-pub(crate) const IMPLICIT: Meta = Meta {
-    mode: 0o755,
-    uid: 0,
-    gid: 0,
-    mtime: None,
-};
-
-/// What an inode is, for whoever writes it.
-#[derive(Debug)]
-pub(crate) enum Object {
-    Directory,
-    File(Content),
-    Symlink(Box<[u8]>),
-    Device(Device),
-    Fifo,
 }
 
 /// The merged tree of an image.
@@ -114,22 +85,6 @@ impl Tree {
             layers: 0,
             lookups: 0,
         }
-    }
-
-    /// Reads a layer and merges it. To read layers in parallel, use [`Layer::read`] on threads and
-    /// [`Tree::apply`] in order.
-    pub fn apply_layer(
-        &mut self,
-        reader: impl Read + Send,
-        compression: Compression,
-        context: &Context,
-    ) -> Result<(), TreeError> {
-        let layer =
-            Layer::read(reader, compression, context).map_err(|source| TreeError::Layer {
-                layer: self.layers + 1,
-                source,
-            })?;
-        self.apply(layer)
     }
 
     /// What was left out so far.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{IMPLICIT, Meta, Object};
+use super::node::{IMPLICIT, Meta, Object};
 
 /// Which inode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

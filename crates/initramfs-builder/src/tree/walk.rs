@@ -2,8 +2,9 @@
 
 use std::cmp::Ordering;
 
+use super::Tree;
+use super::node::{Meta, Object};
 use super::store::{NodeId, Nodes};
-use super::{Meta, Object, Tree};
 
 /// One name of the tree.
 pub(crate) struct Visit<'a> {

@@ -7,8 +7,11 @@ use sha2::{Digest, Sha256};
 
 use super::{ArchiveBlob, ArchiveError, Files, document};
 use crate::cache::digest_of;
-use crate::pipeline::{BlobRead, BuildError, Descriptor, Image, OpenLayer, Platform, Progress};
-use crate::source::manifest::{Configuration, ManifestError};
+use crate::error::BuildError;
+use crate::image::{BlobRead, Image, OpenLayer};
+use crate::platform::Platform;
+use crate::progress::Progress;
+use crate::source::manifest::{Configuration, Descriptor, ManifestError};
 
 const KIND: &str = "`docker save` archive";
 

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Take};
 use std::path::{Path, PathBuf};
 
-use super::{ArchiveError, open_file};
+use super::error::ArchiveError;
 
 /// Entries in an archive of an image. Each layer has at most three; images have at most 128.
 const MAX_ENTRIES: usize = 10_000;
@@ -150,6 +150,14 @@ fn index(path: &Path) -> Result<HashMap<String, Entry>, ArchiveError> {
         }
     }
     Ok(index)
+}
+
+/// Opens a file, and says which where that fails.
+fn open_file(path: &Path) -> Result<File, ArchiveError> {
+    File::open(path).map_err(|source| ArchiveError::Io {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 /// A symlink's target from the root of the archive. It is only ever looked up in the index.

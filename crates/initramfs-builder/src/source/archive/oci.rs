@@ -5,8 +5,11 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 
 use super::{ArchiveBlob, ArchiveError, Files, check_digest, document};
-use crate::pipeline::{BlobRead, BuildError, Descriptor, Image, OpenLayer, Platform, Progress};
-use crate::source::manifest::{Configuration, Manifest};
+use crate::error::BuildError;
+use crate::image::{BlobRead, Image, OpenLayer};
+use crate::platform::Platform;
+use crate::progress::Progress;
+use crate::source::manifest::{Configuration, Descriptor, Manifest};
 
 const KIND: &str = "OCI image layout";
 /// Indexes in indexes that are followed.

@@ -2,25 +2,9 @@
 
 use cloude_protocol::boot::ImageConfig;
 
-use super::{BuildError, Progress};
-use crate::store::LayerRecord;
-
-/// What a manifest says of one blob.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Descriptor {
-    pub media_type: String,
-    pub digest: String,
-    pub size: u64,
-}
-
-impl Descriptor {
-    pub fn record(&self) -> LayerRecord {
-        LayerRecord {
-            digest: self.digest.clone(),
-            size: self.size,
-        }
-    }
-}
+use crate::error::BuildError;
+use crate::progress::Progress;
+use crate::source::manifest::Descriptor;
 
 /// An image, ready to read its layers.
 pub(crate) struct Image<'a> {

@@ -1,10 +1,11 @@
 //! Why no image was built.
 
-use super::PlatformError;
 use crate::archive::WriteError;
 use crate::cache::CacheError;
 use crate::debian::DebianError;
 use crate::layer::LayerError;
+use crate::platform::PlatformError;
+use crate::progress::Cancelled;
 use crate::registry::RegistryError;
 use crate::source::SourceError;
 use crate::source::archive::ArchiveError;
@@ -66,5 +67,11 @@ impl BuildError {
     /// Whether the registry was not reached at all, so that another source may serve.
     pub fn registry_unreachable(&self) -> bool {
         matches!(self, BuildError::Registry(error) if error.is_unreachable())
+    }
+}
+
+impl From<Cancelled> for BuildError {
+    fn from(_: Cancelled) -> Self {
+        BuildError::Cancelled
     }
 }

@@ -84,7 +84,7 @@ fn host_has(feature: &str) -> bool {
 impl Platform {
     /// Checks that this machine's processor has the level of x86-64 that is asked for. Images for other
     /// architectures are built for other machines.
-    pub(super) fn check_host(&self) -> Result<(), PlatformError> {
+    pub(crate) fn check_host(&self) -> Result<(), PlatformError> {
         #[cfg(target_arch = "x86_64")]
         self.check_features(host_has)?;
         Ok(())

@@ -5,8 +5,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::Serialize;
 
-use super::BuildError;
-
 /// What a build is at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
@@ -54,6 +52,11 @@ impl Progress for NoProgress {
     fn event(&self, _: &Event) {}
 }
 
+/// The build was cancelled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("cancelled")]
+pub(crate) struct Cancelled;
+
 /// Stops a build. Clones stop the same one.
 #[derive(Clone, Debug, Default)]
 pub struct Cancel {
@@ -94,9 +97,10 @@ impl Cancel {
         }
     }
 
-    pub(crate) fn check(&self) -> Result<(), BuildError> {
+    /// Fails once this was cancelled.
+    pub(crate) fn check(&self) -> Result<(), Cancelled> {
         if self.is_set() {
-            Err(BuildError::Cancelled)
+            Err(Cancelled)
         } else {
             Ok(())
         }

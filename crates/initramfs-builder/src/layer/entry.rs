@@ -1,0 +1,77 @@
+//! One entry of a layer.
+
+use std::fs::File;
+use std::sync::Arc;
+
+/// One entry of a layer, as the tar has it: its path is not yet cleaned or resolved.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub path: Vec<u8>,
+    pub kind: EntryKind,
+    /// The lower 12 bits only.
+    pub mode: u16,
+    pub uid: u32,
+    pub gid: u32,
+    pub mtime: u32,
+}
+
+#[derive(Debug)]
+pub(crate) enum EntryKind {
+    Directory,
+    File(Content),
+    Symlink(Vec<u8>),
+    Hardlink(Vec<u8>),
+    Device(Device),
+    Fifo,
+}
+
+/// A device node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// A block device, or else a character device.
+    pub block: bool,
+    /// 0 to 4095, as the kernel has 12 bits for it (include/linux/kdev_t.h).
+    pub major: u32,
+    /// 0 to 1,048,575 (20 bits).
+    pub minor: u32,
+}
+
+/// Where the bytes of a file are.
+#[derive(Clone, Debug)]
+pub(crate) enum Content {
+    Spooled {
+        file: Arc<File>,
+        offset: u64,
+        len: u64,
+    },
+    Bytes(Arc<[u8]>),
+}
+
+impl Content {
+    pub fn len(&self) -> u64 {
+        match self {
+            Content::Spooled { len, .. } => *len,
+            Content::Bytes(bytes) => bytes.len() as u64,
+        }
+    }
+}
+
+/// What was left out or changed because an initramfs cannot hold it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+pub struct Warnings {
+    /// `security.capability` attributes left out: a program that relied on one needs root.
+    pub capabilities_dropped: u64,
+    /// Other extended attributes left out.
+    pub xattrs_dropped: u64,
+    /// Modification times before 1970 or after 2106, moved to the nearer end.
+    pub mtimes_clamped: u64,
+}
+
+impl Warnings {
+    pub(crate) fn add(&mut self, other: &Warnings) {
+        self.capabilities_dropped += other.capabilities_dropped;
+        self.xattrs_dropped += other.xattrs_dropped;
+        self.mtimes_clamped += other.mtimes_clamped;
+    }
+}

@@ -1,0 +1,33 @@
+//! One inode of a merged tree.
+
+use crate::layer::{Content, Device};
+
+/// Owner, permissions and time of an inode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Meta {
+    /// The lower 12 bits of `st_mode`.
+    pub mode: u16,
+    pub uid: u32,
+    pub gid: u32,
+    /// None for what no layer has: it gets the time of the build, see
+    /// [`crate::archive::ImageOptions::source_date_epoch`].
+    pub mtime: Option<u32>,
+}
+
+/// A directory that no entry names.
+pub(crate) const IMPLICIT: Meta = Meta {
+    mode: 0o755,
+    uid: 0,
+    gid: 0,
+    mtime: None,
+};
+
+/// What an inode is, for whoever writes it.
+#[derive(Debug)]
+pub(crate) enum Object {
+    Directory,
+    File(Content),
+    Symlink(Box<[u8]>),
+    Device(Device),
+    Fifo,
+}
