@@ -128,6 +128,15 @@ pub fn available_memory() -> Option<u64> {
     meminfo("MemAvailable:")
 }
 
+/// What a program may use of what is available: all but a little, with which the agent can still
+/// say that it was too much.
+pub fn program_memory(available: u64) -> u64 {
+    const AT_LEAST: u64 = 4 << 20;
+    available
+        .saturating_sub((available / 32).max(AT_LEAST))
+        .max(AT_LEAST)
+}
+
 /// All memory and swap that the kernel has, in bytes.
 pub fn total_memory() -> Option<u64> {
     Some(meminfo("MemTotal:")? + meminfo("SwapTotal:").unwrap_or(0))

@@ -9,11 +9,12 @@
 //! nothing here allocates, panics, or calls what may take a lock. All memory is in [`Plan`], made
 //! before. Raw system calls stand where the C library would look at its list of threads.
 
-use std::ffi::{CStr, c_int, c_long, c_void};
-use std::ptr::{null, null_mut};
+use std::ffi::{CStr, c_int, c_long};
+use std::ptr::null_mut;
 
 use super::plan::{CONTROL_DESCRIPTOR, Plan};
-use super::report::{EXITED, FAILED, Report, STARTED, Step};
+use super::raw::{close_all_but, errno, exit, fail, mount, report, write_file};
+use super::report::{EXITED, STARTED, Step};
 use super::rights::{become_user, bound_capabilities, reset_signals};
 
 /// Kernel interfaces that root could turn against the agent without any capability, by file
@@ -73,12 +74,6 @@ pub fn clone_init(plan: &Plan) -> Result<(i32, c_int), c_int> {
 unsafe fn clone3(args: &CloneArgs) -> c_long {
     // SAFETY: the pointer and size describe `args`; the rest is the caller's promise.
     unsafe { libc::syscall(libc::SYS_clone3, &raw const *args, size_of::<CloneArgs>()) }
-}
-
-/// Of the last call that failed.
-pub fn errno() -> c_int {
-    // SAFETY: the location is this thread's own.
-    unsafe { *libc::__errno_location() }
 }
 
 fn run_init(plan: &Plan) -> ! {
@@ -275,89 +270,4 @@ fn connect_streams(plan: &Plan) {
             fail(plan, Step::Streams)
         }
     }
-}
-
-fn mount(
-    source: Option<&CStr>,
-    target: &CStr,
-    kind: Option<&CStr>,
-    flags: libc::c_ulong,
-    data: Option<&CStr>,
-) -> c_int {
-    let pointer = |text: Option<&CStr>| text.map_or(null(), CStr::as_ptr);
-    // SAFETY: every pointer is null or to a NUL-terminated string that outlives the call.
-    unsafe {
-        libc::mount(
-            pointer(source),
-            target.as_ptr(),
-            pointer(kind),
-            flags,
-            pointer(data).cast::<c_void>(),
-        )
-    }
-}
-
-/// Best effort: what it sets only shifts whom the out-of-memory killer prefers.
-fn write_file(path: &CStr, content: &[u8]) {
-    // SAFETY: the pointers and length are those of `path` and `content`; the descriptor is ours.
-    unsafe {
-        let file = libc::open(path.as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
-        if file >= 0 {
-            libc::write(file, content.as_ptr().cast(), content.len());
-            libc::close(file);
-        }
-    }
-}
-
-/// Close every descriptor above 2 but `kept`; -1 stands for none.
-fn close_all_but(mut kept: [c_int; 6]) {
-    kept.sort_unstable();
-    let mut first: u32 = 3;
-    for fd in kept {
-        if fd < first as c_int {
-            continue;
-        }
-        close_range(first, fd as u32);
-        first = fd as u32 + 1;
-    }
-    close_range(first, u32::MAX);
-}
-
-/// Close descriptors from `first` to before `end`.
-fn close_range(first: u32, end: u32) {
-    if first < end {
-        let last = if end == u32::MAX { end } else { end - 1 };
-        // SAFETY: this copy of the process has no owner of these descriptors that still acts.
-        unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
-    }
-}
-
-fn report(plan: &Plan, kind: i32, step: i32, value: i32) {
-    let mut now = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: `now` outlives the call.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut now) };
-    let at_ns = now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64;
-    let report = Report {
-        kind,
-        step,
-        value,
-        reserved: 0,
-        at_ns,
-    };
-    // SAFETY: `report` is plain data without padding and outlives the call.
-    unsafe { libc::write(plan.report, (&raw const report).cast(), size_of::<Report>()) };
-}
-
-/// Report that `step` failed, for the reason that `errno` has, and end.
-pub fn fail(plan: &Plan, step: Step) -> ! {
-    report(plan, FAILED, step as i32, errno());
-    exit(127)
-}
-
-fn exit(code: c_int) -> ! {
-    // SAFETY: ends this process without running anything of the copied one.
-    unsafe { libc::_exit(code) }
 }

@@ -7,142 +7,36 @@ pub mod cgroup;
 pub mod child;
 pub mod command;
 pub mod elf;
+mod environment;
 pub mod files;
 pub mod output;
 pub mod pipes;
 pub mod plan;
+mod raw;
 pub mod report;
 mod result;
 mod rights;
 pub mod runner;
 pub mod sink;
 pub mod stage;
+mod validate;
 pub mod warm;
 
 use std::ffi::CString;
-use std::fs::File;
 use std::os::fd::AsRawFd as _;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cloude_protocol::agent::{Event, ExecuteRequest, ExecuteResult, Stage, StageName, StageResult};
-use cloude_protocol::boot::ImageConfig;
 
 use self::cgroup::{Cgroup, OomWatch};
 use self::plan::{CStringArray, PROGRAM_CAPABILITIES, Plan};
 use self::runner::Waiting;
 use self::sink::Sink;
-use self::stage::StageSpec;
-use crate::user::{User, UserError};
+use self::stage::{MAX_WALL_TIME, StageSpec};
+use crate::user::User;
 
-/// Never more wall clock than this for a stage: a year, which no clock overflows on.
-const MAX_WALL_TIME: Duration = Duration::from_secs(365 * 24 * 3600);
-
-/// Where and as whom programs run.
-#[derive(Debug)]
-pub struct Environment {
-    /// Files are written here, and programs start here. Owned by the image's user.
-    pub work_dir: PathBuf,
-    /// What the image says.
-    pub image: ImageConfig,
-    /// A directory that programs see empty.
-    pub hidden: Option<PathBuf>,
-    /// A mounted cgroup2 file system.
-    pub cgroup_root: Option<PathBuf>,
-    /// Takes a copy of what programs print. Does not block.
-    pub console: Option<File>,
-    /// This VM is to be forked.
-    pub template: Option<Template>,
-}
-
-/// What a template has beside.
-#[derive(Debug, Default)]
-pub struct Template {
-    /// Bound over the stages' /proc/sys/kernel/random/boot_id.
-    pub boot_id: Option<PathBuf>,
-    /// Where a hook's files go, `/run/cloude-hook` if none.
-    pub hook_dir: Option<PathBuf>,
-}
-
-impl Environment {
-    fn boot_id(&self) -> Option<CString> {
-        let path = self.template.as_ref()?.boot_id.as_deref()?;
-        Some(command::c_path(path))
-    }
-
-    /// The image's user, as its own files have it.
-    pub fn user(&self) -> Result<User, UserError> {
-        User::look_up(&self.image.user, Path::new("/"))
-    }
-}
-
-/// What is wrong with a request; the answer is 400.
-#[derive(Debug, thiserror::Error)]
-pub enum RequestError {
-    /// A file.
-    #[error(transparent)]
-    File(#[from] files::FileError),
-    /// A stage without a command.
-    #[error("{stage}.argv is empty: give the program and its arguments")]
-    NoCommand {
-        /// `compile` or `run`.
-        stage: &'static str,
-    },
-    /// A stage without time.
-    #[error("{stage}.wall_time_ms is 0: give at least 1")]
-    NoTime {
-        /// `compile` or `run`.
-        stage: &'static str,
-    },
-    /// A string that the kernel cannot take.
-    #[error("{what} holds a NUL byte, which no program can be given")]
-    Nul {
-        /// Which string.
-        what: String,
-    },
-    /// A variable's name that is none.
-    #[error("environment variable name {0:?} is empty or holds `=`")]
-    VariableName(String),
-}
-
-/// Refuse what cannot be carried out, before anything is done.
-pub fn check(request: &ExecuteRequest) -> Result<(), RequestError> {
-    request.files.iter().try_for_each(files::check)?;
-    let stages = request
-        .compile
-        .iter()
-        .map(|stage| ("compile", stage))
-        .chain([("run", &request.run)]);
-    for (name, stage) in stages {
-        if stage.argv.first().is_none_or(String::is_empty) {
-            return Err(RequestError::NoCommand { stage: name });
-        }
-        if stage.wall_time_ms == 0 {
-            return Err(RequestError::NoTime { stage: name });
-        }
-        if stage.argv.iter().any(|argument| argument.contains('\0')) {
-            return Err(RequestError::Nul {
-                what: format!("{name}.argv"),
-            });
-        }
-    }
-    for (name, value) in &request.env {
-        if name.is_empty() || name.contains('=') {
-            return Err(RequestError::VariableName(name.clone()));
-        }
-        if name.contains('\0') || value.contains('\0') {
-            return Err(RequestError::Nul {
-                what: format!("env.{name}"),
-            });
-        }
-    }
-    match &request.working_dir {
-        Some(path) if path.contains('\0') => Err(RequestError::Nul {
-            what: "working_dir".into(),
-        }),
-        _ => Ok(()),
-    }
-}
+pub use self::environment::{Environment, Template};
+pub use self::validate::{RequestError, check};
 
 /// Run the stages of `request`, whose files are written, and send every event, the last included. Gives the run
 /// stage's cgroup, to be dropped, which removes it, once the answer is sent.
@@ -290,15 +184,6 @@ impl Execution<'_> {
             StageName::Run => "run",
         };
         let name = format!("cloude-{}-{name}", std::process::id());
-        Cgroup::create(root, &name, available.map(program_memory)).ok()
+        Cgroup::create(root, &name, available.map(cgroup::program_memory)).ok()
     }
-}
-
-/// What a program may use of what is available: all but a little, with which the agent can still
-/// say that it was too much.
-fn program_memory(available: u64) -> u64 {
-    const AT_LEAST: u64 = 4 << 20;
-    available
-        .saturating_sub((available / 32).max(AT_LEAST))
-        .max(AT_LEAST)
 }

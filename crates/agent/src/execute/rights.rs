@@ -4,8 +4,8 @@
 use std::ffi::c_void;
 use std::ptr::null_mut;
 
-use super::child::{errno, fail};
 use super::plan::Plan;
+use super::raw::{errno, fail};
 use super::report::Step;
 
 /// Past this point not even a setuid program gets back what is dropped here.

@@ -16,11 +16,12 @@ use cloude_protocol::agent::{Event, ExecuteRequest, Runner, StageName, StageResu
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::cgroup::{self, Cgroup, OomWatch};
+use super::environment::Environment;
 use super::pipes::{self, Pipes};
 use super::plan::{CStringArray, PROGRAM_CAPABILITIES, Plan};
 use super::sink::Sink;
-use super::stage::{self, StageSpec};
-use super::{Environment, MAX_WALL_TIME, child, command, files, program_memory, result};
+use super::stage::{self, MAX_WALL_TIME, StageSpec};
+use super::{child, command, files, result};
 use crate::user::User;
 
 /// Where the hook's files are.
@@ -81,7 +82,7 @@ fn start_in(
     let available = cgroup::available_memory();
     let cgroup = environment.cgroup_root.as_deref().and_then(|root| {
         let name = format!("cloude-{}-warm", std::process::id());
-        Cgroup::create(root, &name, available.map(program_memory)).ok()
+        Cgroup::create(root, &name, available.map(cgroup::program_memory)).ok()
     });
     let arguments = runner.argv.iter();
     let plan = Plan {

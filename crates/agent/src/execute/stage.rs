@@ -15,6 +15,9 @@ use super::plan::Plan;
 use super::report::{self, Report, Step};
 use super::sink::Sink;
 
+/// Never more wall clock than this for a stage: a year, which no clock overflows on.
+pub const MAX_WALL_TIME: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// A client that takes no byte for so long is taken to be gone.
 const CLIENT_STALL: Duration = Duration::from_secs(30);
 
