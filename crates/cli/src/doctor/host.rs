@@ -4,7 +4,7 @@ use std::fs::OpenOptions;
 
 use cloude_protocol::api::InstalledKernel;
 
-use super::Check;
+use super::check::Check;
 use crate::paths;
 
 /// Whether there is a guest kernel.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use cloude_protocol::api::{Installation, LanguageInfo};
 use cloude_protocol::language::Language;
 
-use super::Check;
+use super::check::Check;
 use crate::paths;
 
 /// The same as [`local`], as a backend says it.

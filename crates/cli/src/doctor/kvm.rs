@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use serde::Deserialize;
 
-use super::Check;
+use super::check::Check;
 use crate::paths;
 
 const NAME: &str = "kvm";

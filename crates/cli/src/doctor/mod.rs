@@ -1,5 +1,6 @@
 //! `doctor`: what this machine has and lacks, each lack with its cure.
 
+mod check;
 mod host;
 mod images;
 mod kvm;
@@ -10,6 +11,7 @@ use cloude_protocol::api::{Installation, LanguageInfo};
 use cloude_protocol::paths::installed_kernel;
 use serde::Serialize;
 
+use self::check::{Check, State};
 use crate::args;
 use crate::client::Backend;
 use crate::error::CliError;
@@ -18,59 +20,6 @@ use crate::terminal::{self, Style, paint};
 
 /// Something is broken; the other exit codes are those of docs/cli.md.
 const BROKEN: u8 = 1;
-
-/// How a check went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-enum State {
-    /// Nothing to do.
-    Ok,
-    /// Something works less well, or not all of it does.
-    Warning,
-    /// Programs do not run until this is fixed.
-    Broken,
-}
-
-/// One thing that was looked at.
-#[derive(Debug, Serialize)]
-struct Check {
-    name: String,
-    state: State,
-    /// What is there.
-    found: String,
-    /// What to do about it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    fix: Option<String>,
-}
-
-impl Check {
-    fn ok(name: &str, found: impl Into<String>) -> Self {
-        Check {
-            name: name.to_owned(),
-            state: State::Ok,
-            found: found.into(),
-            fix: None,
-        }
-    }
-
-    fn warning(name: &str, found: impl Into<String>, fix: impl Into<String>) -> Self {
-        Check {
-            name: name.to_owned(),
-            state: State::Warning,
-            found: found.into(),
-            fix: Some(fix.into()),
-        }
-    }
-
-    fn broken(name: &str, found: impl Into<String>, fix: impl Into<String>) -> Self {
-        Check {
-            name: name.to_owned(),
-            state: State::Broken,
-            found: found.into(),
-            fix: Some(fix.into()),
-        }
-    }
-}
 
 #[derive(Serialize)]
 struct Report<'a> {
