@@ -1,4 +1,4 @@
-//! The command line.
+//! The command line, for clap.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -8,13 +8,13 @@ use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 use crate::quantity;
 
-/// Where a backend listens unless somebody says otherwise.
+/// The default address of `clouded`.
 pub const DEFAULT_BACKEND: &str = "http://127.0.0.1:8080";
 
 const EXIT_CODES: &str = "\
-Exit codes of `run`: the program's own; 124 when a time limit ended it; 128 + n when signal n did;
-the compiler's when that failed; 2 when the command or the request is wrong; 125 when the program
-could not be run; 130 on Ctrl-C.";
+Exit codes of `run`: the program's, or the compiler's if it failed; 124 after a time limit; 128 + n
+after signal n; 137 also out of memory; 2 for a wrong command line or request; 125 if the program
+could not be run; 130 after Ctrl-C.";
 
 /// Runs code in micro-VMs.
 #[derive(Debug, Parser)]
@@ -30,15 +30,15 @@ pub enum Command {
     Run(Box<Run>),
     /// Start a program, print its id, and do not wait
     Go(Go),
-    /// Show where a program stands, and its output
+    /// Show the status and the output of a program
     Status(Status),
-    /// Cancel a program that waits or runs, and kill its VM
+    /// Cancel a queued or running program and kill its VM
     Cancel(Cancel),
-    /// List the languages that the backend runs
+    /// List the languages of the backend
     Languages(Languages),
     /// List, build and remove the templates that executions are forked from
     Template(Template),
-    /// Check this machine, and say how to fix what is missing
+    /// Check this machine and the backend, with a fix for each problem
     Doctor(Doctor),
     /// Build, list and remove images (cloude-initramfs)
     Image(Image),
@@ -74,28 +74,28 @@ pub struct Run {
     )]
     pub code: Option<String>,
 
-    /// The language, when the file's extension does not tell it
+    /// The language [default: by the file's extension]
     #[arg(short, long, value_name = "NAME")]
     pub language: Option<String>,
 
-    /// What the program reads from standard input; `-` is our own, which is also taken when it is
-    /// a pipe or a file
+    /// The program's standard input; `-` is that of `cloude` [default: that of `cloude`, unless it
+    /// is a terminal]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub stdin: Option<PathBuf>,
 
-    /// A file to put beside the program, under its own name or the one after the colon
+    /// A file for the program's work directory, under its own name or NAME; may be repeated
     #[arg(short, long = "file", value_name = "PATH[:NAME]", value_hint = ValueHint::FilePath)]
     pub files: Vec<String>,
 
-    /// An environment variable; without a value, the one from here
+    /// An environment variable; without a value, that of `cloude`; may be repeated
     #[arg(short, long, value_name = "NAME[=VALUE]")]
     pub env: Vec<String>,
 
-    /// How long the program may run: 10, 1.5s, 500ms, 2m
+    /// Time limit of the program: 10, 1.5s, 500ms, 2m
     #[arg(short, long, value_name = "TIME", value_parser = quantity::duration)]
     pub timeout: Option<Duration>,
 
-    /// How long the compiler may run
+    /// Time limit of the compiler
     #[arg(long, value_name = "TIME", value_parser = quantity::duration)]
     pub compile_timeout: Option<Duration>,
 
@@ -107,7 +107,7 @@ pub struct Run {
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u8).range(1..=8))]
     pub vcpus: Option<u8>,
 
-    /// How much of each output stream is kept: 1000, 64K, 10M
+    /// Bytes of each output stream to keep: 1000, 64K, 10M
     #[arg(long, value_name = "SIZE", value_parser = quantity::bytes)]
     pub output_limit: Option<u64>,
 
@@ -115,11 +115,11 @@ pub struct Run {
     #[arg(long)]
     pub network: bool,
 
-    /// How the VM has to come to be [default: as is quickest]
+    /// How the VM is started [default: the fastest way available]
     #[arg(long, value_enum)]
     pub start: Option<Start>,
 
-    /// Print the whole result as JSON when it is there
+    /// Print the result as JSON when the program has ended
     #[arg(long)]
     pub json: bool,
 
@@ -131,12 +131,12 @@ pub struct Run {
     pub args: Vec<String>,
 }
 
-/// How a VM comes to be.
+/// How a VM is started.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum Start {
-    /// Booted for this execution
+    /// Boot it for this execution
     Cold,
-    /// Forked from a template, or not run at all
+    /// Fork it from a template, or fail
     Fork,
 }
 
@@ -156,7 +156,7 @@ pub struct Go {
 pub struct Status {
     /// The id that `go` printed
     pub id: String,
-    /// Print it as JSON
+    /// Print the status as JSON
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]
@@ -176,7 +176,7 @@ pub struct Cancel {
 
 #[derive(Debug, Args)]
 pub struct Languages {
-    /// Print them as JSON
+    /// Print the list as JSON
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]
@@ -191,17 +191,17 @@ pub struct Template {
 
 #[derive(Debug, Subcommand)]
 pub enum TemplateCommand {
-    /// List them with sizes and ages
+    /// List the templates with sizes and ages
     Ls {
-        /// Print them as JSON
+        /// Print the list as JSON
         #[arg(long)]
         json: bool,
         #[command(flatten)]
         backend: Backend,
     },
-    /// Build the templates of languages, and wait until they are ready
+    /// Build templates of languages and wait until they are ready
     Build(TemplateBuild),
-    /// Remove templates, from the server's disk too
+    /// Remove templates from memory and from the server's disk
     Rm(TemplateRm),
 }
 
@@ -216,10 +216,10 @@ pub struct TemplateBuild {
     /// The VM's memory: 512, 512M, 2G
     #[arg(short, long, value_name = "SIZE", value_parser = quantity::mebibytes)]
     pub memory: Option<u64>,
-    /// For executions with a network
+    /// Build it for executions with a network
     #[arg(long)]
     pub network: bool,
-    /// Print them as JSON
+    /// Print the templates as JSON
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]
@@ -228,14 +228,14 @@ pub struct TemplateBuild {
 
 #[derive(Debug, Args)]
 pub struct TemplateRm {
-    /// Their ids, or what those begin with
+    /// Ids, or prefixes of ids
     #[arg(
         value_name = "ID",
         required_unless_present = "all",
         conflicts_with = "all"
     )]
     pub ids: Vec<String>,
-    /// All that `ls` lists
+    /// Remove every template that `ls` lists
     #[arg(long)]
     pub all: bool,
     #[command(flatten)]
@@ -253,7 +253,7 @@ pub struct Doctor {
 
 #[derive(Debug, Args)]
 pub struct Image {
-    /// build, inspect, ls, rm or prune, and what `cloude-initramfs` takes for it
+    /// A command of `cloude-initramfs` (build, inspect, ls, rm, prune) and its arguments
     #[arg(
         value_name = "COMMAND",
         trailing_var_arg = true,

@@ -1,4 +1,4 @@
-//! Talks to a backend.
+//! The HTTP client of the backend's API (crates/protocol/src/api.rs).
 
 use cloude_protocol::agent::NDJSON;
 use cloude_protocol::api::LanguageInfo;
@@ -7,7 +7,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::time::Duration;
 
-use crate::error::CliError;
+use crate::error::{BackendError, CliError, UsageError};
+
+/// This version, for messages about a backend of another one.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// One backend.
 pub struct Backend {
@@ -23,35 +26,37 @@ impl Backend {
         } else {
             format!("http://{url}")
         };
-        let bad = |why: &str| {
-            CliError::Usage(format!(
-                "--backend (CLOUDE_BACKEND) {url:?} is not a URL: {why}; give one like http://127.0.0.1:8080"
-            ))
-        };
-        let mut url = Url::parse(&text).map_err(|error| bad(&error.to_string()))?;
-        if !matches!(url.scheme(), "http" | "https") {
-            return Err(bad("only http and https are spoken"));
+        let mut parsed = Url::parse(&text).map_err(|error| UsageError::BackendUrl {
+            url: url.to_owned(),
+            reason: error.to_string(),
+        })?;
+        if !matches!(parsed.scheme(), "http" | "https") {
+            let url = url.to_owned();
+            return Err(UsageError::BackendScheme { url }.into());
         }
-        // `join` replaces what follows the last slash.
-        if !url.path().ends_with('/') {
-            url.set_path(&format!("{}/", url.path()));
+        // `Url::join` replaces the part after the last slash.
+        if !parsed.path().ends_with('/') {
+            parsed.set_path(&format!("{}/", parsed.path()));
         }
-        // Fails only if a provider was installed already, which serves as well.
+        // Fails only if the process has a rustls provider already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut builder = Client::builder()
-            .user_agent(concat!("cloude/", env!("CARGO_PKG_VERSION")))
+            .user_agent(format!("cloude/{VERSION}"))
             .connect_timeout(Duration::from_secs(10));
-        if is_loopback(&url) {
-            // A proxy that the environment names cannot reach our loopback.
+        if is_loopback(&parsed) {
+            // A proxy of HTTP_PROXY cannot reach this machine's loopback.
             builder = builder.no_proxy();
         }
-        let client = builder.build().map_err(|error| {
-            CliError::Infrastructure(format!("cannot make an HTTP client: {}", causes(&error)))
+        let client = builder.build().map_err(|error| BackendError::HttpClient {
+            reason: causes(&error),
         })?;
-        Ok(Backend { client, url })
+        Ok(Backend {
+            client,
+            url: parsed,
+        })
     }
 
-    /// The URL, as shown to a person.
+    /// The URL for messages, without a slash at the end.
     pub fn shown(&self) -> &str {
         self.url.as_str().trim_end_matches('/')
     }
@@ -61,13 +66,13 @@ impl Backend {
         self.get("v1/languages").await
     }
 
-    /// A GET whose answer is JSON.
+    /// `GET path`; the response is JSON.
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, CliError> {
         let response = self.send(self.request(Method::GET, path)?).await?;
         self.json(response).await
     }
 
-    /// A POST of JSON whose answer is JSON.
+    /// `POST path` with a JSON body; the response is JSON.
     pub async fn post<T: DeserializeOwned>(
         &self,
         path: &str,
@@ -80,19 +85,19 @@ impl Backend {
         self.json(response).await
     }
 
-    /// A DELETE whose answer is JSON.
-    pub async fn take<T: DeserializeOwned>(&self, path: &str) -> Result<T, CliError> {
+    /// `DELETE path`; the response is JSON.
+    pub async fn delete_json<T: DeserializeOwned>(&self, path: &str) -> Result<T, CliError> {
         let response = self.send(self.request(Method::DELETE, path)?).await?;
         self.json(response).await
     }
 
-    /// A DELETE whose answer is nothing.
+    /// `DELETE path`; the response has no body.
     pub async fn delete(&self, path: &str) -> Result<(), CliError> {
         self.send(self.request(Method::DELETE, path)?).await?;
         Ok(())
     }
 
-    /// A POST of JSON whose answer is a stream of lines.
+    /// `POST path` with a JSON body; the response is a stream of JSON lines ([`NDJSON`]).
     pub async fn post_stream(
         &self,
         path: &str,
@@ -106,35 +111,48 @@ impl Backend {
             .and_then(|value| value.to_str().ok())
             .unwrap_or_default();
         if !media_type.starts_with(NDJSON) {
-            return Err(self.not_a_backend(&format!(
-                "a stream of events was asked for and {media_type:?} came"
-            )));
+            return Err(BackendError::ContentType {
+                url: self.shown().to_owned(),
+                found: media_type.to_owned(),
+                version: VERSION,
+            }
+            .into());
         }
         Ok(response)
     }
 
-    /// What a connection that breaks in the middle of an answer is called.
-    pub fn broken(&self, error: &reqwest::Error) -> CliError {
-        CliError::Infrastructure(format!(
-            "the connection to {} broke before the result came: {}",
-            self.shown(),
-            causes(error)
-        ))
+    /// The error for a connection that breaks in the middle of a response.
+    pub fn broken(&self, error: &reqwest::Error) -> BackendError {
+        BackendError::Broken {
+            url: self.shown().to_owned(),
+            reason: causes(error),
+        }
     }
 
-    /// What an answer that makes no sense is called.
-    pub fn not_a_backend(&self, what: &str) -> CliError {
-        CliError::Infrastructure(format!(
-            "{} does not answer as a Cloude backend of this version does: {what}",
-            self.shown()
-        ))
+    /// The error for a stream that ends without a result.
+    pub fn closed(&self) -> BackendError {
+        BackendError::Closed {
+            url: self.shown().to_owned(),
+        }
+    }
+
+    /// The error for a body or an event that is not the expected JSON.
+    pub fn bad_body(&self, error: &serde_json::Error) -> BackendError {
+        BackendError::Body {
+            url: self.shown().to_owned(),
+            reason: error.to_string(),
+            version: VERSION,
+        }
     }
 
     fn request(&self, method: Method, path: &str) -> Result<RequestBuilder, CliError> {
         let url = self
             .url
             .join(path)
-            .map_err(|error| CliError::Usage(format!("{path:?} makes no URL: {error}")))?;
+            .map_err(|error| UsageError::BackendUrl {
+                url: format!("{}{path}", self.url),
+                reason: error.to_string(),
+            })?;
         Ok(self.client.request(method, url))
     }
 
@@ -152,12 +170,8 @@ impl Backend {
             .get("retry-after")
             .and_then(|value| value.to_str().ok()?.parse().ok());
         let body = response.bytes().await.unwrap_or_default();
-        Err(CliError::from_answer(
-            status,
-            &body,
-            retry_after,
-            self.shown(),
-        ))
+        let error = BackendError::from_response(status, &body, retry_after, self.shown());
+        Err(error.into())
     }
 
     async fn json<T: DeserializeOwned>(&self, response: Response) -> Result<T, CliError> {
@@ -165,24 +179,31 @@ impl Backend {
             .bytes()
             .await
             .map_err(|error| self.broken(&error))?;
-        serde_json::from_slice(&body).map_err(|error| self.not_a_backend(&error.to_string()))
+        Ok(serde_json::from_slice(&body).map_err(|error| self.bad_body(&error))?)
     }
 
-    fn unreachable(&self, error: &reqwest::Error) -> CliError {
-        let url = self.shown();
+    fn unreachable(&self, error: &reqwest::Error) -> BackendError {
+        let url = self.shown().to_owned();
         if error.is_connect() {
-            return CliError::Infrastructure(format!(
-                "no backend at {url} ({}): start one with `clouded`, or name another with --backend (CLOUDE_BACKEND)",
-                last_cause(error)
-            ));
+            return BackendError::Connect {
+                url,
+                reason: last_cause(error),
+            };
         }
-        CliError::Infrastructure(format!("{url} did not answer: {}", causes(error)))
+        BackendError::NoAnswer {
+            url,
+            reason: causes(error),
+        }
     }
 }
 
-fn with_body(request: RequestBuilder, body: &impl Serialize) -> Result<RequestBuilder, CliError> {
-    let body = serde_json::to_vec(body)
-        .map_err(|error| CliError::Infrastructure(format!("cannot encode the request: {error}")))?;
+fn with_body(
+    request: RequestBuilder,
+    body: &impl Serialize,
+) -> Result<RequestBuilder, BackendError> {
+    let body = serde_json::to_vec(body).map_err(|error| BackendError::Encode {
+        reason: error.to_string(),
+    })?;
     Ok(request
         .header("content-type", "application/json")
         .body(body))
@@ -198,7 +219,7 @@ fn is_loopback(url: &Url) -> bool {
     })
 }
 
-/// An error and all that lies beneath it: the outermost rarely says what happened.
+/// The messages of an error and of all its sources: reqwest's outermost names only the URL.
 fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

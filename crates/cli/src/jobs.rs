@@ -1,4 +1,4 @@
-//! `go`, `status` and `cancel`: start a program without waiting, look at it later, and end it.
+//! `go`, `status` and `cancel`: start a program without waiting, query it later, and kill it.
 
 use std::fmt::Write as _;
 
@@ -7,11 +7,11 @@ use cloude_protocol::api::{Execution, RunRequest, RunResponse, Status, StatusRes
 
 use crate::args;
 use crate::client::Backend;
-use crate::error::CliError;
+use crate::error::{CliError, UsageError};
 use crate::run::read_code;
 use crate::terminal::{self, Style, paint};
 
-/// `cloude go`: prints the id, alone on its line.
+/// `cloude go` prints the execution's id and a newline.
 pub async fn go(args: args::Go) -> Result<u8, CliError> {
     let backend = Backend::new(&args.backend.url)?;
     let request = RunRequest {
@@ -23,50 +23,46 @@ pub async fn go(args: args::Go) -> Result<u8, CliError> {
     Ok(0)
 }
 
-/// `cloude status`: 0 whatever became of the program, as long as the backend knows it.
+/// `cloude status` exits with 0 if the backend knows the execution, however it ended.
 pub async fn status(args: args::Status) -> Result<u8, CliError> {
     check_id(&args.id)?;
     let backend = Backend::new(&args.backend.url)?;
     let status: StatusResponse = backend.get(&format!("status/{}", args.id)).await?;
-    let text = if args.json {
-        let json = serde_json::to_string(&status)
-            .map_err(|error| CliError::Infrastructure(error.to_string()))?;
-        format!("{json}\n")
+    if args.json {
+        terminal::json(&status)?;
     } else {
-        pretty(&status, terminal::stdout_colour())
-    };
-    terminal::stdout(text.as_bytes())?;
+        terminal::stdout(pretty(&status, terminal::stdout_colour()).as_bytes())?;
+    }
     Ok(0)
 }
 
-/// `cloude cancel`: 0 also where the program had ended before, which is said.
+/// `cloude cancel` exits with 0 also if the program had ended before.
 pub async fn cancel(args: args::Cancel) -> Result<u8, CliError> {
     check_id(&args.id)?;
     let backend = Backend::new(&args.backend.url)?;
     let path = format!("v1/executions/{}", args.id);
-    let execution: Execution = backend.take(&path).await?;
-    let text = if args.json {
-        let json = serde_json::to_string(&execution)
-            .map_err(|error| CliError::Infrastructure(error.to_string()))?;
-        format!("{json}\n")
+    let execution: Execution = backend.delete_json(&path).await?;
+    if args.json {
+        terminal::json(&execution)?;
     } else if execution.cause == Cause::Cancelled {
-        "cancelled\n".to_owned()
+        terminal::stdout(b"cancelled\n")?;
     } else {
-        format!("it had ended; see: cloude status {}\n", args.id)
-    };
-    terminal::stdout(text.as_bytes())?;
+        let text = format!(
+            "already ended: `cloude status {}` shows its output\n",
+            args.id
+        );
+        terminal::stdout(text.as_bytes())?;
+    }
     Ok(0)
 }
 
-/// An id goes into a path: nothing else may.
-fn check_id(id: &str) -> Result<(), CliError> {
+/// Ids become a part of the request's path: refuses one with other characters than ids have.
+fn check_id(id: &str) -> Result<(), UsageError> {
     let valid = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     if !id.is_empty() && id.chars().all(valid) {
         return Ok(());
     }
-    Err(CliError::Usage(format!(
-        "{id:?} is not an id: give one that `cloude go` printed"
-    )))
+    Err(UsageError::ExecutionId { id: id.to_owned() })
 }
 
 fn pretty(status: &StatusResponse, colour: bool) -> String {

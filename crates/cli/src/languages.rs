@@ -1,4 +1,4 @@
-//! `languages`: what the backend runs.
+//! `languages`: lists the backend's languages.
 
 use std::fmt::Write as _;
 
@@ -13,14 +13,12 @@ use crate::terminal::{self, Style, paint};
 pub async fn list(args: args::Languages) -> Result<u8, CliError> {
     let backend = Backend::new(&args.backend.url)?;
     let languages = backend.languages().await?;
-    let text = if args.json {
-        let json = serde_json::to_string(&languages)
-            .map_err(|error| CliError::Infrastructure(error.to_string()))?;
-        format!("{json}\n")
+    if args.json {
+        terminal::json(&languages)?;
     } else {
-        table(&languages, terminal::stdout_colour())
-    };
-    terminal::stdout(text.as_bytes())?;
+        let text = table(&languages, terminal::stdout_colour());
+        terminal::stdout(text.as_bytes())?;
+    }
     Ok(0)
 }
 
@@ -73,7 +71,7 @@ fn table(languages: &[LanguageInfo], colour: bool) -> String {
     text
 }
 
-/// The language whose programs have a file's extension.
+/// The language that has the file extension, in any case.
 pub fn by_extension<'a>(
     languages: &'a [LanguageInfo],
     extension: &str,

@@ -1,10 +1,11 @@
-//! `cloude`: runs code in micro-VMs, from the command line. An HTTP client of `clouded`, and a few
-//! helpers that look at this machine. docs/cli.md has the exit codes.
+//! `cloude`: runs code in micro-VMs from the command line. An HTTP client of `clouded` with two local
+//! helpers, `doctor` and `image`. docs/cli.md lists the exit codes.
 
 mod args;
 mod client;
 mod doctor;
 mod error;
+mod exit;
 mod image;
 mod jobs;
 mod languages;
@@ -18,7 +19,7 @@ use std::process::ExitCode;
 
 use args::{Cli, Command};
 use clap::{CommandFactory as _, Parser as _};
-use error::CliError;
+use error::{CliError, Ending, LocalError};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -33,7 +34,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Carries a command out and gives the exit code, 0 to 255.
+/// Runs a command. Returns the exit code, 0 to 255.
 fn dispatch(cli: Cli) -> Result<u8, CliError> {
     match cli.command {
         Command::Run(run) => on_runtime(run::run(*run)),
@@ -53,19 +54,19 @@ fn dispatch(cli: Cli) -> Result<u8, CliError> {
     }
 }
 
-/// Runs a command that talks to a backend. Ctrl-C ends the process at once, wherever the command
-/// is: the closed connection tells the backend that nobody waits.
+/// Runs a command that sends requests to a backend. Ctrl-C exits at once: the backend cancels the
+/// execution when its connection closes.
 fn on_runtime(command: impl Future<Output = Result<u8, CliError>>) -> Result<u8, CliError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
         .build()
-        .map_err(|error| CliError::Infrastructure(format!("cannot start: {error}")))?;
+        .map_err(|error| LocalError::Runtime { error })?;
     runtime.spawn(async {
         if tokio::signal::ctrl_c().await.is_ok() {
             terminal::clear_spinner();
-            terminal::note("cancelled");
-            std::process::exit(i32::from(error::INTERRUPTED));
+            terminal::note(&Ending::Cancelled.to_string());
+            std::process::exit(i32::from(Ending::Cancelled.exit_code()));
         }
     });
     runtime.block_on(command)

@@ -1,4 +1,5 @@
-//! Where things lie on this machine, as far as a variable says so; else as `clouded` has them by default.
+//! Paths on this machine: from environment variables, else the defaults of `clouded`
+//! ([`cloude_protocol::paths`]).
 
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -24,19 +25,19 @@ pub fn languages() -> PathBuf {
     variable("LANGUAGES_CONFIG_PATH").unwrap_or_else(|| paths::languages(is_root()))
 }
 
-/// Are we root? /proc/self belongs to a process's effective user.
+/// True if the effective user is root: it owns /proc/self.
 fn is_root() -> bool {
     std::fs::metadata("/proc/self").is_ok_and(|metadata| metadata.uid() == 0)
 }
 
-/// A program of ours, beside this one or in PATH.
+/// Finds a program of Cloude in the folder of this one, else in PATH.
 pub fn find_program(name: &str) -> Option<PathBuf> {
     Some(paths::sibling(name))
         .filter(|path| is_program(path))
         .or_else(|| find_in_path(name))
 }
 
-/// A program in PATH, or where a system keeps those that only root uses.
+/// Finds a program in PATH, /usr/sbin or /sbin.
 pub fn find_in_path(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)

@@ -1,44 +1,46 @@
-//! Durations and sizes as people type them.
+//! Parses the durations and sizes of the command line.
 
 use std::time::Duration;
 
-/// `10`, `1.5s`, `500ms`, `2m` or `1h`; a bare number is seconds. At least a millisecond.
-pub fn duration(text: &str) -> Result<Duration, String> {
+use crate::error::QuantityError;
+
+/// `10`, `1.5s`, `500ms`, `2m` or `1h`; a number without a unit is seconds. 1 ms to 1e9 s.
+pub fn duration(text: &str) -> Result<Duration, QuantityError> {
     let (number, unit) = split(text);
     let milliseconds = match unit {
         "ms" => 1.0,
         "" | "s" => 1e3,
         "m" | "min" => 60e3,
         "h" => 3600e3,
-        _ => return Err(format!("unknown unit {unit:?}: use ms, s, m or h")),
+        _ => return Err(unknown(unit, "ms, s, m or h")),
     };
     let value = parse(number)? * milliseconds;
     if !(1.0..=1e12).contains(&value) {
-        return Err("give at least 1ms and at most some years".to_owned());
+        return Err(QuantityError::Duration);
     }
     Ok(Duration::from_millis(value.round() as u64))
 }
 
-/// `512`, `512M` or `2G`, in MiB; a bare number is MiB.
-pub fn mebibytes(text: &str) -> Result<u64, String> {
+/// `512`, `512M` or `2G`, in MiB; a number without a unit is MiB.
+pub fn mebibytes(text: &str) -> Result<u64, QuantityError> {
     let (number, unit) = split(text);
     let factor = match unit.to_ascii_lowercase().as_str() {
         "" | "m" | "mb" | "mib" => 1.0,
         "g" | "gb" | "gib" => 1024.0,
-        _ => return Err(format!("unknown unit {unit:?}: use M or G")),
+        _ => return Err(unknown(unit, "M or G")),
     };
     whole(parse(number)? * factor, "MiB")
 }
 
-/// `1000`, `64K`, `1M` or `1G`, in bytes; a bare number is bytes, units are powers of 1024.
-pub fn bytes(text: &str) -> Result<u64, String> {
+/// `1000`, `64K`, `1M` or `1G`, in bytes; units are powers of 1024.
+pub fn bytes(text: &str) -> Result<u64, QuantityError> {
     let (number, unit) = split(text);
     let factor = match unit.to_ascii_lowercase().as_str() {
         "" | "b" => 1.0,
         "k" | "kb" | "kib" => 1024.0,
         "m" | "mb" | "mib" => 1024.0 * 1024.0,
         "g" | "gb" | "gib" => 1024.0 * 1024.0 * 1024.0,
-        _ => return Err(format!("unknown unit {unit:?}: use K, M or G")),
+        _ => return Err(unknown(unit, "K, M or G")),
     };
     whole(parse(number)? * factor, "byte")
 }
@@ -50,16 +52,21 @@ fn split(text: &str) -> (&str, &str) {
     (&text[..end], text[end..].trim())
 }
 
-fn parse(number: &str) -> Result<f64, String> {
-    number.parse().map_err(|_| "not a number".to_owned())
+fn parse(number: &str) -> Result<f64, QuantityError> {
+    number.parse().map_err(|_| QuantityError::NotANumber)
 }
 
-fn whole(value: f64, unit: &str) -> Result<u64, String> {
-    // Past 2^53 a float skips integers, and nobody means that many.
+fn unknown(unit: &str, known: &'static str) -> QuantityError {
+    QuantityError::Unit {
+        unit: unit.to_owned(),
+        known,
+    }
+}
+
+fn whole(value: f64, unit: &'static str) -> Result<u64, QuantityError> {
+    // Above 2^53 not every integer is an f64.
     if !(1.0..=9e15).contains(&value) {
-        return Err(format!(
-            "give at least 1 {unit}, and less than the machine has"
-        ));
+        return Err(QuantityError::Size { unit });
     }
     Ok(value.round() as u64)
 }
@@ -79,14 +86,14 @@ mod tests {
     }
 
     #[test]
-    fn durations_that_mean_nothing_are_refused() {
+    fn malformed_durations_are_refused() {
         for text in ["", "s", "0", "0.1ms", "-1", "1 year", "1.2.3", "1e99h"] {
-            assert!(duration(text).is_err(), "{text:?} was taken");
+            assert!(duration(text).is_err(), "{text:?} was accepted");
         }
     }
 
     #[test]
-    fn memory_is_mebibytes_unless_said_otherwise() {
+    fn memory_without_a_unit_is_mebibytes() {
         assert_eq!(mebibytes("512"), Ok(512));
         assert_eq!(mebibytes("512M"), Ok(512));
         assert_eq!(mebibytes("1.5G"), Ok(1536));

@@ -1,4 +1,4 @@
-//! `template`: what executions are forked from.
+//! `template`: lists, builds and removes the saved VMs that executions are forked from.
 
 use std::fmt::Write as _;
 
@@ -6,13 +6,13 @@ use cloude_protocol::api::{TemplateInfo, TemplateRequest, TemplateState};
 
 use crate::args::{self, TemplateCommand};
 use crate::client::Backend;
-use crate::error::CliError;
+use crate::error::{CliError, UsageError};
 use crate::terminal::{self, Style, paint};
 
-/// So much of an id is shown, and is enough for `rm` where it is one template's alone.
-const SHORT: usize = 12;
-/// An id as a server gives it.
-const FULL: usize = 64;
+/// Digits of an id that the table shows.
+const SHOWN_DIGITS: usize = 12;
+/// Digits of a whole id, a SHA-256.
+const ID_DIGITS: usize = 64;
 
 /// `cloude template`.
 pub async fn template(args: args::Template) -> Result<u8, CliError> {
@@ -48,15 +48,14 @@ async fn remove(args: args::TemplateRm) -> Result<u8, CliError> {
     let backend = Backend::new(&args.backend.url)?;
     let list: Vec<TemplateInfo> = backend.get("v1/templates").await?;
     let ids: Vec<String> = if args.all {
-        // One that is being built cannot be removed.
-        let there = list.into_iter();
-        there
+        // The backend refuses to remove a template that is being built.
+        list.into_iter()
             .filter(|info| info.state != TemplateState::Building)
             .map(|info| info.id)
             .collect()
     } else {
-        let found: Result<_, CliError> = args.ids.iter().map(|id| whole_id(id, &list)).collect();
-        found?
+        let ids = args.ids.iter().map(|id| whole_id(id, &list));
+        ids.collect::<Result<_, UsageError>>()?
     };
     for id in ids {
         backend.delete(&format!("v1/templates/{id}")).await?;
@@ -65,33 +64,31 @@ async fn remove(args: args::TemplateRm) -> Result<u8, CliError> {
     Ok(0)
 }
 
-/// The id that begins so. A whole one is taken as it is: it may lie on the server's disk alone.
-fn whole_id(start: &str, list: &[TemplateInfo]) -> Result<String, CliError> {
-    let hexadecimal = !start.is_empty() && start.bytes().all(|b| b.is_ascii_hexdigit());
-    if hexadecimal && start.len() == FULL {
-        return Ok(start.to_ascii_lowercase());
+/// The one id that starts with `prefix`. A whole id is not looked up: the template may be stored on the
+/// server's disk without being loaded, and is then not in the list.
+fn whole_id(prefix: &str, list: &[TemplateInfo]) -> Result<String, UsageError> {
+    let hexadecimal = !prefix.is_empty() && prefix.bytes().all(|b| b.is_ascii_hexdigit());
+    if hexadecimal && prefix.len() == ID_DIGITS {
+        return Ok(prefix.to_ascii_lowercase());
     }
-    let mut found = list.iter().filter(|info| info.id.starts_with(start));
+    let mut found = list.iter().filter(|info| info.id.starts_with(prefix));
     match (found.next().filter(|_| hexadecimal), found.next()) {
         (Some(only), None) => Ok(only.id.clone()),
-        (Some(_), Some(_)) => Err(CliError::Usage(format!(
-            "{start:?} begins the ids of several templates; give more of it"
-        ))),
-        (None, _) => Err(CliError::Usage(format!(
-            "there is no template {start:?}; `cloude template ls` lists them"
-        ))),
+        (Some(_), Some(_)) => Err(UsageError::TemplateAmbiguous {
+            prefix: prefix.to_owned(),
+        }),
+        (None, _) => Err(UsageError::TemplateUnknown {
+            prefix: prefix.to_owned(),
+        }),
     }
 }
 
 fn print(list: &[TemplateInfo], json: bool) -> Result<u8, CliError> {
-    let text = if json {
-        let json = serde_json::to_string(list)
-            .map_err(|error| CliError::Infrastructure(error.to_string()))?;
-        format!("{json}\n")
+    if json {
+        terminal::json(list)?;
     } else {
-        table(list, terminal::stdout_colour())
-    };
-    terminal::stdout(text.as_bytes())?;
+        terminal::stdout(table(list, terminal::stdout_colour()).as_bytes())?;
+    }
     Ok(0)
 }
 
@@ -111,7 +108,7 @@ const HEADER: [&str; 11] = [
 
 fn row(info: &TemplateInfo) -> [String; 11] {
     [
-        info.id.chars().take(SHORT).collect(),
+        info.id.chars().take(SHOWN_DIGITS).collect(),
         info.language.clone(),
         info.vcpus.to_string(),
         format!("{}M", info.memory_mib),
@@ -148,7 +145,7 @@ fn table(list: &[TemplateInfo], colour: bool) -> String {
             TemplateState::Ready => paint("ready", Style::Good, colour),
             TemplateState::Building => paint("building", Style::Dim, colour),
             TemplateState::Failed => {
-                let reason = info.reason.as_deref().unwrap_or("for no known reason");
+                let reason = info.reason.as_deref().unwrap_or("unknown reason");
                 paint(&format!("failed: {reason}"), Style::Bad, colour)
             }
         };
@@ -200,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_has_sizes_age_and_the_reason_of_a_failure() {
+    fn the_table_shows_sizes_age_and_why_a_build_failed() {
         let list = [info(&"a".repeat(64), TemplateState::Failed)];
         let text = table(&list, false);
         let line = text.lines().nth(1).unwrap();
@@ -227,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ids_beginning_is_enough_where_it_is_one_templates_alone() {
+    fn a_prefix_of_one_id_alone_is_enough() {
         let list = [
             info("ab01", TemplateState::Ready),
             info("ab02", TemplateState::Ready),

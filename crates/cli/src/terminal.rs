@@ -1,29 +1,26 @@
-//! What a person sees: colour, spinners and notes, only where a terminal is.
+//! Standard output and standard error: bytes, JSON, notes, colour and the spinner. Colour and the spinner
+//! appear on a terminal only.
 
 use std::io::{ErrorKind, IsTerminal as _, Write as _};
 use std::sync::Mutex;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
 
-use crate::error::CliError;
+use crate::error::{CliError, LocalError};
 
-/// How a piece of text is marked where colour is on.
+/// How a piece of text looks where colour is on.
 #[derive(Clone, Copy)]
 pub enum Style {
-    /// Stands out.
     Bold,
-    /// Steps back.
     Dim,
-    /// All is well.
     Good,
-    /// Something is broken.
     Bad,
-    /// Worth a look.
     Warning,
 }
 
-/// The text with its style's escape sequences (ECMA-48 SGR), or as it is.
+/// Wraps `text` in the escape sequences of its style (ECMA-48 SGR) if `colour` is set.
 pub fn paint(text: &str, style: Style, colour: bool) -> String {
     if !colour {
         return text.to_owned();
@@ -38,7 +35,7 @@ pub fn paint(text: &str, style: Style, colour: bool) -> String {
     format!("\x1b[{code}m{text}\x1b[0m")
 }
 
-/// Whether to colour standard output: a terminal, and no NO_COLOR (no-color.org).
+/// True if standard output is a terminal and NO_COLOR is unset (no-color.org).
 pub fn stdout_colour() -> bool {
     std::io::stdout().is_terminal() && colour_wanted()
 }
@@ -52,7 +49,7 @@ fn colour_wanted() -> bool {
         && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
-/// Writes bytes to standard output, now.
+/// Writes bytes to standard output and flushes.
 pub fn stdout(bytes: &[u8]) -> Result<(), CliError> {
     let mut stdout = std::io::stdout().lock();
     stdout
@@ -60,21 +57,27 @@ pub fn stdout(bytes: &[u8]) -> Result<(), CliError> {
         .and_then(|()| stdout.flush())
         .map_err(|error| match error.kind() {
             ErrorKind::BrokenPipe => CliError::BrokenPipe,
-            _ => CliError::Infrastructure(format!("cannot write to standard output: {error}")),
+            _ => LocalError::Stdout { error }.into(),
         })
 }
 
-/// Writes bytes to standard error, now. Nobody is left to tell of a failure.
+/// Writes a value to standard output as one line of JSON.
+pub fn json<T: Serialize + ?Sized>(value: &T) -> Result<(), CliError> {
+    let json = serde_json::to_string(value).map_err(|error| LocalError::Json { error })?;
+    stdout(format!("{json}\n").as_bytes())
+}
+
+/// Writes bytes to standard error. A failure is ignored: there is no other place to report it.
 pub fn stderr(bytes: &[u8]) {
     let _ = std::io::stderr().lock().write_all(bytes);
 }
 
-/// A line of our own on standard error.
+/// Prints `cloude: TEXT` as a note on standard error.
 pub fn note(text: &str) {
     message(text, Style::Warning);
 }
 
-/// An error of our own on standard error.
+/// Prints `cloude: TEXT` as an error on standard error.
 pub fn error(text: &str) {
     clear_spinner();
     message(text, Style::Bad);
@@ -87,7 +90,7 @@ fn message(text: &str, style: Style) {
 
 static SPINNER: Mutex<Option<ProgressBar>> = Mutex::new(None);
 
-/// Shows that something goes on, where standard error is a terminal.
+/// Shows a spinner if standard error is a terminal, or changes the text of the one that is there.
 pub fn show_spinner(text: &'static str) {
     if !std::io::stderr().is_terminal()
         || std::env::var_os("TERM").is_some_and(|term| term == "dumb")
@@ -114,7 +117,7 @@ pub fn show_spinner(text: &'static str) {
     *spinner = Some(bar);
 }
 
-/// Takes the spinner off the screen, before anything else is written there.
+/// Removes the spinner. Call it before anything else is written to the terminal.
 pub fn clear_spinner() {
     if let Ok(mut spinner) = SPINNER.lock()
         && let Some(bar) = spinner.take()

@@ -1,11 +1,11 @@
-//! Commands that are wrong: each gets exit code 2, a message that says what to do, and runs nothing.
+//! Wrong commands: each exits with 2, prints a message with the way out, and runs nothing.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod common;
 
 use common::{FakeBackend, exited};
 
-/// The arguments, and what the message must contain.
+/// The arguments, and a part of the message.
 const TABLE: &[(&[&str], &str)] = &[
     (&["run"], "<FILE>"),
     (&["run", "-c", "x"], "--language"),
@@ -13,13 +13,13 @@ const TABLE: &[(&[&str], &str)] = &[
     (&["run", "."], "cannot read ."),
     (
         &["run", "Cargo.toml"],
-        "no language has files that end in .toml: name one with -l (python, c)",
+        "file extension .toml: name one with --language (python, c)",
     ),
     (
         &["run", "tests/noextension"],
         "cannot read tests/noextension",
     ),
-    (&["run", "-"], "name its language with -l"),
+    (&["run", "-"], "name it with --language"),
     (
         &["run", "-", "-l", "python", "--stdin", "-"],
         "cannot be both",
@@ -56,7 +56,7 @@ const TABLE: &[(&[&str], &str)] = &[
             "--env",
             "NO_SUCH_VARIABLE_HERE",
         ],
-        "no such variable",
+        "no such variable in the environment",
     ),
     (
         &["run", "-c", "x", "-l", "python", "--file", "missing"],
@@ -64,7 +64,7 @@ const TABLE: &[(&[&str], &str)] = &[
     ),
     (
         &["run", "-c", "x", "-l", "python", "--file", "/"],
-        "names no file",
+        "does not end in a file name",
     ),
     (
         &["run", "-c", "x", "-l", "python", "--stdin", "missing"],
@@ -72,14 +72,14 @@ const TABLE: &[(&[&str], &str)] = &[
     ),
     (
         &["run", "-c", "x", "-l", "python", "--backend", "ftp://x"],
-        "only http and https",
+        "use http or https",
     ),
     (
         &["run", "-c", "x", "-l", "python", "--backend", "http://"],
-        "is not a URL",
+        "invalid backend URL",
     ),
     (&["status"], "<ID>"),
-    (&["status", "../run"], "is not an id"),
+    (&["status", "../run"], "invalid execution id"),
     (&["status", "job-2"], "no execution job-2"),
     (&["go", "--language", "python"], "--file"),
     (
@@ -105,7 +105,7 @@ fn wrong_commands_are_refused_with_the_way_out() {
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {message}");
         assert!(
             message.contains(expected),
-            "{arguments:?} says {message:?}, and not {expected:?}"
+            "{arguments:?} printed {message:?} without {expected:?}"
         );
         assert!(output.stdout.is_empty(), "{arguments:?} printed to stdout");
     }
@@ -116,7 +116,7 @@ fn wrong_commands_are_refused_with_the_way_out() {
 }
 
 #[test]
-fn a_program_that_is_not_text_is_refused_with_the_place() {
+fn a_program_that_is_not_utf8_is_refused_with_the_offset() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("x.py");
     std::fs::write(&path, b"ok\xff").unwrap();

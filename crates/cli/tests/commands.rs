@@ -50,7 +50,7 @@ fn status_shows_the_fields_and_the_output() {
 }
 
 #[test]
-fn status_as_json_is_what_the_backend_said() {
+fn status_as_json_is_the_backends_answer() {
     let backend = FakeBackend::ending(exited(0));
     let text = stdout_of(backend.cloude().args(["status", "job-1", "--json"]));
     let expected = r#"{"id":"job-1","status":"done","language":"python","exit_code":3,"stdout":"out\n","stderr":"err"}"#;
@@ -58,7 +58,7 @@ fn status_as_json_is_what_the_backend_said() {
 }
 
 #[test]
-fn cancel_says_that_a_program_was_cancelled() {
+fn cancel_prints_cancelled() {
     let mut execution = exited(0);
     execution.cause = Cause::Cancelled;
     let backend = FakeBackend::ending(execution);
@@ -67,10 +67,13 @@ fn cancel_says_that_a_program_was_cancelled() {
 }
 
 #[test]
-fn cancel_of_a_program_that_ended_says_so() {
+fn cancel_of_an_ended_program_prints_that_it_ended() {
     let backend = FakeBackend::ending(exited(0));
     let text = stdout_of(backend.cloude().args(["cancel", "job-1"]));
-    assert_eq!(text, "it had ended; see: cloude status job-1\n");
+    assert_eq!(
+        text,
+        "already ended: `cloude status job-1` shows its output\n"
+    );
 }
 
 #[test]
@@ -95,7 +98,7 @@ fn languages_are_a_table() {
 }
 
 #[test]
-fn languages_as_json_are_what_the_backend_said() {
+fn languages_as_json_are_the_backends_answer() {
     let backend = FakeBackend::ending(exited(0));
     let text = stdout_of(backend.cloude().args(["languages", "--json"]));
     let parsed: Vec<cloude_protocol::api::LanguageInfo> = serde_json::from_str(&text).unwrap();
@@ -120,7 +123,7 @@ fn every_shell_has_a_completion() {
 }
 
 #[test]
-fn image_becomes_cloude_initramfs_with_its_arguments_and_exit_code() {
+fn image_executes_cloude_initramfs_with_its_arguments() {
     let folder = tempfile::tempdir().unwrap();
     let tool = folder.path().join("cloude-initramfs");
     std::fs::write(&tool, "#!/bin/sh\necho \"$@\"\nexit 9\n").unwrap();
@@ -137,7 +140,7 @@ fn image_becomes_cloude_initramfs_with_its_arguments_and_exit_code() {
 }
 
 #[test]
-fn doctor_reports_each_lack_with_its_fix() {
+fn doctor_prints_each_problem_with_its_fix() {
     let folder = tempfile::tempdir().unwrap();
     let languages = folder.path().join("languages");
     std::fs::create_dir(&languages).unwrap();
@@ -166,7 +169,7 @@ fn doctor_reports_each_lack_with_its_fix() {
 }
 
 #[test]
-fn doctor_finds_what_is_there() {
+fn doctor_finds_an_installed_kernel_and_image() {
     let folder = tempfile::tempdir().unwrap();
     let kernel = folder.path().join("kernels/stock");
     std::fs::create_dir_all(&kernel).unwrap();
@@ -192,7 +195,7 @@ fn doctor_finds_what_is_there() {
         .output()
         .unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
-    assert!(text.contains("by default: none said"), "{text}");
+    assert!(text.contains("no backend reported its own"), "{text}");
     assert!(text.contains("6.1.0-test"), "{text}");
     assert!(
         text.lines().any(|line| line.starts_with("✓ image: python")),
@@ -211,13 +214,13 @@ fn doctor_finds_what_is_there() {
             .any(|line| line.starts_with("✓ backend") && line.contains("2 languages")),
         "{text}"
     );
-    // Whatever the machine, a KVM that boots no kernel is broken, and so is none at all.
+    // On any machine: without /dev/kvm the check fails, and with it because the probe reports `pvm`.
     assert!(text.lines().any(|line| line.starts_with("✗ kvm")), "{text}");
     assert_eq!(output.status.code(), Some(1));
 }
 
 #[test]
-fn doctor_looks_where_the_backend_has_its_files() {
+fn doctor_uses_the_paths_that_the_backend_reports() {
     let installation = Installation {
         version: "1".into(),
         kernel: InstalledKernel {
@@ -251,10 +254,13 @@ fn doctor_looks_where_the_backend_has_its_files() {
     ] {
         assert!(text.contains(line), "{line}: {text}");
     }
-    assert!(text.contains("where the backend has them"), "{text}");
+    assert!(
+        text.contains("the backend's; its state directory is /server/state"),
+        "{text}"
+    );
 }
 
-/// `cloude` in a folder of its own, so that what lies beside it is the test's.
+/// A copy of `cloude` in `folder`, so that the test controls the programs next to it.
 fn copy_of_cloude(folder: &std::path::Path) -> assert_cmd::Command {
     let copy = folder.join("cloude");
     std::fs::copy(assert_cmd::cargo::cargo_bin!("cloude"), &copy).unwrap();

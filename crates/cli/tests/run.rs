@@ -1,4 +1,4 @@
-//! `cloude run`: streams, exit codes, and what reaches the backend.
+//! `cloude run`: streams, exit codes, and the request that the backend gets.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod common;
@@ -13,7 +13,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn output_goes_to_the_streams_it_came_from_and_the_exit_code_is_the_programs() {
+fn output_keeps_its_streams_and_the_program_its_exit_code() {
     let started = ExecutionEvent::Started {
         stage: StageName::Run,
     };
@@ -39,7 +39,7 @@ fn output_goes_to_the_streams_it_came_from_and_the_exit_code_is_the_programs() {
 }
 
 #[test]
-fn every_byte_survives() {
+fn every_byte_value_is_relayed() {
     let bytes: Vec<u8> = (0..=255).cycle().take(100_000).collect();
     let events = bytes
         .chunks(777)
@@ -86,14 +86,14 @@ fn exit_codes_follow_the_cause() {
         assert_eq!(
             output.stderr.is_empty(),
             cause == Cause::Exit,
-            "{cause:?}: a reason on stderr, or none to give"
+            "{cause:?}: stderr must be empty for an exit only"
         );
         assert!(output.stdout.is_empty());
     }
 }
 
 #[test]
-fn a_timeout_says_how_long_it_was_and_which_option_raises_it() {
+fn a_time_limit_is_noted_with_the_option_that_raises_it() {
     let backend = FakeBackend::ending(ended(Cause::WallTime, None, Some(9)));
     let output = backend
         .cloude()
@@ -102,12 +102,12 @@ fn a_timeout_says_how_long_it_was_and_which_option_raises_it() {
         .unwrap();
     assert_eq!(
         text(&output.stderr),
-        "cloude: the program was stopped after 2.0 s, at the time limit: raise it with --timeout\n"
+        "cloude: the program was killed at its time limit, after 2.0 s: raise it with --timeout\n"
     );
 }
 
 #[test]
-fn an_error_of_the_backend_is_told_with_its_reason() {
+fn an_infrastructure_error_is_printed_with_its_reason() {
     let mut execution = ended(Cause::Infrastructure, None, None);
     execution.status = Status::Error;
     execution.run = None;
@@ -125,7 +125,7 @@ fn an_error_of_the_backend_is_told_with_its_reason() {
 }
 
 #[test]
-fn a_compile_error_is_on_stderr_with_the_compilers_exit_code() {
+fn a_compile_error_is_on_stderr_with_its_exit_code() {
     let mut execution = ended(Cause::Exit, Some(1), None);
     execution.run = None;
     execution.compile = Some(CompileReport {
@@ -152,7 +152,7 @@ fn a_compile_error_is_on_stderr_with_the_compilers_exit_code() {
 }
 
 #[test]
-fn dropped_output_is_noticed_on_stderr() {
+fn dropped_output_is_noted_on_stderr() {
     let dropped = ExecutionEvent::Dropped {
         stage: StageName::Run,
         stream: Stream::Stdout,
@@ -171,7 +171,7 @@ fn dropped_output_is_noticed_on_stderr() {
         .unwrap();
     assert_eq!(text(&output.stdout), "headtail");
     assert!(
-        text(&output.stderr).contains("12345 bytes of standard output were left out"),
+        text(&output.stderr).contains("12345 bytes of standard output were dropped here"),
         "{}",
         text(&output.stderr)
     );
@@ -179,7 +179,7 @@ fn dropped_output_is_noticed_on_stderr() {
 }
 
 #[test]
-fn everything_that_was_asked_for_reaches_the_backend() {
+fn every_option_reaches_the_backend() {
     let folder = tempfile::tempdir().unwrap();
     let program = folder.path().join("hello.py");
     let data = folder.path().join("data.bin");
@@ -248,7 +248,7 @@ fn a_dash_reads_the_program_from_standard_input() {
 }
 
 #[test]
-fn json_is_the_whole_result_and_keeps_the_exit_code() {
+fn json_prints_the_whole_result_and_keeps_the_exit_code() {
     let mut execution = exited(4);
     execution.stdout = Data::from("hi\n");
     let backend = FakeBackend::ending(execution.clone());
@@ -275,15 +275,15 @@ fn a_connection_that_ends_early_is_an_infrastructure_error() {
     assert_eq!(output.status.code(), Some(125));
     assert_eq!(text(&output.stdout), "half");
     assert!(
-        text(&output.stderr).contains("before the result came"),
+        text(&output.stderr).contains("before the result arrived"),
         "{}",
         text(&output.stderr)
     );
 }
 
 #[test]
-fn a_busy_backend_says_when_to_come_back() {
-    let body = r#"{"error":"64 executions wait already"}"#.to_owned();
+fn a_busy_backend_is_reported_with_its_retry_after() {
+    let body = r#"{"error":"64 executions are queued"}"#.to_owned();
     let backend = FakeBackend::new(Script::Answer(429, Some(("retry-after", "3")), body));
     let output = backend
         .cloude()
@@ -293,13 +293,13 @@ fn a_busy_backend_says_when_to_come_back() {
     assert_eq!(output.status.code(), Some(125));
     assert_eq!(
         text(&output.stderr),
-        "cloude: the backend is busy: 64 executions wait already (try again in 3 s)\n"
+        "cloude: the backend is busy: 64 executions are queued; try again in 3 s\n"
     );
 }
 
 #[test]
-fn no_backend_is_told_with_the_way_out() {
-    // Bound and not listening: nobody else can be there.
+fn an_unreachable_backend_is_reported_with_the_way_out() {
+    // A port that was just free: nothing listens there.
     let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap();
     drop(socket);
@@ -318,7 +318,9 @@ fn no_backend_is_told_with_the_way_out() {
     assert_eq!(output.status.code(), Some(125));
     let message = text(&output.stderr);
     assert!(
-        message.starts_with(&format!("cloude: no backend at http://{address}")),
+        message.starts_with(&format!(
+            "cloude: cannot connect to the backend at http://{address}"
+        )),
         "{message}"
     );
     assert!(
@@ -328,7 +330,7 @@ fn no_backend_is_told_with_the_way_out() {
 }
 
 #[test]
-fn something_else_on_the_port_is_called_that() {
+fn an_answer_that_is_not_cloudeds_is_reported_as_such() {
     let backend = FakeBackend::new(Script::Answer(502, None, "<html>gateway</html>".to_owned()));
     let output = backend
         .cloude()
@@ -337,7 +339,7 @@ fn something_else_on_the_port_is_called_that() {
         .unwrap();
     assert_eq!(output.status.code(), Some(125));
     assert!(
-        text(&output.stderr).contains("not as a Cloude backend does"),
+        text(&output.stderr).contains("not as clouded does"),
         "{}",
         text(&output.stderr)
     );

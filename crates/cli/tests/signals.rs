@@ -1,4 +1,4 @@
-//! Ctrl-C, and readers that leave early.
+//! Ctrl-C (SIGINT), and a reader of standard output that closes it early.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod common;
@@ -28,7 +28,7 @@ fn spawn(backend: &FakeBackend) -> Child {
 }
 
 #[test]
-fn ctrl_c_ends_at_once_with_130_and_lets_the_backend_know() {
+fn ctrl_c_exits_with_130_and_closes_the_connection() {
     let backend = FakeBackend::new(Script::Hang(vec![stdout(b"running\n")]));
     let mut child = spawn(&backend);
     let mut line = String::new();
@@ -37,7 +37,7 @@ fn ctrl_c_ends_at_once_with_130_and_lets_the_backend_know() {
         .unwrap();
     assert_eq!(line, "running\n");
 
-    // SAFETY: the child has not been waited for, so that its id is still its own.
+    // SAFETY: kill(2) on a child that has not been waited for, so that its id is not reused.
     unsafe { libc::kill(child.id() as i32, libc::SIGINT) };
 
     assert_eq!(child.wait().unwrap().code(), Some(130));
@@ -60,8 +60,8 @@ fn ctrl_c_ends_at_once_with_130_and_lets_the_backend_know() {
 }
 
 #[test]
-fn a_reader_that_leaves_is_not_worth_a_word() {
-    // More than a pipe holds, so that the writer meets the closed end.
+fn a_closed_standard_output_exits_with_141_silently() {
+    // More than a pipe holds, so that a write fails with EPIPE.
     let events = (0..64)
         .map(|_| stdout(&[b'x'; 65536]))
         .chain([result(exited(0))])

@@ -2,26 +2,25 @@
 
 use serde::Serialize;
 
-/// How a check went.
+/// The outcome of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
-    /// Nothing to do.
     Ok,
-    /// Something works less well, or not all of it does.
+    /// A part of the product does not work, or works less well.
     Warning,
-    /// Programs do not run until this is fixed.
+    /// No program runs until this is fixed.
     Broken,
 }
 
-/// One thing that was looked at.
+/// One line of `doctor`, and its fix.
 #[derive(Debug, Serialize)]
 pub struct Check {
     pub name: String,
     pub state: State,
-    /// What is there.
+    /// The state that was found.
     pub found: String,
-    /// What to do about it.
+    /// The command or change that mends it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fix: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! The guest kernel, and what a VM's network needs of the host.
+//! Checks of the guest kernel and of the host's network: /dev/net/tun, nft, IP forwarding.
 
 use std::fs::OpenOptions;
 
@@ -7,14 +7,14 @@ use cloude_protocol::api::InstalledKernel;
 use super::check::Check;
 use crate::paths;
 
-/// Whether there is a guest kernel.
+/// Checks that a guest kernel is installed.
 pub fn kernel(kernel: &InstalledKernel) -> Check {
     let (name, path) = ("kernel", &kernel.path);
     if !kernel.present {
         return Check::broken(
             name,
-            format!("none at {path}"),
-            "run kernel/fetch, or name one with VM_KERNEL_PATH",
+            format!("no guest kernel at {path}"),
+            "run kernel/fetch, or set VM_KERNEL_PATH to a kernel",
         );
     }
     match &kernel.release {
@@ -24,7 +24,7 @@ pub fn kernel(kernel: &InstalledKernel) -> Check {
     }
 }
 
-/// TAP devices, one for each VM with a network.
+/// Checks that TAP devices can be made; each VM with a network has one.
 pub fn tun() -> Check {
     let name = "network: tun";
     match OpenOptions::new()
@@ -35,26 +35,26 @@ pub fn tun() -> Check {
         Ok(_) => Check::ok(name, "/dev/net/tun"),
         Err(error) => Check::warning(
             name,
-            format!("/dev/net/tun: {error}; programs with --network do not run"),
-            "load the module and run clouded as root: sudo modprobe tun",
+            format!("cannot open /dev/net/tun: {error}; --network does not work"),
+            "load the module (sudo modprobe tun) and run clouded as root",
         ),
     }
 }
 
-/// The packet filter that keeps VMs apart.
+/// Checks for nft(8), which installs the rules that isolate VMs from each other.
 pub fn nft() -> Check {
     let name = "network: nft";
     match paths::find_in_path("nft") {
         Some(path) => Check::ok(name, path.display().to_string()),
         None => Check::warning(
             name,
-            "no nft; programs with --network do not run",
+            "nft is not in PATH; --network does not work",
             "install nftables: sudo apt-get install nftables",
         ),
     }
 }
 
-/// Whether the kernel passes a VM's packets on.
+/// Checks that the host's kernel forwards packets of VMs.
 pub fn ip_forward() -> Check {
     let name = "network: forwarding";
     match std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward") {
@@ -62,14 +62,14 @@ pub fn ip_forward() -> Check {
         Ok(text) => Check::warning(
             name,
             format!(
-                "net.ipv4.ip_forward = {}; a VM's packets go no further than the host",
+                "net.ipv4.ip_forward = {}; VMs reach the host and nothing behind it",
                 text.trim()
             ),
-            "run clouded as root, which turns it on, or: sudo sysctl -w net.ipv4.ip_forward=1",
+            "run clouded as root (it sets the sysctl), or: sudo sysctl -w net.ipv4.ip_forward=1",
         ),
         Err(error) => Check::warning(
             name,
-            format!("net.ipv4.ip_forward: {error}"),
+            format!("cannot read net.ipv4.ip_forward: {error}"),
             "use a kernel with IPv4",
         ),
     }

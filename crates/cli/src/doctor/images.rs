@@ -1,4 +1,4 @@
-//! The language files, and which of them have an image.
+//! Checks of the language files and of each language's image.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +8,7 @@ use cloude_protocol::language::Language;
 use super::check::Check;
 use crate::paths;
 
-/// The same as [`local`], as a backend says it.
+/// The checks of [`local`], from the backend's own report.
 pub fn remote(installation: &Installation, languages: &[LanguageInfo]) -> Vec<Check> {
     let found = format!("{} in {}", languages.len(), installation.languages);
     let images = languages.iter().map(|language| {
@@ -80,7 +80,7 @@ fn language(path: &Path) -> Result<Language, Check> {
         )
     };
     let text = std::fs::read_to_string(path).map_err(|error| bad(error.to_string()))?;
-    // The parser's message spans lines; its first says enough here.
+    // The message of a parse error spans lines; the first one has the cause.
     toml::from_str(&text).map_err(|error| {
         bad(error
             .message()

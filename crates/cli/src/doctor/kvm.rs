@@ -1,4 +1,4 @@
-//! Whether virtual machines run here.
+//! The check of KVM.
 
 use std::fs::OpenOptions;
 use std::io::ErrorKind;
@@ -10,25 +10,25 @@ use super::check::Check;
 use crate::paths;
 
 const NAME: &str = "kvm";
-const WITH_KVM: &str =
-    "start clouded with tools/with-kvm, which boots an emulated host with KVM; it is slower";
+const WITH_KVM: &str = "start clouded with `tools/with-kvm`, on an emulated host (slow)";
 
-/// /dev/kvm, and what `cloude-vmm probe` says that it can do: its presence alone says little.
+/// Opens /dev/kvm and runs `cloude-vmm probe`, which boots a tiny guest: some hosts have a /dev/kvm under
+/// which no ordinary kernel boots.
 pub fn kvm() -> Check {
     if let Err(error) = OpenOptions::new().read(true).write(true).open("/dev/kvm") {
-        let found = format!("/dev/kvm: {error}");
+        let found = format!("cannot open /dev/kvm: {error}");
         return match error.kind() {
             ErrorKind::NotFound => Check::broken(
                 NAME,
                 found,
                 format!(
-                    "turn virtualization on in the firmware and load kvm-intel or kvm-amd; or {WITH_KVM}"
+                    "enable virtualization in the firmware and load kvm_intel or kvm_amd; or {WITH_KVM}"
                 ),
             ),
             ErrorKind::PermissionDenied => Check::broken(
                 NAME,
                 found,
-                "join the group that may use it: sudo usermod -aG kvm $USER, then log in again",
+                "join its group: sudo usermod -aG kvm $USER, then log in again",
             ),
             _ => Check::broken(NAME, found, WITH_KVM),
         };
@@ -36,28 +36,28 @@ pub fn kvm() -> Check {
     let Some(probe) = probe() else {
         return Check::warning(
             NAME,
-            "/dev/kvm can be opened; whether kernels boot is unknown",
-            "build cloude-vmm beside cloude, so that its probe can run: cargo build -p cloude-vmm",
+            "/dev/kvm opens; unknown if kernels boot: cloude-vmm was not found or its probe failed",
+            "build it into the folder of cloude: cargo build --release -p cloude-vmm",
         );
     };
     match probe.kind.as_str() {
         "hardware" => Check::ok(NAME, hardware(&probe.capabilities)),
         "pvm" => Check::broken(
             NAME,
-            "pvm: the interface is there, ordinary kernels do not boot",
+            "pvm: the KVM API works, but ordinary kernels do not boot",
             WITH_KVM,
         ),
-        // A capability that is missing, with the kernel that has it.
+        // The reason names a missing capability and the kernel version that has it.
         _ => Check::broken(NAME, probe.reason.unwrap_or_default(), WITH_KVM),
     }
 }
 
-/// What `cloude-vmm probe --json` prints.
+/// The output of `cloude-vmm probe --json`.
 #[derive(Deserialize)]
 struct Probe {
     /// `hardware`, `pvm` or `none`.
     kind: String,
-    /// Why it is not `hardware`.
+    /// Present if `kind` is not `hardware`.
     reason: Option<String>,
     #[serde(default)]
     capabilities: Vec<Capability>,
@@ -71,7 +71,7 @@ struct Capability {
     present: bool,
 }
 
-/// That kernels boot, and which capabilities this KVM does without.
+/// The text for a usable KVM, with the optional capabilities that it lacks.
 fn hardware(capabilities: &[Capability]) -> String {
     let mut text = "hardware: ordinary kernels boot".to_owned();
     for missing in capabilities.iter().filter(|capability| !capability.present) {

@@ -1,4 +1,4 @@
-//! `doctor`: what this machine has and lacks, each lack with its cure.
+//! `doctor`: checks this machine and the backend; each failed check comes with a fix.
 
 mod check;
 mod host;
@@ -18,7 +18,7 @@ use crate::error::CliError;
 use crate::paths;
 use crate::terminal::{self, Style, paint};
 
-/// Something is broken; the other exit codes are those of docs/cli.md.
+/// Exit code if a check failed. docs/cli.md lists the others.
 const BROKEN: u8 = 1;
 
 #[derive(Serialize)]
@@ -37,7 +37,7 @@ pub async fn doctor(args: args::Doctor) -> Result<u8, CliError> {
             languages,
         }) => {
             let found = format!(
-                "where the backend has them; its state is in {}",
+                "the backend's; its state directory is {}",
                 installation.state_dir
             );
             checks.extend([
@@ -47,8 +47,7 @@ pub async fn doctor(args: args::Doctor) -> Result<u8, CliError> {
             checks.extend(images::remote(installation, languages));
         }
         None => {
-            let found =
-                "where a backend of this user has them by default: none said where its own are";
+            let found = "the default paths of this user: no backend reported its own";
             checks.extend([
                 Check::ok("files", found),
                 host::kernel(&installed_kernel(&paths::kernel())),
@@ -60,27 +59,23 @@ pub async fn doctor(args: args::Doctor) -> Result<u8, CliError> {
     checks.extend([host::tun(), host::nft(), host::ip_forward()]);
 
     let ok = checks.iter().all(|check| check.state != State::Broken);
-    let text = if args.json {
-        let json = serde_json::to_string(&Report {
-            ok,
-            checks: &checks,
-        })
-        .map_err(|error| CliError::Infrastructure(error.to_string()))?;
-        format!("{json}\n")
+    if args.json {
+        let checks = &checks;
+        terminal::json(&Report { ok, checks })?;
     } else {
-        table(&checks, terminal::stdout_colour())
-    };
-    terminal::stdout(text.as_bytes())?;
+        terminal::stdout(table(&checks, terminal::stdout_colour()).as_bytes())?;
+    }
     Ok(if ok { 0 } else { BROKEN })
 }
 
-/// What a backend says of itself.
+/// Paths and languages that the backend reports.
 struct Server {
     installation: Installation,
     languages: Vec<LanguageInfo>,
 }
 
-/// Asks the backend. One that is older, or on another machine, does not say where its files are.
+/// Queries the backend. `GET /v1/installation` fails on an older one and from another machine: the paths are
+/// then unknown.
 async fn ask(url: &str) -> (Check, Option<Server>) {
     let backend = match Backend::new(url) {
         Ok(backend) => backend,
@@ -113,7 +108,7 @@ fn check(backend: &Backend, languages: &Result<Vec<LanguageInfo>, CliError>) -> 
             Check::ok(
                 name,
                 format!(
-                    "{} runs {} languages, {ready} of them with an image",
+                    "{} has {} languages, {ready} with an image",
                     backend.shown(),
                     languages.len()
                 ),
@@ -122,7 +117,7 @@ fn check(backend: &Backend, languages: &Result<Vec<LanguageInfo>, CliError>) -> 
         Err(error) => Check::broken(
             name,
             error.to_string(),
-            "run `clouded`, or name another backend with --backend (CLOUDE_BACKEND)",
+            "start `clouded`, or name another backend with --backend or CLOUDE_BACKEND",
         ),
     }
 }

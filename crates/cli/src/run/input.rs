@@ -1,4 +1,4 @@
-//! What goes into a request: the program, its input, files beside it, its environment.
+//! Reads the parts of a request: source code, standard input, files, environment variables.
 
 use std::io::{IsTerminal as _, Read as _};
 use std::os::unix::fs::PermissionsExt as _;
@@ -7,35 +7,33 @@ use std::path::Path;
 use cloude_protocol::Data;
 use cloude_protocol::agent::File;
 
-use crate::error::CliError;
+use crate::error::UsageError;
 
-/// Reads a program, which the API takes as text.
-pub fn read_code(path: &Path) -> Result<String, CliError> {
-    let bytes = std::fs::read(path).map_err(|error| unreadable(path, &error))?;
+/// Reads source code from a file. The API takes it as text.
+pub fn read_code(path: &Path) -> Result<String, UsageError> {
+    let bytes = std::fs::read(path).map_err(|error| unreadable(path, error))?;
     text(bytes, &path.display().to_string())
 }
 
-/// Reads a program from standard input.
-pub fn code_from_stdin() -> Result<String, CliError> {
+/// Reads source code from standard input.
+pub fn code_from_stdin() -> Result<String, UsageError> {
     text(read_stdin()?, "standard input")
 }
 
-/// What the program reads from standard input: a file, ours, or nothing. Ours is taken without being
-/// asked for where it is not a terminal, and never when the program itself came that way.
-pub fn stdin(path: Option<&Path>, code_from_stdin: bool) -> Result<Vec<u8>, CliError> {
+/// The program's standard input: a file, this process's standard input, or nothing. Without `--stdin`, this
+/// process's standard input is read unless it is a terminal or was the source code.
+pub fn stdin(path: Option<&Path>, code_from_stdin: bool) -> Result<Vec<u8>, UsageError> {
     match path {
-        Some(path) if path.as_os_str() == "-" && code_from_stdin => Err(CliError::Usage(
-            "standard input cannot be both the program and what it reads: give one of them as a file".to_owned(),
-        )),
+        Some(path) if path.as_os_str() == "-" && code_from_stdin => Err(UsageError::StdinTwice),
         Some(path) if path.as_os_str() == "-" => read_stdin(),
-        Some(path) => std::fs::read(path).map_err(|error| unreadable(path, &error)),
+        Some(path) => std::fs::read(path).map_err(|error| unreadable(path, error)),
         None if code_from_stdin || std::io::stdin().is_terminal() => Ok(Vec::new()),
         None => read_stdin(),
     }
 }
 
-/// `PATH` or `PATH:NAME`. A path with a colon in it is taken whole where such a file exists.
-pub fn extra_file(spec: &str) -> Result<File, CliError> {
+/// Reads a file given as `PATH` or `PATH:NAME`. A path that exists is not split at its colon.
+pub fn extra_file(spec: &str) -> Result<File, UsageError> {
     let (path, name) = match spec.rsplit_once(':') {
         Some((path, name)) if !Path::new(spec).exists() && !name.is_empty() => {
             (path, name.to_owned())
@@ -43,18 +41,18 @@ pub fn extra_file(spec: &str) -> Result<File, CliError> {
         _ => {
             let name = Path::new(spec).file_name().and_then(|name| name.to_str());
             let Some(name) = name else {
-                return Err(CliError::Usage(format!(
-                    "--file {spec:?} names no file: give PATH or PATH:NAME"
-                )));
+                return Err(UsageError::FileWithoutName {
+                    spec: spec.to_owned(),
+                });
             };
             (spec, name.to_owned())
         }
     };
     let path = Path::new(path);
-    let content = std::fs::read(path).map_err(|error| unreadable(path, &error))?;
+    let content = std::fs::read(path).map_err(|error| unreadable(path, error))?;
     let mode = path
         .metadata()
-        .map_err(|error| unreadable(path, &error))?
+        .map_err(|error| unreadable(path, error))?
         .permissions()
         .mode();
     let mode = if mode & 0o111 != 0 { Some(0o755) } else { None };
@@ -65,44 +63,42 @@ pub fn extra_file(spec: &str) -> Result<File, CliError> {
     })
 }
 
-/// `NAME=VALUE`, or `NAME` for the value that it has here.
-pub fn variable(spec: &str) -> Result<(String, String), CliError> {
-    match spec.split_once('=') {
-        Some(("", _)) => Err(CliError::Usage(format!(
-            "--env {spec:?} has no name: give NAME=VALUE"
-        ))),
-        Some((name, value)) => Ok((name.to_owned(), value.to_owned())),
-        None if spec.is_empty() => Err(CliError::Usage(
-            "--env is empty: give NAME=VALUE".to_owned(),
-        )),
-        None => match std::env::var(spec) {
-            Ok(value) => Ok((spec.to_owned(), value)),
-            Err(_) => Err(CliError::Usage(format!(
-                "--env {spec}: no such variable here, or not UTF-8: give {spec}=VALUE"
-            ))),
-        },
+/// Parses `NAME=VALUE`, or `NAME` for a variable of this process.
+pub fn variable(spec: &str) -> Result<(String, String), UsageError> {
+    let name = match spec.split_once('=') {
+        Some((name, value)) if !name.is_empty() => {
+            return Ok((name.to_owned(), value.to_owned()));
+        }
+        None if !spec.is_empty() => spec.to_owned(),
+        _ => {
+            let spec = spec.to_owned();
+            return Err(UsageError::EnvWithoutName { spec });
+        }
+    };
+    match std::env::var(&name) {
+        Ok(value) => Ok((name, value)),
+        Err(_) => Err(UsageError::EnvUnset { name }),
     }
 }
 
-fn read_stdin() -> Result<Vec<u8>, CliError> {
+fn read_stdin() -> Result<Vec<u8>, UsageError> {
     let mut bytes = Vec::new();
     match std::io::stdin().lock().read_to_end(&mut bytes) {
         Ok(_) => Ok(bytes),
-        Err(error) => Err(CliError::Usage(format!(
-            "cannot read standard input: {error}"
-        ))),
+        Err(error) => Err(UsageError::ReadStdin { error }),
     }
 }
 
-fn text(bytes: Vec<u8>, what: &str) -> Result<String, CliError> {
-    String::from_utf8(bytes).map_err(|error| {
-        CliError::Usage(format!(
-            "{what} is not UTF-8 at byte {}: programs are text; hand binary files over with --file",
-            error.utf8_error().valid_up_to()
-        ))
+fn text(bytes: Vec<u8>, name: &str) -> Result<String, UsageError> {
+    String::from_utf8(bytes).map_err(|error| UsageError::NotUtf8 {
+        name: name.to_owned(),
+        offset: error.utf8_error().valid_up_to(),
     })
 }
 
-fn unreadable(path: &Path, error: &std::io::Error) -> CliError {
-    CliError::Usage(format!("cannot read {}: {error}", path.display()))
+fn unreadable(path: &Path, error: std::io::Error) -> UsageError {
+    UsageError::ReadFile {
+        path: path.to_owned(),
+        error,
+    }
 }

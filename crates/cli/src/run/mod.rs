@@ -1,4 +1,4 @@
-//! `run`: one program, from its file to its exit code.
+//! `run`: sends one program to the backend, relays its output, exits with its code.
 
 mod input;
 mod outcome;
@@ -9,13 +9,13 @@ use cloude_protocol::api::{Execution, ExecutionRequest, Limits, StartChoice};
 
 use crate::args::{self, Start};
 use crate::client::Backend;
-use crate::error::CliError;
+use crate::error::{CliError, UsageError};
 use crate::languages::by_extension;
 use crate::terminal;
 
 pub use input::read_code;
 
-/// `cloude run`: gives the exit code that docs/cli.md promises.
+/// `cloude run`. Returns the exit code as documented in docs/cli.md.
 pub async fn run(args: args::Run) -> Result<u8, CliError> {
     let json = args.json;
     let backend = Backend::new(&args.backend.url)?;
@@ -25,17 +25,17 @@ pub async fn run(args: args::Run) -> Result<u8, CliError> {
         let answer: serde_json::Value = backend.post("v1/executions", &request).await?;
         terminal::clear_spinner();
         terminal::stdout(format!("{answer}\n").as_bytes())?;
-        let execution: Execution = serde_json::from_value(answer)
-            .map_err(|error| backend.not_a_backend(&error.to_string()))?;
-        return outcome::report(&execution);
+        let execution: Execution =
+            serde_json::from_value(answer).map_err(|error| backend.bad_body(&error))?;
+        return Ok(outcome::report(&execution)?);
     }
     let response = backend.post_stream("v1/executions", &request).await?;
     let execution = stream::follow(response, &backend).await?;
-    outcome::report(&execution)
+    Ok(outcome::report(&execution)?)
 }
 
 async fn request(args: args::Run, backend: &Backend) -> Result<ExecutionRequest, CliError> {
-    // What is wrong on this side is said before the backend is asked.
+    // Local mistakes are reported before any request is sent.
     let files = args
         .files
         .iter()
@@ -50,25 +50,18 @@ async fn request(args: args::Run, backend: &Backend) -> Result<ExecutionRequest,
         (Some(code), _) => (code, false),
         (None, Some(path)) if path.as_os_str() == "-" => {
             if args.language.is_none() {
-                return Err(CliError::Usage(
-                    "a program from standard input has no extension: name its language with -l"
-                        .to_owned(),
-                ));
+                return Err(UsageError::NoLanguage.into());
             }
             (input::code_from_stdin()?, true)
         }
         (None, Some(path)) => (read_code(path)?, false),
-        (None, None) => {
-            return Err(CliError::Usage(
-                "name a file to run, or give the program with -c".to_owned(),
-            ));
-        }
+        (None, None) => return Err(UsageError::NoProgram.into()),
     };
     let stdin = input::stdin(args.stdin.as_deref(), code_from_stdin)?;
     let language = match (args.language, &args.file) {
         (Some(language), _) => language,
         (None, Some(path)) => language_of(path, backend).await?,
-        (None, None) => return Err(CliError::Usage("name the language with -l".to_owned())),
+        (None, None) => return Err(UsageError::NoLanguage.into()),
     };
     let file_name = args.file.as_ref().and_then(|path| path.file_name());
     Ok(ExecutionRequest {
@@ -94,26 +87,22 @@ async fn request(args: args::Run, backend: &Backend) -> Result<ExecutionRequest,
     })
 }
 
-/// Asks the backend which language a file is in: languages are its data, not ours.
+/// Finds a file's language by its extension, in the backend's list of languages.
 async fn language_of(path: &std::path::Path, backend: &Backend) -> Result<String, CliError> {
     let Some(extension) = path.extension().and_then(|extension| extension.to_str()) else {
-        return Err(CliError::Usage(format!(
-            "{} has no extension that tells its language: name it with -l",
-            path.display()
-        )));
+        let path = path.to_owned();
+        return Err(UsageError::NoExtension { path }.into());
     };
     let languages = backend.languages().await?;
     match by_extension(&languages, extension) {
         Some(language) => Ok(language.name.clone()),
-        None => {
-            let names: Vec<&str> = languages
-                .iter()
-                .map(|language| language.name.as_str())
-                .collect();
-            Err(CliError::Usage(format!(
-                "no language has files that end in .{extension}: name one with -l ({})",
-                names.join(", ")
-            )))
+        None => Err(UsageError::UnknownExtension {
+            extension: extension.to_owned(),
+            languages: languages
+                .into_iter()
+                .map(|language| language.name)
+                .collect(),
         }
+        .into()),
     }
 }

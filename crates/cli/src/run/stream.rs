@@ -1,4 +1,4 @@
-//! Follows the stream of an execution and puts each byte where it belongs.
+//! Relays the event stream of an execution to standard output and standard error.
 
 use cloude_protocol::agent::{StageName, Stream};
 use cloude_protocol::api::{Execution, ExecutionEvent};
@@ -9,8 +9,8 @@ use crate::client::Backend;
 use crate::error::CliError;
 use crate::terminal;
 
-/// Shows events until the last, which it gives. A compiler's output goes to standard error
-/// whichever stream it was on: standard output is the program's alone.
+/// Relays events up to the last one and returns its result. Both streams of a compiler go to standard
+/// error, so that standard output holds the program's output alone.
 pub async fn follow(response: Response, backend: &Backend) -> Result<Execution, CliError> {
     let mut chunks = response.bytes_stream();
     let mut buffer = Vec::new();
@@ -30,18 +30,14 @@ pub async fn follow(response: Response, backend: &Backend) -> Result<Execution, 
         }
         buffer.drain(..start);
     }
-    Err(CliError::Infrastructure(format!(
-        "{} closed the connection before the result came",
-        backend.shown()
-    )))
+    Err(backend.closed().into())
 }
 
 fn line(line: &[u8], backend: &Backend) -> Result<Option<Execution>, CliError> {
     if line.trim_ascii().is_empty() {
         return Ok(None);
     }
-    let event =
-        serde_json::from_slice(line).map_err(|error| backend.not_a_backend(&error.to_string()))?;
+    let event = serde_json::from_slice(line).map_err(|error| backend.bad_body(&error))?;
     match event {
         ExecutionEvent::Accepted { .. } => {}
         ExecutionEvent::Started {

@@ -1,4 +1,4 @@
-//! A backend that speaks the contract and plays a script, on a port of its own.
+//! A fake backend: an HTTP server on a free port that plays a script.
 #![allow(dead_code, reason = "each test binary uses its part")]
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
@@ -22,14 +22,14 @@ use cloude_protocol::api::{
     Status, StatusResponse, Timings,
 };
 
-/// What the backend does with `POST /v1/executions`.
+/// The answer to `POST /v1/executions`.
 #[derive(Clone)]
 pub enum Script {
-    /// Sends these, then ends the answer.
+    /// These events, then the end of the response.
     Events(Vec<ExecutionEvent>),
-    /// Sends these, then neither sends nor ends.
+    /// These events, then a response that never ends.
     Hang(Vec<ExecutionEvent>),
-    /// Answers with a status, a header and a body.
+    /// A status, a header and a body.
     Answer(u16, Option<(&'static str, &'static str)>, String),
 }
 
@@ -37,7 +37,7 @@ pub struct Shared {
     script: Script,
     pub executions: Mutex<Vec<ExecutionRequest>>,
     pub runs: Mutex<Vec<RunRequest>>,
-    /// Set when a client closed the connection of an answer that had not ended.
+    /// True once a client closed the connection of a [`Script::Hang`].
     pub abandoned: Mutex<bool>,
 }
 
@@ -86,7 +86,7 @@ impl FakeBackend {
         }
     }
 
-    /// A backend whose programs print nothing and end so.
+    /// A backend whose programs print nothing and have this result.
     pub fn ending(execution: Execution) -> Self {
         Self::new(Script::Events(vec![ExecutionEvent::Result(Box::new(
             execution,
@@ -164,7 +164,7 @@ async fn executions(
     ([("content-type", NDJSON)], Body::from_stream(stream)).into_response()
 }
 
-/// Dropped with the answer that it belongs to.
+/// Dropped with the response body, also when the client disconnects.
 struct Abandoned {
     shared: Arc<Shared>,
     armed: bool,
@@ -269,12 +269,12 @@ pub fn result(execution: Execution) -> ExecutionEvent {
     ExecutionEvent::Result(Box::new(execution))
 }
 
-/// A program that ended by itself.
+/// The result of a program that exited.
 pub fn exited(code: i32) -> Execution {
     ended(Cause::Exit, Some(code), None)
 }
 
-/// A program that ended somehow.
+/// The result of a program that ended with `cause`.
 pub fn ended(cause: Cause, exit_code: Option<i32>, signal: Option<i32>) -> Execution {
     Execution {
         id: "job-1".to_owned(),

@@ -1,0 +1,110 @@
+//! Requests to the backend that failed.
+
+use cloude_protocol::agent::{ErrorBody, NDJSON};
+
+use crate::exit;
+
+/// A request that did not get the answer it should have.
+#[derive(Debug, thiserror::Error)]
+pub enum BackendError {
+    /// reqwest could not set up TLS or its connection pool.
+    #[error("cannot set up the HTTP client: {reason}")]
+    HttpClient { reason: String },
+    /// The request did not serialize.
+    #[error("cannot encode the request as JSON: {reason}")]
+    Encode { reason: String },
+    /// No TCP or TLS connection.
+    #[error(
+        "cannot connect to the backend at {url} ({reason}): start it with `clouded`, or name another one \
+         with --backend or CLOUDE_BACKEND"
+    )]
+    Connect { url: String, reason: String },
+    /// The connection was made and no HTTP response came.
+    #[error("the backend at {url} did not answer ({reason}): look into the log of clouded")]
+    NoAnswer { url: String, reason: String },
+    /// The connection broke in the middle of the response.
+    #[error(
+        "the connection to {url} broke before the result arrived ({reason}): run the command again"
+    )]
+    Broken { url: String, reason: String },
+    /// The event stream ended without its last event.
+    #[error(
+        "the backend at {url} closed the connection before the result arrived: look into the log of clouded"
+    )]
+    Closed { url: String },
+    /// Something else than clouded, or another version of it.
+    #[error(
+        "{url} answered with Content-Type {found:?} instead of {NDJSON}: check that --backend (CLOUDE_BACKEND) \
+         is a clouded of version {version}"
+    )]
+    ContentType {
+        url: String,
+        found: String,
+        version: &'static str,
+    },
+    /// A body or an event that is not the JSON of this version.
+    #[error(
+        "{url} sent JSON that this version does not understand ({reason}): check that --backend \
+         (CLOUDE_BACKEND) is a clouded of version {version}"
+    )]
+    Body {
+        url: String,
+        reason: String,
+        version: &'static str,
+    },
+    /// An error status whose body is not an [`ErrorBody`]: a proxy, or another program.
+    #[error(
+        "{url} answered HTTP status {status}, and not as clouded does: check --backend (CLOUDE_BACKEND), \
+         and HTTP proxies on the way"
+    )]
+    NotClouded { url: String, status: u16 },
+    /// 429.
+    #[error("the backend is busy: {message}{}", retry(*retry_after_s))]
+    Busy {
+        message: String,
+        /// From the `Retry-After` header.
+        retry_after_s: Option<u64>,
+    },
+    /// 5xx.
+    #[error("the backend failed (HTTP status {status}): {message}")]
+    Failed { status: u16, message: String },
+    /// Any other error status.
+    #[error("{message}")]
+    Refused { status: u16, message: String },
+}
+
+impl BackendError {
+    /// From the response's status, body and `Retry-After`.
+    pub fn from_response(status: u16, body: &[u8], retry_after_s: Option<u64>, url: &str) -> Self {
+        let Ok(ErrorBody { error: message }) = serde_json::from_slice(body) else {
+            let url = url.to_owned();
+            return BackendError::NotClouded { url, status };
+        };
+        match status {
+            429 => BackendError::Busy {
+                message,
+                retry_after_s,
+            },
+            500.. => BackendError::Failed { status, message },
+            _ => BackendError::Refused { status, message },
+        }
+    }
+
+    /// 2 if the request was at fault, else 125.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            BackendError::Refused {
+                status: 400 | 404 | 413 | 415 | 422,
+                ..
+            } => exit::USAGE,
+            _ => exit::INFRASTRUCTURE,
+        }
+    }
+}
+
+fn retry(after_s: Option<u64>) -> String {
+    after_s.map_or_else(
+        || "; try again later".to_owned(),
+        |seconds| format!("; try again in {seconds} s"),
+    )
+}
