@@ -1,4 +1,4 @@
-//! A fork becomes a VM of its own: entropy, clock, names, network. All of it, or nothing ever runs.
+//! Applies a fork's identity: entropy, clock, names, network. If any part fails, the fork never runs a program.
 
 use std::fs;
 use std::os::fd::AsRawFd as _;
@@ -8,8 +8,7 @@ use cloude_protocol::agent::Identity;
 
 use crate::net;
 
-/// What programs of a template VM see as /proc/sys/kernel/random/boot_id: bound over it in each
-/// stage's own /proc, rewritten by the identity.
+/// Bind-mounted over /proc/sys/kernel/random/boot_id in each stage of a template or fork. The identity rewrites it.
 pub const BOOT_ID: &str = "/run/cloude-boot-id";
 const MACHINE_ID: &str = "/etc/machine-id";
 
@@ -19,7 +18,7 @@ const RNDADDENTROPY: u64 = 0x4008_5203;
 const RNDRESEEDCRNG: u64 = 0x5207;
 const ENTROPY_BYTES: usize = 32;
 
-/// `struct rand_pool_info` with its buffer.
+/// `struct rand_pool_info` with its buffer (include/uapi/linux/random.h).
 #[repr(C)]
 struct PoolInfo {
     entropy_bits: i32,
@@ -27,19 +26,24 @@ struct PoolInfo {
     buffer: [u8; ENTROPY_BYTES],
 }
 
-/// Refuse a malformed identity, before any of it is applied; gives its entropy.
+/// Checks an identity before any of it is applied. Returns its entropy.
 pub fn check(identity: &Identity) -> Result<[u8; ENTROPY_BYTES], String> {
-    let entropy = bytes(&identity.entropy).ok_or("entropy: give 64 hexadecimal digits")?;
+    let entropy =
+        bytes(&identity.entropy).ok_or("identity.entropy must have 64 hexadecimal digits")?;
     if identity.wall_clock_ns == 0 || i64::try_from(identity.wall_clock_ns).is_err() {
-        return Err("wall_clock_ns: give nanoseconds since the epoch".into());
+        return Err("identity.wall_clock_ns must be nanoseconds since 1970".into());
     }
     let name = &identity.hostname;
     if name.is_empty() || name.len() > 64 || name.contains(['\0', '\n', '/', ' ']) {
-        return Err("hostname: give 1 to 64 bytes without space, slash or NUL".into());
+        return Err(
+            "identity.hostname must have 1 to 64 bytes without space, slash, newline or NUL".into(),
+        );
     }
     let id = &identity.machine_id;
     if id.len() != 32 || !id.bytes().all(is_hex) || id.bytes().all(|digit| digit == b'0') {
-        return Err("machine_id: give 32 lower-case hexadecimal digits, not all 0".into());
+        return Err(
+            "identity.machine_id must have 32 lower-case hexadecimal digits, not all 0".into(),
+        );
     }
     let uuid = identity.boot_id.bytes().enumerate().all(|(at, byte)| {
         if matches!(at, 8 | 13 | 18 | 23) {
@@ -49,17 +53,17 @@ pub fn check(identity: &Identity) -> Result<[u8; ENTROPY_BYTES], String> {
         }
     });
     if identity.boot_id.len() != 36 || !uuid {
-        return Err("boot_id: give a lower-case UUID".into());
+        return Err("identity.boot_id must be a lower-case UUID".into());
     }
     if bytes(&identity.token).is_none() {
-        return Err("token: give 64 hexadecimal digits".into());
+        return Err("identity.token must have 64 hexadecimal digits".into());
     }
     match &identity.network {
         Some(network) if network.mac[0] & 1 != 0 => {
-            Err("network.mac: is a group's, not an interface's".into())
+            Err("identity.network.mac must be a unicast address".into())
         }
         Some(network) if !(1..=32).contains(&network.config.prefix_len) => {
-            Err("network.config.prefix_len: give 1 to 32".into())
+            Err("identity.network.config.prefix_len must be 1 to 32".into())
         }
         _ => Ok(entropy),
     }
@@ -82,14 +86,16 @@ fn bytes(hex: &str) -> Option<[u8; ENTROPY_BYTES]> {
     Some(out)
 }
 
-/// Apply a checked identity to this VM. After an error the VM must run nothing.
+/// Applies a checked identity to this VM. After an error the VM must not run a program.
 pub fn apply(identity: &Identity, entropy: [u8; ENTROPY_BYTES]) -> Result<(), String> {
-    mix_in(entropy).map_err(|error| format!("entropy: {error}"))?;
-    set_clock(identity.wall_clock_ns).map_err(|error| format!("wall clock: {error}"))?;
+    add_entropy(entropy).map_err(|error| format!("RNDADDENTROPY on /dev/urandom: {error}"))?;
+    set_clock(identity.wall_clock_ns)
+        .map_err(|error| format!("clock_settime(CLOCK_REALTIME): {error}"))?;
     let old = nix::unistd::gethostname().unwrap_or_default();
-    nix::unistd::sethostname(&identity.hostname).map_err(|errno| format!("host name: {errno}"))?;
+    nix::unistd::sethostname(&identity.hostname)
+        .map_err(|errno| format!("sethostname: {errno}"))?;
     rename(&old.to_string_lossy(), identity)?;
-    // In place: a waiting interpreter's mounts refer to these very files.
+    // In place, not renamed over: a waiting interpreter has bind mounts of these files.
     write(MACHINE_ID, &format!("{}\n", identity.machine_id))?;
     write(BOOT_ID, &format!("{}\n", identity.boot_id))?;
     let Some(network) = &identity.network else {
@@ -103,29 +109,29 @@ pub fn apply(identity: &Identity, entropy: [u8; ENTROPY_BYTES]) -> Result<(), St
     let resolv: String = servers
         .map(|server| format!("nameserver {server}\n"))
         .collect();
-    // Also where there are none: the template's are not this VM's.
+    // Also without servers: the file may have those of the template.
     let _ = fs::remove_file("/etc/resolv.conf");
     write("/etc/resolv.conf", &resolv)
 }
 
-/// The kernel takes it as seed at once: what forks drew before from the same state diverges.
-fn mix_in(buffer: [u8; ENTROPY_BYTES]) -> std::io::Result<()> {
+/// Credits the bytes and reseeds the kernel's generator at once. All forks start with the template's state.
+fn add_entropy(buffer: [u8; ENTROPY_BYTES]) -> std::io::Result<()> {
     let random = fs::OpenOptions::new().write(true).open("/dev/urandom")?;
     let pool = PoolInfo {
         entropy_bits: 8 * ENTROPY_BYTES as i32,
         bytes: ENTROPY_BYTES as i32,
         buffer,
     };
-    // SAFETY: the structure is what the request takes, with as many bytes as it says.
+    // SAFETY: the structure that RNDADDENTROPY takes, with the number of bytes that it states.
     let added = unsafe { libc::ioctl(random.as_raw_fd(), RNDADDENTROPY as _, &raw const pool) };
-    // SAFETY: this request takes no argument.
+    // SAFETY: RNDRESEEDCRNG takes no argument.
     if added != 0 || unsafe { libc::ioctl(random.as_raw_fd(), RNDRESEEDCRNG as _, 0) } != 0 {
         return Err(std::io::Error::last_os_error());
     }
     Ok(())
 }
 
-/// Set CLOCK_REALTIME, in nanoseconds since the epoch.
+/// Sets CLOCK_REALTIME, in nanoseconds since 1970.
 pub fn set_clock(ns: u64) -> std::io::Result<()> {
     let time = libc::timespec {
         tv_sec: (ns / 1_000_000_000) as libc::time_t,
@@ -138,7 +144,7 @@ pub fn set_clock(ns: u64) -> std::io::Result<()> {
     }
 }
 
-/// The files that say the old name, where they do: an image's own stay.
+/// Replaces the template's host name in /etc/hostname and /etc/hosts. Files of the image with other content stay.
 fn rename(old: &str, identity: &Identity) -> Result<(), String> {
     let new = &identity.hostname;
     if fs::read_to_string("/etc/hostname").is_ok_and(|text| text.trim() == old) {
@@ -153,8 +159,8 @@ fn rename(old: &str, identity: &Identity) -> Result<(), String> {
     }
 }
 
-/// The file with the fork's line in the place of the template's, which is the last one if it is there,
-/// whatever address the template had.
+/// /etc/hosts with the fork's line instead of the template's, which is the last one. None if the last line is not
+/// the template's.
 fn renamed_hosts(hosts: &str, old: &str, identity: &Identity) -> Option<String> {
     let others = hosts.strip_suffix(&format!("\t{old}\n"))?;
     let others = &others[..others.rfind('\n').map_or(0, |at| at + 1)];
@@ -186,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn the_templates_line_in_hosts_goes_with_its_address_and_no_other_line_does() {
+    fn the_templates_line_in_hosts_alone_is_replaced() {
         let mut fork = identity();
         let others = "127.0.0.1\tlocalhost\n10.0.0.9\tnot-template\n";
         for address in ["127.0.1.1", "172.30.0.2"] {
@@ -214,12 +220,12 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_identity_gives_its_entropy() {
+    fn a_valid_identity_returns_its_entropy() {
         assert_eq!(check(&identity()), Ok([0xab; 32]));
     }
 
     #[test]
-    fn each_malformed_part_is_refused() {
+    fn each_malformed_field_is_refused() {
         let broken: [fn(&mut Identity); 9] = [
             |identity| identity.entropy = "ab".repeat(31),
             |identity| identity.entropy = "zz".repeat(32),

@@ -1,13 +1,13 @@
-//! `cloude-agent`: PID 1 of a micro-VM. It sets the guest up, then answers `GET /health` and
-//! `POST /execute` over HTTP/1.1 on vsock and, where the VM has a network, on its own address.
+//! `cloude-agent`: PID 1 of a micro-VM. It sets the guest up, then serves `GET /health`, `POST /warm` and
+//! `POST /execute` over HTTP/1.1, on vsock and on the VM's IP address if it has a network.
 //!
-//! - [`boot`]: mounts, modules, identity, network, console shell, power-off.
-//! - [`http`]: the server: bounded, blocking, one thread a connection.
+//! - [`boot`]: mounts, modules, host name, network, console shell, power-off.
+//! - [`http`]: the server: blocking, one thread per connection, everything bounded.
 //! - [`execute`]: one program: files, compile and run stages, limits, events.
-//! - [`options`]: serving as an ordinary process, for development and tests.
+//! - [`identity`]: entropy, clock, names and network of a fork.
+//! - [`options`]: the same server as an ordinary process, for development and tests.
 //!
-//! The agent is static and resolves no names: users are read from /etc/passwd by [`user`].
-#![deny(missing_docs)]
+//! The binary is static, so that it runs in any image. It does not use NSS: [`user`] parses /etc/passwd.
 
 pub mod boot;
 pub mod execute;
@@ -20,7 +20,7 @@ pub mod uevent;
 pub mod user;
 pub mod vsock;
 
-/// Run as PID 1, or as an ordinary server where told to. Gives the exit code.
+/// Boots the guest as PID 1; serves as an ordinary process otherwise. Returns the exit code.
 pub fn main() -> i32 {
     if std::process::id() == 1 {
         boot::run()

@@ -1,4 +1,4 @@
-//! The guest's network: loopback, and the one Ethernet interface where the VM has it.
+//! Configures the loopback interface and the VM's Ethernet interface (netdevice(7)).
 
 use std::ffi::{c_char, c_int, c_void};
 use std::net::Ipv4Addr;
@@ -11,41 +11,49 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 use crate::uevent;
 
-/// The VM's Ethernet interface, by the kernel's own name: nothing renames it.
+/// The VM's Ethernet interface, by the kernel's name: no udev renames it.
 const INTERFACE: &str = "eth0";
 
-/// The virtio driver may still be looking at the device when the agent wants it.
-const INTERFACE_PATIENCE: Duration = Duration::from_secs(10);
+/// How long to wait for virtio_net to probe the device.
+const INTERFACE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Bytes, where nothing else is said: Ethernet's.
+/// Ethernet's, in bytes.
 const DEFAULT_MTU: u32 = 1500;
 
-/// Why there is no network.
+/// The network could not be configured.
 #[derive(Debug, thiserror::Error)]
 pub enum NetError {
-    /// The kernel has no such device, or no driver for it.
-    #[error("no network interface {INTERFACE} within {} s: has the VM a TAP, and the kernel virtio_net?", INTERFACE_PATIENCE.as_secs())]
+    /// The VM has no network device, or the kernel no driver for it.
+    #[error("no network interface {INTERFACE} after {} s: the VM needs a network device, and the kernel virtio_net", INTERFACE_TIMEOUT.as_secs())]
     NoInterface,
-    /// A setting was refused.
-    #[error("could not {what} of {interface}: {errno}")]
-    Refused {
-        /// Which setting.
-        what: &'static str,
-        /// Of which interface.
+    /// A system call failed.
+    #[error("{call} on {interface} failed: {errno}")]
+    Call {
+        /// The ioctl, or `socket`.
+        call: &'static str,
+        /// The interface's name.
         interface: &'static str,
-        /// The system's reason.
+        /// The reason.
         errno: Errno,
+    },
+    /// A setting reads back differently.
+    #[error("{setting} of {interface} is not as it was set")]
+    NotApplied {
+        /// `hardware address` or `address`.
+        setting: &'static str,
+        /// The interface's name.
+        interface: &'static str,
     },
 }
 
-/// Bring the loopback interface up; its address comes by itself.
+/// Brings the loopback interface up. The kernel adds 127.0.0.1.
 pub fn loopback() -> Result<(), NetError> {
     Interface::new("lo")?.up()
 }
 
-/// Give the VM its address, and its route where there is a gateway.
+/// Sets MTU, address and prefix, brings the link up, and adds a default route if there is a gateway.
 pub fn configure(config: &NetworkConfig) -> Result<(), NetError> {
-    let found = uevent::wait_for(INTERFACE_PATIENCE, || {
+    let found = uevent::wait_for(INTERFACE_TIMEOUT, || {
         std::fs::exists(format!("/sys/class/net/{INTERFACE}"))
             .ok()
             .filter(|exists| *exists)
@@ -56,12 +64,12 @@ pub fn configure(config: &NetworkConfig) -> Result<(), NetError> {
     let interface = Interface::new(INTERFACE)?;
     interface.set_mtu(config.mtu.unwrap_or(DEFAULT_MTU))?;
     let mask = netmask(config.prefix_len);
-    interface.set_address(libc::SIOCSIFADDR, config.address, "set the address")?;
-    interface.set_address(libc::SIOCSIFNETMASK, mask, "set the prefix")?;
+    interface.set_address(libc::SIOCSIFADDR, config.address, "SIOCSIFADDR")?;
+    interface.set_address(libc::SIOCSIFNETMASK, mask, "SIOCSIFNETMASK")?;
     interface.up()?;
     if let Some(gateway) = config.gateway {
         let outside = (gateway.to_bits() ^ config.address.to_bits()) & mask.to_bits() != 0;
-        // A gateway outside of the subnet, such as any with a prefix of 32, is on the link by decree.
+        // A gateway outside of the subnet (prefix 32) needs a host route of its own.
         if outside {
             interface.add_route(gateway, Ipv4Addr::BROADCAST, None)?;
         }
@@ -70,15 +78,15 @@ pub fn configure(config: &NetworkConfig) -> Result<(), NetError> {
     Ok(())
 }
 
-/// Give the interface its hardware address, for which it must be down.
+/// Sets the hardware address. The link is taken down for it.
 pub fn set_mac(mac: [u8; 6]) -> Result<(), NetError> {
     let interface = Interface::new(INTERFACE)?;
     let mut request = interface.request();
-    interface.ioctl(libc::SIOCGIFFLAGS, &mut request, "read the flags")?;
+    interface.ioctl(libc::SIOCGIFFLAGS, &mut request, "SIOCGIFFLAGS")?;
     // SAFETY: SIOCGIFFLAGS has filled in the flags.
     let flags = unsafe { request.ifr_ifru.ifru_flags };
     request.ifr_ifru.ifru_flags = flags & !(libc::IFF_UP as libc::c_short);
-    interface.ioctl(libc::SIOCSIFFLAGS, &mut request, "take down the link")?;
+    interface.ioctl(libc::SIOCSIFFLAGS, &mut request, "SIOCSIFFLAGS")?;
     let mut address = libc::sockaddr {
         sa_family: libc::ARPHRD_ETHER,
         sa_data: [0; 14],
@@ -87,15 +95,11 @@ pub fn set_mac(mac: [u8; 6]) -> Result<(), NetError> {
         *to = from as c_char;
     }
     request.ifr_ifru.ifru_hwaddr = address;
-    interface.ioctl(
-        libc::SIOCSIFHWADDR,
-        &mut request,
-        "set the hardware address",
-    )
+    interface.ioctl(libc::SIOCSIFHWADDR, &mut request, "SIOCSIFHWADDR")
 }
 
-/// Have the kernel announce the address by ARP each time that the link comes up. Without it the bridge
-/// learns of the VM with its first packet: a kernel that cannot is no failure.
+/// Sets arp_notify: the kernel then sends a gratuitous ARP when the link comes up. Without it, the bridge learns
+/// the address with the first packet, so errors are ignored.
 pub fn announce() {
     let _ = std::fs::write(
         format!("/proc/sys/net/ipv4/conf/{INTERFACE}/arp_notify"),
@@ -103,15 +107,11 @@ pub fn announce() {
     );
 }
 
-/// Ask the kernel whether the interface has just this hardware address and this address.
+/// Reads hardware address and address back and compares them.
 pub fn check(mac: [u8; 6], address: Ipv4Addr) -> Result<(), NetError> {
     let interface = Interface::new(INTERFACE)?;
     let mut request = interface.request();
-    interface.ioctl(
-        libc::SIOCGIFHWADDR,
-        &mut request,
-        "read the hardware address",
-    )?;
+    interface.ioctl(libc::SIOCGIFHWADDR, &mut request, "SIOCGIFHWADDR")?;
     // SAFETY: SIOCGIFHWADDR has filled in the hardware address.
     let has = unsafe { request.ifr_ifru.ifru_hwaddr };
     if has
@@ -120,14 +120,14 @@ pub fn check(mac: [u8; 6], address: Ipv4Addr) -> Result<(), NetError> {
         .zip(mac)
         .any(|(has, byte)| *has as u8 != byte)
     {
-        return Err(interface.other("keep the hardware address"));
+        return Err(interface.not_applied("hardware address"));
     }
     let mut request = interface.request();
-    interface.ioctl(libc::SIOCGIFADDR, &mut request, "read the address")?;
+    interface.ioctl(libc::SIOCGIFADDR, &mut request, "SIOCGIFADDR")?;
     // SAFETY: SIOCGIFADDR has filled in the address.
     let has = unsafe { request.ifr_ifru.ifru_addr };
     if has.sa_data[2..6] != socket_address(address).sa_data[2..6] {
-        return Err(interface.other("keep the address"));
+        return Err(interface.not_applied("address"));
     }
     Ok(())
 }
@@ -140,7 +140,7 @@ fn netmask(prefix_len: u8) -> Ipv4Addr {
     )
 }
 
-/// An interface and a socket to ask for changes to it (netdevice(7)).
+/// An interface, and a socket for its ioctls.
 struct Interface {
     name: &'static str,
     socket: OwnedFd,
@@ -154,8 +154,8 @@ impl Interface {
             SockFlag::SOCK_CLOEXEC,
             None,
         )
-        .map_err(|errno| NetError::Refused {
-            what: "open a socket for the settings",
+        .map_err(|errno| NetError::Call {
+            call: "socket(AF_INET)",
             interface: name,
             errno,
         })?;
@@ -171,19 +171,19 @@ impl Interface {
         request
     }
 
-    /// `data` is what `code` takes.
+    /// One ioctl. `data` must be the structure that `code` takes.
     fn ioctl<T>(
         &self,
         code: libc::c_ulong,
         data: &mut T,
-        what: &'static str,
+        call: &'static str,
     ) -> Result<(), NetError> {
         let pointer: *mut c_void = (&raw mut *data).cast();
-        // SAFETY: every caller gives the structure that its request takes (netdevice(7)).
+        // SAFETY: every caller passes the structure that its request takes (netdevice(7)).
         let result: c_int = unsafe { libc::ioctl(self.socket.as_raw_fd(), code as _, pointer) };
         match result {
-            -1 => Err(NetError::Refused {
-                what,
+            -1 => Err(NetError::Call {
+                call,
                 interface: self.name,
                 errno: Errno::last(),
             }),
@@ -191,39 +191,37 @@ impl Interface {
         }
     }
 
-    /// It is not what it was set to.
-    fn other(&self, what: &'static str) -> NetError {
-        NetError::Refused {
-            what,
+    fn not_applied(&self, setting: &'static str) -> NetError {
+        NetError::NotApplied {
+            setting,
             interface: self.name,
-            errno: Errno::EADDRNOTAVAIL,
         }
     }
 
     fn up(&self) -> Result<(), NetError> {
         let mut request = self.request();
-        self.ioctl(libc::SIOCGIFFLAGS, &mut request, "read the flags")?;
+        self.ioctl(libc::SIOCGIFFLAGS, &mut request, "SIOCGIFFLAGS")?;
         // SAFETY: SIOCGIFFLAGS has filled in the flags.
         let flags = unsafe { request.ifr_ifru.ifru_flags };
         request.ifr_ifru.ifru_flags = flags | libc::IFF_UP as libc::c_short;
-        self.ioctl(libc::SIOCSIFFLAGS, &mut request, "bring up the link")
+        self.ioctl(libc::SIOCSIFFLAGS, &mut request, "SIOCSIFFLAGS")
     }
 
     fn set_mtu(&self, mtu: u32) -> Result<(), NetError> {
         let mut request = self.request();
         request.ifr_ifru.ifru_mtu = mtu as c_int;
-        self.ioctl(libc::SIOCSIFMTU, &mut request, "set the MTU")
+        self.ioctl(libc::SIOCSIFMTU, &mut request, "SIOCSIFMTU")
     }
 
     fn set_address(
         &self,
         code: libc::c_ulong,
         address: Ipv4Addr,
-        what: &'static str,
+        call: &'static str,
     ) -> Result<(), NetError> {
         let mut request = self.request();
         request.ifr_ifru.ifru_addr = socket_address(address);
-        self.ioctl(code, &mut request, what)
+        self.ioctl(code, &mut request, call)
     }
 
     fn add_route(
@@ -248,7 +246,7 @@ impl Interface {
             route.rt_flags |= libc::RTF_HOST as libc::c_ushort;
         }
         route.rt_dev = name.as_mut_ptr();
-        self.ioctl(libc::SIOCADDRT, &mut route, "set the route")
+        self.ioctl(libc::SIOCADDRT, &mut route, "SIOCADDRT")
     }
 }
 
@@ -261,7 +259,7 @@ fn socket_address(address: Ipv4Addr) -> libc::sockaddr {
         },
         sin_zero: [0; 8],
     };
-    // SAFETY: both are 16 bytes of plain data, and the family says which is meant (ip(7)).
+    // SAFETY: both are 16 bytes of plain data; the family selects sockaddr_in (ip(7)).
     unsafe { std::mem::transmute(inet) }
 }
 

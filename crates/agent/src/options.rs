@@ -1,5 +1,5 @@
-//! Serving as an ordinary process: the same server and the same executions, without what only PID 1
-//! of a VM does. For development and tests; needs root for namespaces.
+//! The agent as an ordinary process: the same server and executions, without the boot of a guest. For development
+//! and tests. It needs root, for namespaces.
 
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
@@ -15,11 +15,11 @@ cloude-agent is PID 1 of a micro-VM. As an ordinary process it serves the same A
                [--hide DIR] [--template]
 
   --serve-unix PATH     listen on a Unix socket, made at PATH
-  --token-file FILE     what requests must carry
-  --work-dir DIR        where programs' files are written; given to the program's user
+  --token-file FILE     the bearer token of requests
+  --work-dir DIR        where files of programs are written; chowned to the program's user
   --image-config FILE   environment and user of programs (image.json)
   --hide DIR            programs see DIR empty
-  --template            be warmed; execute with an identity, of which the token alone is taken
+  --template            accept POST /warm; execute with an identity, of which only the token is applied
 
 It needs root, to make namespaces.";
 
@@ -33,7 +33,7 @@ struct Options {
     template: bool,
 }
 
-/// Serve as the command line says. Gives the exit code when that cannot be done.
+/// Serves as the command line demands. Returns the exit code 0 for --help, else 2 after an error.
 pub fn run() -> i32 {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if arguments
@@ -66,7 +66,7 @@ fn parse(arguments: &[String]) -> Result<Options, String> {
         }
         let value = rest
             .next()
-            .ok_or_else(|| format!("{name}: give a value\n\n{USAGE}"))?;
+            .ok_or_else(|| format!("{name} needs a value\n\n{USAGE}"))?;
         match name.as_str() {
             "--serve-unix" => options.unix = Some(value.into()),
             "--token-file" => options.token_file = Some(value.into()),
@@ -106,7 +106,7 @@ fn serve(options: &Options) -> Result<std::convert::Infallible, String> {
         console: None,
         template: options.template.then(|| Template {
             boot_id: None,
-            // Beside the work directory, so that several agents do not meet.
+            // Next to the work directory: several agents run on one machine.
             hook_dir: options
                 .work_dir
                 .as_ref()

@@ -1,10 +1,10 @@
-//! Reading into the room that a vector has and that nobody has cleared.
+//! Reads into the uninitialized capacity of a vector.
 
 use std::mem::MaybeUninit;
 
-/// Has `read`, a system call of that kind, put at most `max` bytes behind what `buffer` holds. Gives how many.
+/// Appends at most `max` bytes to `buffer` with `read`, which wraps read(2) or recv(2). Returns their number.
 ///
-/// The room is not cleared before: in a fork each of its pages would be one more to copy, for nothing.
+/// The capacity is not zeroed before: in a fork, each page that is written is a copy-on-write fault.
 pub fn read_spare(
     buffer: &mut Vec<u8>,
     max: usize,
@@ -17,9 +17,9 @@ pub fn read_spare(
     let length = usize::try_from(read(room)).map_err(|_| std::io::Error::last_os_error())?;
     assert!(
         length <= wanted,
-        "a system call gave more than it had room for"
+        "read returned more bytes than the buffer has"
     );
-    // SAFETY: so many bytes were just written there.
+    // SAFETY: the system call has initialized `length` bytes.
     unsafe { buffer.set_len(buffer.len() + length) };
     Ok(length)
 }

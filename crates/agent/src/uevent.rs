@@ -1,4 +1,4 @@
-//! Waiting for a device: the kernel announces each on a netlink socket, so that nothing is polled.
+//! Waits for a device with the kernel's uevents (NETLINK_KOBJECT_UEVENT) instead of polling.
 
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::time::{Duration, Instant};
@@ -9,21 +9,21 @@ use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket,
 };
 
-/// The multicast group of the kernel's own events (lib/kobject_uevent.c).
+/// The multicast group of the kernel's events (lib/kobject_uevent.c).
 const KERNEL_GROUP: u32 = 1;
 
-/// Ask `attempt` until it gives something, at once and again at each event, for at most `patience`.
+/// Calls `attempt` now and after each uevent, until it returns a value or `timeout` has passed.
 pub fn wait_for<T>(
-    patience: Duration,
+    timeout: Duration,
     mut attempt: impl FnMut() -> Option<T>,
 ) -> nix::Result<Option<T>> {
     if let Some(found) = attempt() {
         return Ok(Some(found));
     }
     let events = subscribe()?;
-    let deadline = Instant::now() + patience;
+    let deadline = Instant::now() + timeout;
     loop {
-        // After subscribing, so that what came in between is not missed.
+        // After the subscription, so that a device that appeared before it is not missed.
         if let Some(found) = attempt() {
             return Ok(Some(found));
         }
@@ -61,12 +61,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_there_is_found_at_once() {
+    fn a_present_device_is_found_at_once() {
         assert_eq!(wait_for(Duration::ZERO, || Some(7)).unwrap(), Some(7));
     }
 
     #[test]
-    fn what_never_comes_is_given_up() {
+    fn an_absent_device_times_out() {
         assert_eq!(
             wait_for(Duration::from_millis(1), || None::<()>).unwrap(),
             None

@@ -1,8 +1,8 @@
-//! Who a program runs as: the image's `User` against its own /etc/passwd and /etc/group.
+//! Resolves the image's `User` in its /etc/passwd and /etc/group.
 
 use std::path::Path;
 
-/// A user as the kernel knows it, and its home.
+/// Ids and home directory of a user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {
     /// User id.
@@ -11,25 +11,28 @@ pub struct User {
     pub gid: u32,
     /// Supplementary group ids, the primary included.
     pub groups: Vec<u32>,
-    /// Home directory, `/` where the image does not say.
+    /// Home directory, `/` if /etc/passwd has none.
     pub home: String,
 }
 
-/// Why a user cannot be had.
+/// The image's user does not exist.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum UserError {
-    /// A name that /etc/passwd does not have.
-    #[error("the image's user {0:?} is not in its /etc/passwd: name one that is, or a numeric id")]
+    /// A name that is not in /etc/passwd.
+    #[error(
+        "the image's user {0:?} is not in its /etc/passwd: build the image with a user that is, or a numeric id"
+    )]
     UnknownUser(String),
-    /// A name that /etc/group does not have.
-    #[error("the image's group {0:?} is not in its /etc/group: name one that is, or a numeric id")]
+    /// A name that is not in /etc/group.
+    #[error(
+        "the image's group {0:?} is not in its /etc/group: build the image with a group that is, or a numeric id"
+    )]
     UnknownGroup(String),
 }
 
 impl User {
-    /// Look up an OCI `User`: `user`, `uid`, `user:group` or `uid:gid`; empty is root.
-    ///
-    /// An explicit group replaces the user's own groups, all of them, as container engines do.
+    /// Looks up an OCI `User`: `user`, `uid`, `user:group` or `uid:gid`; empty is root. An explicit group replaces
+    /// the primary group and all supplementary groups, as in container engines.
     pub fn look_up(spec: &str, root: &Path) -> Result<User, UserError> {
         let read = |file| {
             let bytes = std::fs::read(root.join(file)).unwrap_or_default();
@@ -165,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_nobody_has_runs_in_group_0_with_home_at_the_root() {
+    fn an_unknown_uid_runs_in_group_0_with_home_slash() {
         let user = resolve("4242", PASSWD, GROUP).unwrap();
         assert_eq!(
             user,
@@ -179,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn names_nobody_has_are_refused() {
+    fn unknown_names_are_refused() {
         assert_eq!(
             resolve("eve", PASSWD, GROUP),
             Err(UserError::UnknownUser("eve".into()))
@@ -191,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn root_without_etc_passwd_still_is_root() {
+    fn root_needs_no_etc_passwd() {
         let user = resolve("", "", "").unwrap();
         assert_eq!(
             (user.uid, user.gid, user.groups, user.home.as_str()),

@@ -1,4 +1,4 @@
-//! The agent's end of the VM's vsock device (vsock(7)).
+//! vsock sockets (vsock(7)): the listener, and the ready signal to the host.
 
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::time::Duration;
@@ -10,10 +10,10 @@ use nix::sys::socket::{
 
 use crate::uevent;
 
-/// The virtio driver may still be looking at the device when the agent wants it.
-const DEVICE_PATIENCE: Duration = Duration::from_secs(5);
+/// How long to wait for the virtio driver to probe the device.
+const DEVICE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Address space for the thread that waits for the device.
+/// Stack of the thread that waits for the device, in bytes of address space.
 const WAIT_STACK_BYTES: usize = 64 * 1024;
 
 fn stream() -> nix::Result<OwnedFd> {
@@ -25,7 +25,7 @@ fn stream() -> nix::Result<OwnedFd> {
     )
 }
 
-/// Listen on `port`, for whoever reaches this VM.
+/// Listens on `port` of any CID.
 pub fn listener(port: u32) -> nix::Result<OwnedFd> {
     let listener = stream()?;
     bind(
@@ -36,24 +36,23 @@ pub fn listener(port: u32) -> nix::Result<OwnedFd> {
     Ok(listener)
 }
 
-/// Tell the host by an attempt to connect to its `port`. It refuses, having understood.
-///
-/// Where the driver has no device yet, a thread waits for it, so that serving does not.
+/// Signals the host by a connect to its `port`, which the host refuses. Without a device yet, a thread waits for it,
+/// so that the server starts at once.
 pub fn signal_host(port: u32) {
     if let Some(result) = attempt(port) {
-        return tell(result);
+        return log(result);
     }
-    let wait = move || match uevent::wait_for(DEVICE_PATIENCE, || attempt(port)) {
-        Ok(Some(result)) => tell(result),
-        Ok(None) => tell(Err(Errno::ENODEV)),
-        Err(errno) => tell(Err(errno)),
+    let wait = move || match uevent::wait_for(DEVICE_TIMEOUT, || attempt(port)) {
+        Ok(Some(result)) => log(result),
+        Ok(None) => log(Err(Errno::ENODEV)),
+        Err(errno) => log(Err(errno)),
     };
     let _ = std::thread::Builder::new()
         .stack_size(WAIT_STACK_BYTES)
         .spawn(wait);
 }
 
-/// None while there is no device.
+/// Connects once. None while there is no device.
 fn attempt(port: u32) -> Option<nix::Result<()>> {
     let host = VsockAddr::new(libc::VMADDR_CID_HOST, port);
     match stream().and_then(|socket| connect(socket.as_raw_fd(), &host)) {
@@ -63,9 +62,11 @@ fn attempt(port: u32) -> Option<nix::Result<()>> {
     }
 }
 
-/// Not fatal: a VM started by hand may have no vsock device, and others see the console.
-fn tell(result: nix::Result<()>) {
+/// A failure is not fatal: a VM that is booted by hand may have no vsock device.
+fn log(result: nix::Result<()>) {
     if let Err(errno) = result {
-        println!("cloude-agent: the host could not be told over vsock: {errno}");
+        println!(
+            "cloude-agent: connect to vsock port of the host: {errno}; the host gets no ready signal"
+        );
     }
 }

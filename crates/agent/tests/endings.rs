@@ -1,4 +1,4 @@
-//! How a stage ends, and that everything in it ends with it.
+//! How a stage ends: causes, exit codes, measurements, and the death of its whole process tree.
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
 mod common;
@@ -15,7 +15,7 @@ fn run(agent: &Agent, request: &cloude_protocol::agent::ExecuteRequest) -> (Stag
     (response.result.run.unwrap(), response.run.stdout.to_text())
 }
 
-/// Processes of the whole machine whose command line holds `marker`.
+/// Number of processes on this machine whose command line contains `marker`.
 fn alive(marker: &str) -> usize {
     let processes = std::fs::read_dir("/proc").unwrap().flatten();
     let lines = processes.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
@@ -33,7 +33,7 @@ fn wait_until_dead(marker: &str) {
 }
 
 #[test]
-fn exit_codes_are_the_programs_own() {
+fn exit_codes_are_passed_on() {
     for code in [0, 1, 2, 42, 126, 127, 128, 137, 255] {
         let (result, _) = run(&agent(), &sh(&format!("exit {code}")));
         assert_eq!(
@@ -44,7 +44,7 @@ fn exit_codes_are_the_programs_own() {
 }
 
 #[test]
-fn signals_are_told_by_number() {
+fn signals_are_reported_by_number() {
     for signal in [
         libc::SIGTERM,
         libc::SIGKILL,
@@ -67,7 +67,7 @@ fn the_wall_clock_limit_kills_the_whole_tree() {
     let mut request = sh(&format!(
         "trap '' TERM INT HUP; sleep {marker} & setsid sleep {marker} & (setsid sh -c 'sleep {marker} & sleep {marker}' &) ; echo on; sleep {marker}"
     ));
-    // On a busy machine the tree may not stand yet when a short limit comes.
+    // On a busy machine a short limit can pass before the tree is complete: try longer ones.
     let mut limits_ms = (0..10).map(|doubled| 300 << doubled);
     loop {
         request.run.wall_time_ms = limits_ms.next().expect("the program starts");
@@ -86,10 +86,10 @@ fn the_wall_clock_limit_kills_the_whole_tree() {
 }
 
 #[test]
-fn what_the_program_leaves_behind_neither_holds_the_stage_nor_lives() {
+fn background_processes_die_and_do_not_hold_the_stage() {
     let agent = agent();
     let marker = format!("61.{}", agent.pid());
-    // Both keep the program's standard output open.
+    // Both inherit the program's standard output.
     let request = sh(&format!(
         "sleep {marker} & (setsid sleep {marker} &); echo done; exit 3"
     ));
@@ -106,8 +106,8 @@ fn orphans_are_reaped_while_the_program_runs() {
     assert_eq!(stdout, "none\n");
 }
 
-/// A program of three processes that sleep, once they do: the connection that asked for it, and the argument by which
-/// they are found.
+/// Starts a program of three processes that sleep. Returns the connection of its request, and the argument that
+/// identifies the processes, once they run.
 fn sleeping(agent: &Agent, seconds: u32) -> (UnixStream, String) {
     let marker = format!("{seconds}.{}", agent.pid());
     let body = serde_json::to_vec(&sh(&format!("sleep {marker} & sleep {marker}"))).unwrap();
@@ -122,7 +122,7 @@ fn sleeping(agent: &Agent, seconds: u32) -> (UnixStream, String) {
 }
 
 #[test]
-fn a_client_that_goes_away_ends_the_program() {
+fn a_client_that_disconnects_ends_the_program() {
     let agent = agent();
     let (stream, marker) = sleeping(&agent, 62);
     drop(stream);
@@ -145,31 +145,31 @@ fn a_missing_command_is_named_with_the_path_searched() {
     assert_eq!(result.cause, Cause::Infrastructure);
     assert_eq!(
         result.message.unwrap(),
-        "python9: not found in the image's PATH (/bin:/nowhere)"
+        "python9: not found in PATH (/bin:/nowhere) of the image"
     );
 }
 
 #[test]
-fn commands_that_cannot_be_executed_say_why() {
+fn commands_that_cannot_be_executed_are_explained() {
     let cases = [
         ("./nothing", "", None, "./nothing: not found"),
         (
             "./plain",
             "x",
             None,
-            "./plain: not executable for the image's user",
+            "./plain: the image's user may not execute it",
         ),
         (
             "./text",
             "x",
             Some(0o755),
-            "./text: neither a program for this machine nor a script with a #! line",
+            "./text: neither an ELF program for x86-64 nor a script with a #! line",
         ),
         (
             "./lost",
             "#!/no/shell\n",
             Some(0o755),
-            "./lost: its interpreter (the #! line's, or the dynamic loader) is not in the image",
+            "./lost: its interpreter (of the #! line, or the dynamic loader) is not in the image",
         ),
     ];
     for (command, content, mode, expected) in cases {
@@ -190,7 +190,7 @@ fn commands_that_cannot_be_executed_say_why() {
     }
 }
 
-/// A static ELF program whose data segment is larger than any memory. The kernel gives up while it loads it.
+/// A static ELF program whose data segment is larger than any memory. The kernel fails to load it.
 fn larger_than_memory() -> Vec<u8> {
     const BASE: u64 = 0x40_0000;
     let segment = |flags: u32, at: u64, bytes: u64| {
@@ -212,7 +212,7 @@ fn larger_than_memory() -> Vec<u8> {
 }
 
 #[test]
-fn static_data_larger_than_memory_is_a_want_of_memory() {
+fn static_data_larger_than_memory_has_cause_memory() {
     let mut request = request(&["./main"]);
     request.files.push(cloude_protocol::agent::File {
         path: "main".into(),
@@ -225,13 +225,13 @@ fn static_data_larger_than_memory_is_a_want_of_memory() {
     let message = result.message.unwrap_or_default();
     assert_eq!(result.cause, Cause::Memory, "{message}");
     assert!(
-        message.contains("main could not be loaded: its static data takes 33554432 MiB"),
+        message.contains("main cannot be loaded: its static data has 33554432 MiB"),
         "{message}"
     );
 }
 
 #[test]
-fn a_working_directory_that_is_not_there_is_named() {
+fn a_missing_working_directory_is_named() {
     let agent = agent();
     let mut request = sh("true");
     request.working_dir = Some("deep/down".into());
@@ -244,7 +244,7 @@ fn a_working_directory_that_is_not_there_is_named() {
 }
 
 #[test]
-fn cpu_time_and_memory_are_of_the_whole_tree() {
+fn cpu_time_and_memory_cover_the_whole_tree() {
     let script = "sh -c 'i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done'; x=$(head -c 20000000 /dev/zero | tr '\\0' a); true";
     let (result, _) = run(&agent(), &sh(script));
     assert!(result.cpu_time_us > 10_000, "{}", result.cpu_time_us);

@@ -1,4 +1,4 @@
-//! What the server answers to requests good and bad.
+//! The HTTP server: valid requests, malformed ones, and bounds.
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
 mod common;
@@ -26,7 +26,7 @@ fn health_is_answered() {
 }
 
 #[test]
-fn a_connection_takes_several_requests() {
+fn a_connection_serves_several_requests() {
     let agent = agent();
     let mut stream = agent.connect();
     let head = format!("GET /health HTTP/1.1\r\nAuthorization: bearer {TOKEN}\r\n\r\n");
@@ -40,7 +40,7 @@ fn a_connection_takes_several_requests() {
 }
 
 #[test]
-fn without_the_token_nothing_is_done() {
+fn requests_without_the_token_are_refused() {
     let agent = agent();
     let body = serde_json::to_vec(&sh("touch ran")).unwrap();
     let good = String::from_utf8(execute_bytes(&body)).unwrap();
@@ -71,13 +71,13 @@ fn an_agent_executes_once() {
     let answer = agent.post(&serde_json::to_vec(&sh("true")).unwrap());
     assert_eq!(
         (answer.status, answer.error().as_str()),
-        (409, "this VM has had its execution; use another VM")
+        (409, "this VM has run its one execution; use another VM")
     );
     assert_eq!(agent.get("/health").status, 200);
 }
 
 #[test]
-fn a_bad_request_uses_nothing_up() {
+fn a_refused_request_does_not_use_the_vm_up() {
     let agent = agent();
     let mut no_command = sh("true");
     no_command.run.argv.clear();
@@ -96,9 +96,9 @@ fn a_bad_request_uses_nothing_up() {
     for (request, expected) in [
         (no_command, "run.argv is empty"),
         (no_time, "run.wall_time_ms is 0"),
-        (outside, "holds `..`"),
-        (nul, "env.A holds a NUL byte"),
-        (name, "environment variable name"),
+        (outside, "contains `..`"),
+        (nul, "env.A contains a NUL byte"),
+        (name, "env: the variable name"),
     ] {
         let answer = agent.post(&serde_json::to_vec(&request).unwrap());
         assert_eq!(answer.status, 400);
@@ -108,7 +108,7 @@ fn a_bad_request_uses_nothing_up() {
         let answer = agent.post(body.as_bytes());
         assert_eq!(answer.status, 400, "{body}");
         assert!(
-            answer.error().starts_with("not an execution: "),
+            answer.error().starts_with("invalid request body: "),
             "{}",
             answer.error()
         );
@@ -131,7 +131,7 @@ fn other_paths_and_methods_are_refused() {
 }
 
 #[test]
-fn what_is_no_http_is_refused() {
+fn other_protocols_are_refused() {
     assert_eq!(
         status(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\r\n\r\n").0,
         400
@@ -173,7 +173,7 @@ fn a_body_of_unknown_length_is_refused() {
 }
 
 #[test]
-fn silent_clients_keep_nobody_from_being_served() {
+fn silent_clients_do_not_block_others() {
     let agent = agent();
     let silent: Vec<_> = (0..20).map(|_| agent.connect()).collect();
     for mut stream in &silent {

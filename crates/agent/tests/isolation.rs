@@ -1,4 +1,4 @@
-//! What a program sees of the guest, and what it cannot reach.
+//! The isolation of a program from the agent and the guest's kernel, and its environment.
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
 mod common;
@@ -22,18 +22,18 @@ fn stdout(script: &str) -> String {
 
 #[test]
 fn the_program_has_three_descriptors() {
-    // The fourth is of the listing itself.
+    // ls opens the fourth for the listing.
     assert_eq!(stdout("exec ls /proc/self/fd"), "0\n1\n2\n3\n");
 }
 
 #[test]
-fn the_program_sees_its_own_processes_alone() {
-    // By the shell itself: a process that it makes for this has the shell's name until it is another program.
+fn the_program_sees_only_its_stages_processes() {
+    // With builtins of the shell: another process would be in the list.
     let seen = stdout(
         "for p in /proc/[0-9]*; do read -r name < $p/comm; echo $name; done > seen; sort -u seen",
     );
     assert_eq!(seen, "cloude-agent\nsh\n");
-    // The one called as the agent is init, the stage's own process 1.
+    // The process with the agent's name is init, PID 1 of the stage.
     assert_eq!(
         stdout("grep -l cloude-agent /proc/[0-9]*/comm"),
         "/proc/1/comm\n"
@@ -96,7 +96,7 @@ fn root_cannot_mount_nor_change_the_kernel() {
 }
 
 #[test]
-fn root_of_a_user_namespace_gets_no_further() {
+fn root_of_a_user_namespace_gains_nothing() {
     let agent = agent();
     let hidden = agent.directory.path().join("hidden");
     let script = format!(
@@ -137,13 +137,13 @@ fn the_program_runs_as_the_images_user() {
 }
 
 #[test]
-fn a_user_that_the_image_does_not_have_is_said() {
+fn a_numeric_user_needs_no_etc_passwd_entry() {
     let answer = agent_for("12345").execute(&sh("id -u; id -g; echo $HOME"));
     assert_eq!(answer.run.stdout.to_text(), "12345\n0\n/\n");
 }
 
 #[test]
-fn the_environment_is_the_images_and_the_requests_and_nothing_else() {
+fn the_environment_is_that_of_image_and_request_alone() {
     let image = ImageConfig {
         env: vec!["A=1".into(), "B=2".into(), "PATH=/usr/bin:/bin".into()],
         ..ImageConfig::default()
@@ -161,7 +161,7 @@ fn the_environment_is_the_images_and_the_requests_and_nothing_else() {
 }
 
 #[test]
-fn arguments_arrive_as_they_are() {
+fn arguments_are_passed_unchanged() {
     let seen = stdout_of(
         &agent(),
         &request(&["printf", "[%s]", "", "a b", "*", "é\n", "$HOME"]),
@@ -170,7 +170,7 @@ fn arguments_arrive_as_they_are() {
 }
 
 #[test]
-fn the_working_directory_is_the_work_directory_or_as_requested() {
+fn the_working_directory_defaults_to_the_work_directory() {
     let here = agent();
     let work = std::fs::canonicalize(here.directory.path().join("work")).unwrap();
     assert_eq!(
@@ -193,7 +193,7 @@ fn the_working_directory_is_the_work_directory_or_as_requested() {
 }
 
 #[test]
-fn signals_sessions_and_limits_are_a_fresh_programs() {
+fn signals_session_and_limits_are_reset() {
     let seen = stdout(
         "while read -r l; do case $l in SigIgn*|SigBlk*) echo $l;; esac; done < /proc/self/status; cat /proc/self/oom_score_adj; umask; ulimit -c",
     );

@@ -1,4 +1,4 @@
-//! Standard input and output: all of it, in order, within its limit.
+//! Standard input, output and error: complete, in order, within the output limit.
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
 mod common;
@@ -11,7 +11,7 @@ use cloude_protocol::agent::{Cause, Event, StageName, Stream};
 use common::*;
 
 #[test]
-fn input_comes_back_whole() {
+fn a_large_input_is_echoed_whole() {
     let mut request = request(&["cat"]);
     let content: Vec<u8> = (0..500_000u32).flat_map(|n| n.to_le_bytes()).collect();
     request.stdin = Data(content.clone());
@@ -22,7 +22,7 @@ fn input_comes_back_whole() {
 }
 
 #[test]
-fn a_program_that_ignores_its_input_is_not_held() {
+fn unread_input_does_not_hold_the_stage() {
     let mut request = sh("echo fine");
     request.stdin = Data(vec![b'x'; 10 << 20]);
     let response = agent().execute(&request);
@@ -31,14 +31,14 @@ fn a_program_that_ignores_its_input_is_not_held() {
 }
 
 #[test]
-fn a_program_that_closes_its_input_goes_on() {
+fn a_program_that_closes_its_input_continues() {
     let mut request = sh("exec <&-; sleep 0.1; echo fine");
     request.stdin = Data(vec![b'x'; 10 << 20]);
     assert_eq!(agent().execute(&request).run.stdout.to_text(), "fine\n");
 }
 
 #[test]
-fn input_without_content_is_at_its_end_at_once() {
+fn empty_input_is_at_its_end_at_once() {
     assert_eq!(
         agent().execute(&sh("cat; echo end")).run.stdout.to_text(),
         "end\n"
@@ -46,14 +46,14 @@ fn input_without_content_is_at_its_end_at_once() {
 }
 
 #[test]
-fn streams_stay_apart() {
+fn the_two_streams_stay_separate() {
     let response = agent().execute(&sh("echo out; echo err >&2; echo out"));
     assert_eq!(response.run.stdout.to_text(), "out\nout\n");
     assert_eq!(response.run.stderr.to_text(), "err\n");
 }
 
 #[test]
-fn streams_open_by_name_for_a_user_that_is_not_root() {
+fn dev_stdout_opens_for_a_user_that_is_not_root() {
     let mut request = sh("cat /dev/stdin > /dev/stdout; echo err > /dev/stderr");
     request.stdin = "in\n".into();
 
@@ -117,7 +117,7 @@ fn events_come_in_order() {
 }
 
 #[test]
-fn past_the_limit_head_and_tail_are_kept_and_the_rest_counted() {
+fn past_the_limit_head_and_tail_are_kept() {
     let mut request = sh("seq 1 300000; echo short >&2");
     request.run.output_bytes = 1000;
     let events = agent().events(&request);
@@ -161,14 +161,14 @@ fn many_megabytes_arrive_whole() {
 }
 
 #[test]
-fn a_slow_reader_slows_the_program_and_fills_no_memory() {
+fn a_slow_reader_slows_the_program_down() {
     let agent = agent();
     let mut request = sh("head -c 40000000 /dev/zero | tr '\\0' a");
     request.run.output_bytes = 1 << 40;
     let mut stream = agent.connect();
     let body = serde_json::to_vec(&request).unwrap();
     stream.write_all(&execute_bytes(&body)).unwrap();
-    // Reads nothing until everything on the way must be full.
+    // Reads nothing until all buffers on the way are full.
     std::thread::sleep(Duration::from_millis(500));
     let status = std::fs::read_to_string(format!("/proc/{}/status", agent.pid())).unwrap();
     let line = status
@@ -185,7 +185,7 @@ fn a_slow_reader_slows_the_program_and_fills_no_memory() {
 }
 
 #[test]
-fn the_wall_clock_goes_on_while_the_client_does_not_read() {
+fn the_time_limit_applies_while_the_client_does_not_read() {
     let agent = agent();
     let mut request = sh("yes");
     request.run.output_bytes = 1 << 40;
@@ -203,7 +203,7 @@ fn the_wall_clock_goes_on_while_the_client_does_not_read() {
 }
 
 #[test]
-fn bytes_that_are_no_text_survive() {
+fn bytes_that_are_not_utf8_are_relayed() {
     let mut request = sh("printf '\\377\\000\\376'");
     request.run.output_bytes = 100;
     assert_eq!(

@@ -1,4 +1,4 @@
-//! A template: who may execute there, and an interpreter that waits for its program.
+//! Templates: identity, warm-up, and the runner that waits for its program.
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
 mod common;
@@ -36,19 +36,19 @@ fn post(agent: &Agent, path: &str, body: &[u8]) -> Answer {
 }
 
 #[test]
-fn a_template_executes_with_an_identity_alone() {
+fn a_template_executes_only_with_an_identity() {
     let agent = template();
     let mut work = sh("echo ran");
     let refused = agent.post(&serde_json::to_vec(&work).unwrap());
     assert_eq!(refused.status, 403, "{}", refused.error());
     work.identity = identity();
     assert!(matches!(agent.events(&work)[0], Event::Identity));
-    // Its token is another from now on.
+    // The identity has replaced the token.
     assert_eq!(agent.get("/health").status, 401);
 }
 
 #[test]
-fn after_a_malformed_identity_nothing_ever_runs() {
+fn nothing_runs_after_a_malformed_identity() {
     let agent = template();
     let mut work = sh("echo ran");
     work.identity = identity();
@@ -61,7 +61,7 @@ fn after_a_malformed_identity_nothing_ever_runs() {
 }
 
 #[test]
-fn after_a_body_that_is_no_execution_nothing_ever_runs() {
+fn nothing_runs_after_a_malformed_body() {
     let agent = template();
     assert_eq!(agent.post(b"{").status, 400);
     let mut work = sh("echo ran");
@@ -71,13 +71,13 @@ fn after_a_body_that_is_no_execution_nothing_ever_runs() {
 }
 
 #[test]
-fn a_vm_that_is_no_template_is_not_warmed() {
+fn a_vm_that_is_not_a_template_is_not_warmed() {
     let agent = agent();
     assert_eq!(post(&agent, "/warm", b"{}").status, 403);
 }
 
 #[test]
-fn a_preparation_that_fails_ends_the_template() {
+fn a_failed_prepare_command_ends_the_template() {
     let agent = template();
     let work = WarmRequest {
         prepare: vec![stage(&["sh", "-c", "echo why >&2; exit 3"])],
@@ -89,12 +89,12 @@ fn a_preparation_that_fails_ends_the_template() {
 }
 
 #[test]
-fn a_rehearsal_leaves_no_file() {
+fn a_warm_up_run_leaves_no_file() {
     let agent = template();
-    let mut rehearsal = sh("mkdir made && echo x > made/file");
-    rehearsal.files.push(file("given", "x"));
+    let mut run = sh("mkdir made && echo x > made/file");
+    run.files.push(file("given", "x"));
     let work = WarmRequest {
-        rehearse: vec![rehearsal],
+        rehearse: vec![run],
         ..WarmRequest::default()
     };
     let answer = post(&agent, "/warm", &serde_json::to_vec(&work).unwrap());
@@ -113,7 +113,7 @@ fn file(path: &str, content: &str) -> File {
     }
 }
 
-/// The runner of a language file, with a command of this machine's.
+/// The runner of a language file, with an interpreter of this machine.
 fn runner(language: &str, argv: &[&str]) -> Runner {
     let path = format!(
         "{}/../../languages/{language}.toml",
@@ -136,7 +136,7 @@ fn runner(language: &str, argv: &[&str]) -> Runner {
     }
 }
 
-/// What a program prints, its code, and whether a runner took it.
+/// Standard output and error, exit code, and whether the runner took the program.
 fn outcome(agent: &Agent, mut work: ExecuteRequest, forked: bool) -> (String, String, i32, bool) {
     work.identity = forked.then(identity).flatten();
     let response = agent.execute(&work);
@@ -167,7 +167,7 @@ fn warmed(runner: &Runner) -> Agent {
     agent
 }
 
-/// The same program by a plain start and by the runner, in one and the same agent's place.
+/// Asserts that a program behaves the same in a new process and in the runner.
 fn same(runner: &Runner, name: &str, code: &str) {
     let mut work = request(&[]);
     work.run.argv = runner.argv.clone();
@@ -192,11 +192,11 @@ fn same(runner: &Runner, name: &str, code: &str) {
     assert_eq!(seen, expected);
 }
 
-/// Not one of a version manager's shims, which start with a shell.
+/// The distribution's interpreter: shims of version managers start a shell first.
 const PYTHON: &str = "/usr/bin/python3";
 
 #[test]
-fn a_python_program_cannot_tell_that_the_interpreter_waited() {
+fn a_python_program_runs_the_same_in_the_runner() {
     let code = r#"
 import atexit, os, sys
 print(__name__, __file__, sys.argv, sys.orig_argv, sys.path, sys.flags)
@@ -222,7 +222,7 @@ fails()
 }
 
 #[test]
-fn a_node_program_cannot_tell_that_the_interpreter_waited() {
+fn a_node_program_runs_the_same_in_the_runner() {
     let code = r#"
 const fs = require("fs");
 console.log(__filename, process.argv, process.execArgv, process.cwd(), require.main === module);
@@ -241,7 +241,7 @@ throw new Error("as it is");
 }
 
 #[test]
-fn math_random_differs_between_waits() {
+fn math_random_differs_between_runners() {
     let runner = runner("node", &["/usr/bin/node", "main.js"]);
     let mut work = request(&["/usr/bin/node", "main.js"]);
     work.files
@@ -253,7 +253,7 @@ fn math_random_differs_between_waits() {
 }
 
 #[test]
-fn a_variable_that_the_interpreter_read_at_its_start_is_a_plain_start() {
+fn a_variable_read_at_start_needs_a_new_process() {
     let runner = runner("python", &[PYTHON, "-u", "main.py"]);
     let mut work = request(&[PYTHON, "-u", "main.py"]);
     work.files.push(file(

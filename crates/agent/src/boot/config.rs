@@ -1,4 +1,4 @@
-//! What the VM is told: files of the initramfs, or the kernel's command line.
+//! The configuration of the VM: files of the initramfs, or the kernel's command line.
 
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -6,10 +6,10 @@ use std::path::Path;
 use cloude_protocol::boot::{BootConfig, NetworkConfig};
 use serde::de::DeserializeOwned;
 
-/// The host name of a VM that is not given one.
+/// The host name without a configuration.
 const DEFAULT_HOSTNAME: &str = "cloude";
 
-/// Read `path`, if it is there.
+/// Reads a JSON file; none if it does not exist.
 pub fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, String> {
     match std::fs::read(path) {
         Ok(bytes) => match serde_json::from_slice(&bytes) {
@@ -21,7 +21,7 @@ pub fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, String> {
     }
 }
 
-/// Read `path` and delete it: it holds the VM's token, which no program may find.
+/// Reads a JSON file and deletes it: boot.json contains the VM's token, which programs must not read.
 pub fn read_once<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, String> {
     let value = read(path)?;
     if value.is_some() {
@@ -30,8 +30,8 @@ pub fn read_once<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, String> 
     Ok(value)
 }
 
-/// Without a boot configuration: `cloude.shell`, `cloude.hostname=NAME` and
-/// `cloude.ip=ADDRESS/PREFIX[,GATEWAY]`. There is no token then, and no request is answered.
+/// Reads `cloude.shell`, `cloude.hostname=NAME` and `cloude.ip=ADDRESS/PREFIX[,GATEWAY]`, for a VM without
+/// boot.json. Such a VM has no token, so that every request is answered 401.
 pub fn from_cmdline(cmdline: &str) -> Result<BootConfig, String> {
     let mut boot = BootConfig {
         token: String::new(),
@@ -47,7 +47,7 @@ pub fn from_cmdline(cmdline: &str) -> Result<BootConfig, String> {
             Some(("cloude.hostname", name)) => boot.hostname = name.to_owned(),
             Some(("cloude.ip", value)) => {
                 let network = network(value).ok_or_else(|| {
-                    format!("cloude.ip={value} on the kernel's command line: give ADDRESS/PREFIX[,GATEWAY]")
+                    format!("invalid cloude.ip={value} on the kernel's command line: give ADDRESS/PREFIX[,GATEWAY]")
                 })?;
                 boot.network = Some(network);
             }
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_address_is_refused() {
+    fn a_malformed_address_is_refused() {
         for value in [
             "10.0.0.2",
             "10.0.0.2/33",
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn a_configuration_is_gone_once_read() {
+    fn boot_json_is_deleted_once_read() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("boot.json");
         std::fs::write(&path, r#"{"token": "t", "hostname": "h"}"#).unwrap();

@@ -1,22 +1,23 @@
-//! Who the VM is: host name, machine id, and the files that say so.
+//! Host name and machine id at boot, and the files in /etc that contain them.
 
 use std::fs;
 use std::path::Path;
 
 use cloude_protocol::boot::BootConfig;
 
-/// Set the host name and what belongs to it. An image whose /etc cannot be written goes without.
+/// Sets the host name and writes /etc/hostname, hosts, machine-id and resolv.conf. Errors are logged: an image
+/// may have an unwritable /etc.
 pub fn apply(boot: &BootConfig) {
     if let Err(errno) = nix::unistd::sethostname(&boot.hostname) {
-        println!("cloude-agent: host name {:?}: {errno}", boot.hostname);
+        println!("cloude-agent: sethostname({:?}): {errno}", boot.hostname);
     }
-    // Programs without the right to raw sockets may still ping.
+    // Unprivileged ICMP sockets, so that ping works without CAP_NET_RAW.
     let _ = fs::write("/proc/sys/net/ipv4/ping_group_range", "0 2147483647");
     let _ = fs::create_dir_all("/etc");
     replace("/etc/hostname", &format!("{}\n", boot.hostname));
     let known = fs::read("/etc/hosts").unwrap_or_default();
     replace("/etc/hosts", &hosts(&String::from_utf8_lossy(&known), boot));
-    // A fresh one each boot, by the kernel's own generator: an image's would be every VM's.
+    // The kernel's boot id is random; a machine-id of the image would be the same in every VM.
     if let Ok(id) = fs::read_to_string("/proc/sys/kernel/random/boot_id") {
         replace("/etc/machine-id", &id.replace('-', ""));
     }
@@ -29,8 +30,8 @@ pub fn apply(boot: &BootConfig) {
     }
 }
 
-/// What the image says, and last the VM's own name, as container runtimes have it: a program that asks for
-/// its own host must not wait for a name server.
+/// The image's /etc/hosts with a last line for the VM's name, as container runtimes write it. Without the line a
+/// look-up of the host name waits for a name server.
 fn hosts(known: &str, boot: &BootConfig) -> String {
     let address = match &boot.network {
         Some(network) => network.address.to_string(),
@@ -43,7 +44,7 @@ fn hosts(known: &str, boot: &BootConfig) -> String {
     format!("{known}\n{address}\t{}\n", boot.hostname)
 }
 
-/// Not through a symbolic link, which may lead to a service's file that does not exist here.
+/// Writes a file. A symbolic link is replaced: it may point to a file of a service that does not run here.
 pub fn replace(path: &str, content: &str) {
     if fs::symlink_metadata(Path::new(path)).is_ok() {
         let _ = fs::remove_file(path);
@@ -62,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn a_vm_knows_its_own_name_and_what_its_image_knew() {
+    fn hosts_keeps_the_images_lines_and_adds_the_vms_name() {
         let own = "\n127.0.1.1\tvm-1\n";
         assert_eq!(
             hosts("127.0.0.1\tlocalhost\n10.0.0.1\tdb\n\n", &boot()),

@@ -1,4 +1,4 @@
-//! From the kernel's first process to a server: what PID 1 of a VM does.
+//! The boot of the guest, from the first instruction of PID 1 to the server.
 
 pub mod config;
 pub mod identity;
@@ -21,11 +21,10 @@ use crate::execute::{Environment, Template};
 use crate::http::{self, api::Api};
 use crate::{net, vsock};
 
-/// Where a program's files are, and where it starts.
+/// The work directory: files of the program, and its current directory.
 pub const WORK_DIR: &str = "/work";
 
-/// Set the guest up and serve. When that cannot be done, say why and power off: returning would
-/// panic the kernel.
+/// Sets the guest up and serves. On an error, logs it and powers off: the kernel panics if PID 1 returns.
 pub fn run() -> i32 {
     power::set_panic_hook();
     let error = match start() {
@@ -46,7 +45,7 @@ fn start() -> Result<std::convert::Infallible, String> {
         }
     };
     if boot.template {
-        boot.network = None; // Each fork gets its own.
+        boot.network = None; // Part of each fork's identity.
     }
     let image: ImageConfig = config::read(Path::new(IMAGE_CONFIG))?.unwrap_or_default();
     modules::load_all();
@@ -85,17 +84,17 @@ fn environment(image: ImageConfig, boot: &BootConfig) -> Result<Environment, Str
         }),
     };
     if boot.template {
-        // Bound in each stage; the kernel's own until an identity says another.
+        // Bind-mounted in each stage. An identity replaces its content.
         std::fs::copy("/proc/sys/kernel/random/boot_id", crate::identity::BOOT_ID)
             .map_err(|error| format!("{}: {error}", crate::identity::BOOT_ID))?;
     }
-    // A user that the image does not have is said to whoever executes, who can be told.
+    // An unknown user is reported by POST /execute, which has a client to report it to.
     let user = environment.user().ok();
     mounts::work_dir(WORK_DIR, user.map_or((0, 0), |user| (user.uid, user.gid)))?;
     Ok(environment)
 }
 
-/// The console for copies of output, which what it does not take at once is lost to.
+/// The console, non-blocking, for copies of the output.
 fn console() -> Option<File> {
     let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
     OpenOptions::new()
@@ -110,18 +109,20 @@ fn listen(boot: &BootConfig) -> Result<Vec<OwnedFd>, String> {
     match vsock::listener(AGENT_PORT) {
         Ok(listener) => listeners.push(listener),
         Err(error) => {
-            println!("cloude-agent: no vsock: {error}; is the kernel's vsock driver missing?")
+            println!(
+                "cloude-agent: cannot listen on vsock port {AGENT_PORT}: {error}; is vmw_vsock_virtio_transport missing?"
+            )
         }
     }
-    // A fork of a template has another address; it is spoken to over the connection that was saved.
+    // A fork gets another address, and its requests over the vsock connection that was saved.
     if let Some(network) = boot.network.as_ref().filter(|_| !boot.template) {
         let address = SocketAddrV4::new(network.address, AGENT_PORT as u16);
         let listener = TcpListener::bind(address)
-            .map_err(|error| format!("could not listen on {address}: {error}"))?;
+            .map_err(|error| format!("cannot listen on {address}: {error}"))?;
         listeners.push(listener.into());
     }
     if listeners.is_empty() {
-        return Err("neither vsock nor a network to listen on: give the VM a vsock device".into());
+        return Err("nothing to listen on: give the VM a vsock device or a network".into());
     }
     Ok(listeners)
 }

@@ -1,4 +1,4 @@
-//! Drivers that the kernel has as modules.
+//! Loads the kernel modules of the initramfs.
 
 use std::ffi::CStr;
 use std::fs::{self, File};
@@ -8,9 +8,8 @@ use cloude_protocol::boot::{MODULES_DIR, MODULES_LIST};
 use nix::errno::Errno;
 use nix::kmod::{ModuleInitFlags, finit_module, init_module};
 
-/// Insert every module of the list, in its order, and free the memory that their files take.
-///
-/// One that cannot be inserted is said and let go: whether it was needed shows later, by name.
+/// Loads the modules of modules.list, in order, then deletes their files to free memory. A failure is logged only:
+/// a missing device is reported later by the code that needs it.
 pub fn load_all() {
     let Ok(list) = fs::read_to_string(MODULES_LIST) else {
         return;
@@ -18,9 +17,9 @@ pub fn load_all() {
     for name in list.lines().map(str::trim).filter(|name| !name.is_empty()) {
         let path = Path::new(MODULES_DIR).join(name);
         match load(&path) {
-            // Built in, inserted before, or for a device that this VM does not have.
+            // EEXIST: built in or loaded. ENODEV: this VM lacks the device.
             Ok(()) | Err(Errno::EEXIST | Errno::ENODEV) => {}
-            Err(errno) => println!("cloude-agent: module {name} could not be inserted: {errno}"),
+            Err(errno) => println!("cloude-agent: finit_module({name}): {errno}"),
         }
     }
     let _ = fs::remove_dir_all(MODULES_DIR);

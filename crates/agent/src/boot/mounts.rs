@@ -1,4 +1,4 @@
-//! The file systems and device nodes that a Linux system expects.
+//! Mounts the file systems that Linux programs expect, and makes the links in /dev.
 
 use std::fs;
 use std::os::fd::AsRawFd as _;
@@ -8,7 +8,7 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 
-/// Where control groups are.
+/// The mount point of cgroup2.
 pub const CGROUP: &str = "/sys/fs/cgroup";
 
 struct Mount {
@@ -21,11 +21,11 @@ struct Mount {
 
 #[derive(PartialEq)]
 enum Need {
-    /// Without it the VM is of no use.
+    /// Boot fails without it.
     Required,
-    /// Programs can do without.
+    /// A failure is ignored: the kernel may lack it.
     Optional,
-    /// Not mounted over files of the image: the root is in memory and writable as it is.
+    /// Not mounted over files of the image: the root file system is in memory and writable anyway.
     WhereEmpty,
 }
 
@@ -40,7 +40,7 @@ const fn entry(kind: &'static str, path: &'static str, flags: MsFlags, options: 
     Mount { kind, path, flags, options, need }
 }
 
-/// In this order: some lie in others.
+/// In the order of mounting: parents first.
 #[rustfmt::skip]
 const MOUNTS: [Mount; 8] = [
     entry("proc", "/proc", QUIET, "", Need::Required),
@@ -53,7 +53,7 @@ const MOUNTS: [Mount; 8] = [
     entry("cgroup2", CGROUP, QUIET, "", Need::Optional),
 ];
 
-/// Mount everything. What a kernel may lack and programs can do without is let go.
+/// Mounts everything and makes the links in /dev.
 pub fn mount_all() -> Result<(), String> {
     for entry in &MOUNTS {
         let path = Path::new(entry.path);
@@ -65,7 +65,7 @@ pub fn mount_all() -> Result<(), String> {
             && entry.need != Need::Optional
         {
             return Err(format!(
-                "could not mount {} on {}: {errno}; the kernel must have it built in, and the image \
+                "cannot mount {} on {}: {errno}; the kernel must have the file system built in, and the image \
                  a directory or nothing at that path",
                 entry.kind, entry.path
             ));
@@ -87,8 +87,8 @@ pub fn mount_all() -> Result<(), String> {
     Ok(())
 }
 
-/// Make `path` a directory. A file of the image there, or a link that leads to no directory, is replaced. A failure
-/// shows when the directory is mounted on.
+/// Makes `path` a directory. A file or a dangling link of the image is replaced. A failure shows when the file
+/// system is mounted.
 fn make_mount_point(path: &Path) {
     if fs::create_dir_all(path).is_err() && !path.is_dir() {
         let _ = fs::remove_file(path);
@@ -109,27 +109,27 @@ fn mount_one(entry: &Mount) -> nix::Result<()> {
         entry.flags,
         options,
     ) {
-        Err(Errno::EBUSY) => Ok(()), // The kernel mounted /dev itself.
+        Err(Errno::EBUSY) => Ok(()), // The kernel mounted it (CONFIG_DEVTMPFS_MOUNT).
         result => result,
     }
 }
 
-/// Standard input, output and error are the console's; /dev/null's on a machine without one.
+/// Opens /dev/console as standard input, output and error; /dev/null on a machine without a console.
 pub fn open_console() {
     let open = |path| fs::OpenOptions::new().read(true).write(true).open(path);
     let Ok(console) = open("/dev/console").or_else(|_| open("/dev/null")) else {
         return;
     };
     for stream in 0..=2 {
-        // SAFETY: plain system calls on plain numbers; nothing in this program owns 0 to 2.
+        // SAFETY: dup2(2) with numbers; no object of this program owns descriptors 0 to 2.
         unsafe { libc::dup2(console.as_raw_fd(), stream) };
     }
     if console.as_raw_fd() <= 2 {
-        std::mem::forget(console); // It is one of them.
+        std::mem::forget(console); // Its descriptor is a standard stream.
     }
 }
 
-/// A file system in memory for the program's files, owned by its user.
+/// Mounts a tmpfs for the program's files, owned by its user.
 pub fn work_dir(path: &str, (uid, gid): (u32, u32)) -> Result<(), String> {
     fs::create_dir_all(path).map_err(|error| format!("{path}: {error}"))?;
     let options = format!("mode=755,uid={uid},gid={gid}");
@@ -140,7 +140,7 @@ pub fn work_dir(path: &str, (uid, gid): (u32, u32)) -> Result<(), String> {
         NO_NODES,
         Some(options.as_str()),
     )
-    .map_err(|errno| format!("could not mount tmpfs on {path}: {errno}"))
+    .map_err(|errno| format!("cannot mount tmpfs on {path}: {errno}"))
 }
 
 #[cfg(test)]
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_to_nowhere_gives_way_to_a_directory() {
+    fn a_dangling_link_is_replaced_by_a_directory() {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("tmp");
         symlink("nowhere/at/all", &path).unwrap();
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn files_of_the_image_are_seen() {
+    fn a_directory_with_a_file_holds_something() {
         let root = tempfile::tempdir().unwrap();
         assert!(!holds_anything(root.path()));
 

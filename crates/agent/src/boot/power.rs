@@ -1,25 +1,25 @@
-//! How a VM ends from inside.
+//! Powers the VM off.
 
 use nix::sys::reboot::{RebootMode, reboot};
 
-/// Turn the VM off.
+/// Syncs and powers the VM off (reboot(2)).
 pub fn off() -> ! {
     nix::unistd::sync();
     let _ = reboot(RebootMode::RB_POWER_OFF);
-    // Only without the right to do so, which PID 1 has.
+    // reboot returns without CAP_SYS_BOOT, which PID 1 has.
     loop {
         nix::unistd::pause();
     }
 }
 
-/// Say on the console why there is no going on, and turn the VM off.
+/// Logs a fatal error to the console and powers the VM off.
 pub fn fatal(error: &str) -> ! {
     eprintln!("cloude-agent: fatal: {error}");
     drain_console();
     off()
 }
 
-/// A panic of PID 1 would be one of the kernel; say what happened instead, and turn the VM off.
+/// Logs a panic and powers the VM off. The exit of PID 1 would panic the kernel.
 pub fn set_panic_hook() {
     std::panic::set_hook(Box::new(|panic| {
         eprintln!("cloude-agent: fatal: {panic}");
@@ -28,8 +28,8 @@ pub fn set_panic_hook() {
     }));
 }
 
-/// Powering off does not wait for what the console has not sent yet.
+/// Waits until the console has sent its buffer: power-off does not.
 fn drain_console() {
-    // SAFETY: a plain system call on a plain number.
+    // SAFETY: tcdrain(3) with a number.
     unsafe { libc::tcdrain(2) };
 }

@@ -1,4 +1,4 @@
-//! The image's shell on the console, for a VM started by hand.
+//! The image's shell on the console, for a VM that is booted by hand.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -16,10 +16,10 @@ use super::power;
 use crate::execute::command;
 use crate::user::User;
 
-/// In this order.
+/// In order of preference.
 const SHELLS: [&str; 3] = ["/bin/bash", "/bin/sh", "/bin/busybox"];
 
-/// Run the shell as the image's user, reap until it ends, and power off.
+/// Runs the shell as the image's user, reaps until it ends, and powers off.
 pub fn run(image: &ImageConfig) -> Result<Infallible, String> {
     let user = User::look_up(&image.user, Path::new("/")).map_err(|error| error.to_string())?;
     let shell = SHELLS
@@ -29,7 +29,7 @@ pub fn run(image: &ImageConfig) -> Result<Infallible, String> {
     let terminal = terminal();
     let open = || OpenOptions::new().read(true).write(true).open(&terminal);
     let console = open().map_err(|error| format!("{}: {error}", terminal.display()))?;
-    // The user's programs may open their terminal by name.
+    // The user's programs can then open the terminal by name.
     let _ = std::os::unix::fs::chown(&terminal, Some(user.uid), None);
     let clone = || console.try_clone().map_err(|error| error.to_string());
     let mut command = Command::new(shell);
@@ -66,8 +66,8 @@ pub fn run(image: &ImageConfig) -> Result<Infallible, String> {
 
 fn become_user(command: &mut Command, user: User, console: i32) {
     let before_exec = move || {
-        // SAFETY: plain system calls; `user` was allocated before the fork. A session of its own
-        // whose terminal is the console, so that Ctrl-C reaches what runs in it.
+        // SAFETY: system calls that do not allocate; `user` was allocated before the fork. The new session gets
+        // the console as its controlling terminal, so that Ctrl-C sends SIGINT.
         let done = unsafe {
             libc::setsid();
             libc::ioctl(console, libc::TIOCSCTTY as _, 1);
@@ -86,7 +86,7 @@ fn become_user(command: &mut Command, user: User, console: i32) {
     unsafe { command.pre_exec(before_exec) };
 }
 
-/// The terminal behind /dev/console, which itself cannot be a session's.
+/// The terminal behind /dev/console, which itself cannot be a controlling terminal.
 fn terminal() -> PathBuf {
     let active = fs::read_to_string("/sys/class/tty/console/active").unwrap_or_default();
     active

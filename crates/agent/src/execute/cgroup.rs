@@ -1,30 +1,30 @@
-//! A control group (version 2) for each stage: what its process tree used, and whether the
-//! out-of-memory killer took it. Where the kernel has none, a stage goes without.
+//! A cgroup v2 for each stage: CPU time, peak memory, memory limit, out-of-memory kills. A guest without a
+//! cgroup2 file system runs its stages without.
 
 use std::fs::{self, File};
 use std::os::fd::{AsRawFd as _, RawFd};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-/// A stage's group. Removed when dropped.
+/// The cgroup of a stage. Dropping it kills its processes and removes it.
 #[derive(Debug)]
 pub struct Cgroup {
     path: PathBuf,
     directory: File,
-    /// Open from the start, so that reading them costs little at a program's end; where the kernel has them.
+    /// Opened before the program runs, so that reading them after it takes one system call each. None if the
+    /// kernel lacks the file.
     cpu_stat: Option<File>,
     memory_peak: Option<File>,
     memory_events: Option<File>,
 }
 
 impl Cgroup {
-    /// Make `name` below `root`, a mounted cgroup2 file system.
-    ///
-    /// The whole group dies when memory runs out in it, at `memory_max` bytes: less than the guest
-    /// has, so that the agent still finds memory to say so.
+    /// Creates `name` below `root`, a mounted cgroup2 file system, with `memory.max` of `memory_max` bytes and
+    /// `memory.oom.group`: the out-of-memory killer takes the whole stage. The limit is below the guest's memory,
+    /// so that the agent can still report it.
     pub fn create(root: &Path, name: &str, memory_max: Option<u64>) -> std::io::Result<Cgroup> {
-        // One at a time: a kernel that lacks one refuses the whole line. Without either the group
-        // still counts CPU time and confines what `cgroup.kill` reaches.
+        // One write each: a kernel without one controller refuses a line with both. Without any, the cgroup
+        // still counts CPU time and bounds `cgroup.kill`.
         for controller in ["+memory", "+cpu"] {
             let _ = fs::write(root.join("cgroup.subtree_control"), controller);
         }
@@ -53,17 +53,17 @@ impl Cgroup {
         self.directory.as_raw_fd()
     }
 
-    /// The most memory that the group held at once, in bytes (since Linux 5.19).
+    /// `memory.peak` in bytes (since Linux 5.19).
     pub fn peak_memory_bytes(&self) -> Option<u64> {
         read(self.memory_peak.as_ref()?)?.trim().parse().ok()
     }
 
-    /// User and system time of everything that ran in the group, in microseconds.
+    /// `usage_usec` of cpu.stat: user and system time of all its processes, in microseconds.
     pub fn cpu_time_us(&self) -> Option<u64> {
         field(&read(self.cpu_stat.as_ref()?)?, "usage_usec")
     }
 
-    /// How many of its processes the out-of-memory killer took, for the group's limit or the guest's.
+    /// `oom_kill` of memory.events: processes killed at the cgroup's limit or because the guest ran out of memory.
     pub fn oom_kills(&self) -> Option<u64> {
         field(&read(self.memory_events.as_ref()?)?, "oom_kill")
     }
@@ -73,7 +73,7 @@ impl Cgroup {
     }
 }
 
-/// What a group's file says now: some hundred bytes at most.
+/// Reads a cgroup file, which has some hundred bytes at most.
 fn read(file: &File) -> Option<String> {
     let mut bytes = vec![0; 4096];
     let length = file.read_at(&mut bytes, 0).ok()?;
@@ -84,27 +84,28 @@ fn read(file: &File) -> Option<String> {
 impl Drop for Cgroup {
     fn drop(&mut self) {
         let _ = self.write("cgroup.kill", "1");
-        // Nothing runs in it once its init was waited for, but a program may have made groups below.
+        // Fails if the program made cgroups below; the VM ends soon.
         let _ = fs::remove_dir(&self.path);
     }
 }
 
-/// Whether the out-of-memory killer took a process of a stage: asked before it runs, and at its end.
+/// Detects that the out-of-memory killer killed a process of a stage.
 #[derive(Debug)]
 pub struct OomWatch {
-    /// The kernel's own count, where the group has none: the kernel adds up all its statistics for it.
+    /// `oom_kill` of /proc/vmstat before the stage, for a kernel without memory.events. Reading it is slow: the
+    /// kernel sums all its statistics.
     kernel_before: Option<u64>,
 }
 
 impl OomWatch {
-    /// Before the stage runs, in `cgroup` if it has one.
+    /// Call before the stage runs.
     pub fn start(cgroup: Option<&Cgroup>) -> Self {
         let group_counts = cgroup.and_then(Cgroup::oom_kills).is_some();
         let kernel_before = (!group_counts).then(kernel_oom_kills).flatten();
         OomWatch { kernel_before }
     }
 
-    /// After the stage has ended.
+    /// Call after the stage has ended.
     pub fn killed(&self, cgroup: Option<&Cgroup>) -> bool {
         match cgroup.and_then(Cgroup::oom_kills) {
             Some(kills) => kills > 0,
@@ -123,13 +124,13 @@ pub fn field(text: &str, name: &str) -> Option<u64> {
     })
 }
 
-/// Memory that could be given out now, in bytes.
+/// MemAvailable in bytes.
 pub fn available_memory() -> Option<u64> {
     meminfo("MemAvailable:")
 }
 
-/// What a program may use of what is available: all but a little, with which the agent can still
-/// say that it was too much.
+/// The memory limit of a program: MemAvailable less 1/32 or 4 MiB, which the agent needs to report an
+/// out-of-memory kill.
 pub fn program_memory(available: u64) -> u64 {
     const AT_LEAST: u64 = 4 << 20;
     available
@@ -137,7 +138,7 @@ pub fn program_memory(available: u64) -> u64 {
         .max(AT_LEAST)
 }
 
-/// All memory and swap that the kernel has, in bytes.
+/// MemTotal and SwapTotal in bytes.
 pub fn total_memory() -> Option<u64> {
     Some(meminfo("MemTotal:")? + meminfo("SwapTotal:").unwrap_or(0))
 }
@@ -150,12 +151,12 @@ fn meminfo(name: &str) -> Option<u64> {
     Some(kib * 1024)
 }
 
-/// How many processes the kernel's out-of-memory killer took since boot (since Linux 4.13).
+/// `oom_kill` of /proc/vmstat: processes killed since boot (since Linux 4.13).
 fn kernel_oom_kills() -> Option<u64> {
     field(&fs::read_to_string("/proc/vmstat").ok()?, "oom_kill")
 }
 
-/// Where cgroup2 is mounted.
+/// The mount point of cgroup2.
 pub fn find_root() -> Option<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mounts").ok()?;
     mounts.lines().find_map(|line| {
@@ -170,7 +171,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_field_is_found_by_its_whole_name() {
+    fn a_field_is_matched_by_its_whole_name() {
         let text = "low 1\noom 2\noom_kill 3\noom_group_kill 4\n";
         assert_eq!(field(text, "oom_kill"), Some(3));
         assert_eq!(field(text, "oom"), Some(2));

@@ -1,13 +1,13 @@
-//! What happens between `clone3` and `execve`, in two processes of a stage's own namespaces:
+//! Between `clone3` and `execve`: the two processes of a stage, in its new namespaces.
 //!
-//! - **init**, PID 1 of the stage: mounts a /proc of its own, puts what is not the program's out of
-//!   sight, starts the program, reaps, reports how the program ended, and exits, at which the kernel
-//!   kills whatever is left in the namespace.
-//! - **the program**: gives up its rights, becomes the image's user, and executes.
+//! - **init**, PID 1 of the PID namespace: mounts a new /proc, hides the agent's files, starts the program,
+//!   reaps orphans, reports the program's wait status and exits. The kernel then kills every process that is
+//!   left in the namespace.
+//! - **the program**: drops capabilities, becomes the image's user and calls `execve`.
 //!
-//! Both are copies of a process with several threads, so that another thread may have held any lock:
-//! nothing here allocates, panics, or calls what may take a lock. All memory is in [`Plan`], made
-//! before. Raw system calls stand where the C library would look at its list of threads.
+//! Both are copies of a process with several threads. A thread that does not exist in the copy may have held
+//! any lock, so nothing here allocates, panics or calls a function that may lock. All memory is in [`Plan`],
+//! allocated before. Raw system calls replace C library functions that walk the list of threads.
 
 use std::ffi::{CStr, c_int, c_long};
 use std::ptr::null_mut;
@@ -17,8 +17,8 @@ use super::raw::{close_all_but, errno, exit, fail, mount, report, write_file};
 use super::report::{EXITED, STARTED, Step};
 use super::rights::{become_user, bound_capabilities, reset_signals};
 
-/// Kernel interfaces that root could turn against the agent without any capability, by file
-/// permission alone: core_pattern and modprobe run programs in the first namespaces, sysrq powers off.
+/// Kernel interfaces that uid 0 can write without a capability. core_pattern and modprobe run programs outside
+/// of the stage's namespaces; sysrq-trigger powers the VM off.
 const READ_ONLY: [&CStr; 6] = [
     c"/proc/sys",
     c"/proc/sysrq-trigger",
@@ -47,7 +47,7 @@ struct CloneArgs {
 
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
-/// Start a stage's init. Gives its process id and a descriptor of the process.
+/// Starts a stage's init. Returns its process id and pidfd, or the errno of `clone3`.
 pub fn clone_init(plan: &Plan) -> Result<(i32, c_int), c_int> {
     let mut pidfd: c_int = -1;
     let mut namespaces = libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWIPC;
@@ -60,8 +60,8 @@ pub fn clone_init(plan: &Plan) -> Result<(i32, c_int), c_int> {
         exit_signal: libc::SIGCHLD as u64,
         ..CloneArgs::default()
     };
-    // SAFETY: `args` and `pidfd` outlive the call. Without CLONE_VM the child has its own copy of
-    // everything, and goes on with `run_init`, which keeps to what such a copy may do.
+    // SAFETY: `args` and `pidfd` outlive the call. Without CLONE_VM the child has a copy of all memory; it
+    // calls `run_init`, which obeys the rules of this module.
     match unsafe { clone3(&args) } {
         0 => run_init(plan),
         pid if pid > 0 => Ok((pid as i32, pidfd)),
@@ -70,19 +70,18 @@ pub fn clone_init(plan: &Plan) -> Result<(i32, c_int), c_int> {
 }
 
 /// # Safety
-/// As `fork`: the child must do only what is safe in a copy of a process with several threads.
+/// As for fork(2): the child must obey the rules of this module.
 unsafe fn clone3(args: &CloneArgs) -> c_long {
-    // SAFETY: the pointer and size describe `args`; the rest is the caller's promise.
+    // SAFETY: the pointer and size describe `args`; the caller obeys the rules for the child.
     unsafe { libc::syscall(libc::SYS_clone3, &raw const *args, size_of::<CloneArgs>()) }
 }
 
 fn run_init(plan: &Plan) -> ! {
-    // SAFETY: plain system calls on plain numbers. Not dumpable: nothing that runs as the same user
-    // may look into this copy of the agent's memory. The stage does not outlive the agent's thread.
+    // SAFETY: system calls with numbers alone. Not dumpable: no process of the same user may read this copy of
+    // the agent's memory with ptrace(2). PDEATHSIG: a stage ends with the agent's thread.
     unsafe {
         libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0);
-        // A waiting interpreter outlives the thread of its connection; the end of its control
-        // socket ends it.
+        // A waiting interpreter outlives the thread that started it; it ends with its control socket.
         if plan.control.is_none() {
             libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0);
         }
@@ -92,7 +91,7 @@ fn run_init(plan: &Plan) -> ! {
     write_file(c"/proc/self/oom_score_adj", b"-1000");
     prepare_mounts(plan);
     let mut args = CloneArgs {
-        // As vfork, without sharing memory: init goes on once the program was executed, or failed.
+        // Init continues after the child's execve or exit. Memory is not shared (no CLONE_VM).
         flags: libc::CLONE_VFORK as u64,
         exit_signal: libc::SIGCHLD as u64,
         ..CloneArgs::default()
@@ -101,7 +100,7 @@ fn run_init(plan: &Plan) -> ! {
         args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = cgroup as u64;
     }
-    // SAFETY: `args` outlives the call; the child keeps to the rules of this module.
+    // SAFETY: `args` outlives the call; the child obeys the rules of this module.
     let program = match unsafe { clone3(&args) } {
         0 => run_program(plan),
         pid if pid > 0 => pid as i32,
@@ -114,7 +113,7 @@ fn run_init(plan: &Plan) -> ! {
     exit(0)
 }
 
-/// Wait for everything that dies in the namespace until it is the program; gives its wait status.
+/// Reaps every process that dies in the namespace, up to the program. Returns the program's wait status.
 fn reap_until(program: i32) -> i32 {
     loop {
         let mut status = 0;
@@ -139,7 +138,7 @@ fn prepare_mounts(plan: &Plan) {
     }
     let read_only = libc::MS_BIND | libc::MS_REMOUNT | libc::MS_RDONLY | quiet;
     for path in READ_ONLY {
-        // What the kernel does not have cannot be written to.
+        // ENOENT: this kernel lacks the interface.
         if mount(Some(path), path, None, libc::MS_BIND, None) != 0 {
             if errno() == libc::ENOENT {
                 continue;
@@ -158,7 +157,7 @@ fn prepare_mounts(plan: &Plan) {
             fail(plan, Step::BootId)
         }
     }
-    // EINVAL: no file system is mounted there, so that there is nothing to protect.
+    // EINVAL: no file system is mounted on /sys.
     if mount(None, c"/sys", None, read_only, None) != 0
         && !matches!(errno(), libc::EINVAL | libc::ENOENT)
     {
@@ -179,7 +178,7 @@ fn run_program(plan: &Plan) -> ! {
     if plan.cgroup_fd.is_some() {
         show_own_cgroup(plan);
     }
-    // SAFETY: plain system calls on plain numbers and a static structure.
+    // SAFETY: system calls with numbers and with structures that outlive them.
     unsafe {
         libc::setsid();
         libc::umask(0o022);
@@ -199,8 +198,7 @@ fn run_program(plan: &Plan) -> ! {
     bound_capabilities(plan);
     become_user(plan);
     reset_signals();
-    // SAFETY: the pointers are to NUL-terminated strings, and to arrays of such that end with a null
-    // pointer, all of `plan`.
+    // SAFETY: `plan` holds the NUL-terminated strings and the null-terminated arrays of them.
     unsafe {
         if libc::chdir(plan.working_dir.as_ptr()) != 0 {
             fail(plan, Step::WorkingDir)
@@ -214,13 +212,13 @@ fn run_program(plan: &Plan) -> ! {
     fail(plan, Step::Exec)
 }
 
-/// The program's cgroup is the root of what it sees, and it cannot write there.
+/// Mounts the program's cgroup as the root of /sys/fs/cgroup, read-only.
 fn show_own_cgroup(plan: &Plan) {
     let quiet = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
     let read_only = libc::MS_BIND | libc::MS_REMOUNT | libc::MS_RDONLY | quiet;
     let path = c"/sys/fs/cgroup";
-    // SAFETY: plain system calls on a plain number and a NUL-terminated string. The same file system
-    // does not go over itself (EBUSY), so that the one there leaves this namespace first.
+    // SAFETY: system calls with numbers and a NUL-terminated string. The old mount is detached first: mounting
+    // the same file system over it fails with EBUSY.
     let own = unsafe {
         libc::umount2(path.as_ptr(), libc::MNT_DETACH);
         libc::unshare(libc::CLONE_NEWCGROUP) == 0
@@ -236,13 +234,13 @@ fn show_own_cgroup(plan: &Plan) {
 fn connect_streams(plan: &Plan) {
     let streams = [plan.stdin, plan.stdout, plan.stderr];
     for (target, source) in streams.into_iter().enumerate() {
-        // SAFETY: plain system calls on plain numbers. The plan's descriptors are all above 2, so
-        // that none is overwritten, and `dup2` clears close-on-exec on its copy.
+        // SAFETY: a system call with numbers alone. All descriptors of the plan are above 2, so that none is
+        // overwritten. dup2 clears close-on-exec on the copy.
         if unsafe { libc::dup2(source, target as c_int) } < 0 {
             fail(plan, Step::Streams)
         }
     }
-    // SAFETY: as above. Whatever else is open goes at `execve`, the report pipe included.
+    // SAFETY: as above. execve closes all other descriptors, the report pipe included.
     let marked = unsafe {
         libc::syscall(
             libc::SYS_close_range,
@@ -255,13 +253,13 @@ fn connect_streams(plan: &Plan) {
         fail(plan, Step::Streams)
     }
     if let Some(control) = plan.control {
-        // SAFETY: as above; `fcntl` where it already is there, which `dup2` would leave as it is.
+        // SAFETY: as above. dup2 of a descriptor onto itself would not clear close-on-exec.
         let given = unsafe {
             if control == CONTROL_DESCRIPTOR {
                 libc::fcntl(control, libc::F_SETFD, 0)
             } else {
                 if plan.report == CONTROL_DESCRIPTOR {
-                    fail(plan, Step::Streams) // It would go.
+                    fail(plan, Step::Streams) // dup2 would close it.
                 }
                 libc::dup2(control, CONTROL_DESCRIPTOR)
             }

@@ -1,4 +1,4 @@
-//! What is executed: the command's file, its environment, its working directory.
+//! The command of a stage: its file, environment and working directory, and why `execve` failed.
 
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr};
@@ -10,10 +10,10 @@ use cloude_protocol::boot::ImageConfig;
 
 use crate::user::User;
 
-/// Where commands are looked up when neither image nor request says.
+/// PATH if neither the image nor the request sets it.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// The environment: HOME and PATH, over them the image's, over that the request's.
+/// The environment of a program: defaults of HOME and PATH, overridden by the image, overridden by the request.
 pub fn environment(
     image: &ImageConfig,
     user: &User,
@@ -35,7 +35,7 @@ pub fn environment(
     all
 }
 
-/// As `execve` takes it. Values with a NUL were refused before.
+/// `NAME=value` strings for `execve`. Values with a NUL byte were refused before ([`super::validate`]).
 pub fn to_c_strings(environment: &BTreeMap<String, String>) -> Vec<CString> {
     environment
         .iter()
@@ -43,13 +43,12 @@ pub fn to_c_strings(environment: &BTreeMap<String, String>) -> Vec<CString> {
         .collect()
 }
 
-/// The working directory, from `requested`, relative to `work_dir` unless absolute.
+/// The working directory: `requested` below `work_dir`, or as it is if absolute.
 pub fn working_dir(work_dir: &Path, requested: Option<&str>) -> PathBuf {
     work_dir.join(requested.unwrap_or_default())
 }
 
-/// Find `name` as `execvp` would: a name with a slash is itself, another is looked up in `path`.
-/// The message says what is missing.
+/// Looks `name` up as execvp(3) does: a name with a slash is a path, another one is searched in `path`.
 pub fn look_up(name: &str, path: &str, working_dir: &Path) -> Result<PathBuf, String> {
     if name.contains('/') {
         return Ok(PathBuf::from(name));
@@ -67,30 +66,30 @@ pub fn look_up(name: &str, path: &str, working_dir: &Path) -> Result<PathBuf, St
     }
     Err(match unusable {
         Some(candidate) => format!("{name}: {} is not an executable file", candidate.display()),
-        None => format!("{name}: not found in the image's PATH ({path})"),
+        None => format!("{name}: not found in PATH ({path}) of the image"),
     })
 }
 
-/// Why `execve` of `program` failed with `errno`.
+/// The message for an `execve` of `program` that failed with `errno`.
 pub fn exec_error(program: &OsStr, working_dir: &Path, errno: i32) -> String {
     let name = program.display();
     match errno {
         libc::ENOENT if working_dir.join(program).exists() => {
             format!(
-                "{name}: its interpreter (the #! line's, or the dynamic loader) is not in the image"
+                "{name}: its interpreter (of the #! line, or the dynamic loader) is not in the image"
             )
         }
         libc::ENOENT => format!("{name}: not found"),
-        libc::EACCES => format!("{name}: not executable for the image's user"),
+        libc::EACCES => format!("{name}: the image's user may not execute it"),
         libc::ENOEXEC => {
-            format!("{name}: neither a program for this machine nor a script with a #! line")
+            format!("{name}: neither an ELF program for x86-64 nor a script with a #! line")
         }
-        libc::E2BIG => format!("{name}: its arguments and environment are too large"),
+        libc::E2BIG => format!("{name}: arguments and environment are larger than execve takes"),
         errno => format!("{name}: {}", std::io::Error::from_raw_os_error(errno)),
     }
 }
 
-/// A path for the kernel. Paths with a NUL were refused before.
+/// A NUL-terminated path. Paths with a NUL byte were refused before ([`super::validate`]).
 pub fn c_path(path: &Path) -> CString {
     CString::new(path.as_os_str().as_bytes()).unwrap_or_default()
 }
@@ -100,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_request_overrides_the_image_which_overrides_the_default() {
+    fn the_request_overrides_the_image_and_the_default() {
         let image = ImageConfig {
             env: vec!["A=image".into(), "B=image=x".into(), "broken".into()],
             ..Default::default()
@@ -135,7 +134,7 @@ mod tests {
         let error = look_up("no-such-command", "/bin:/usr/bin", Path::new("/")).unwrap_err();
         assert_eq!(
             error,
-            "no-such-command: not found in the image's PATH (/bin:/usr/bin)"
+            "no-such-command: not found in PATH (/bin:/usr/bin) of the image"
         );
     }
 

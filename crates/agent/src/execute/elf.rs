@@ -1,4 +1,4 @@
-//! Sizes of an ELF program's segments.
+//! Sizes of the segments of an ELF file (elf(5)).
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
@@ -8,7 +8,7 @@ use std::path::Path;
 const LOAD: u32 = 1;
 const WRITABLE: u32 = 2;
 
-/// Bytes of the largest writable segment of the 64-bit ELF file at `path`: static data, zeroed or not.
+/// `p_memsz` of the largest writable PT_LOAD segment of a 64-bit ELF file: its static data. None for other files.
 pub fn largest_data_segment(path: &Path) -> Option<u64> {
     const HEADER_BYTES: u64 = 56;
     let file = File::open(path).ok()?;

@@ -12,26 +12,26 @@ use crate::user::{User, UserError};
 /// Where and as whom programs run.
 #[derive(Debug)]
 pub struct Environment {
-    /// Files are written here, and programs start here. Owned by the image's user.
+    /// The program's files are written here. Owned by the image's user.
     pub work_dir: PathBuf,
-    /// What the image says.
+    /// Environment variables and user of the image.
     pub image: ImageConfig,
-    /// A directory that programs see empty.
+    /// A directory that each stage covers with an empty file system.
     pub hidden: Option<PathBuf>,
     /// A mounted cgroup2 file system.
     pub cgroup_root: Option<PathBuf>,
-    /// Takes a copy of what programs print. Does not block.
+    /// Receives a copy of the output of programs. Non-blocking.
     pub console: Option<File>,
-    /// This VM is to be forked.
+    /// Set in a VM that is to be saved and forked.
     pub template: Option<Template>,
 }
 
-/// What a template has beside.
+/// Additions for a template.
 #[derive(Debug, Default)]
 pub struct Template {
-    /// Bound over the stages' /proc/sys/kernel/random/boot_id.
+    /// Bind-mounted over /proc/sys/kernel/random/boot_id of each stage.
     pub boot_id: Option<PathBuf>,
-    /// Where a hook's files go, `/run/cloude-hook` if none.
+    /// Directory of the runner's hook files, `/run/cloude-hook` if none.
     pub hook_dir: Option<PathBuf>,
 }
 
@@ -41,7 +41,7 @@ impl Environment {
         Some(command::c_path(path))
     }
 
-    /// The image's user, as its own files have it.
+    /// The image's user, looked up in its /etc/passwd and /etc/group.
     pub fn user(&self) -> Result<User, UserError> {
         User::look_up(&self.image.user, Path::new("/"))
     }

@@ -1,4 +1,4 @@
-//! The program's files, written below the work directory and nowhere else.
+//! Writes the program's files below the work directory; openat2(2) refuses every path that leaves it.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -16,41 +16,45 @@ use crate::user::User;
 /// Why a file was not written.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
-    /// The path itself is not acceptable.
+    /// The path is malformed or leaves the work directory.
     #[error(
-        "file path {path:?}: {reason}; use a path relative to the work directory, without `..`"
+        "files: path {path:?} {reason}; give a path relative to the work directory, without `..`"
     )]
     Path {
-        /// As requested.
+        /// From the request.
         path: String,
-        /// What about it.
+        /// What is wrong with it.
         reason: &'static str,
     },
     /// Permission bits beyond 0o7777.
-    #[error("file {path:?}: mode {mode:#o} has more than permission bits; use 0 to 0o7777")]
+    #[error("files: mode {mode:#o} of {path:?} has more than permission bits; give 0 to 0o7777")]
     Mode {
-        /// As requested.
+        /// From the request.
         path: String,
-        /// As requested.
+        /// From the request.
         mode: u32,
     },
-    /// Two files of the request contradict each other, as `a` and `a/b` do.
-    #[error("file {path:?}: another file of the request is in its way")]
+    /// Another file of the request is in the way, as `a` is of `a/b`.
+    #[error(
+        "files: {path:?} conflicts with another file of the request, or is behind a symbolic link"
+    )]
     Conflict {
-        /// As requested.
+        /// From the request.
         path: String,
     },
-    /// The guest could not take it.
-    #[error("file {path:?} could not be written: {error}; the VM's memory may be too small")]
+    /// A system call failed, most often for lack of memory.
+    #[error(
+        "cannot write {path:?} in the VM: {error}; the work directory is in memory, give the VM more"
+    )]
     Write {
-        /// As requested.
+        /// From the request.
         path: String,
-        /// The system's reason.
+        /// Of the failed system call.
         error: std::io::Error,
     },
 }
 
-/// Refuse what [`write()`] would refuse, as far as can be told without writing.
+/// Checks path and mode without writing.
 pub fn check(file: &agent::File) -> Result<(), FileError> {
     let path = file.path.as_str();
     let refuse = |reason| {
@@ -60,25 +64,25 @@ pub fn check(file: &agent::File) -> Result<(), FileError> {
         })
     };
     if path.is_empty() {
-        return refuse("empty");
+        return refuse("is empty");
     }
     if path.contains('\0') {
-        return refuse("holds a NUL byte");
+        return refuse("contains a NUL byte");
     }
     if path.starts_with('/') {
-        return refuse("absolute");
+        return refuse("is absolute");
     }
     if path.len() > 4095 {
-        return refuse("longer than 4095 bytes");
+        return refuse("is longer than 4095 bytes");
     }
     if path.ends_with('/') {
         return refuse("names a directory");
     }
     for name in path.split('/') {
         match name {
-            ".." => return refuse("holds `..`"),
-            "." | "" => return refuse("holds an empty or `.` part"),
-            name if name.len() > 255 => return refuse("a part of it is longer than 255 bytes"),
+            ".." => return refuse("contains `..`"),
+            "." | "" => return refuse("contains an empty or `.` part"),
+            name if name.len() > 255 => return refuse("has a part longer than 255 bytes"),
             _ => {}
         }
     }
@@ -91,9 +95,8 @@ pub fn check(file: &agent::File) -> Result<(), FileError> {
     }
 }
 
-/// Write `files` below `work_dir`, in order, owned by `user` with their parents.
-///
-/// No symbolic link is followed, wherever it points: the kernel refuses it (openat2(2)).
+/// Writes `files` below `work_dir`, in order. They and the directories made for them belong to `user`. The
+/// kernel follows no symbolic link (RESOLVE_NO_SYMLINKS).
 pub fn write(work_dir: &Path, files: &[agent::File], user: &User) -> Result<(), FileError> {
     for file in files {
         check(file)?;
@@ -132,7 +135,7 @@ fn write_one(work_dir: &Path, file: &agent::File, user: &User) -> std::io::Resul
     let mut target = File::from(open_below(&directory, name, flags)?);
     target.write_all(&file.content.0)?;
     own(&target, user)?;
-    // After the owner, whose change clears setuid bits.
+    // After fchown, which clears set-user-ID bits.
     fchmod(
         &target,
         Mode::from_bits_truncate(file.mode.unwrap_or(0o644)),

@@ -1,35 +1,43 @@
-//! `POST /execute`: one program, compiled where it must be, run, and measured.
+//! `POST /execute`: compiles one program if its language compiles, runs it, and measures both.
 //!
-//! The agent stays outside of what the program sees. Each stage is a process tree in PID, mount, IPC
-//! and UTS namespaces and a cgroup of its own ([`child`]); its end is the end of everything in it.
+//! Each stage is a process tree in new PID, mount, IPC and UTS namespaces and in a cgroup of its own
+//! ([`child`]). The agent stays outside: the program can neither see nor signal it. When a stage's init
+//! exits, the kernel kills every process that is left in the namespace.
+//!
+//! - [`validate`]: refuses requests that cannot be carried out.
+//! - [`files`]: writes the program's files.
+//! - [`prepare`], [`child`], [`rights`]: from a command to `execve`.
+//! - [`stage`]: relays streams until the process tree is dead; [`result`] makes the result of it.
+//! - [`warm`], [`runner`]: the template's warm-up, and interpreters that wait for their program.
 
 pub mod cgroup;
 pub mod child;
 pub mod command;
 pub mod elf;
-mod environment;
+pub mod environment;
 pub mod files;
 pub mod output;
 pub mod pipes;
 pub mod plan;
-mod raw;
+pub mod prepare;
+pub mod process;
+pub mod raw;
+pub mod ready;
 pub mod report;
-mod result;
-mod rights;
+pub mod result;
+pub mod rights;
 pub mod runner;
 pub mod sink;
 pub mod stage;
-mod validate;
+pub mod validate;
 pub mod warm;
 
-use std::ffi::CString;
-use std::os::fd::AsRawFd as _;
 use std::time::Duration;
 
 use cloude_protocol::agent::{Event, ExecuteRequest, ExecuteResult, Stage, StageName, StageResult};
 
 use self::cgroup::{Cgroup, OomWatch};
-use self::plan::{CStringArray, PROGRAM_CAPABILITIES, Plan};
+use self::prepare::Command;
 use self::runner::Waiting;
 use self::sink::Sink;
 use self::stage::{MAX_WALL_TIME, StageSpec};
@@ -38,8 +46,8 @@ use crate::user::User;
 pub use self::environment::{Environment, Template};
 pub use self::validate::{RequestError, check};
 
-/// Run the stages of `request`, whose files are written, and send every event, the last included. Gives the run
-/// stage's cgroup, to be dropped, which removes it, once the answer is sent.
+/// Runs the stages of `request`, whose files are written, and sends every event, the last included. Returns
+/// the run stage's cgroup: dropping it removes it, which can wait until the response is sent.
 pub fn execute(
     environment: &Environment,
     request: &ExecuteRequest,
@@ -64,7 +72,7 @@ struct Execution<'a> {
     user: &'a User,
     sink: &'a mut dyn Sink,
     waiting: Option<Waiting>,
-    /// The run stage's, which has ended.
+    /// Of the run stage, once that has ended.
     cgroup: Option<Cgroup>,
 }
 
@@ -82,7 +90,7 @@ impl Execution<'_> {
         self.cgroup
     }
 
-    /// The run stage: by the interpreter that waits, or from the start.
+    /// The run stage: in the waiting interpreter if the request fits it, else from a new process.
     fn program(&mut self) -> StageResult {
         let request = self.request;
         match self.waiting.take() {
@@ -94,7 +102,7 @@ impl Execution<'_> {
             }
             other => {
                 if let Some(waiting) = other {
-                    waiting.give_up();
+                    waiting.kill();
                 }
                 self.stage(StageName::Run, &request.run, &request.stdin.0)
             }
@@ -113,57 +121,38 @@ impl Execution<'_> {
         stdin: &[u8],
     ) -> Result<StageResult, String> {
         let environment = self.environment;
-        let variables = command::environment(&environment.image, self.user, &self.request.env);
-        let working_dir =
-            command::working_dir(&environment.work_dir, self.request.working_dir.as_deref());
-        let path = variables
-            .get("PATH")
-            .map(String::as_str)
-            .unwrap_or_default();
-        let program = command::look_up(&stage.argv[0], path, &working_dir)?;
-        let (pipes, ends) =
-            pipes::make(self.user).map_err(|errno| format!("no pipes for the program: {errno}"))?;
-        let available = cgroup::available_memory();
-        let cgroup = self.make_cgroup(name, available);
-        let plan = Plan {
-            program: command::c_path(&program),
-            argv: CStringArray::new(
-                stage
-                    .argv
-                    .iter()
-                    .filter_map(|text| CString::new(text.as_str()).ok())
-                    .collect(),
-            ),
-            envp: CStringArray::new(command::to_c_strings(&variables)),
-            working_dir: command::c_path(&working_dir),
-            user: self.user.clone(),
-            capabilities: PROGRAM_CAPABILITIES,
-            hidden: environment.hidden.as_deref().map(command::c_path),
-            boot_id: environment.boot_id(),
+        let command = Command {
+            label: match name {
+                StageName::Compile => "compile",
+                StageName::Run => "run",
+            },
+            argv: &stage.argv,
+            variables: &command::environment(&environment.image, self.user, &self.request.env),
+            working_dir: self.request.working_dir.as_deref(),
             own_host_name: true,
             control: None,
-            cgroup_fd: cgroup.as_ref().map(Cgroup::as_raw_fd),
-            stdin: ends.stdin.as_raw_fd(),
-            stdout: ends.stdout.as_raw_fd(),
-            stderr: ends.stderr.as_raw_fd(),
-            report: ends.report.as_raw_fd(),
         };
+        let prepared = prepare::prepare(environment, self.user, &command)?;
+        let cgroup = prepared.cgroup;
         let spec = StageSpec {
             name,
             stdin,
             wall_time: Duration::from_millis(stage.wall_time_ms).min(MAX_WALL_TIME),
             output_bytes: stage.output_bytes,
-            tail_max: available.map_or(u64::MAX, |bytes| bytes / 8),
+            tail_max: prepared.available.map_or(u64::MAX, |bytes| bytes / 8),
             console: environment.console.as_ref(),
             announced: false,
         };
         let oom = OomWatch::start(cgroup.as_ref());
-        let observed = stage::run(&spec, &plan, pipes, ends, self.sink).map_err(|errno| {
-            format!(
-                "could not make the program's namespaces: {}",
-                result::system(errno)
-            )
-        })?;
+        let observed = stage::run(
+            &spec,
+            &prepared.plan,
+            prepared.pipes,
+            prepared.ends,
+            self.sink,
+        )
+        .map_err(result::clone_failed)?;
+        let (program, working_dir) = (prepared.program, prepared.working_dir);
         if let Some((step, errno)) = observed.failed {
             return Err(result::failed_step(step, errno, &program, &working_dir));
         }
@@ -174,16 +163,5 @@ impl Execution<'_> {
             self.cgroup = cgroup;
         }
         Ok(result)
-    }
-
-    /// A stage without a cgroup runs all the same; its numbers are then the kernel's per process.
-    fn make_cgroup(&self, name: StageName, available: Option<u64>) -> Option<Cgroup> {
-        let root = self.environment.cgroup_root.as_deref()?;
-        let name = match name {
-            StageName::Compile => "compile",
-            StageName::Run => "run",
-        };
-        let name = format!("cloude-{}-{name}", std::process::id());
-        Cgroup::create(root, &name, available.map(cgroup::program_memory)).ok()
     }
 }

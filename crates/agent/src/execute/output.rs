@@ -1,28 +1,27 @@
-//! One output stream under its limit: the first half as it comes, the last half at the end.
+//! The output limit of one stream: the first half is sent as it is written, the last half at the end.
 
-/// Takes what a stream wrote and says what of it to send, in chunks that split no valid UTF-8
-/// sequence.
+/// Keeps the head and the tail of a stream, in chunks that split no valid UTF-8 sequence.
 #[derive(Debug)]
 pub struct HeadTail {
     head_left: u64,
-    /// Bytes that may be the start of a character, of what belongs to the head. At most 3.
+    /// The start of an incomplete UTF-8 sequence of the head, at most 3 bytes.
     carry: Vec<u8>,
     tail: Ring,
-    /// Everything written so far.
+    /// Bytes written so far.
     pub total: u64,
 }
 
-/// What to send when the stream has ended.
+/// The end of a stream.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Ending {
-    /// Bytes that were dropped before `tail`.
+    /// Bytes dropped before `tail`.
     pub dropped: u64,
     /// The stream's last bytes.
     pub tail: Vec<u8>,
 }
 
 impl HeadTail {
-    /// Keep `limit` bytes; of those that go to the tail at most `tail_max`, which bounds memory.
+    /// Keeps `limit` bytes, of which the tail is at most `tail_max`: it stays in memory.
     pub fn new(limit: u64, tail_max: u64) -> Self {
         let head = limit.div_ceil(2);
         let tail = (limit - head).min(tail_max);
@@ -34,7 +33,7 @@ impl HeadTail {
         }
     }
 
-    /// Take in `chunk`, and leave in it what is to be sent now, possibly nothing.
+    /// Takes the bytes of `chunk` and leaves those in it that are to be sent now, possibly none.
     pub fn push(&mut self, chunk: &mut Vec<u8>) {
         self.total += chunk.len() as u64;
         if self.head_left == 0 {
@@ -56,10 +55,7 @@ impl HeadTail {
         chunk.truncate(complete);
     }
 
-    /// The stream has ended.
-    ///
-    /// Where bytes are dropped, what is left of a character on either side of the gap is dropped
-    /// with them.
+    /// Ends the stream. If bytes were dropped, the parts of characters on both sides of the gap are dropped too.
     pub fn finish(self) -> Ending {
         let mut tail = self.tail.bytes;
         tail.rotate_left(self.tail.start);
@@ -86,11 +82,11 @@ impl HeadTail {
     }
 }
 
-/// How many bytes at the end of `bytes` are the start of a UTF-8 sequence that may yet be completed.
+/// The length of an incomplete UTF-8 sequence at the end of `bytes`.
 fn incomplete_suffix(bytes: &[u8]) -> usize {
     for length in 1..=bytes.len().min(3) {
         let suffix = &bytes[bytes.len() - length..];
-        // A byte that starts a sequence; before it nothing can be incomplete.
+        // The first byte of a sequence; all before it are complete.
         if suffix[0] & 0xc0 != 0x80 {
             let open = std::str::from_utf8(suffix).is_err_and(|error| error.error_len().is_none());
             return if open { length } else { 0 };
@@ -99,12 +95,12 @@ fn incomplete_suffix(bytes: &[u8]) -> usize {
     0
 }
 
-/// The last `capacity` bytes of what was pushed. Grows as needed.
+/// The last `capacity` bytes that were pushed. Allocates as it fills.
 #[derive(Debug)]
 struct Ring {
     bytes: Vec<u8>,
     capacity: usize,
-    /// Where the oldest byte lies, once `bytes` is full.
+    /// Index of the oldest byte, once `bytes` is full.
     start: usize,
     overwritten: u64,
 }
@@ -138,7 +134,7 @@ impl Ring {
         }
     }
 
-    /// Reserve by doubling, but never past the capacity.
+    /// Doubles the allocation, up to the capacity.
     fn grow(&mut self, more: usize) {
         let needed = self.bytes.len() + more;
         if needed > self.bytes.capacity() {
@@ -154,7 +150,7 @@ impl Ring {
 mod tests {
     use super::*;
 
-    /// Everything sent at once, how much was dropped, everything sent at the end.
+    /// The chunks that are sent while the stream is open, and its ending.
     fn run(limit: u64, writes: &[&[u8]]) -> (Vec<Vec<u8>>, Ending) {
         let mut stream = HeadTail::new(limit, u64::MAX);
         let mut sent = Vec::new();
@@ -220,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_of_nothing_drops_everything() {
+    fn a_limit_of_zero_drops_everything() {
         let (sent, ending) = run(0, &[b"abc"]);
         assert!(sent.is_empty());
         assert_eq!(
@@ -253,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn a_character_across_the_middle_is_whole_when_nothing_is_dropped() {
+    fn a_character_across_the_middle_stays_whole() {
         let (sent, ending) = run(6, &["ab€x".as_bytes()]);
         assert_eq!(sent, [b"ab".to_vec()]);
         assert_eq!(
@@ -285,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn the_tail_is_bounded_apart_from_the_limit() {
+    fn tail_max_bounds_the_tail() {
         let mut stream = HeadTail::new(1 << 40, 3);
         stream.head_left = 0;
         stream.push(&mut b"abcdef".to_vec());

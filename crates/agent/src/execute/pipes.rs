@@ -1,4 +1,4 @@
-//! A stage's pipes: three streams, and what init reports.
+//! The pipes of a stage: standard input, output and error, and init's reports.
 
 use std::fs::File;
 use std::os::fd::{AsRawFd as _, OwnedFd};
@@ -9,7 +9,7 @@ use nix::unistd::{Gid, Uid, fchown, pipe2};
 use crate::spare::read_spare;
 use crate::user::User;
 
-/// What a read takes at most. A pipe is made to hold as much.
+/// Bytes of one read, and the size of the output pipe (F_SETPIPE_SZ).
 pub const CHUNK_BYTES: usize = 256 * 1024;
 
 /// The agent's ends of a stage's pipes.
@@ -34,7 +34,7 @@ pub struct ProgramEnds {
     pub report: OwnedFd,
 }
 
-/// Make a stage's pipes. They belong to `user`, who may then open `/dev/stdout` and its like by name.
+/// Makes the pipes of a stage, owned by `user`: opening `/dev/stdout` by name then works.
 pub fn make(user: &User) -> nix::Result<(Pipes, ProgramEnds)> {
     let pipe = || pipe2(OFlag::O_CLOEXEC);
     let ((stdin_out, stdin_in), (out, out_in), (err, err_in), (report, report_in)) =
@@ -46,7 +46,7 @@ pub fn make(user: &User) -> nix::Result<(Pipes, ProgramEnds)> {
     for ours in [&stdin_in, &out, &err, &report] {
         fcntl(ours, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     }
-    // Fewer, larger reads; without it everything still works.
+    // An optimization: fewer reads. It fails above fs.pipe-max-size.
     let _ = fcntl(&out, FcntlArg::F_SETPIPE_SZ(CHUNK_BYTES as i32));
     let pipes = Pipes {
         stdin: Some(stdin_in.into()),
@@ -65,15 +65,15 @@ pub fn make(user: &User) -> nix::Result<(Pipes, ProgramEnds)> {
     ))
 }
 
-/// One `read` of at most a chunk, behind what `buffer` holds.
+/// One read(2) of at most a chunk, appended to `buffer`.
 pub fn read_into(pipe: &File, buffer: &mut Vec<u8>) -> std::io::Result<usize> {
     read_spare(buffer, CHUNK_BYTES, |room| {
-        // SAFETY: the kernel writes into this room, and at most its length.
+        // SAFETY: the kernel writes at most `room.len()` bytes into `room`.
         unsafe { libc::read(pipe.as_raw_fd(), room.as_mut_ptr().cast(), room.len()) }
     })
 }
 
-/// Where to cut `bytes` so that a piece is at most a chunk and splits no character.
+/// The length of a first piece of `bytes`: at most a chunk, and no UTF-8 sequence is split.
 pub fn chunk_end(bytes: &[u8]) -> usize {
     if bytes.len() <= CHUNK_BYTES {
         return bytes.len();

@@ -1,12 +1,11 @@
-//! All that a stage's processes need, allocated before they are made.
+//! Everything that the processes of a stage use between `clone3` and `execve`, allocated before.
 
 use std::ffi::{CStr, CString, c_char, c_int};
 
 use crate::user::User;
 
-/// Linux capabilities that a program may hold when the image's user is root, as bits
-/// (include/uapi/linux/capability.h). It is what container engines give by default, without
-/// NET_RAW: a raw socket could read the agent's own connection on the VM's address.
+/// Capabilities of a program whose user is root, as bits (include/uapi/linux/capability.h): the default set
+/// of container engines without NET_RAW. A raw socket could read the agent's TCP connection.
 pub const PROGRAM_CAPABILITIES: u64 = 1 // CHOWN
     | 1 << 1 // DAC_OVERRIDE
     | 1 << 3 // FOWNER
@@ -21,12 +20,12 @@ pub const PROGRAM_CAPABILITIES: u64 = 1 // CHOWN
     | 1 << 29 // AUDIT_WRITE
     | 1 << 31; // SETFCAP
 
-/// Where a waiting interpreter's control socket is. The last one that a process has room for without a
-/// larger table (`NR_OPEN_DEFAULT`, include/linux/fdtable.h), so that what the interpreter opens as it
-/// starts has the numbers of a plain start.
+/// The descriptor of a waiting interpreter's control socket: the last one of a process's initial table
+/// (`NR_OPEN_DEFAULT`, include/linux/fdtable.h), so that files which the interpreter opens get the same numbers
+/// as without it.
 pub const CONTROL_DESCRIPTOR: c_int = 63;
 
-/// Everything between `clone3` and `execve`.
+/// The arguments of `execve`, and of the system calls before it.
 #[derive(Debug)]
 pub struct Plan {
     /// The file to execute.
@@ -35,34 +34,34 @@ pub struct Plan {
     pub argv: CStringArray,
     /// Its environment.
     pub envp: CStringArray,
-    /// Where it starts.
+    /// Absolute working directory.
     pub working_dir: CString,
-    /// Who it runs as.
+    /// User, group and supplementary groups.
     pub user: User,
-    /// What stays in the bounding set.
+    /// The capability bounding set.
     pub capabilities: u64,
-    /// A directory that it sees empty.
+    /// A directory to cover with an empty, read-only tmpfs.
     pub hidden: Option<CString>,
-    /// Bound over /proc/sys/kernel/random/boot_id: a template's own is every fork's.
+    /// Bind-mounted over /proc/sys/kernel/random/boot_id, which is the same in every fork of a template.
     pub boot_id: Option<CString>,
-    /// A UTS namespace of its own. Without, it follows the guest's host name.
+    /// New UTS namespace. A runner has none, so that it sees the host name of the fork's identity.
     pub own_host_name: bool,
-    /// Becomes its [`CONTROL_DESCRIPTOR`]: a waiting interpreter is told its program there.
+    /// Duplicated to [`CONTROL_DESCRIPTOR`], over which a waiting interpreter receives its program.
     pub control: Option<c_int>,
-    /// The directory of its cgroup. All descriptors are above 2.
+    /// The directory of its cgroup, for CLONE_INTO_CGROUP. All descriptors are above 2.
     pub cgroup_fd: Option<c_int>,
-    /// Its standard input.
+    /// Read end of standard input.
     pub stdin: c_int,
-    /// Its standard output.
+    /// Write end of standard output.
     pub stdout: c_int,
-    /// Its standard error.
+    /// Write end of standard error.
     pub stderr: c_int,
-    /// Where [`super::report::Report`]s go.
+    /// Write end of the pipe of [`super::report::Report`]s.
     pub report: c_int,
 }
 
 impl Plan {
-    /// What init must keep open; -1 stands for none.
+    /// The descriptors that init keeps open; -1 for absent ones.
     pub fn descriptors(&self) -> [c_int; 6] {
         [
             self.stdin,
@@ -75,7 +74,7 @@ impl Plan {
     }
 }
 
-/// Strings as `execve` takes them: an array of pointers that ends with a null pointer.
+/// Strings with a null-terminated array of pointers to them, as `execve` takes it.
 #[derive(Debug)]
 pub struct CStringArray {
     pointers: Vec<*const c_char>,
@@ -83,7 +82,7 @@ pub struct CStringArray {
 }
 
 impl CStringArray {
-    /// The strings, in order.
+    /// From strings, in order.
     pub fn new(strings: Vec<CString>) -> Self {
         let ends = std::iter::once(std::ptr::null());
         let pointers = strings
@@ -94,12 +93,12 @@ impl CStringArray {
         CStringArray { pointers, strings }
     }
 
-    /// Valid while `self` is.
+    /// The array. Valid as long as `self`.
     pub fn as_ptr(&self) -> *const *const c_char {
         self.pointers.as_ptr()
     }
 
-    /// The strings again.
+    /// The strings, in order.
     pub fn iter(&self) -> impl Iterator<Item = &CStr> {
         self.strings.iter().map(CString::as_c_str)
     }

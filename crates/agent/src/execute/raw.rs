@@ -7,12 +7,13 @@ use std::ptr::null;
 use super::plan::Plan;
 use super::report::{FAILED, Report, Step};
 
-/// Of the last call that failed.
+/// The errno of the last system call that failed.
 pub fn errno() -> c_int {
-    // SAFETY: the location is this thread's own.
+    // SAFETY: the location belongs to this thread.
     unsafe { *libc::__errno_location() }
 }
 
+/// mount(2). Returns 0, or -1 with errno set.
 pub fn mount(
     source: Option<&CStr>,
     target: &CStr,
@@ -33,7 +34,7 @@ pub fn mount(
     }
 }
 
-/// Best effort: what it sets only shifts whom the out-of-memory killer prefers.
+/// Writes a file of /proc; errors are ignored. Used for oom_score_adj, a preference of the kernel only.
 pub fn write_file(path: &CStr, content: &[u8]) {
     // SAFETY: the pointers and length are those of `path` and `content`; the descriptor is ours.
     unsafe {
@@ -45,7 +46,7 @@ pub fn write_file(path: &CStr, content: &[u8]) {
     }
 }
 
-/// Close every descriptor above 2 but `kept`; -1 stands for none.
+/// Closes every descriptor above 2 except `kept`, of which -1 entries are ignored.
 pub fn close_all_but(mut kept: [c_int; 6]) {
     kept.sort_unstable();
     let mut first: u32 = 3;
@@ -59,15 +60,16 @@ pub fn close_all_but(mut kept: [c_int; 6]) {
     close_range(first, u32::MAX);
 }
 
-/// Close descriptors from `first` to before `end`.
+/// Closes descriptors from `first` up to and without `end`.
 fn close_range(first: u32, end: u32) {
     if first < end {
         let last = if end == u32::MAX { end } else { end - 1 };
-        // SAFETY: this copy of the process has no owner of these descriptors that still acts.
+        // SAFETY: no code that owns these descriptors runs in this copy of the process.
         unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
     }
 }
 
+/// Writes one report to the agent.
 pub fn report(plan: &Plan, kind: i32, step: i32, value: i32) {
     let mut now = libc::timespec {
         tv_sec: 0,
@@ -87,13 +89,14 @@ pub fn report(plan: &Plan, kind: i32, step: i32, value: i32) {
     unsafe { libc::write(plan.report, (&raw const report).cast(), size_of::<Report>()) };
 }
 
-/// Report that `step` failed, for the reason that `errno` has, and end.
+/// Reports that `step` failed with the current errno, and exits.
 pub fn fail(plan: &Plan, step: Step) -> ! {
     report(plan, FAILED, step as i32, errno());
     exit(127)
 }
 
+/// Exits this process.
 pub fn exit(code: c_int) -> ! {
-    // SAFETY: ends this process without running anything of the copied one.
+    // SAFETY: _exit(2) runs no exit handler of the copied process.
     unsafe { libc::_exit(code) }
 }

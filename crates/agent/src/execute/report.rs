@@ -1,6 +1,6 @@
-//! What a stage's processes tell the agent, through a pipe that no program has.
+//! Reports of a stage's init to the agent, over a pipe that the program does not have.
 
-/// What init and the program write to the report pipe, in one `write` below PIPE_BUF.
+/// One report, written by init, or by the program's process before `execve`. A write below PIPE_BUF is atomic.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Report {
@@ -16,14 +16,14 @@ pub struct Report {
     pub at_ns: u64,
 }
 
-/// The program was executed.
+/// `execve` succeeded.
 pub const STARTED: i32 = 1;
-/// A step before that failed; nothing runs.
+/// A step before `execve` failed; the program does not run.
 pub const FAILED: i32 = 2;
 /// The program ended.
 pub const EXITED: i32 = 3;
 
-/// What can fail, for messages.
+/// The steps before `execve`, for messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(i32)]
 pub enum Step {
@@ -75,7 +75,7 @@ impl Step {
         .find(|known| *known as i32 == step)
     }
 
-    /// What could not be done.
+    /// The step, to follow "cannot".
     pub fn describe(self) -> &'static str {
         match self {
             Step::PrivateMounts => "make the mount namespace private",

@@ -1,4 +1,4 @@
-//! From what was seen of a stage to what is said of it.
+//! Makes a stage's result of its measurements.
 
 use std::path::Path;
 
@@ -9,12 +9,12 @@ use super::report::Step;
 use super::stage::Observed;
 use super::{command, elf};
 
-/// A compile stage after which the program is run.
+/// True for a compile stage after which the program is run.
 pub fn succeeded(result: &StageResult) -> bool {
     result.cause == Cause::Exit && result.exit_code == Some(0)
 }
 
-/// The result of a stage in which nothing ran.
+/// The result of a stage whose command was not executed.
 pub fn infrastructure(message: String) -> StageResult {
     StageResult {
         cause: Cause::Infrastructure,
@@ -32,7 +32,7 @@ pub fn infrastructure(message: String) -> StageResult {
     }
 }
 
-/// The result of a stage whose program ran.
+/// The result of a stage whose command was executed.
 pub fn from_observed(
     observed: &Observed,
     cgroup: Option<&Cgroup>,
@@ -83,17 +83,17 @@ fn cause(
     if exit_code.is_some() {
         return (Cause::Exit, None);
     }
-    // The out-of-memory killer only ever sends SIGKILL.
+    // The out-of-memory killer sends SIGKILL.
     if oom_killed && signal.is_none_or(|signal| signal == libc::SIGKILL) {
         return (Cause::Memory, None);
     }
     match signal {
         Some(_) => (Cause::Signal, None),
-        None => (Cause::Cancelled, Some("the client went away".into())),
+        None => (Cause::Cancelled, Some("the client disconnected".into())),
     }
 }
 
-/// Recognize a `program` that is larger than the guest's memory.
+/// Recognizes a `program` that is larger than the guest's memory: sets the cause to `memory`.
 ///
 /// Once `execve` has replaced the old program it cannot return an error any more: the kernel sends SIGSEGV
 /// instead (`bprm_execve`, fs/exec.c). It does so for a data segment larger than all memory, which it never maps
@@ -107,7 +107,7 @@ pub fn explain_failed_load(result: &mut StageResult, program: &Path) {
     {
         result.cause = Cause::Memory;
         result.message = Some(format!(
-            "{} could not be loaded: its static data takes {} MiB, and the VM has {} MiB of memory",
+            "{} cannot be loaded: its static data has {} MiB and the VM has {} MiB of memory",
             program.display(),
             wanted >> 20,
             total >> 20
@@ -115,23 +115,28 @@ pub fn explain_failed_load(result: &mut StageResult, program: &Path) {
     }
 }
 
-/// What to say when `step` failed before the program ran.
+/// The message for a step before `execve` that failed.
 pub fn failed_step(step: Option<Step>, errno: i32, program: &Path, working_dir: &Path) -> String {
     match step {
         Some(Step::Exec) => command::exec_error(program.as_os_str(), working_dir, errno),
         Some(Step::WorkingDir) => {
             format!(
-                "could not enter the working directory {}: {}",
+                "cannot enter the working directory {}: {}",
                 working_dir.display(),
                 system(errno)
             )
         }
-        Some(step) => format!("could not {}: {}", step.describe(), system(errno)),
-        None => format!("could not start the program: {}", system(errno)),
+        Some(step) => format!("cannot {}: {}", step.describe(), system(errno)),
+        None => format!("cannot start the program: {}", system(errno)),
     }
 }
 
-/// The system's own words for `errno`.
-pub fn system(errno: i32) -> std::io::Error {
+/// The message for a `clone3` that failed.
+pub fn clone_failed(errno: i32) -> String {
+    format!("clone3 of the stage's namespaces failed: {}", system(errno))
+}
+
+/// `errno` with its text.
+fn system(errno: i32) -> std::io::Error {
     std::io::Error::from_raw_os_error(errno)
 }

@@ -1,5 +1,5 @@
-//! A program gives up its rights, in the copy of the agent that becomes it. The rules of
-//! [`super::child`] hold here too: nothing allocates or takes a lock.
+//! Drops the privileges of the process that becomes the program: capabilities, user, signal handlers. Nothing
+//! here allocates or takes a lock ([`super::child`]).
 
 use std::ffi::c_void;
 use std::ptr::null_mut;
@@ -8,16 +8,16 @@ use super::plan::Plan;
 use super::raw::{errno, fail};
 use super::report::Step;
 
-/// Past this point not even a setuid program gets back what is dropped here.
+/// Drops capabilities from the bounding set: a set-user-ID program cannot regain them.
 pub fn bound_capabilities(plan: &Plan) {
     for capability in 0..64 {
         if plan.capabilities & (1 << capability) != 0 {
             continue;
         }
-        // SAFETY: a plain system call on plain numbers.
+        // SAFETY: a system call with numbers alone.
         if unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) } != 0 {
             if errno() == libc::EINVAL {
-                break; // Past the last capability that this kernel knows.
+                break; // Above the last capability of this kernel.
             }
             fail(plan, Step::Capabilities)
         }
@@ -44,12 +44,12 @@ struct CapabilityHeader {
 /// Version 3: two words for each set.
 const CAPABILITY_VERSION_3: u32 = 0x2008_0522;
 
-/// Become the image's user.
+/// Changes to the image's user and sets its capabilities.
 pub fn become_user(plan: &Plan) {
     let (uid, gid) = (plan.user.uid, plan.user.gid);
     let groups = &plan.user.groups;
-    // SAFETY: `groups` outlives the call. Raw calls: the C library's would signal threads that this
-    // copy of the process does not have.
+    // SAFETY: `groups` outlives the call. Raw system calls: the C library's functions signal all threads,
+    // which this copy of the process does not have.
     let changed = unsafe {
         libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) == 0
             && libc::syscall(libc::SYS_setresgid, gid, gid, gid) == 0
@@ -58,8 +58,8 @@ pub fn become_user(plan: &Plan) {
     if !changed {
         fail(plan, Step::User)
     }
-    // Root keeps what is in the bound, others lost everything when they left user 0; nobody passes
-    // anything on by inheritance.
+    // Uid 0 keeps the bounding set; other users lost all capabilities with setresuid. The inheritable set is
+    // empty for all.
     let kept = if uid == 0 { plan.capabilities } else { 0 };
     let (low, high) = (kept as u32, (kept >> 32) as u32);
     let header = CapabilityHeader {
@@ -73,12 +73,13 @@ pub fn become_user(plan: &Plan) {
     }
 }
 
-/// The kernel's own calls: the C library keeps two signals to itself and resets neither.
+/// Resets all 64 signals to SIG_DFL and unblocks them. Raw system calls: the C library reserves two signals and
+/// does not reset them.
 pub fn reset_signals() {
     /// `struct sigaction` of the kernel (arch/x86/include/uapi/asm/signal.h); all-zero is SIG_DFL.
     const DEFAULT: [u64; 4] = [0; 4];
     const NONE: [u64; 1] = [0];
-    // SAFETY: the structure and the set are as large as the kernel takes them, 8 bytes for a set.
+    // SAFETY: the structure has the kernel's size, and a signal set has 8 bytes.
     unsafe {
         for signal in 1..=64 {
             libc::syscall(

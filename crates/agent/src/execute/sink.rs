@@ -1,31 +1,30 @@
-//! Where events go: to the client, as they happen.
+//! The consumer of a stage's events.
 
 use std::os::fd::BorrowedFd;
 
 use cloude_protocol::agent::Event;
 
-/// Takes events. Never blocks: a stage asks [`Sink::has_room`] before it reads more output, so that
-/// a slow client slows the program down instead of filling the agent's memory.
+/// Consumes events and never blocks. A stage reads more output only while [`Sink::has_room`] is true, so that a
+/// slow client slows the program down instead of filling the agent's memory.
 pub trait Sink {
-    /// Take one event, whatever [`Sink::has_room`] says. Gives back the buffer of an
-    /// [`Event::Output`], for the next.
+    /// Takes one event, even without room. Returns the buffer of an [`Event::Output`] for reuse.
     fn event(&mut self, event: Event) -> Option<Vec<u8>>;
 
-    /// Whether more output may be read from the program.
+    /// True if more output may be read from the program.
     fn has_room(&self) -> bool;
 
-    /// Whether something waits for the client to take it.
+    /// True if bytes are pending for the client.
     fn wants_write(&self) -> bool;
 
-    /// Send what the client takes now.
+    /// Sends pending bytes as far as that does not block.
     fn flush_some(&mut self);
 
-    /// The client went away, or takes nothing any more: whatever runs for it is to end.
+    /// True if the client disconnected or stopped reading: the stage is then killed.
     fn is_gone(&self) -> bool;
 
-    /// The client's connection was seen to be closed by the client.
+    /// Marks the client as disconnected.
     fn set_gone(&mut self);
 
-    /// The client's connection, to be waited for.
+    /// The client's connection, for `poll`.
     fn as_fd(&self) -> Option<BorrowedFd<'_>>;
 }

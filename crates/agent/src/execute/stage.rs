@@ -1,8 +1,8 @@
-//! One stage: a process tree in namespaces of its own, its streams, its clock, its end.
+//! One stage: a process tree in namespaces, its streams, its time limit, its end.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, FromRawFd as _, OwnedFd};
 use std::time::{Duration, Instant};
 
 use cloude_protocol::Data;
@@ -12,54 +12,72 @@ use super::child;
 use super::output::HeadTail;
 use super::pipes::{CHUNK_BYTES, Pipes, ProgramEnds, chunk_end, read_into};
 use super::plan::Plan;
+use super::process::{self, monotonic_ns};
+use super::ready::{Interest, Ready};
 use super::report::{self, Report, Step};
 use super::sink::Sink;
 
-/// Never more wall clock than this for a stage: a year, which no clock overflows on.
+/// The largest wall-clock limit: a year, which no sum of times overflows on.
 pub const MAX_WALL_TIME: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// A client that takes no byte for so long is taken to be gone.
+/// A client that reads no byte of pending events for this long counts as gone.
 const CLIENT_STALL: Duration = Duration::from_secs(30);
 
-/// What was seen of a stage when everything in it was dead.
+/// Measurements of a stage, complete once every process in it is dead.
 #[derive(Debug)]
 pub struct Observed {
-    /// How the program ended, as `wait` has it; none if it did not end by itself.
+    /// The program's wait status; none if it did not end by itself.
     pub status: Option<i32>,
-    /// The step before the program that failed, and its errno.
+    /// The step before `execve` that failed, and its errno.
     pub failed: Option<(Option<Step>, i32)>,
-    /// It was killed for its wall-clock limit.
+    /// Killed at its wall-clock limit.
     pub timed_out: bool,
-    /// From before the process was made to its end.
+    /// From before `clone3` to the program's end.
     pub wall_time: Duration,
-    /// Bytes written and dropped, of standard output and standard error.
+    /// Bytes written and bytes dropped, of standard output and of standard error.
     pub streams: [(u64, u64); 2],
-    /// User and system time of what was waited for, in microseconds.
+    /// User and system time of the processes that were waited for, in microseconds.
     pub cpu_time_us: u64,
-    /// The largest resident set of one process, in bytes.
+    /// Largest resident set of one process, in bytes.
     pub max_rss_bytes: u64,
 }
 
-/// How a stage is bounded and fed.
+/// Limits and input of a stage.
 #[derive(Debug)]
 pub struct StageSpec<'a> {
-    /// Which.
+    /// `compile` or `run`, for the events.
     pub name: StageName,
-    /// Standard input.
+    /// Standard input, whole.
     pub stdin: &'a [u8],
-    /// Wall clock.
+    /// Wall-clock limit, at most [`MAX_WALL_TIME`].
     pub wall_time: Duration,
-    /// Kept of each stream.
+    /// Bytes to keep of each stream.
     pub output_bytes: u64,
-    /// Kept of each stream's end at most.
+    /// Bytes to keep of each stream's end at most: they stay in the agent's memory.
     pub tail_max: u64,
-    /// Takes a copy of the output: the console, not waited for.
+    /// Receives a copy of the output, as far as it can be written without blocking.
     pub console: Option<&'a File>,
-    /// The client was told already that it runs.
+    /// `Started` was sent already.
     pub announced: bool,
 }
 
-/// Start `plan`'s process tree, carry its streams, and wait until all of it is gone.
+/// A running process tree: its init, and the agent's ends of its pipes.
+#[derive(Debug)]
+pub struct Running {
+    /// Init's process id.
+    pub pid: i32,
+    /// Init's descriptor (pidfd_open(2)).
+    pub pidfd: OwnedFd,
+    /// The agent's ends.
+    pub pipes: Pipes,
+    /// When the stage's time starts to count.
+    pub started: Instant,
+    /// The same in nanoseconds of CLOCK_MONOTONIC, which init reports the program's end in.
+    pub started_ns: u64,
+}
+
+/// Starts `plan`'s process tree, relays its streams, and returns once every process in it is dead. An error
+/// is the errno of `clone3`.
 pub fn run(
     spec: &StageSpec<'_>,
     plan: &Plan,
@@ -73,44 +91,22 @@ pub fn run(
     drop(ends);
     // SAFETY: the kernel made this descriptor for us just now.
     let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-    Ok(attend(spec, pid, pidfd, pipes, sink, started, started_ns))
+    let running = Running {
+        pid,
+        pidfd,
+        pipes,
+        started,
+        started_ns,
+    };
+    Ok(attend(spec, running, sink))
 }
 
-/// Carry the streams of a process tree whose init is `pid`, and wait until all of it is gone. Its
-/// time counts from `started`, and `started_ns` of CLOCK_MONOTONIC.
-pub fn attend(
-    spec: &StageSpec<'_>,
-    pid: i32,
-    pidfd: OwnedFd,
-    pipes: Pipes,
-    sink: &mut dyn Sink,
-    started: Instant,
-    started_ns: u64,
-) -> Observed {
-    let mut stage = Stage {
-        spec,
-        sink,
-        pidfd,
-        stdin: pipes.stdin,
-        fed: 0,
-        outputs: [
-            (pipes.stdout, Stream::Stdout),
-            (pipes.stderr, Stream::Stderr),
-        ]
-        .map(|(pipe, stream)| Some(OutputPipe::new(pipe, stream, spec))),
-        report: Some(pipes.report),
-        deadline: started.checked_add(spec.wall_time),
-        announced: spec.announced,
-        killed: false,
-        timed_out: false,
-        status: None,
-        failed: None,
-        ended_ns: None,
-        buffer: Vec::with_capacity(CHUNK_BYTES),
-        streams: [(0, 0); 2],
-    };
+/// Relays the streams of a process tree, and returns once every process in it is dead.
+pub fn attend(spec: &StageSpec<'_>, running: Running, sink: &mut dyn Sink) -> Observed {
+    let (pid, started_ns) = (running.pid, running.started_ns);
+    let mut stage = Stage::new(spec, running, sink);
     stage.serve();
-    let (cpu_time_us, max_rss_bytes) = wait_for(pid);
+    let usage = process::reap(pid);
     let wall_ns = stage
         .ended_ns
         .unwrap_or_else(monotonic_ns)
@@ -121,8 +117,8 @@ pub fn attend(
         timed_out: stage.timed_out,
         wall_time: Duration::from_nanos(wall_ns),
         streams: stage.streams,
-        cpu_time_us,
-        max_rss_bytes,
+        cpu_time_us: usage.cpu_time_us,
+        max_rss_bytes: usage.max_rss_bytes,
     }
 }
 
@@ -131,6 +127,7 @@ struct Stage<'a> {
     sink: &'a mut dyn Sink,
     pidfd: OwnedFd,
     stdin: Option<File>,
+    /// Bytes of standard input that the program's pipe has.
     fed: usize,
     outputs: [Option<OutputPipe>; 2],
     report: Option<File>,
@@ -151,29 +148,46 @@ struct OutputPipe {
     kept: HeadTail,
 }
 
-impl OutputPipe {
-    fn new(pipe: File, stream: Stream, spec: &StageSpec<'_>) -> Self {
-        OutputPipe {
-            pipe,
-            stream,
-            kept: HeadTail::new(spec.output_bytes, spec.tail_max),
+impl<'a> Stage<'a> {
+    fn new(spec: &'a StageSpec<'a>, running: Running, sink: &'a mut dyn Sink) -> Self {
+        let Pipes {
+            stdin,
+            stdout,
+            stderr,
+            report,
+        } = running.pipes;
+        let output = |pipe, stream| {
+            Some(OutputPipe {
+                pipe,
+                stream,
+                kept: HeadTail::new(spec.output_bytes, spec.tail_max),
+            })
+        };
+        Stage {
+            spec,
+            sink,
+            pidfd: running.pidfd,
+            stdin,
+            fed: 0,
+            outputs: [
+                output(stdout, Stream::Stdout),
+                output(stderr, Stream::Stderr),
+            ],
+            report: Some(report),
+            deadline: running.started.checked_add(spec.wall_time),
+            announced: spec.announced,
+            killed: false,
+            timed_out: false,
+            status: None,
+            failed: None,
+            ended_ns: None,
+            buffer: Vec::with_capacity(CHUNK_BYTES),
+            streams: [(0, 0); 2],
         }
     }
-}
 
-/// What can be done, as far as `poll` says.
-#[derive(Default)]
-struct Ready {
-    report: bool,
-    outputs: [bool; 2],
-    stdin: bool,
-    client_writable: bool,
-    client_closed: bool,
-}
-
-impl Stage<'_> {
-    /// Until init is gone and both outputs are at their end, which they are once nothing that could
-    /// write lives in the namespace.
+    /// Runs until init is gone and both outputs are at their end. They are once no process is left in the
+    /// namespace: a program that keeps a stream open does not hold the stage.
     fn serve(&mut self) {
         let mut last_progress = Instant::now();
         while self.report.is_some() || self.outputs.iter().any(Option::is_some) {
@@ -208,7 +222,8 @@ impl Stage<'_> {
         if self.sink.is_gone() {
             self.kill();
         }
-        if self.is_running() && !self.killed && self.left().is_some_and(|left| left.is_zero()) {
+        if self.is_running() && !self.killed && self.time_left().is_some_and(|left| left.is_zero())
+        {
             self.timed_out = true;
             self.kill();
         }
@@ -218,99 +233,37 @@ impl Stage<'_> {
         self.status.is_none() && self.report.is_some()
     }
 
-    fn left(&self) -> Option<Duration> {
+    fn time_left(&self) -> Option<Duration> {
         self.deadline
             .map(|deadline| deadline.saturating_duration_since(Instant::now()))
     }
 
     fn wait(&self, last_progress: Instant) -> Ready {
-        const NOTHING: libc::pollfd = libc::pollfd {
-            fd: -1,
-            events: 0,
-            revents: 0,
-        };
-        let entry = |fd: Option<BorrowedFd<'_>>, events| match fd {
-            Some(fd) => libc::pollfd {
-                fd: fd.as_raw_fd(),
-                events,
-                revents: 0,
-            },
-            None => NOTHING,
-        };
         let output = |index: usize| {
-            let pipe = self.outputs[index]
-                .as_ref()
-                .filter(|_| self.sink.has_room());
-            entry(pipe.map(|output| output.pipe.as_fd()), libc::POLLIN)
+            let output = self.outputs[index].as_ref();
+            output
+                .filter(|_| self.sink.has_room())
+                .map(|output| output.pipe.as_fd())
         };
-        let client_events = if self.sink.wants_write() {
-            libc::POLLOUT
-        } else {
-            0
+        let client_write = self.sink.wants_write();
+        let limit = self
+            .time_left()
+            .filter(|_| self.is_running() && !self.killed);
+        let stall = client_write.then(|| CLIENT_STALL.saturating_sub(last_progress.elapsed()));
+        let interest = Interest {
+            report: self.report.as_ref().map(File::as_fd),
+            outputs: [output(0), output(1)],
+            stdin: self.stdin.as_ref().map(File::as_fd),
+            client: self.sink.as_fd().filter(|_| !self.sink.is_gone()),
+            client_write,
+            timeout: limit.into_iter().chain(stall).min(),
         };
-        let mut fds = [
-            entry(self.report.as_ref().map(|file| file.as_fd()), libc::POLLIN),
-            output(0),
-            output(1),
-            entry(self.stdin.as_ref().map(|file| file.as_fd()), libc::POLLOUT),
-            entry(
-                self.sink.as_fd().filter(|_| !self.sink.is_gone()),
-                client_events | libc::POLLRDHUP,
-            ),
-        ];
-        // SAFETY: the array outlives the call, which is told its length.
-        let count = unsafe {
-            libc::poll(
-                fds.as_mut_ptr(),
-                fds.len() as _,
-                self.patience(last_progress),
-            )
-        };
-        if count < 0 {
-            return Ready::default(); // Interrupted: look again.
-        }
-        let [report, stdout, stderr, stdin, client] = fds.map(|fd| fd.revents);
-        Ready {
-            report: report != 0,
-            outputs: [stdout != 0, stderr != 0],
-            stdin: stdin != 0,
-            client_writable: client & libc::POLLOUT != 0,
-            client_closed: client & !libc::POLLOUT != 0,
-        }
+        interest.wait()
     }
 
-    /// How long `poll` may wait, in milliseconds; -1 is for ever. Rounded up, so that the time has
-    /// really passed when nothing else happens.
-    fn patience(&self, last_progress: Instant) -> i32 {
-        let clock = if self.is_running() && !self.killed {
-            self.left()
-        } else {
-            None
-        };
-        let client = self
-            .sink
-            .wants_write()
-            .then(|| CLIENT_STALL.saturating_sub(last_progress.elapsed()));
-        match clock.into_iter().chain(client).min() {
-            None => -1,
-            Some(left) => left.as_micros().div_ceil(1000).min(i32::MAX as u128) as i32,
-        }
-    }
-
-    /// Killing init kills everything in its namespace (pid_namespaces(7)).
     fn kill(&mut self) {
         if !std::mem::replace(&mut self.killed, true) {
-            // SAFETY: a plain system call on our own descriptor, without siginfo.
-            unsafe {
-                let no_info = std::ptr::null::<libc::siginfo_t>();
-                libc::syscall(
-                    libc::SYS_pidfd_send_signal,
-                    self.pidfd.as_raw_fd(),
-                    libc::SIGKILL,
-                    no_info,
-                    0,
-                );
-            }
+            process::kill(&self.pidfd);
         }
     }
 
@@ -319,7 +272,7 @@ impl Stage<'_> {
         let mut bytes = [0; size_of::<Report>()];
         match pipe.read(&mut bytes) {
             Ok(length) if length == bytes.len() => {
-                // SAFETY: any bit pattern is a `Report`; one write of it is below PIPE_BUF, whole.
+                // SAFETY: any bit pattern is a `Report`. It arrives whole: writes below PIPE_BUF are atomic.
                 let report: Report = unsafe { std::mem::transmute(bytes) };
                 self.take_report(report);
             }
@@ -345,7 +298,7 @@ impl Stage<'_> {
         }
     }
 
-    /// Say once that the program runs. Its first output may be seen before init's report.
+    /// Sends `Started` once. The program's first output can be read before init's report.
     fn announce(&mut self) {
         if !std::mem::replace(&mut self.announced, true) {
             self.sink.event(Event::Started {
@@ -368,7 +321,7 @@ impl Stage<'_> {
             Ok(_) => {
                 let stream = output.stream;
                 if let Some(mut console) = self.spec.console {
-                    // What the console does not take at once is not waited for.
+                    // The console is non-blocking: bytes that it has no room for are lost there.
                     let _ = console.write(&self.buffer);
                 }
                 output.kept.push(&mut self.buffer);
@@ -393,7 +346,7 @@ impl Stage<'_> {
                 bytes: ending.dropped,
             });
         }
-        // In pieces that a reader of lines can hold, each whole characters.
+        // Events of at most a chunk: clients bound the length of a line.
         let mut rest = ending.tail.as_slice();
         while !rest.is_empty() {
             let (piece, later) = rest.split_at(chunk_end(rest));
@@ -404,7 +357,7 @@ impl Stage<'_> {
         }
     }
 
-    /// Send what is in the buffer.
+    /// Sends the buffer as one event.
     fn send(&mut self, stream: Stream) {
         if self.buffer.is_empty() {
             return;
@@ -418,7 +371,7 @@ impl Stage<'_> {
         self.buffer = self.sink.event(event).unwrap_or_default();
     }
 
-    /// Write as much of standard input as the program takes; at its end, close it.
+    /// Writes as much standard input as the pipe holds; closes it at the end.
     fn feed(&mut self) {
         let Some(mut pipe) = self.stdin.as_ref() else {
             return;
@@ -428,38 +381,9 @@ impl Stage<'_> {
                 Ok(written) => self.fed += written,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(_) => break, // Nobody reads it any more.
+                Err(_) => break, // EPIPE: the program closed its end.
             }
         }
         self.stdin = None;
     }
-}
-
-/// CLOCK_MONOTONIC in nanoseconds.
-pub fn monotonic_ns() -> u64 {
-    let mut now = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: `now` outlives the call.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut now) };
-    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
-}
-
-/// Reap init; gives CPU time in microseconds and the largest resident set in bytes, of it and of
-/// all that was reaped below it.
-fn wait_for(pid: i32) -> (u64, u64) {
-    // SAFETY: all-zero is a valid rusage, and both outlive the calls.
-    let usage = unsafe {
-        let mut usage: libc::rusage = std::mem::zeroed();
-        while libc::wait4(pid, std::ptr::null_mut(), 0, &mut usage) < 0
-            && nix::errno::Errno::last() == nix::errno::Errno::EINTR
-        {}
-        usage
-    };
-    let micros = |time: libc::timeval| time.tv_sec as u64 * 1_000_000 + time.tv_usec as u64;
-    (
-        micros(usage.ru_utime) + micros(usage.ru_stime),
-        usage.ru_maxrss as u64 * 1024,
-    )
 }

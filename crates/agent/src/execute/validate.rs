@@ -1,39 +1,39 @@
-//! Refusing a request that cannot be carried out, before anything is done.
+//! Refuses requests that cannot be carried out, before anything is written or started.
 
 use cloude_protocol::agent::ExecuteRequest;
 
 use super::files;
 
-/// What is wrong with a request; the answer is 400.
+/// A request that is refused with 400.
 #[derive(Debug, thiserror::Error)]
 pub enum RequestError {
-    /// A file.
+    /// A file has a bad path or mode.
     #[error(transparent)]
     File(#[from] files::FileError),
-    /// A stage without a command.
+    /// `argv` is empty, or starts with an empty string.
     #[error("{stage}.argv is empty: give the program and its arguments")]
     NoCommand {
         /// `compile` or `run`.
         stage: &'static str,
     },
-    /// A stage without time.
+    /// `wall_time_ms` is 0.
     #[error("{stage}.wall_time_ms is 0: give at least 1")]
     NoTime {
         /// `compile` or `run`.
         stage: &'static str,
     },
-    /// A string that the kernel cannot take.
-    #[error("{what} holds a NUL byte, which no program can be given")]
+    /// A string with a NUL byte, which `execve` would cut off there.
+    #[error("{what} contains a NUL byte; remove it")]
     Nul {
-        /// Which string.
+        /// The field, such as `run.argv` or `env.NAME`.
         what: String,
     },
-    /// A variable's name that is none.
-    #[error("environment variable name {0:?} is empty or holds `=`")]
+    /// An invalid variable name.
+    #[error("env: the variable name {0:?} is empty or contains `=`")]
     VariableName(String),
 }
 
-/// Refuse what cannot be carried out, before anything is done.
+/// Checks files, stages and environment of a request.
 pub fn check(request: &ExecuteRequest) -> Result<(), RequestError> {
     request.files.iter().try_for_each(files::check)?;
     let stages = request

@@ -1,4 +1,4 @@
-//! `POST /warm`: what a template does before it is saved.
+//! `POST /warm`: the warm-up of a template before it is saved.
 
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsString;
@@ -10,10 +10,11 @@ use cloude_protocol::agent::{Cause, Event, ExecuteRequest, WarmRequest};
 
 use super::runner::{self, Waiting};
 use super::sink::Sink;
-use super::{Environment, Execution, check, files};
+use super::{Environment, check, execute, files};
 use crate::user::User;
 
-/// Carry it out; gives the runner that waits, if any. After an error the template is of no use.
+/// Runs the warm-up. Returns the waiting runner, if the request has one. After an error the template must not be
+/// saved.
 pub fn warm(environment: &Environment, request: WarmRequest) -> Result<Option<Waiting>, String> {
     let user = environment.user().map_err(|error| error.to_string())?;
     let root = User {
@@ -34,33 +35,39 @@ pub fn warm(environment: &Environment, request: WarmRequest) -> Result<Option<Wa
             working_dir: None,
             identity: None,
         };
-        let (cause, code, said) = run(environment, &work, &root)?;
+        let (cause, code, message) = run(environment, &work, &root)?;
         if (cause, code) != (Cause::Exit, Some(0)) {
-            return Err(format!("{argv}: {cause:?}, code {code:?}: {said}"));
+            return Err(format!(
+                "prepare command `{argv}` ended with cause {cause:?}, exit code {code:?}: {message}"
+            ));
         }
     }
-    // In a VM /tmp is the template's own; elsewhere it is the machine's.
+    // As an ordinary process, /tmp belongs to the machine: it is left alone.
     let tmp = (std::process::id() == 1).then_some(Path::new("/tmp"));
-    let of_the_image = tmp.map_or(Ok(HashSet::new()), names)?;
+    let image_names = tmp.map_or(Ok(HashSet::new()), names)?;
     for work in &request.rehearse {
         files::write(&environment.work_dir, &work.files, &user)
             .map_err(|error| error.to_string())?;
-        let (cause, _, said) = run(environment, work, &user)?;
+        let (cause, _, message) = run(environment, work, &user)?;
         if cause != Cause::Exit {
-            return Err(format!("rehearsal {}: {cause:?}: {said}", work.id));
+            return Err(format!(
+                "warm-up run {} ended with cause {cause:?}: {message}",
+                work.id
+            ));
         }
         remove_all_but(&HashSet::new(), &environment.work_dir)?;
         if let Some(tmp) = tmp {
-            remove_all_but(&of_the_image, tmp)?;
+            remove_all_but(&image_names, tmp)?;
         }
     }
     if request.clock_back_s > 0 {
         let back = SystemTime::now() - Duration::from_secs(request.clock_back_s);
         let ns = back
             .duration_since(SystemTime::UNIX_EPOCH)
-            .map_err(|_| "clock_back_s is before 1970")?
+            .map_err(|_| "clock_back_s sets the clock to before 1970")?
             .as_nanos();
-        crate::identity::set_clock(ns as u64).map_err(|error| format!("wall clock: {error}"))?;
+        crate::identity::set_clock(ns as u64)
+            .map_err(|error| format!("clock_settime(CLOCK_REALTIME): {error}"))?;
     }
     request
         .runner
@@ -68,27 +75,20 @@ pub fn warm(environment: &Environment, request: WarmRequest) -> Result<Option<Wa
         .transpose()
 }
 
+/// Cause, exit code, and message with standard error of the last stage.
 fn run(
     environment: &Environment,
     request: &ExecuteRequest,
     user: &User,
 ) -> Result<(Cause, Option<i32>, String), String> {
     check(request).map_err(|error| error.to_string())?;
-    let mut sink = Words::default();
-    Execution {
-        environment,
-        request,
-        user,
-        sink: &mut sink,
-        waiting: None,
-        cgroup: None,
-    }
-    .run();
-    let result = sink.result.ok_or("nothing ran")?;
+    let mut sink = Collector::default();
+    drop(execute(environment, request, user, None, &mut sink));
+    let result = sink.result.ok_or("no stage ran")?;
     // A compile stage that failed is the last one.
-    let last = result.run.or(result.compile).ok_or("nothing ran")?;
-    let said = last.message.unwrap_or_default() + &String::from_utf8_lossy(&sink.stderr);
-    Ok((last.cause, last.exit_code, said))
+    let last = result.run.or(result.compile).ok_or("no stage ran")?;
+    let message = last.message.unwrap_or_default() + &String::from_utf8_lossy(&sink.stderr);
+    Ok((last.cause, last.exit_code, message))
 }
 
 fn names(directory: &Path) -> Result<HashSet<OsString>, String> {
@@ -110,14 +110,14 @@ fn remove_all_but(kept: &HashSet<OsString>, directory: &Path) -> Result<(), Stri
     Ok(())
 }
 
-/// Keeps what a message about a failure needs.
+/// Collects the result, and the start of standard error for a message.
 #[derive(Default)]
-struct Words {
+struct Collector {
     stderr: Vec<u8>,
     result: Option<cloude_protocol::agent::ExecuteResult>,
 }
 
-impl Sink for Words {
+impl Sink for Collector {
     fn event(&mut self, event: Event) -> Option<Vec<u8>> {
         const KEPT: usize = 4096;
         match event {

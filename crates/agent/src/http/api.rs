@@ -1,4 +1,4 @@
-//! What is answered: `GET /health`, `POST /warm` and `POST /execute`, to who knows the VM's token.
+//! The endpoints `GET /health`, `POST /warm` and `POST /execute`, for clients with the VM's token.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,16 +17,19 @@ use crate::execute::{self, Environment};
 use crate::identity;
 use crate::user::{User, UserError};
 
-/// A request's body, in bytes; less where the guest has little memory.
+/// Largest request body in bytes; a third of MemAvailable if that is less.
 pub const MAX_BODY_BYTES: u64 = 64 << 20;
 
-/// A body that is not compared with the guest's memory.
+/// Bodies up to this size are accepted without reading /proc/meminfo, which is slow.
 const SMALL_BODY_BYTES: u64 = 256 << 10;
 
-/// A template waits for as long as any host is up: a year.
+/// How long a template's connection may be idle: a year.
 const TEMPLATE_IDLE_TIME: std::time::Duration = std::time::Duration::from_secs(365 * 24 * 3600);
 
-/// One VM's API.
+/// The answer to a second execution.
+const ALREADY_EXECUTED: &str = "this VM has run its one execution; use another VM";
+
+/// The API of one VM.
 #[derive(Debug)]
 pub struct Api {
     token: Mutex<Option<String>>,
@@ -35,12 +38,12 @@ pub struct Api {
     executed: AtomicBool,
     warmed: AtomicBool,
     waiting: Mutex<Option<Waiting>>,
-    /// Of a template, from when it was warmed.
+    /// The image's user, looked up when a template was warmed.
     user: Mutex<Option<User>>,
 }
 
 impl Api {
-    /// Without a token every request is refused.
+    /// Without a token every request is answered 401.
     pub fn new(token: Option<String>, environment: Environment) -> Self {
         Api {
             token: Mutex::new(token),
@@ -53,9 +56,9 @@ impl Api {
         }
     }
 
-    /// Answer requests until the connection ends.
+    /// Answers the requests of a connection until it ends.
     pub fn serve(&self, mut connection: Connection) {
-        // A fork's clock may be far ahead of where its template was saved, which is in this wait.
+        // A template is saved during this wait. A fork may continue it much later.
         let idle = match self.environment.template {
             Some(_) => TEMPLATE_IDLE_TIME,
             None => IDLE_TIME,
@@ -71,7 +74,7 @@ impl Api {
         }
     }
 
-    /// Answer one request; gives whether the connection goes on.
+    /// Answers one request. Returns true if the connection stays open.
     fn answer(&self, request: &Request, connection: &mut Connection) -> bool {
         let answer = match self.refusal(request) {
             Some(answer) => answer,
@@ -94,7 +97,7 @@ impl Api {
                 None => return false,
             },
         };
-        // After an error the body may not have been read, so that nothing can follow it.
+        // After an error the body may be unread: the connection closes.
         let _ = answer.send(connection, false);
         false
     }
@@ -103,7 +106,7 @@ impl Api {
         if !self.is_authorized(request) {
             return Some(Answer::error(
                 401,
-                "send this VM's token: `Authorization: Bearer TOKEN`",
+                "missing or wrong token: send `Authorization: Bearer TOKEN`",
             ));
         }
         let method = match request.path.as_str() {
@@ -113,7 +116,7 @@ impl Api {
                 return Some(Answer::error(
                     404,
                     format!(
-                        "no such path {path:?}: there are GET /health, POST /warm and POST /execute"
+                        "no such endpoint {path:?}; there are GET /health, POST /warm and POST /execute"
                     ),
                 ));
             }
@@ -122,7 +125,7 @@ impl Api {
             allow: Some(method),
             ..Answer::error(
                 405,
-                format!("{} takes {method}, not {}", request.path, request.method),
+                format!("{} needs {method}, not {}", request.path, request.method),
             )
         })
     }
@@ -147,8 +150,7 @@ impl Api {
         }
     }
 
-    /// Carry out an execution. Gives an answer still to be sent, which is not the case when events
-    /// were.
+    /// `POST /execute`. Returns the answer to send; none if events were sent.
     fn execute(&self, request: &Request, connection: &mut Connection) -> Option<Answer> {
         let body = match self.body(request, connection) {
             Ok(body) => body,
@@ -160,19 +162,19 @@ impl Api {
             Ok(execution) => execution,
             Err(error) => {
                 self.end_template();
-                return Some(Answer::error(400, format!("not an execution: {error}")));
+                return Some(Answer::error(400, format!("invalid request body: {error}")));
             }
         };
         if self.environment.template.is_some() != execution.identity.is_some() {
             let error = if execution.identity.is_none() {
-                "this is a template: it executes with an identity alone"
+                "this VM is a template: send the execution with an identity"
             } else {
-                "this VM is no template and keeps its identity"
+                "this VM is not a template: send the execution without an identity"
             };
             return Some(Answer::error(403, error));
         }
         if let Some(identity) = &execution.identity
-            && let Err(answer) = self.take_identity(identity)
+            && let Err(answer) = self.apply_identity(identity)
         {
             return Some(answer);
         }
@@ -184,10 +186,7 @@ impl Api {
             Err(error) => return Some(Answer::error(500, error.to_string())),
         };
         if execution.identity.is_none() && self.executed.swap(true, Ordering::SeqCst) {
-            return Some(Answer::error(
-                409,
-                "this VM has had its execution; use another VM",
-            ));
+            return Some(Answer::error(409, ALREADY_EXECUTED));
         }
         match files::write(&self.environment.work_dir, &execution.files, &user) {
             Ok(()) => {}
@@ -214,36 +213,39 @@ impl Api {
         }
     }
 
-    /// The identity, whole, before anything else; this VM's one execution is used up by it, so that
-    /// nothing ever runs after one that failed.
-    fn take_identity(&self, identity: &Identity) -> Result<(), Answer> {
+    /// Applies the identity before anything else of the request. It marks the VM as used first, so that no later
+    /// request can run a program after a failure.
+    fn apply_identity(&self, identity: &Identity) -> Result<(), Answer> {
         if self.executed.swap(true, Ordering::SeqCst) {
-            let error = "this VM has had its execution; use another VM";
+            let error = ALREADY_EXECUTED;
             return Err(Answer::error(409, error));
         }
-        let cannot = |error| format!("identity: {error}; nothing will run here");
+        let refused = |error| format!("{error}; this VM will not run a program");
         let entropy =
-            identity::check(identity).map_err(|error| Answer::error(400, cannot(error)))?;
-        // Outside of a VM the clock and the names are the machine's.
+            identity::check(identity).map_err(|error| Answer::error(400, refused(error)))?;
+        // As an ordinary process, clock and names belong to the machine.
         if std::process::id() == 1 {
             identity::apply(identity, entropy)
-                .map_err(|error| Answer::error(500, cannot(error)))?;
+                .map_err(|error| Answer::error(500, refused(error)))?;
         }
         *lock(&self.token) = Some(identity.token.clone());
         Ok(())
     }
 
-    /// A fork whose one request is broken runs nothing.
+    /// Marks a fork as used after a malformed request.
     fn end_template(&self) {
         if self.environment.template.is_some() {
             self.executed.store(true, Ordering::SeqCst);
         }
     }
 
-    /// Make this template ready to be saved. None when nobody is there to be answered.
+    /// `POST /warm`. Returns none if the client disconnected.
     fn warm(&self, request: &Request, connection: &mut Connection) -> Option<Answer> {
         if self.environment.template.is_none() {
-            return Some(Answer::error(403, "this VM is no template"));
+            return Some(Answer::error(
+                403,
+                "this VM is not a template: boot it with `template` in boot.json",
+            ));
         }
         let body = match self.body(request, connection) {
             Ok(body) => body,
@@ -251,16 +253,18 @@ impl Api {
         };
         let work = match serde_json::from_slice(&body) {
             Ok(work) => work,
-            Err(error) => return Some(Answer::error(400, format!("not a warm-up: {error}"))),
+            Err(error) => {
+                return Some(Answer::error(400, format!("invalid request body: {error}")));
+            }
         };
         drop(body);
         if self.warmed.swap(true, Ordering::SeqCst) {
-            return Some(Answer::error(409, "this template was warmed before"));
+            return Some(Answer::error(409, "this template is warmed already"));
         }
         Some(match execute::warm::warm(&self.environment, work) {
             Ok(waiting) => {
                 let runner = waiting.is_some();
-                // No program of a client's has run, and nothing else changes the image's users.
+                // No program of a client has run, so that /etc/passwd is still the image's.
                 *lock(&self.user) = self.environment.user().ok();
                 *lock(&self.waiting) = waiting;
                 Answer::ok(&WarmResponse { runner })
@@ -272,7 +276,7 @@ impl Api {
         })
     }
 
-    /// The whole body, or what to answer instead, which is nothing when nobody is there.
+    /// Reads the whole body. An error is the answer to send instead, none if the client disconnected.
     fn body(
         &self,
         request: &Request,
@@ -283,37 +287,36 @@ impl Api {
             _ => {
                 return Err(Some(Answer::error(
                     411,
-                    "send the body with Content-Length, not chunked",
+                    "send the body with Content-Length and without Transfer-Encoding",
                 )));
             }
         };
-        // It is held twice while it is parsed. Asking takes time, and a small one always has room.
+        // Parsing needs the body and its decoded content in memory at once.
         let limit = match length {
             ..=SMALL_BODY_BYTES => MAX_BODY_BYTES,
             _ => available_memory().map_or(MAX_BODY_BYTES, |bytes| MAX_BODY_BYTES.min(bytes / 3)),
         };
         if length > limit {
-            let error = format!("the request has {length} bytes, this VM takes at most {limit}");
+            let error = format!(
+                "the request body has {length} bytes and this VM accepts {limit}: send less, or give the VM more memory"
+            );
             return Err(Some(Answer::error(413, error)));
         }
         if self.executed.load(Ordering::SeqCst) {
-            return Err(Some(Answer::error(
-                409,
-                "this VM has had its execution; use another VM",
-            )));
+            return Err(Some(Answer::error(409, ALREADY_EXECUTED)));
         }
         read_body(connection, length as usize).map_err(|_| None)
     }
 }
 
-/// What another thread left when it panicked is whole: each is one assignment.
+/// Ignores poisoning: every critical section is one assignment.
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex
         .lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// Answer what was no request; the connection does not go on.
+/// Answers a malformed request. Returns false: the connection closes.
 fn refuse(error: &RequestError, connection: &Connection) -> bool {
     let status = match error {
         RequestError::Closed => return false,

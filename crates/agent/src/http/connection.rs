@@ -1,4 +1,4 @@
-//! A connected stream socket of any family, read and written with deadlines.
+//! A connected stream socket of any family, with deadlines for reads and writes.
 
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
@@ -10,16 +10,16 @@ use nix::sys::socket::{MsgFlags, Shutdown, send, shutdown};
 
 use crate::spare::read_spare;
 
-/// A connection, and what was read of it beyond what was asked for.
+/// A connection, and bytes that were read ahead.
 #[derive(Debug)]
 pub struct Connection {
     socket: OwnedFd,
-    /// Read and not yet consumed.
+    /// Bytes read and not yet consumed.
     pub buffer: Vec<u8>,
 }
 
 impl Connection {
-    /// Take over a connected socket.
+    /// From a connected socket.
     pub fn new(socket: OwnedFd) -> Self {
         Connection {
             socket,
@@ -27,12 +27,12 @@ impl Connection {
         }
     }
 
-    /// Read once, at most `max` bytes, to the end of `into`; 0 at the end of the stream.
+    /// One recv(2): appends at most `max` bytes to `into`. 0 is the end of the stream.
     pub fn read(&self, into: &mut Vec<u8>, max: usize, deadline: Instant) -> io::Result<usize> {
         loop {
             let read = read_spare(into, max, |room| {
                 let fd = self.socket.as_raw_fd();
-                // SAFETY: the kernel writes into this room, and at most its length.
+                // SAFETY: the kernel writes at most `room.len()` bytes into `room`.
                 unsafe { libc::recv(fd, room.as_mut_ptr().cast(), room.len(), libc::MSG_DONTWAIT) }
             });
             match read {
@@ -45,7 +45,7 @@ impl Connection {
         }
     }
 
-    /// Write everything before `deadline`.
+    /// Writes all bytes before `deadline`.
     pub fn write_all(&self, mut bytes: &[u8], deadline: Instant) -> io::Result<()> {
         while !bytes.is_empty() {
             match self.write_some(bytes)? {
@@ -56,7 +56,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Write what is taken at once, possibly nothing.
+    /// Writes what fits without blocking, possibly nothing.
     pub fn write_some(&self, bytes: &[u8]) -> io::Result<usize> {
         loop {
             match send(
@@ -72,8 +72,8 @@ impl Connection {
         }
     }
 
-    /// Say that nothing more comes, and take in what the client still sends, for a while and up to a
-    /// bound: a socket closed with unread bytes resets the connection, and the answer may be lost.
+    /// Shuts the sending side down and drains what the client still sends, for 2 s and 128 MiB at most. A socket
+    /// that is closed with unread bytes resets the connection, and the client may lose the answer.
     pub fn close(mut self) {
         const DRAIN_BYTES: usize = 128 << 20;
         let deadline = Instant::now() + Duration::from_secs(2);

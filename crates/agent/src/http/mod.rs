@@ -1,9 +1,9 @@
-//! The HTTP/1.1 server: one thread a connection, blocking, everything bounded.
+//! The HTTP/1.1 server: blocking, one thread per connection, everything bounded.
 //!
 //! - [`connection`]: bytes with deadlines.
-//! - [`request`]: one request's head and body.
-//! - [`response`]: answers, and the chunked stream of events.
-//! - [`api`]: what is answered.
+//! - [`request`]: head and body of one request.
+//! - [`response`]: JSON answers, and the chunked stream of events.
+//! - [`api`]: the endpoints.
 
 pub mod api;
 pub mod connection;
@@ -21,20 +21,20 @@ use nix::sys::socket::{SockFlag, accept4};
 use self::api::Api;
 use self::connection::Connection;
 
-/// Connections served at once; more are closed as they come.
+/// Connections at once. Further ones are closed when they arrive.
 const MAX_CONNECTIONS: usize = 32;
 
-/// Address space for a connection's thread. Only what is touched is memory.
+/// Stack of a connection's thread, in bytes of address space.
 const STACK_BYTES: usize = 512 * 1024;
 
-/// A program that closes its standard input must not end the agent. Without Rust's own `main`
-/// nothing has seen to that.
+/// Ignores SIGPIPE, which a program that closes its standard input would cause. Rust's `main` does this, and the
+/// agent has a C `main`.
 pub fn ignore_broken_pipes() {
-    // SAFETY: SIG_IGN is no handler, so that nothing runs in signal context.
+    // SAFETY: SIG_IGN runs no code in signal context.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
 }
 
-/// Accept on `listeners`, for ever.
+/// Accepts connections of all listeners, for ever.
 pub fn serve(listeners: &[OwnedFd], api: &Arc<Api>) -> ! {
     let active = Arc::new(AtomicUsize::new(0));
     loop {
@@ -58,36 +58,37 @@ fn accept(listener: &OwnedFd, api: &Arc<Api>, active: &Arc<AtomicUsize>) {
         // SAFETY: the kernel made this descriptor for us just now.
         Ok(socket) => unsafe { OwnedFd::from_raw_fd(socket) },
         Err(Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::ENOBUFS) => {
-            // Until a connection ends there is nothing to be had; do not spin.
+            // accept4 fails until a connection ends: do not spin.
             std::thread::sleep(std::time::Duration::from_millis(10));
             return;
         }
-        Err(_) => return, // It was closed before it was accepted.
+        Err(_) => return, // Closed before it was accepted.
     };
-    let place = Place::take(active);
-    let Some(place) = place else { return };
+    let Some(slot) = ConnectionSlot::take(active) else {
+        return;
+    };
     let api = Arc::clone(api);
     let serve = move || {
-        let _place = place;
+        let _slot = slot;
         api.serve(Connection::new(socket));
     };
-    // A thread that cannot be made closes the connection, as too many of them do.
+    // If the thread cannot be made, the closure is dropped and the connection closes.
     let _ = std::thread::Builder::new()
         .stack_size(STACK_BYTES)
         .spawn(serve);
 }
 
-/// One of [`MAX_CONNECTIONS`], given back when dropped.
-struct Place(Arc<AtomicUsize>);
+/// One of [`MAX_CONNECTIONS`], returned when dropped.
+struct ConnectionSlot(Arc<AtomicUsize>);
 
-impl Place {
-    fn take(active: &Arc<AtomicUsize>) -> Option<Place> {
-        let place = Place(Arc::clone(active));
-        (active.fetch_add(1, Ordering::Relaxed) < MAX_CONNECTIONS).then_some(place)
+impl ConnectionSlot {
+    fn take(active: &Arc<AtomicUsize>) -> Option<ConnectionSlot> {
+        let slot = ConnectionSlot(Arc::clone(active));
+        (active.fetch_add(1, Ordering::Relaxed) < MAX_CONNECTIONS).then_some(slot)
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }

@@ -1,26 +1,26 @@
-//! One request: its head parsed with bounds, then its body.
+//! Reads one request: the head with bounds on bytes, fields and time, then the body.
 
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
 use super::connection::Connection;
 
-/// The request line and headers, in bytes.
+/// Bytes of request line and header fields.
 pub const MAX_HEAD_BYTES: usize = 16 * 1024;
 
-/// Header fields.
+/// Number of header fields.
 const MAX_HEADERS: usize = 64;
 
-/// From a request's first byte to the end of its head.
+/// From the first byte of a request to the end of its head.
 const HEAD_TIME: Duration = Duration::from_secs(10);
 
-/// A connection may stay without a request for so long.
+/// How long a connection may be without a request.
 pub const IDLE_TIME: Duration = Duration::from_secs(300);
 
-/// From a body's first byte to its last.
+/// From the end of the head to the end of the body.
 const BODY_TIME: Duration = Duration::from_secs(120);
 
-/// A request's head.
+/// The head of a request.
 #[derive(Debug, Default)]
 pub struct Request {
     /// The method, as sent.
@@ -29,34 +29,33 @@ pub struct Request {
     pub path: String,
     /// The value of `Authorization`.
     pub authorization: Option<Vec<u8>>,
-    /// Whether the connection goes on after the answer.
+    /// False after `Connection: close`.
     pub keep_alive: bool,
-    /// `Content-Length`, where there is one.
+    /// `Content-Length`.
     pub content_length: Option<u64>,
     /// `Transfer-Encoding` was sent.
     pub transfer_encoding: bool,
 }
 
-/// Why there is no request.
+/// No request could be read.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum RequestError {
-    /// The client closed, fell silent, or the connection broke. There is nobody to answer.
+    /// The connection ended or was idle: no answer is sent.
     #[error("the connection ended")]
     Closed,
-    /// Not HTTP/1.1.
-    #[error("{0}; send an HTTP/1.1 request")]
+    /// Not a well-formed HTTP/1.1 head.
+    #[error("malformed HTTP/1.1 request: {0}")]
     Malformed(String),
-    /// Past [`MAX_HEAD_BYTES`] or 64 header fields.
-    #[error("the request's head is larger than {MAX_HEAD_BYTES} bytes or {MAX_HEADERS} fields")]
+    /// More than [`MAX_HEAD_BYTES`] or [`MAX_HEADERS`].
+    #[error("the request head has more than {MAX_HEAD_BYTES} bytes or {MAX_HEADERS} fields")]
     HeadTooLarge,
-    /// The head did not come in time.
-    #[error("the request did not arrive within {} s", HEAD_TIME.as_secs())]
+    /// The head was not complete in time.
+    #[error("the request head was not complete after {} s", HEAD_TIME.as_secs())]
     Timeout,
 }
 
 impl Request {
-    /// Read a request's head; what follows it stays in the connection's buffer.
-    /// Its first byte is waited for no longer than `idle`.
+    /// Reads a head; bytes after it stay in the connection's buffer. Waits at most `idle` for the first byte.
     pub fn read(connection: &mut Connection, idle: Duration) -> Result<Request, RequestError> {
         let mut buffer = std::mem::take(&mut connection.buffer);
         let mut deadline = None;
@@ -88,7 +87,7 @@ impl Request {
     }
 }
 
-/// The request and the length of its head, once the head is whole.
+/// The request and the length of its head; none while the head is incomplete.
 fn parse(bytes: &[u8]) -> Result<Option<(Request, usize)>, RequestError> {
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut parsed = httparse::Request::new(&mut headers);
@@ -99,7 +98,9 @@ fn parse(bytes: &[u8]) -> Result<Option<(Request, usize)>, RequestError> {
         Err(error) => return Err(RequestError::Malformed(error.to_string())),
     };
     if parsed.version != Some(1) {
-        return Err(RequestError::Malformed("not HTTP/1.1".into()));
+        return Err(RequestError::Malformed(
+            "the version is not HTTP/1.1".into(),
+        ));
     }
     let target = parsed.path.unwrap_or_default();
     let mut request = Request {
@@ -127,14 +128,14 @@ fn take_header(request: &mut Request, name: &str, value: &[u8]) -> Result<(), Re
         let digits =
             !value_lower.is_empty() && value_lower.bytes().all(|byte| byte.is_ascii_digit());
         let length = digits.then(|| value_lower.parse().ok()).flatten();
-        // Two lengths that disagree are how requests are smuggled.
+        // Two different lengths are a request smuggling attack (RFC 9112, section 11.2).
         if length.is_none()
             || request
                 .content_length
                 .is_some_and(|earlier| Some(earlier) != length)
         {
             return Err(RequestError::Malformed(format!(
-                "Content-Length {value_lower:?}"
+                "invalid Content-Length {value_lower:?}"
             )));
         }
         request.content_length = length;
@@ -142,12 +143,12 @@ fn take_header(request: &mut Request, name: &str, value: &[u8]) -> Result<(), Re
     Ok(())
 }
 
-/// Whether a comma-separated list has `wanted`.
+/// True if a comma-separated list contains `wanted`.
 fn has_item(list: &str, wanted: &str) -> bool {
     list.split(',').any(|item| item.trim() == wanted)
 }
 
-/// Read a body of `length` bytes, which the caller found acceptable.
+/// Reads a body of `length` bytes. The caller has checked the length.
 pub fn read_body(connection: &mut Connection, length: usize) -> Result<Vec<u8>, RequestError> {
     let deadline = Instant::now() + BODY_TIME;
     let mut body = std::mem::take(&mut connection.buffer);
@@ -173,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_is_parsed_once_whole() {
+    fn a_head_is_parsed_once_complete() {
         let text = "POST /execute?x=1 HTTP/1.1\r\nAuthorization: Bearer t\r\ncontent-length: 5\r\n\
                     Connection: Keep-Alive, Close\r\n\r\nhello";
         assert!(head(&text[..text.len() - 7]).unwrap().is_none());
@@ -189,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn lengths_that_are_none_or_disagree_are_refused() {
+    fn malformed_or_different_lengths_are_refused() {
         for lengths in ["x", "-1", "+1", "1, 1", "", "99999999999999999999"] {
             let text = format!("GET / HTTP/1.1\r\nContent-Length: {lengths}\r\n\r\n");
             assert!(

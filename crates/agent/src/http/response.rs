@@ -1,4 +1,4 @@
-//! Answers: one JSON value, or a chunked stream of events.
+//! Responses: one JSON value, or a chunked stream of events.
 
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd};
@@ -9,25 +9,25 @@ use cloude_protocol::agent::{ErrorBody, Event, NDJSON};
 use super::connection::Connection;
 use crate::execute::sink::Sink;
 
-/// A client takes a whole answer in this time, or is dropped.
+/// Time for the client to read a whole response, else the connection is dropped.
 const ANSWER_TIME: Duration = Duration::from_secs(60);
 
-/// More than this waiting for the client: no more is read from the program.
+/// Pending bytes above which no more output is read from the program.
 const HIGH_WATER: usize = 256 * 1024;
 
-/// An answer that is one JSON value.
+/// A response with one JSON value.
 #[derive(Debug)]
 pub struct Answer {
     /// The status code.
     pub status: u16,
     /// The body.
     pub json: Vec<u8>,
-    /// Methods for `Allow`, with 405.
+    /// The `Allow` field of a 405.
     pub allow: Option<&'static str>,
 }
 
 impl Answer {
-    /// 200 with `value`.
+    /// 200 with a value.
     pub fn ok(value: &impl serde::Serialize) -> Answer {
         match serde_json::to_vec(value) {
             Ok(json) => Answer {
@@ -35,11 +35,13 @@ impl Answer {
                 json,
                 allow: None,
             },
-            Err(error) => Answer::error(500, format!("the answer could not be written: {error}")),
+            Err(error) => {
+                Answer::error(500, format!("cannot encode the response as JSON: {error}"))
+            }
         }
     }
 
-    /// An [`ErrorBody`].
+    /// An error status with an [`ErrorBody`].
     pub fn error(status: u16, error: impl Into<String>) -> Answer {
         let json = serde_json::to_vec(&ErrorBody {
             error: error.into(),
@@ -52,7 +54,7 @@ impl Answer {
         }
     }
 
-    /// Send it, and say whether the connection goes on.
+    /// Sends the response. `keep_alive` is false if the connection closes after it.
     pub fn send(&self, connection: &Connection, keep_alive: bool) -> io::Result<()> {
         let mut bytes = format!(
             "HTTP/1.1 {} {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n",
@@ -76,7 +78,7 @@ impl Answer {
     }
 }
 
-/// RFC 9110, section 15.
+/// Reason phrases of RFC 9110, section 15.
 fn reason(status: u16) -> &'static str {
     match status {
         200 => "OK",
@@ -94,18 +96,18 @@ fn reason(status: u16) -> &'static str {
     }
 }
 
-/// Events to a client, one a chunk, as fast as it takes them.
+/// A stream of events, one per chunk, buffered while the client reads slowly.
 #[derive(Debug)]
 pub struct EventStream<'a> {
     connection: &'a Connection,
-    /// Encoded and not yet taken, from `sent` on.
+    /// Encoded events; sent up to `sent`.
     pending: Vec<u8>,
     sent: usize,
     gone: bool,
 }
 
 impl<'a> EventStream<'a> {
-    /// Begin the answer.
+    /// Starts the response.
     pub fn start(connection: &'a Connection) -> Self {
         let head = format!(
             "HTTP/1.1 200 OK\r\nContent-Type: {NDJSON}\r\nTransfer-Encoding: chunked\r\n\
@@ -119,15 +121,15 @@ impl<'a> EventStream<'a> {
         }
     }
 
-    /// End the answer, waiting for the client to take it.
+    /// Ends the response and waits until the client has read it.
     pub fn finish(mut self) -> io::Result<()> {
         self.pending.extend_from_slice(b"0\r\n\r\n");
         self.connection
             .write_all(&self.pending[self.sent..], Instant::now() + ANSWER_TIME)
     }
 
-    /// One event as a line, as a chunk (RFC 9112, section 7.1). The size goes in front once known,
-    /// in as many digits as any size has, so that nothing moves.
+    /// Encodes one event as a line in a chunk of its own (RFC 9112, section 7.1). The chunk size has a fixed number
+    /// of digits and is filled in last, so that the JSON is not moved.
     fn encode(&mut self, event: &Event) {
         const SIZE: usize = 8;
         let at = self.pending.len();
@@ -148,7 +150,7 @@ impl Sink for EventStream<'_> {
     fn event(&mut self, event: Event) -> Option<Vec<u8>> {
         if !self.gone {
             self.encode(&event);
-            // The last goes with the end of the answer.
+            // The last event is sent together with the last chunk.
             if !matches!(event, Event::Finished(_)) {
                 self.flush_some();
             }

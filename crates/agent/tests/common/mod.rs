@@ -1,4 +1,4 @@
-//! An agent as an ordinary process, and a client that reads its answers byte by byte.
+//! An agent as an ordinary process on a Unix socket, and a minimal HTTP client for it.
 #![allow(dead_code, reason = "each test file uses its part")]
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
@@ -13,7 +13,7 @@ use cloude_protocol::boot::ImageConfig;
 
 pub const TOKEN: &str = "0123456789abcdef";
 
-/// Long enough for a machine under load; nothing waits for it but a failing test.
+/// Bound on everything that is waited for. Only a failing test reaches it.
 pub const PATIENCE: Duration = Duration::from_secs(300);
 
 pub struct Agent {
@@ -36,7 +36,7 @@ pub fn agent_with(image: &ImageConfig) -> Agent {
     start(image, &[])
 }
 
-/// One that takes an identity's token, and applies nothing else of it to this machine.
+/// A template. As an ordinary process it applies only the token of an identity.
 pub fn agent_template(image: &ImageConfig) -> Agent {
     start(image, &["--template"])
 }
@@ -53,7 +53,7 @@ fn start(image: &ImageConfig, options: &[&str]) -> Agent {
     std::fs::create_dir(path("work")).unwrap();
     std::fs::create_dir(path("hidden")).unwrap();
     std::fs::write(path("hidden/boot.json"), TOKEN).unwrap();
-    // The program's user must reach the work directory.
+    // The program's user must be able to enter the work directory.
     std::fs::set_permissions(
         directory.path(),
         std::os::unix::fs::PermissionsExt::from_mode(0o755),
@@ -85,7 +85,7 @@ impl Drop for Agent {
     }
 }
 
-/// An answer's status, head and body, the latter without its chunks.
+/// Status, head and dechunked body of a response.
 pub struct Answer {
     pub status: u16,
     pub head: String,
@@ -121,7 +121,7 @@ impl Agent {
         stream
     }
 
-    /// Send `bytes` and read until the agent closes.
+    /// Sends `bytes` and reads until the agent closes the connection.
     pub fn raw(&self, bytes: &[u8]) -> Answer {
         let mut stream = self.connect();
         stream.write_all(bytes).unwrap();
@@ -139,7 +139,7 @@ impl Agent {
         self.raw(&execute_bytes(body))
     }
 
-    /// All events of an execution.
+    /// Runs an execution and returns all its events.
     pub fn events(&self, request: &ExecuteRequest) -> Vec<Event> {
         let answer = self.post(&serde_json::to_vec(request).unwrap());
         assert_eq!(
@@ -151,7 +151,7 @@ impl Agent {
         answer.events()
     }
 
-    /// An execution's result and output.
+    /// Runs an execution and returns its result and output.
     pub fn execute(&self, request: &ExecuteRequest) -> Response {
         let events = self.events(request);
         let output = |stage| Output {
@@ -248,7 +248,7 @@ pub fn sh(script: &str) -> ExecuteRequest {
     request(&["sh", "-c", script])
 }
 
-/// What was streamed of one stream of a stage, joined.
+/// The joined output events of one stream of a stage.
 pub fn streamed(events: &[Event], of_stage: StageName, of_stream: Stream) -> Vec<u8> {
     let mut all = Vec::new();
     for event in events {

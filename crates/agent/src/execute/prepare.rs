@@ -1,0 +1,98 @@
+//! Everything that a stage needs before its init is made: pipes, cgroup and [`Plan`].
+
+use std::collections::BTreeMap;
+use std::ffi::{CString, c_int};
+use std::os::fd::AsRawFd as _;
+use std::path::PathBuf;
+
+use super::cgroup::{self, Cgroup};
+use super::command;
+use super::environment::Environment;
+use super::pipes::{self, Pipes, ProgramEnds};
+use super::plan::{CStringArray, PROGRAM_CAPABILITIES, Plan};
+use crate::user::User;
+
+/// A command, and how its stage differs from others.
+#[derive(Debug)]
+pub struct Command<'a> {
+    /// Last part of the cgroup's name: `compile`, `run` or `warm`.
+    pub label: &'a str,
+    /// The program and its arguments. At least one.
+    pub argv: &'a [String],
+    /// The whole environment.
+    pub variables: &'a BTreeMap<String, String>,
+    /// Relative to the work directory; the work directory if none.
+    pub working_dir: Option<&'a str>,
+    /// The stage has a UTS namespace.
+    pub own_host_name: bool,
+    /// The control socket of an interpreter that waits for its program.
+    pub control: Option<c_int>,
+}
+
+/// A stage that is ready to start.
+#[derive(Debug)]
+pub struct Prepared {
+    /// For the processes between `clone3` and `execve`.
+    pub plan: Plan,
+    /// The agent's ends.
+    pub pipes: Pipes,
+    /// The program's ends; the descriptors of `plan`.
+    pub ends: ProgramEnds,
+    /// None if the guest has no cgroup2 file system: times and memory then come from wait4(2).
+    pub cgroup: Option<Cgroup>,
+    /// The file to execute.
+    pub program: PathBuf,
+    /// The absolute working directory.
+    pub working_dir: PathBuf,
+    /// MemAvailable before the stage started, in bytes.
+    pub available: Option<u64>,
+}
+
+/// Looks the command up and allocates all that its processes need.
+pub fn prepare(
+    environment: &Environment,
+    user: &User,
+    command: &Command<'_>,
+) -> Result<Prepared, String> {
+    let working_dir = command::working_dir(&environment.work_dir, command.working_dir);
+    let path = command.variables.get("PATH").map_or("", String::as_str);
+    let name = command.argv.first().ok_or("the command is empty")?;
+    let program = command::look_up(name, path, &working_dir)?;
+    let (pipes, ends) =
+        pipes::make(user).map_err(|errno| format!("cannot make the program's pipes: {errno}"))?;
+    let available = cgroup::available_memory();
+    let cgroup = environment.cgroup_root.as_deref().and_then(|root| {
+        let name = format!("cloude-{}-{}", std::process::id(), command.label);
+        Cgroup::create(root, &name, available.map(cgroup::program_memory)).ok()
+    });
+    let argv = command.argv.iter();
+    let plan = Plan {
+        program: command::c_path(&program),
+        argv: CStringArray::new(
+            argv.filter_map(|text| CString::new(text.as_str()).ok())
+                .collect(),
+        ),
+        envp: CStringArray::new(command::to_c_strings(command.variables)),
+        working_dir: command::c_path(&working_dir),
+        user: user.clone(),
+        capabilities: PROGRAM_CAPABILITIES,
+        hidden: environment.hidden.as_deref().map(command::c_path),
+        boot_id: environment.boot_id(),
+        own_host_name: command.own_host_name,
+        control: command.control,
+        cgroup_fd: cgroup.as_ref().map(Cgroup::as_raw_fd),
+        stdin: ends.stdin.as_raw_fd(),
+        stdout: ends.stdout.as_raw_fd(),
+        stderr: ends.stderr.as_raw_fd(),
+        report: ends.report.as_raw_fd(),
+    };
+    Ok(Prepared {
+        plan,
+        pipes,
+        ends,
+        cgroup,
+        program,
+        working_dir,
+        available,
+    })
+}
