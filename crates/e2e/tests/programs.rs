@@ -120,7 +120,7 @@ fn of_fifty_megabytes_head_and_tail_are_kept_and_the_rest_is_counted() {
         output.stdout.len()
     );
     let dropped = FIFTY_MB_BYTES - output.stdout.len();
-    let notice = format!("{dropped} bytes of standard output were left out");
+    let notice = format!("{dropped} bytes of standard output were dropped here");
     assert!(
         text(&output.stderr).contains(&notice),
         "{notice:?} is not in {:?}",
