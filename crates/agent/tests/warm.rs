@@ -113,14 +113,10 @@ fn file(path: &str, content: &str) -> File {
     }
 }
 
-/// The runner of a language file, with an interpreter of this machine.
+/// The runner of a language, with a command of this machine's.
 fn runner(language: &str, argv: &[&str]) -> Runner {
-    let path = format!(
-        "{}/../../languages/{language}.toml",
-        env!("CARGO_MANIFEST_DIR")
-    );
-    let text = std::fs::read_to_string(path).unwrap();
-    let language: cloude_protocol::language::Language = toml::from_str(&text).unwrap();
+    let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../languages");
+    let language = cloude_protocol::languages::load(&dir, language).unwrap();
     let warm = language.warm.unwrap().runner.unwrap();
     Runner {
         argv: argv.iter().map(|text| text.to_string()).collect(),

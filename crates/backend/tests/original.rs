@@ -95,8 +95,11 @@ async fn bad_requests_are_told_what_is_wrong() {
     let backend = Backend::start().await;
     let huge = "x".repeat(100 << 10);
     let body_over_limit = "x".repeat(2 << 20);
-    let unsupported =
-        "unsupported language `cobol`; supported: bash, c, cpp, go, java, node, python, rust";
+    let supported = cloude_protocol::languages::names(&support::languages()).unwrap();
+    let unsupported = format!(
+        "unsupported language `cobol`; supported: {}",
+        supported.join(", ")
+    );
     let run =
         |body: serde_json::Value| ("POST", "/run", Some("application/json"), body.to_string());
     let execution = |body: serde_json::Value| {
@@ -128,7 +131,7 @@ async fn bad_requests_are_told_what_is_wrong() {
         (
             run(json!({"language": "cobol", "code": "x"})),
             400,
-            unsupported,
+            &unsupported,
         ),
         (
             run(json!({"language": "", "code": "x"})),

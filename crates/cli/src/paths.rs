@@ -20,7 +20,7 @@ pub fn images() -> PathBuf {
     variable("VM_INITRAMFS_DIR").unwrap_or_else(paths::images)
 }
 
-/// The language files: `LANGUAGES_CONFIG_PATH`, else the default.
+/// The folder of languages: `LANGUAGES_CONFIG_PATH`, else the default.
 pub fn languages() -> PathBuf {
     variable("LANGUAGES_CONFIG_PATH").unwrap_or_else(|| paths::languages(is_root()))
 }

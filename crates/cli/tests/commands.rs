@@ -143,8 +143,8 @@ fn image_executes_cloude_initramfs_with_its_arguments() {
 fn doctor_prints_each_problem_with_its_fix() {
     let folder = tempfile::tempdir().unwrap();
     let languages = folder.path().join("languages");
-    std::fs::create_dir(&languages).unwrap();
-    std::fs::write(languages.join("bad.toml"), "name = 3").unwrap();
+    std::fs::create_dir_all(languages.join("bad")).unwrap();
+    std::fs::write(languages.join("bad/language.toml"), "file = 3").unwrap();
     let output = cloude()
         .args(["doctor", "--json", "--backend", "127.0.0.1:1"])
         .env("CLOUDE_CACHE_DIR", folder.path())

@@ -160,7 +160,7 @@ fn configuration(address: SocketAddr, folder: &Path, overrides: &str) -> String 
         ),
         (
             "languages".to_owned(),
-            path(binaries::repository().join("languages")).to_string(),
+            path(binaries::languages()).to_string(),
         ),
         ("kernel".to_owned(), path(binaries::kernel()).to_string()),
         (

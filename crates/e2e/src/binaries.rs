@@ -5,6 +5,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 use cloude_protocol::language::Language;
+use cloude_protocol::languages;
 
 /// The checkout.
 pub fn repository() -> PathBuf {
@@ -104,12 +105,36 @@ pub fn image(language: &str) -> PathBuf {
     path
 }
 
-/// A language's file.
+/// The folder of languages.
+pub fn languages() -> PathBuf {
+    repository().join("languages")
+}
+
+/// The names of all languages.
+pub fn language_names() -> Vec<String> {
+    languages::names(&languages()).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// A language by its name.
 pub fn language(name: &str) -> Language {
-    let path = repository().join("languages").join(format!("{name}.toml"));
-    let text = std::fs::read_to_string(&path)
-        .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    toml::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    languages::load(&languages(), name).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Has the language's VM so much memory that a small host runs one at a time?
+pub fn is_large(language: &Language) -> bool {
+    language.machine.memory_mib.is_some_and(|mib| mib > 1024)
+}
+
+/// The first part of the name of a test of a language, by which tools/test and .config/nextest.toml choose:
+/// `[large::](compiled|interpreted)::NAME`.
+pub fn trial(language: &Language) -> String {
+    let large = if is_large(language) { "large::" } else { "" };
+    let kind = if language.compile.is_some() {
+        "compiled"
+    } else {
+        "interpreted"
+    };
+    format!("{large}{kind}::{}", language.name)
 }
 
 /// Fails where KVM boots no kernel, rather than to skip what it should show.

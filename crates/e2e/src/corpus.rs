@@ -110,6 +110,21 @@ pub fn chosen(language: &str) -> Vec<Program> {
     programs.into_iter().step_by(every).collect()
 }
 
+/// The languages that have programs here, by name.
+pub fn languages() -> Vec<String> {
+    let entries = folder()
+        .read_dir()
+        .unwrap_or_else(|error| panic!("{}: {error}", folder().display()));
+    let folders = entries
+        .map(|entry| entry.unwrap())
+        .filter(|entry| entry.path().is_dir());
+    let mut names: Vec<String> = folders
+        .map(|entry| entry.file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
 /// All programs of a language, by name.
 pub fn programs(language: &str) -> Vec<Program> {
     let folder = folder().join(language);

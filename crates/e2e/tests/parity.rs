@@ -7,25 +7,16 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use cloude_e2e::backend::Backend;
+use cloude_e2e::binaries;
 use cloude_e2e::corpus::{self, Program};
 use cloude_e2e::curl;
 use cloude_protocol::agent::StageResult;
 use cloude_protocol::api::Execution;
+use libtest_mimic::{Arguments, Trial};
 use serde_json::Value;
 
-/// Every language, the fewest programs of it, and how many are executed at once: two, but one
-/// where a compiler takes all the memory that a small host has.
-const LANGUAGES: [(&str, usize, usize); 8] = [
-    ("bash", 10, 2),
-    ("c", 10, 2),
-    ("cpp", 10, 1),
-    ("go", 10, 1),
-    ("java", 10, 1),
-    ("node", 40, 2),
-    ("python", 60, 2),
-    ("rust", 10, 1),
-];
-/// Over all languages.
+/// The fewest programs of a language that has any, and of all languages.
+const FEWEST_OF_ONE: usize = 10;
 const FEWEST: usize = 170;
 
 /// How a VM is to come to be: the request's `start`.
@@ -183,10 +174,12 @@ fn check(backend: &Backend, program: &Program, second: Way) -> (String, bool) {
 }
 
 fn programs_show_the_same_cold_and_forked(language: &str) {
-    let (_, _, at_once) = LANGUAGES
-        .into_iter()
-        .find(|(name, _, _)| *name == language)
-        .unwrap();
+    // Two at once, but one where a compiler takes all the memory that a small host has.
+    let at_once = if binaries::is_large(&binaries::language(language)) {
+        1
+    } else {
+        2
+    };
     let second = second_way();
     let backend = Backend::start("");
     let programs = corpus::chosen(language);
@@ -232,56 +225,31 @@ fn programs_show_the_same_cold_and_forked(language: &str) {
     backend.stop();
 }
 
-#[test]
 fn the_corpus_is_well_formed_and_large_enough() {
     let mut total = 0;
-    for (language, fewest, _) in LANGUAGES {
-        let count = corpus::programs(language).len();
-        assert!(count >= fewest, "{language}: {count} programs");
+    for language in corpus::languages() {
+        let count = corpus::programs(&language).len();
+        assert!(count >= FEWEST_OF_ONE, "{language}: {count} programs");
         total += count;
     }
     assert!(total >= FEWEST, "{total} programs");
-    let folders = corpus::folder().read_dir().unwrap();
-    let folders = folders.filter(|entry| entry.as_ref().unwrap().path().is_dir());
-    assert_eq!(folders.count(), LANGUAGES.len());
 }
 
-#[test]
-fn bash_programs_show_the_same_cold_and_forked() {
-    programs_show_the_same_cold_and_forked("bash");
-}
-
-#[test]
-fn c_programs_show_the_same_cold_and_forked() {
-    programs_show_the_same_cold_and_forked("c");
-}
-
-#[test]
-fn cpp_programs_show_the_same_cold_and_forked() {
-    programs_show_the_same_cold_and_forked("cpp");
-}
-
-#[test]
-fn go_programs_show_the_same_cold_and_forked() {
-    programs_show_the_same_cold_and_forked("go");
-}
-
-#[test]
-fn java_programs_show_the_same_cold_and_forked() {
-    programs_show_the_same_cold_and_forked("java");
-}
-
-#[test]
-fn node_programs_show_the_same_cold_and_forked() {
-    programs_show_the_same_cold_and_forked("node");
-}
-
-#[test]
-fn python_programs_show_the_same_cold_and_forked() {
-    programs_show_the_same_cold_and_forked("python");
-}
-
-#[test]
-fn rust_programs_show_the_same_cold_and_forked() {
-    programs_show_the_same_cold_and_forked("rust");
+fn main() {
+    let corpus = Trial::test("the_corpus_is_well_formed_and_large_enough", || {
+        the_corpus_is_well_formed_and_large_enough();
+        Ok(())
+    });
+    let programs = corpus::languages().into_iter().map(|name| {
+        let trial = binaries::trial(&binaries::language(&name));
+        Trial::test(
+            format!("{trial}::programs_show_the_same_cold_and_forked"),
+            move || {
+                programs_show_the_same_cold_and_forked(&name);
+                Ok(())
+            },
+        )
+    });
+    let trials = std::iter::once(corpus).chain(programs).collect();
+    libtest_mimic::run(&Arguments::from_args(), trials).exit();
 }

@@ -64,14 +64,14 @@ fn a_fallback_serves_again_only_where_one_is_allowed() {
 
 fn language_file(tool: &Tool, reference: &str) -> String {
     let dir = tool.dir.path().join("languages");
-    std::fs::create_dir(&dir).unwrap();
+    std::fs::create_dir_all(dir.join("mine")).unwrap();
     let file = format!(
-        "name = \"mine\"\nfile = \"main.sh\"\n[image]\nreference = \"{reference}\"\n\
+        "file = \"main.sh\"\n[image]\nreference = \"{reference}\"\n\
          [image.debian]\nsuite = \"bookworm\"\npackages = [\"bash\"]\n\
          [run]\ncommand = [\"sh\", \"main.sh\"]\n\
          [self_test]\ncode = \"\"\nargs = []\nstdin = \"\"\nstdout = \"\"\nexit_code = 1\n"
     );
-    std::fs::write(dir.join("mine.toml"), file).unwrap();
+    std::fs::write(dir.join("mine/language.toml"), file).unwrap();
     dir.to_str().unwrap().to_owned()
 }
 
@@ -92,5 +92,5 @@ fn packages_never_take_the_place_of_a_local_image() {
 
     let said = tool.fail(&["--language", "mine", "--languages-dir", &dir]);
 
-    assert!(said.contains(&format!("{dir}/missing")), "{said}");
+    assert!(said.contains(&format!("{dir}/mine/missing")), "{said}");
 }

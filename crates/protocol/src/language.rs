@@ -1,14 +1,15 @@
-//! `languages/NAME.toml`: all that Cloude knows of a language. Adding one is adding a file.
+//! The description of a language: `languages/NAME/language.toml` with the files that it names in place of their names
+//! ([`crate::languages`] reads it). Adding a language is adding a folder.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// One language file.
+/// One language.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct Language {
-    /// Lower case; the file is `NAME.toml`.
+    /// The name of the language's folder, lower case; not a key of `language.toml`.
     pub name: String,
     /// Other names that clients may use, lower case.
     #[serde(default)]
@@ -36,6 +37,32 @@ pub struct Language {
     /// How a template of it is warmed; by executing the self-test if it does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub warm: Option<Warm>,
+}
+
+impl Language {
+    /// The parts of the language that a template of it depends on beside its image and machine. A change of anything
+    /// else, such as an alias, leaves templates valid; so does a comment in `language.toml`. The files of a language
+    /// count byte by byte, comments included: where a comment ends is the interpreter's knowledge.
+    pub fn template_inputs(&self) -> impl Serialize + '_ {
+        #[derive(Serialize)]
+        struct TemplateInputs<'a> {
+            name: &'a str,
+            file: &'a str,
+            compile: Option<&'a Command>,
+            run: &'a Command,
+            self_test: (&'a str, &'a str, &'a [String]),
+            warm: Option<&'a Warm>,
+        }
+        let test = &self.self_test;
+        TemplateInputs {
+            name: &self.name,
+            file: &self.file,
+            compile: self.compile.as_ref(),
+            run: &self.run,
+            self_test: (&test.code, &test.stdin, &test.args),
+            warm: self.warm.as_ref(),
+        }
+    }
 }
 
 /// What is done once in a template VM, so that its forks need not.
@@ -71,7 +98,7 @@ pub struct WarmRunner {
     /// Variables that the interpreter reads as it starts, exact or a prefix ending in `*`: a request
     /// that sets one is run plainly.
     pub cold_env: Vec<String>,
-    /// The hook: content by path.
+    /// The hook: content by path. In `language.toml` a list of files of the language's folder.
     pub files: BTreeMap<String, String>,
     /// The probe: a program that waits for a second, prints a line, and waits again. The pages that it has touched
     /// when it prints are the template's working set, which a fork gets as it is resumed.
@@ -83,7 +110,7 @@ pub struct WarmRunner {
 #[serde(deny_unknown_fields)]
 pub struct Image {
     /// `registry/name:tag`, `registry/name@sha256:…`, or another source that `cloude-initramfs build` takes, such
-    /// as `oci:PATH`; a relative path begins at the folder of the language file.
+    /// as `oci:PATH`; a relative path begins at the language's folder.
     pub reference: String,
     /// Debian packages with the same tools.
     pub debian: Debian,

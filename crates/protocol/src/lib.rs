@@ -5,7 +5,7 @@
 //! - [`agent`][]: what the backend asks of the agent in a VM, and the events it streams back.
 //! - [`api`][]: the backend's HTTP API.
 //! - [`boot`][]: the files that the boot segment of an initramfs carries for the agent.
-//! - [`language`][]: `languages/NAME.toml`.
+//! - [`language`][]: a language's description; [`languages`][] reads `languages/NAME/language.toml`.
 //! - [`data`][]: bytes that are usually text.
 //! - [`paths`][]: default folders and files.
 #![deny(missing_docs)]
@@ -15,6 +15,7 @@ pub mod api;
 pub mod boot;
 pub mod data;
 pub mod language;
+pub mod languages;
 pub mod paths;
 
 pub use data::Data;

@@ -80,7 +80,7 @@ pub fn sibling(name: &str) -> PathBuf {
     program_dir().join(name)
 }
 
-/// The language files: `languages` beside the program's folder (`PREFIX/languages` for `PREFIX/bin`) or in the
+/// The folder of languages: `languages` beside the program's folder (`PREFIX/languages` for `PREFIX/bin`) or in the
 /// checkout that the program was built in; else, unless for root, in the working directory or above it. Where
 /// there is none, the first of these.
 pub fn languages(root: bool) -> PathBuf {
@@ -102,11 +102,9 @@ fn languages_from(program: &Path, here: Option<&Path>) -> PathBuf {
 
 fn holds_languages(dir: &Path) -> bool {
     dir.read_dir().is_ok_and(|entries| {
-        entries.flatten().any(|entry| {
-            let path = entry.path();
-            path.extension().is_some_and(|ending| ending == "toml")
-                || path.join("language.toml").is_file()
-        })
+        entries
+            .flatten()
+            .any(|entry| entry.path().join(crate::languages::FILE_NAME).is_file())
     })
 }
 
@@ -116,8 +114,9 @@ mod tests {
 
     fn put(dir: &Path) -> PathBuf {
         let languages = dir.join("languages");
-        std::fs::create_dir_all(&languages).unwrap();
-        std::fs::write(languages.join("python.toml"), "").unwrap();
+        let language = languages.join("python");
+        std::fs::create_dir_all(&language).unwrap();
+        std::fs::write(language.join("language.toml"), "").unwrap();
         languages
     }
 
@@ -140,15 +139,5 @@ mod tests {
         assert_eq!(languages_from(&program, Some(&here.join("below"))), found);
         let first = dir.path().join("a/b/c/d/languages");
         assert_eq!(languages_from(&program, None), first);
-    }
-
-    #[test]
-    fn a_folder_per_language_counts_too() {
-        let dir = tempfile::tempdir().unwrap();
-        let language = dir.path().join("languages/python");
-        std::fs::create_dir_all(&language).unwrap();
-        std::fs::write(language.join("language.toml"), "").unwrap();
-        let found = languages_from(&dir.path().join("bin"), None);
-        assert_eq!(found, dir.path().join("languages"));
     }
 }

@@ -1,11 +1,11 @@
 //! Checks of the language files and of each language's image.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use cloude_protocol::api::{Installation, LanguageInfo};
-use cloude_protocol::language::Language;
+use cloude_protocol::languages;
 
-use super::check::Check;
+use super::check::{Check, State};
 use crate::paths;
 
 /// The checks of [`local`], from the backend's own report.
@@ -20,75 +20,34 @@ pub fn remote(installation: &Installation, languages: &[LanguageInfo]) -> Vec<Ch
         .collect()
 }
 
-/// One check for the language files of this machine, and one for each language's image.
+/// One check for the languages of this machine, and one for each language's image.
 pub fn local() -> Vec<Check> {
     let folder = paths::languages();
-    let files = match files(&folder) {
-        Ok(files) => files,
-        Err(error) => {
-            return vec![Check::broken(
-                "languages",
-                format!("{}: {error}", folder.display()),
-                "correct LANGUAGES_CONFIG_PATH",
-            )];
-        }
+    let broken = |found: String| {
+        let fix = "correct it, or name another folder with LANGUAGES_CONFIG_PATH";
+        Check::broken("languages", found, fix)
     };
-    let read: Vec<Result<Language, Check>> = files.iter().map(|path| language(path)).collect();
-    let good = read.iter().filter(|language| language.is_ok()).count();
-    let mut checks = Vec::new();
-    if good == 0 {
-        checks.push(Check::broken(
-            "languages",
-            format!("none in {}", folder.display()),
-            "name the folder with LANGUAGES_CONFIG_PATH",
-        ));
-    } else {
-        checks.push(Check::ok(
-            "languages",
-            format!("{good} in {}", folder.display()),
-        ));
-    }
+    let names = match languages::names(&folder) {
+        Ok(names) if names.is_empty() => {
+            return vec![broken(format!("none in {}", folder.display()))];
+        }
+        Ok(names) => names,
+        Err(error) => return vec![broken(error.to_string())],
+    };
     let images = paths::images();
-    checks.extend(read.into_iter().map(|language| match language {
-        Ok(language) => local_image(&images, &language.name),
-        Err(check) => check,
-    }));
-    checks
-}
-
-fn files(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    for entry in folder.read_dir()? {
-        let path = entry?.path();
-        if path
-            .extension()
-            .is_some_and(|extension| extension == "toml")
-        {
-            files.push(path);
-        }
-    }
-    files.sort();
-    Ok(files)
-}
-
-fn language(path: &Path) -> Result<Language, Check> {
-    let bad = |found: String| {
-        Check::broken(
-            "languages",
-            format!("{}: {found}", path.display()),
-            "correct the file",
-        )
-    };
-    let text = std::fs::read_to_string(path).map_err(|error| bad(error.to_string()))?;
-    // The message of a parse error spans lines; the first one has the cause.
-    toml::from_str(&text).map_err(|error| {
-        bad(error
-            .message()
-            .lines()
-            .next()
-            .unwrap_or_default()
-            .to_owned())
-    })
+    let read = names.iter().map(|name| languages::load(&folder, name));
+    let checks: Vec<Check> = read
+        .map(|language| match language {
+            Ok(language) => local_image(&images, &language.name),
+            // A TOML parser's message spans lines.
+            Err(error) => broken(error.to_string().replace('\n', " ")),
+        })
+        .collect();
+    let bad = checks.iter().filter(|check| check.state == State::Broken);
+    let good = names.len() - bad.count();
+    let found = format!("{good} in {}", folder.display());
+    let all = (good > 0).then(|| Check::ok("languages", found));
+    all.into_iter().chain(checks).collect()
 }
 
 fn local_image(images: &Path, language: &str) -> Check {

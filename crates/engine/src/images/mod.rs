@@ -40,7 +40,7 @@ pub struct BuiltImages {
     store: Store,
     auto_build: bool,
     source: ImageSource,
-    /// Where relative paths of language files begin.
+    /// The folder of languages: relative paths begin at the language's folder in it.
     languages: PathBuf,
     cache_dir: PathBuf,
     cancel: Cancel,
@@ -172,8 +172,8 @@ impl BuiltImages {
     }
 
     fn request(&self, language: &Language) -> Result<BuildRequest, String> {
-        let sources = LanguageSources::new(&language.image, &self.languages)
-            .map_err(|error| format!("`image` of the language file: {error}"))?;
+        let sources = LanguageSources::new(&language.image, &self.languages.join(&language.name))
+            .map_err(|error| format!("`image` of the language: {error}"))?;
         let (source, fallback) = match self.source {
             ImageSource::Auto => sources.with_fallback(),
             ImageSource::Registry => (sources.reference, None),

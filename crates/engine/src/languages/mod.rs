@@ -1,11 +1,11 @@
-//! The language files, and which language a client means.
+//! The languages of the server, by name and alias.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cloude_protocol::language::Language;
+use cloude_protocol::languages::{self, LanguageError};
 
 mod path;
 mod source;
@@ -16,35 +16,20 @@ pub use source::Source;
 /// Why the languages could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum LanguagesError {
-    /// The folder or a file could not be read.
-    #[error(
-        "reading languages from `{path}`: {source}; set `languages` (LANGUAGES_CONFIG_PATH) to a folder of NAME.toml files"
-    )]
-    Read {
-        /// What.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// A file is not a language.
-    #[error("the language file `{path}` is not valid: {source}")]
-    Parse {
-        /// Which.
-        path: PathBuf,
-        /// What and where.
-        source: Box<toml::de::Error>,
-    },
-    /// A file's values cannot be.
-    #[error("the language file `{path}`: {reason}")]
+    /// The folder, or a file of a language, is not what it should be.
+    #[error("{0}; the folder of languages is set by `languages` (LANGUAGES_CONFIG_PATH)")]
+    Read(#[from] LanguageError),
+    /// A language's values cannot be used.
+    #[error("the language `{name}`: {reason}")]
     Invalid {
-        /// Which.
-        path: PathBuf,
-        /// What would be right.
+        /// The language.
+        name: String,
+        /// The key, and what it must be.
         reason: String,
     },
     /// The folder has none.
     #[error(
-        "`{0}` holds no language; set `languages` (LANGUAGES_CONFIG_PATH) to a folder of NAME.toml files"
+        "`{0}` holds no language; set `languages` (LANGUAGES_CONFIG_PATH) to a folder of NAME/language.toml"
     )]
     None(PathBuf),
 }
@@ -57,39 +42,17 @@ pub struct Languages {
 }
 
 impl Languages {
-    /// Reads every `*.toml` of a folder.
+    /// Reads every language of a folder.
     pub fn load(dir: &Path) -> Result<Self, LanguagesError> {
-        let read = |source| LanguagesError::Read {
-            path: dir.to_owned(),
-            source,
-        };
-        let mut paths = std::fs::read_dir(dir)
-            .map_err(read)?
-            .map(|entry| entry.map(|entry| entry.path()))
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(read)?;
-        paths.retain(|path| {
-            path.extension()
-                .is_some_and(|extension| extension == "toml")
-        });
-        paths.sort();
         let mut languages = Languages {
             by_name: BTreeMap::new(),
             names: BTreeMap::new(),
         };
-        for path in paths {
-            let text = std::fs::read_to_string(&path).map_err(|source| LanguagesError::Read {
-                path: path.clone(),
-                source,
-            })?;
-            let language: Language =
-                toml::from_str(&text).map_err(|source| LanguagesError::Parse {
-                    path: path.clone(),
-                    source: Box::new(source),
-                })?;
+        for name in languages::names(dir)? {
+            let language = languages::load(dir, &name)?;
             languages
                 .add(language)
-                .map_err(|reason| LanguagesError::Invalid { path, reason })?;
+                .map_err(|reason| LanguagesError::Invalid { name, reason })?;
         }
         if languages.by_name.is_empty() {
             return Err(LanguagesError::None(dir.to_owned()));
@@ -152,7 +115,7 @@ fn check(language: &Language) -> Result<(), String> {
         || !language.name.chars().all(valid)
     {
         return Err(format!(
-            "`name` is `{}`; use lower-case letters and digits",
+            "the folder's name `{}` is the language's; use lower-case letters and digits",
             language.name
         ));
     }
@@ -219,7 +182,6 @@ mod tests {
     #[test]
     fn a_slow_host_multiplies_the_limits_of_languages() {
         let text = r#"
-            name = "l"
             file = "f"
             image = { reference = "r", debian = { suite = "s", packages = [] } }
             run = { command = ["true"] }
@@ -227,7 +189,8 @@ mod tests {
             self_test = { code = "", stdin = "", args = [], stdout = "", exit_code = 0 }
         "#;
         let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("l.toml"), text).unwrap();
+        std::fs::create_dir(dir.path().join("l")).unwrap();
+        std::fs::write(dir.path().join("l/language.toml"), text).unwrap();
         let languages = Languages::load(dir.path()).unwrap().in_host_time(20);
         let language = languages.find("l").unwrap();
         let compile = language.compile.as_ref().unwrap();
@@ -251,16 +214,5 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let error = Languages::load(dir.path()).unwrap_err().to_string();
         assert!(error.contains("LANGUAGES_CONFIG_PATH"), "{error}");
-    }
-
-    #[test]
-    fn an_unknown_key_names_file_and_key() {
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("x.toml"), "nmae = 'x'\n").unwrap();
-        let error = Languages::load(dir.path()).unwrap_err().to_string();
-        assert!(
-            error.contains("x.toml") && error.contains("nmae"),
-            "{error}"
-        );
     }
 }

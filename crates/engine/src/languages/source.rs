@@ -178,10 +178,12 @@ fn top_level(code: &str) -> String {
 mod tests {
     use super::*;
 
+    fn folder() -> std::path::PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../languages")
+    }
+
     fn language(name: &str) -> Language {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../languages");
-        let text = std::fs::read_to_string(path.join(name).with_extension("toml")).unwrap();
-        toml::from_str(&text).unwrap()
+        cloude_protocol::languages::load(&folder(), name).unwrap()
     }
 
     /// The file, and the class that is run.
@@ -294,8 +296,8 @@ public class Real {
 
     #[test]
     fn every_languages_own_commands_are_unchanged_by_its_own_code() {
-        for name in ["bash", "c", "cpp", "go", "java", "node", "python", "rust"] {
-            let language = language(name);
+        for name in cloude_protocol::languages::names(&folder()).unwrap() {
+            let language = language(&name);
             let source = Source::of(&language, &language.self_test.code, None).unwrap();
             assert_eq!(source.file, language.file);
             assert_eq!(source.run, language.run.command);

@@ -17,7 +17,8 @@ pub struct TemplateKey {
     pub segment: String,
     /// Digest of the boot request and of the agent's configuration, without token, names and addresses.
     pub boot: String,
-    /// Digest of the language definition.
+    /// Digest of the parts of the language that a template depends on
+    /// ([`cloude_protocol::language::Language::template_inputs`]).
     pub language: String,
     /// Digest of the worker binary (`cloude-vmm`).
     pub worker: String,

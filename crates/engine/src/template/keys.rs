@@ -72,7 +72,7 @@ impl TemplateKeys {
         {
             return Ok(digest.clone());
         }
-        let text = serde_json::to_vec(language.as_ref())
+        let text = serde_json::to_vec(&language.template_inputs())
             .map_err(|error| Failure::infrastructure(format!("the language file: {error}")))?;
         let digest = const_hex::encode(Sha256::digest(&text));
         let entry = (Arc::clone(language), digest.clone());

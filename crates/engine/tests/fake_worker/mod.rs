@@ -90,7 +90,6 @@ while True:
 "#;
 
 const LANGUAGE: &str = r#"
-name = "l"
 file = "f"
 image = { reference = "r", debian = { suite = "s", packages = [] } }
 run.command = ["true"]
@@ -100,14 +99,14 @@ machine.memory_mib = 256
 
 /// A language whose default machine has 256 MiB.
 pub fn language() -> Arc<Language> {
-    Arc::new(toml::from_str(LANGUAGE).unwrap())
+    Arc::new(toml::from_str(&format!("name = 'l'\n{LANGUAGE}")).unwrap())
 }
 
 /// A folder of language files with [`language`] alone.
 fn languages(folder: &Path) -> std::path::PathBuf {
     let path = folder.join("languages");
-    std::fs::create_dir(&path).unwrap();
-    std::fs::write(path.join("l.toml"), LANGUAGE).unwrap();
+    std::fs::create_dir_all(path.join("l")).unwrap();
+    std::fs::write(path.join("l/language.toml"), LANGUAGE).unwrap();
     path
 }
 

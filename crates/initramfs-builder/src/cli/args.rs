@@ -57,13 +57,13 @@ pub struct BuildArgs {
                 debian:SUITE[,PACKAGE…], or the path of a local image"
     )]
     pub sources: Vec<String>,
-    /// A language, from languages/NAME.toml; may be given several times
+    /// A language, from languages/NAME; may be given several times
     #[arg(short, long, value_name = "NAME")]
     pub language: Vec<String>,
     /// Every language there is
     #[arg(long)]
     pub all_languages: bool,
-    /// Where the language files are
+    /// The folder of languages
     #[arg(
         long,
         env = "LANGUAGES_CONFIG_PATH",

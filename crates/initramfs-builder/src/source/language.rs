@@ -16,7 +16,7 @@ pub struct LanguageSources {
 }
 
 impl LanguageSources {
-    /// Reads them; relative paths begin at `dir`, the folder of the language file.
+    /// Reads them; relative paths begin at `dir`, the language's folder.
     pub fn new(image: &Image, dir: &Path) -> Result<Self, SourceError> {
         let debian = &image.debian;
         let packages = Packages::new(&debian.suite, &debian.packages, debian.env.clone())?;
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn a_relative_path_begins_at_the_folder_of_the_file() {
+    fn a_relative_path_begins_at_the_languages_folder() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("with:colon")).unwrap();
         let expected = Source::Oci {

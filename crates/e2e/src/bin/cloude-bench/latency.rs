@@ -146,7 +146,9 @@ impl Times {
 fn faults(report: &mut Report, backend: &Backend, language: &str) {
     let log = backend.log();
     let column = |name: &str| {
-        let values = log.lines().filter(|line| line.contains("forked a template"));
+        let values = log
+            .lines()
+            .filter(|line| line.contains("forked a template"));
         let field = format!("{name}=");
         Samples(
             values

@@ -1,32 +1,3 @@
-name = "node"
-aliases = ["js", "javascript", "nodejs"]
-extensions = ["js", "cjs", "mjs", "ts"]
-file = "main.js"
-
-[image]
-reference = "docker.io/library/node:22-bookworm-slim"
-
-# The first release whose Node.js (20.19) runs a file with the syntax of a module as one.
-[image.debian]
-suite = "trixie"
-packages = ["nodejs"]
-
-[run]
-command = ["node", "main.js"]
-# Node.js 22.6 and later take the types out of TypeScript; one before says that it has no such option.
-by_extension = { ts = ["node", "--experimental-strip-types", "main.ts"] }
-env = { LANG = "C.UTF-8" }
-
-# The interpreter waits while it loads the module that NODE_OPTIONS names, before it looks at the program.
-[warm.runner]
-env = { NODE_OPTIONS = "--require {dir}/hook.js" }
-# The pages that it has touched when it prints are those that a fork gets as it is resumed: with those that the kernel
-# touches within a second, and without those of the program's end.
-probe = "setTimeout(() => { console.log(); setTimeout(() => {}, 60000) }, 1000)\n"
-cold_env = ["NODE_*", "UV_*", "SSL_*", "OPENSSL_*", "LC_*", "LANG", "LD_*", "GLIBC_TUNABLES", "MALLOC_*", "ICU_*", "NO_COLOR", "FORCE_COLOR", "TZ", "HOME", "PATH"]
-
-[warm.runner.files]
-"hook.js" = '''
 // The workers of a program load this file again, and do not wait.
 if (require("worker_threads").isMainThread) {
   const fs = require("fs");
@@ -80,24 +51,3 @@ if (require("worker_threads").isMainThread) {
   for (const key of Object.keys(paths)) if (paths[key].startsWith(ours)) delete paths[key];
   for (const key of Object.keys(require.cache)) if (key.startsWith(ours)) delete require.cache[key];
 }
-'''
-
-[machine]
-memory_mib = 640
-
-[self_test]
-code = '''
-const fs = require("fs");
-
-const numbers = fs.readFileSync(0, "utf8").trim().split("\n").map(Number);
-console.log("sum of stdin:", numbers.reduce((sum, number) => sum + number, 0));
-console.log("args:", process.argv.slice(2).join(", "));
-fs.writeFileSync("note.txt", "written by Node.js\n");
-console.log("file:", fs.readFileSync("note.txt", "utf8").trim());
-console.error("this line is not part of it");
-process.exitCode = 5;
-'''
-stdin = "3\n4\n5\n"
-args = ["alpha", "two words", "é"]
-stdout = "sum of stdin: 12\nargs: alpha, two words, é\nfile: written by Node.js\n"
-exit_code = 5

@@ -1,0 +1,1 @@
+setTimeout(() => { console.log(); setTimeout(() => {}, 60000) }, 1000)
