@@ -299,6 +299,9 @@ async fn languages_say_whether_their_image_is_ready() {
     let names = cloude_protocol::languages::names(&support::languages()).unwrap();
     assert!(languages.iter().map(|l| &l.name).eq(&names));
     assert!(ready("python") && !ready("go"));
+    let python = languages.iter().find(|l| l.name == "python").unwrap();
+    assert_eq!(python.version.as_deref(), Some("Python 1.2.3"));
+    assert_eq!(python.image_digest.as_deref(), Some("sha256:1"));
 }
 
 #[tokio::test]

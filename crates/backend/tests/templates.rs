@@ -15,7 +15,7 @@ use cloude_backend::config::Config;
 use cloude_backend::jobs::{Client, Parts, Service};
 use cloude_backend::scheduler::{Capacity, Scheduler, VmPermit};
 use cloude_backend::store::{Retention, Store};
-use cloude_engine::images::Images;
+use cloude_engine::images::{Images, ReadyImage};
 use cloude_engine::{Demand, Engine, EngineConfig, Launcher as _, MachineSpec, TemplateError};
 use cloude_protocol::api::{ExecutionRequest, StartChoice, TemplateInfo, TemplateState};
 use cloude_protocol::language::Language;
@@ -274,17 +274,28 @@ async fn two_builds_of_one_version_have_different_templates() {
 
 struct OneImage(PathBuf);
 
+impl OneImage {
+    fn image(&self) -> ReadyImage {
+        ReadyImage {
+            path: self.0.clone(),
+            version: None,
+            digest: "sha256:1".into(),
+            checked_at: 0,
+        }
+    }
+}
+
 impl Images for OneImage {
-    fn ready(&self, _: &str) -> bool {
-        true
+    fn ready(&self, _: &Language) -> Option<ReadyImage> {
+        Some(self.image())
     }
 
     fn ensure<'a>(
         &'a self,
         _: &'a Arc<Language>,
         _: u64,
-    ) -> BoxFuture<'a, Result<PathBuf, String>> {
-        Box::pin(async { Ok(self.0.clone()) })
+    ) -> BoxFuture<'a, Result<ReadyImage, String>> {
+        Box::pin(async { Ok(self.image()) })
     }
 }
 

@@ -40,7 +40,7 @@ pub enum Command {
     Template(Template),
     /// Check this machine and the backend, with a fix for each problem
     Doctor(Doctor),
-    /// Build, list and remove images (cloude-initramfs)
+    /// Build, update, list and remove images (cloude-initramfs)
     Image(Image),
     /// Print a completion script for a shell
     Completion {
@@ -253,7 +253,7 @@ pub struct Doctor {
 
 #[derive(Debug, Args)]
 pub struct Image {
-    /// A command of `cloude-initramfs` (build, inspect, ls, rm, prune) and its arguments
+    /// A command of `cloude-initramfs` (build, update, inspect, ls, rm, prune) and its arguments
     #[arg(
         value_name = "COMMAND",
         trailing_var_arg = true,

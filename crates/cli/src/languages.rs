@@ -23,52 +23,67 @@ pub async fn list(args: args::Languages) -> Result<u8, CliError> {
 }
 
 fn table(languages: &[LanguageInfo], colour: bool) -> String {
-    let rows: Vec<[String; 3]> = languages
+    let rows: Vec<[String; 5]> = languages
         .iter()
         .map(|language| {
-            let extensions: Vec<String> = language
-                .extensions
-                .iter()
-                .map(|extension| format!(".{extension}"))
-                .collect();
+            let extensions = language.extensions.iter();
+            let extensions: Vec<String> = extensions.map(|it| format!(".{it}")).collect();
+            let image = match &language.image_digest {
+                Some(digest) => short(digest).to_owned(),
+                None if language.image_ready => "built".to_owned(),
+                None => "not built".to_owned(),
+            };
             [
                 language.name.clone(),
+                language.version.clone().unwrap_or_else(|| "-".to_owned()),
                 language.aliases.join(", "),
                 extensions.join(" "),
+                image,
             ]
         })
         .collect();
-    let header = ["LANGUAGE", "ALSO", "FILES"];
+    let header = ["LANGUAGE", "VERSION", "ALSO", "FILES", "IMAGE"];
     let width = |column: usize| {
-        rows.iter()
-            .map(|row| row[column].len())
-            .chain([header[column].len()])
-            .max()
-            .unwrap_or(0)
+        let cells = rows.iter().map(|row| row[column].chars().count());
+        cells.chain([header[column].len()]).max().unwrap_or(0)
     };
-    let widths = [width(0), width(1), width(2)];
-    let line = |cells: [&str; 3]| {
-        format!(
-            "{:<2$}  {:<3$}  {4:<5$}",
-            cells[0], cells[1], widths[0], widths[1], cells[2], widths[2]
-        )
+    let widths = [width(0), width(1), width(2), width(3)];
+    let line = |cells: [&str; 4]| {
+        let padded = cells.iter().zip(widths);
+        padded.fold(String::new(), |mut line, (cell, width)| {
+            // Writing to a string cannot fail.
+            let _ = write!(line, "{cell:<width$}  ");
+            line
+        })
     };
 
-    let mut text = String::new();
-    let _ = writeln!(
-        text,
-        "{}",
-        paint(&format!("{}  IMAGE", line(header)), Style::Bold, colour)
+    let [a, b, c, d, last] = header;
+    let mut text = paint(
+        &format!("{}{last}", line([a, b, c, d])),
+        Style::Bold,
+        colour,
     );
+    text.push('\n');
     for (row, language) in rows.iter().zip(languages) {
-        let image = if language.image_ready {
-            paint("ready", Style::Good, colour)
+        let [a, b, c, d, image] = row;
+        let style = if language.image_ready {
+            Style::Good
         } else {
-            paint("not built", Style::Dim, colour)
+            Style::Dim
         };
-        let _ = writeln!(text, "{}  {image}", line([&row[0], &row[1], &row[2]]));
+        let _ = writeln!(
+            text,
+            "{}{}",
+            line([a, b, c, d]),
+            paint(image, style, colour)
+        );
     }
     text
+}
+
+/// The first 12 digits of a digest, as `docker` shows it.
+fn short(digest: &str) -> &str {
+    digest.get(.."sha256:".len() + 12).unwrap_or(digest)
 }
 
 /// The language that has the file extension, in any case.

@@ -91,9 +91,9 @@ fn languages_are_a_table() {
     let text = stdout_of(backend.cloude().arg("languages"));
     assert_eq!(
         text,
-        "LANGUAGE  ALSO         FILES  IMAGE\n\
-         python    py, python3  .py    ready\n\
-         c                      .c     not built\n"
+        "LANGUAGE  VERSION        ALSO         FILES  IMAGE\n\
+         python    Python 3.13.5  py, python3  .py    sha256:0123456789ab\n\
+         c         -                           .c     not built\n"
     );
 }
 
@@ -177,7 +177,18 @@ fn doctor_finds_an_installed_kernel_and_image() {
     std::fs::write(kernel.join("release"), "6.1.0-test\n").unwrap();
     let images = folder.path().join("images");
     std::fs::create_dir(&images).unwrap();
-    std::fs::write(images.join("python.cpio"), "x").unwrap();
+    let now = std::time::SystemTime::now();
+    let now = now.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    for (name, version, days) in [
+        ("python", "3.13.5", 2),
+        ("node", "20.19.2", 40),
+        ("go", "1.19.8", 1),
+    ] {
+        std::fs::write(images.join(name).with_extension("cpio"), "x").unwrap();
+        let record =
+            serde_json::json!({"program_version": version, "checked_at": now - days * 86_400});
+        std::fs::write(images.join(name).with_extension("json"), record.to_string()).unwrap();
+    }
     let tool = folder.path().join("cloude-vmm");
     std::fs::write(&tool, "#!/bin/sh\necho '{\"kind\":\"pvm\"}'\n").unwrap();
     make_executable(&tool);
@@ -198,7 +209,19 @@ fn doctor_finds_an_installed_kernel_and_image() {
     assert!(text.contains("no backend reported its own"), "{text}");
     assert!(text.contains("6.1.0-test"), "{text}");
     assert!(
-        text.lines().any(|line| line.starts_with("✓ image: python")),
+        text.lines()
+            .any(|line| line.starts_with("✓ image: python") && line.contains("Python 3.13.5")),
+        "{text}"
+    );
+    assert!(
+        text.lines()
+            .any(|line| line.starts_with("! image: node") && line.contains("40 days")),
+        "{text}"
+    );
+    assert!(
+        text.lines().any(|line| line.starts_with("! image: go")
+            && line.contains("Go 1.19.8")
+            && line.contains("1.24")),
         "{text}"
     );
     assert!(
@@ -231,6 +254,7 @@ fn doctor_uses_the_paths_that_the_backend_reports() {
         },
         images: "/server/images".into(),
         languages: "/server/languages".into(),
+        image_max_age_days: 30,
         state_dir: "/server/state".into(),
         cache_dir: "/server/cache".into(),
         worker: "/server/worker".into(),
@@ -249,7 +273,8 @@ fn doctor_uses_the_paths_that_the_backend_reports() {
     for line in [
         "✓ kernel               /server/kernel 6.1.0-server",
         "✓ languages            2 in /server/languages",
-        "✓ image: python        /server/images",
+        "! image: python        Python 3.13.5, last compared with its source 31 days ago",
+        "cloude image update python",
         "! image: c             not built",
     ] {
         assert!(text.contains(line), "{line}: {text}");

@@ -4,6 +4,7 @@
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
+use cloude_protocol::api::IMAGE_MAX_AGE_DAYS;
 use cloude_protocol::paths::{self, cache_dir};
 pub use cloude_vmm::control::CpuBaseline;
 use serde::{Deserialize, Serialize};
@@ -106,13 +107,16 @@ pub struct Images {
     pub auto_build: bool,
     /// The source of images that the engine builds.
     pub source: ImageSource,
+    /// `cloude doctor` reports an image as old that was not compared with its source for this many days; 0 disables
+    /// the report.
+    pub max_age_days: u64,
 }
 
 /// The source that a language's image is built from.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub enum ImageSource {
-    /// The registry, or the Debian packages if the registry is not reachable.
+    /// The registry, or Debian packages of the same version if the registry is not reachable.
     #[default]
     Auto,
     /// `image.reference` of the language file.
@@ -212,6 +216,7 @@ impl Default for Images {
             dir: paths::images(),
             auto_build: true,
             source: ImageSource::Auto,
+            max_age_days: IMAGE_MAX_AGE_DAYS,
         }
     }
 }

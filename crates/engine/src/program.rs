@@ -110,7 +110,7 @@ impl Engine {
             .map_err(RunError::Image)?;
         let spec = MachineSpec {
             id: request.id.clone(),
-            image,
+            image: image.path,
             language: Arc::clone(language),
             vcpus: machine.vcpus.unwrap_or(vm.vcpus),
             memory_mib,

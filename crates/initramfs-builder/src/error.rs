@@ -4,6 +4,7 @@ use crate::archive::WriteError;
 use crate::cache::CacheError;
 use crate::debian::DebianError;
 use crate::layer::LayerError;
+use crate::pipeline::VersionMismatch;
 use crate::platform::PlatformError;
 use crate::progress::Cancelled;
 use crate::registry::RegistryError;
@@ -55,6 +56,9 @@ pub enum BuildError {
     /// The initramfs could not be written, or is too large.
     #[error(transparent)]
     Write(#[from] WriteError),
+    /// The source has another version than the wanted one.
+    #[error(transparent)]
+    Version(#[from] VersionMismatch),
     /// The store of images.
     #[error(transparent)]
     Store(#[from] StoreError),

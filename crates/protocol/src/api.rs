@@ -128,6 +128,13 @@ pub struct Execution {
     pub id: String,
     /// The language's own name.
     pub language: String,
+    /// What ran the program, with its exact version: `Python 3.13.5`. None if no image was found, or if the image does
+    /// not record a version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// `sha256:…` of the image's initramfs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_digest: Option<String>,
     /// [`Status::Done`] or [`Status::Error`].
     pub status: Status,
     /// Why it ended.
@@ -247,8 +254,18 @@ pub struct LanguageInfo {
     pub aliases: Vec<String>,
     /// File name extensions, without the dot.
     pub extensions: Vec<String>,
-    /// Whether its initramfs is built.
+    /// Whether its initramfs is built, with the version that the language asks for.
     pub image_ready: bool,
+    /// What the image has, with its exact version: `Python 3.13.5`. None if there is no image, or if it does not record
+    /// a version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// `sha256:…` of the image's initramfs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_digest: Option<String>,
+    /// For how many seconds the image has not been compared with its source.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_age_s: Option<u64>,
 }
 
 /// The answer to `GET /v1/installation`: where the files of a server are. Paths are shown, not exact, where they
@@ -261,8 +278,11 @@ pub struct Installation {
     pub kernel: InstalledKernel,
     /// The folder of initramfs images.
     pub images: String,
-    /// The folder of language files.
+    /// The folder of languages.
     pub languages: String,
+    /// After how many days without a comparison with its source an image counts as old; never if 0.
+    #[serde(default = "default_image_max_age_days")]
+    pub image_max_age_days: u64,
     /// The folder with the job store.
     pub state_dir: String,
     /// Kernels, blobs, images and templates.
@@ -271,6 +291,13 @@ pub struct Installation {
     pub worker: String,
     /// The agent's binary.
     pub agent: String,
+}
+
+/// After how many days an image counts as old, unless the configuration says otherwise.
+pub const IMAGE_MAX_AGE_DAYS: u64 = 30;
+
+fn default_image_max_age_days() -> u64 {
+    IMAGE_MAX_AGE_DAYS
 }
 
 /// A server's guest kernel.

@@ -11,6 +11,12 @@ use serde::{Deserialize, Serialize};
 pub struct Language {
     /// The name of the language's folder, lower case; not a key of `language.toml`.
     pub name: String,
+    /// What its compiler or interpreter is called before a version number: `Node.js`. The name if none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
+    /// The version that every image of it has to have: `3.13` stands for 3.13 and all of 3.13.x. Any version if none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
     /// Other names that clients may use, lower case.
     #[serde(default)]
     pub aliases: Vec<String>,
@@ -40,6 +46,11 @@ pub struct Language {
 }
 
 impl Language {
+    /// The language with a version, as people read it: `Python 3.13.5`.
+    pub fn with_version(&self, version: &str) -> String {
+        format!("{} {version}", self.title.as_ref().unwrap_or(&self.name))
+    }
+
     /// The parts of the language that a template of it depends on beside its image and machine. A change of anything
     /// else, such as an alias, leaves templates valid; so does a comment in `language.toml`. The files of a language
     /// count byte by byte, comments included: where a comment ends is the interpreter's knowledge.
@@ -63,6 +74,13 @@ impl Language {
             warm: self.warm.as_ref(),
         }
     }
+}
+
+/// Whether the version `found` is `wanted`, or one of its releases: 3.13.5 is of 3.13, 3.130 is not.
+pub fn is_of(found: &str, wanted: &str) -> bool {
+    found
+        .strip_prefix(wanted)
+        .is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_digit()))
 }
 
 /// What is done once in a template VM, so that its forks need not.
@@ -105,13 +123,17 @@ pub struct WarmRunner {
     pub probe: String,
 }
 
-/// Two sources of the same thing: an image, and packages where it is a registry's that is not reached.
+/// Two sources of the same thing: an image, and packages for when it is a registry's that is not reached.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct Image {
     /// `registry/name:tag`, `registry/name@sha256:…`, or another source that `cloude-initramfs build` takes, such
     /// as `oci:PATH`; a relative path begins at the language's folder.
     pub reference: String,
+    /// The environment variable in which the image of `reference` has its exact version, such as `PYTHON_VERSION`.
+    /// If none, and for an image without it, the version is that of the first Debian package.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version_variable: Option<String>,
     /// Debian packages with the same tools.
     pub debian: Debian,
 }
@@ -122,7 +144,7 @@ pub struct Image {
 pub struct Debian {
     /// The release, such as `bookworm`.
     pub suite: String,
-    /// Packages, beyond none at all.
+    /// Packages. The first is the one that has the language's version.
     pub packages: Vec<String>,
     /// Added to the environment of programs.
     #[serde(default)]
@@ -187,4 +209,23 @@ pub struct SelfTest {
     pub stdout: String,
     /// What it must exit with.
     pub exit_code: i32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_of;
+
+    #[test]
+    fn a_version_stands_for_its_releases_alone() {
+        for (found, wanted, is) in [
+            ("3.13.5", "3.13", true),
+            ("3.13", "3.13", true),
+            ("25.0.5+8", "25", true),
+            ("3.130.1", "3.13", false),
+            ("3.11.2", "3.13", false),
+            ("3", "3.13", false),
+        ] {
+            assert_eq!(is_of(found, wanted), is, "{found} of {wanted}");
+        }
+    }
 }

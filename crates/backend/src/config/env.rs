@@ -24,6 +24,10 @@ pub fn apply(config: &mut Config, get: &dyn Fn(&str) -> Option<String>) -> Resul
         &mut config.agent.boot_timeout_ms,
     )?;
     env.set("CLOUDE_IMAGES_SOURCE", &mut config.images.source)?;
+    env.set(
+        "CLOUDE_IMAGES_MAX_AGE_DAYS",
+        &mut config.images.max_age_days,
+    )?;
     env.flag("CLOUDE_IMAGES_AUTO_BUILD", &mut config.images.auto_build)?;
     env.set("CLOUDE_VM_WORKER", &mut config.vm.worker)?;
     env.set("CLOUDE_VM_MAX_CONCURRENT", &mut config.vm.max_concurrent)?;

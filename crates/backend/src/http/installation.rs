@@ -32,6 +32,7 @@ pub async fn read(
         kernel: paths::installed_kernel(&config.kernel),
         images: shown(&config.images.dir),
         languages: shown(&config.languages),
+        image_max_age_days: config.images.max_age_days,
         state_dir: shown(&config.state_dir),
         cache_dir: shown(&config::cache_dir()),
         worker: shown(&config.vm.worker),

@@ -6,6 +6,7 @@ use cloude_protocol::agent::{Cause, ExecuteResult, StageName, StageResult, Strea
 use cloude_protocol::api::{CompileReport, Execution, StartKind, Status, StatusResponse, Timings};
 
 use super::transcript::Transcript;
+use cloude_engine::images::ReadyImage;
 
 /// `timeout(1)` exits so, and so does a program that met its wall-clock limit.
 const TIMED_OUT: i32 = 124;
@@ -18,6 +19,8 @@ pub struct Ending<'a> {
     pub id: &'a str,
     /// The language's own name.
     pub language: &'a str,
+    /// Its image, if there was one.
+    pub image: Option<ReadyImage>,
     /// What the agent said last, or why it said nothing.
     pub result: Result<ExecuteResult, Failure>,
     /// What it said before.
@@ -59,9 +62,15 @@ impl Ending<'_> {
             run_us: stage_us(&result.run),
             ..self.timings
         };
+        let (version, image_digest) = match self.image {
+            Some(image) => (image.version, Some(image.digest)),
+            None => (None, None),
+        };
         Execution {
             id: self.id.to_owned(),
             language: self.language.to_owned(),
+            version,
+            image_digest,
             status: if ours { Status::Error } else { Status::Done },
             cause,
             exit_code: deciding.and_then(|stage| stage.exit_code),
@@ -150,6 +159,8 @@ pub fn without_output(execution: &Execution) -> Execution {
     Execution {
         id: execution.id.clone(),
         language: execution.language.clone(),
+        version: execution.version.clone(),
+        image_digest: execution.image_digest.clone(),
         stdout: Data::default(),
         stderr: Data::default(),
         compile,

@@ -50,6 +50,7 @@ impl Service {
         let ending = Ending {
             id,
             language,
+            image: None,
             result: Err(Failure::infrastructure(message)),
             transcript: &mut Transcript::default(),
             timings: Timings::default(),

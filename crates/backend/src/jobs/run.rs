@@ -16,6 +16,7 @@ use super::admission::Admitted;
 use super::outcome::Ending;
 use super::{Client, Job, Parts};
 use crate::scheduler::{QueueSlot, VmPermit};
+use cloude_engine::images::ReadyImage;
 
 /// How long a broken connection waits for the VM's own word on why, at most.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -68,12 +69,17 @@ pub async fn run(
         timings: Timings::default(),
         ip: None,
         start: StartKind::Cold,
+        image: None,
     };
     let memory_mib = admitted.memory_mib;
     let (result, teardown) = run.result(admitted, place, arrived).await;
     run.timings.total_us = micros(arrived.elapsed());
     let Run {
-        timings, ip, start, ..
+        timings,
+        ip,
+        start,
+        image,
+        ..
     } = run;
     // The launcher does not know who cancelled.
     let result = result.map_err(|death| match death.cause {
@@ -91,6 +97,7 @@ pub async fn run(
     let ending = Ending {
         id: &job.id,
         language: &job.language,
+        image,
         result,
         transcript: &mut transcript,
         timings,
@@ -112,6 +119,7 @@ pub fn panicked(job: &Job, panic: &(dyn Any + Send)) -> Arc<Execution> {
     let ending = Ending {
         id: &job.id,
         language: &job.language,
+        image: None,
         result: Err(Failure::infrastructure(format!(
             "clouded failed while it ran this execution (panic: {text}); see the server's log"
         ))),
@@ -164,6 +172,7 @@ struct Run<'a> {
     timings: Timings,
     ip: Option<Ipv4Addr>,
     start: StartKind,
+    image: Option<ReadyImage>,
 }
 
 impl Run<'_> {
@@ -199,7 +208,9 @@ impl Run<'_> {
             // that cannot be written it is tried again, and GET /health says so.
             let _ = self.parts.store.started(&self.job.id).await;
         }
-        let (result, mut teardown) = self.in_machine(admitted, image).await;
+        let path = image.path.clone();
+        self.image = Some(image);
+        let (result, mut teardown) = self.in_machine(admitted, path).await;
         teardown.permit = Some(permit);
         (result, teardown)
     }

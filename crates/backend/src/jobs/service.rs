@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use cloude_engine::images::Images;
+use cloude_engine::images::{Images, ReadyImage};
 use cloude_engine::languages::Languages;
 use cloude_engine::{Failure, Launcher, MachineSpec, QueueFull, TemplateError, WORKER_MIB};
 use cloude_protocol::api::{
@@ -222,11 +222,17 @@ impl Service {
         parts
             .languages
             .iter()
-            .map(|language| LanguageInfo {
-                name: language.name.clone(),
-                aliases: language.aliases.clone(),
-                extensions: language.extensions.clone(),
-                image_ready: parts.images.ready(&language.name),
+            .map(|language| {
+                let image = parts.images.ready(language);
+                LanguageInfo {
+                    name: language.name.clone(),
+                    aliases: language.aliases.clone(),
+                    extensions: language.extensions.clone(),
+                    image_ready: image.is_some(),
+                    image_age_s: image.as_ref().map(ReadyImage::age_s),
+                    version: image.as_ref().and_then(|image| image.version.clone()),
+                    image_digest: image.map(|image| image.digest),
+                }
             })
             .collect()
     }
@@ -276,7 +282,7 @@ impl Service {
             .map_err(TemplateError::from)?;
         let spec = MachineSpec {
             id: "template".into(),
-            image,
+            image: image.path,
             language: admitted.language,
             vcpus: admitted.vcpus,
             memory_mib: admitted.memory_mib,

@@ -37,9 +37,9 @@ impl Service {
         let id = uuid::Uuid::new_v4().to_string();
         let admitted = self.admit(&id, &request)?;
         let scheduler = &self.parts().scheduler;
-        let place = match self.parts().images.ready(&admitted.language.name) {
-            true => scheduler.enter(admitted.bytes)?,
-            false => scheduler.enter_aside(admitted.bytes)?,
+        let place = match self.parts().images.ready(&admitted.language) {
+            Some(_) => scheduler.enter(admitted.bytes)?,
+            None => scheduler.enter_aside(admitted.bytes)?,
         };
         let job = self.job_for(id, &admitted, client);
         if client != Client::Leaves {

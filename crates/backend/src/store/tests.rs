@@ -33,6 +33,8 @@ fn printing(id: &str, stdout: Vec<u8>) -> Arc<Execution> {
     Arc::new(Execution {
         id: id.into(),
         language: "python".into(),
+        version: Some("Python 3.13.5".into()),
+        image_digest: Some("sha256:1".into()),
         status: Status::Done,
         cause: Cause::Exit,
         exit_code: Some(3),

@@ -15,7 +15,7 @@ use cloude_backend::http;
 use cloude_backend::jobs::{Parts, Service};
 use cloude_backend::scheduler::{Capacity, Scheduler};
 use cloude_backend::store::{Retention, Store};
-use cloude_engine::images::Images;
+use cloude_engine::images::{Images, ReadyImage};
 use cloude_engine::languages::Languages;
 use cloude_engine::{Failure, Launched, Launcher, Machine, MachineSpec};
 use cloude_protocol::agent::{
@@ -232,22 +232,32 @@ async fn play(request: ExecuteRequest, world: Arc<World>, events: mpsc::Unbounde
 /// the world says so.
 pub struct FakeImages(pub Arc<World>);
 
+fn image_of(language: &Language) -> ReadyImage {
+    ReadyImage {
+        path: "/nowhere.cpio".into(),
+        version: Some(language.with_version("1.2.3")),
+        digest: "sha256:1".into(),
+        checked_at: 0,
+    }
+}
+
 impl Images for FakeImages {
-    fn ready(&self, language: &str) -> bool {
-        !matches!(language, "go" | "rust")
+    fn ready(&self, language: &Language) -> Option<ReadyImage> {
+        let built = !matches!(language.name.as_str(), "go" | "rust");
+        built.then(|| image_of(language))
     }
 
     fn ensure<'a>(
         &'a self,
         language: &'a Arc<Language>,
         _memory_mib: u64,
-    ) -> BoxFuture<'a, Result<PathBuf, String>> {
+    ) -> BoxFuture<'a, Result<ReadyImage, String>> {
         async {
             if language.name == "rust" {
                 self.0.built.cancelled().await;
             }
             match language.name != "go" {
-                true => Ok("/nowhere.cpio".into()),
+                true => Ok(image_of(language)),
                 false => Err("no image; `cloude-initramfs build --language go`".into()),
             }
         }

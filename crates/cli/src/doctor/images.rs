@@ -1,9 +1,13 @@
 //! Checks of the language files and of each language's image.
 
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use cloude_protocol::api::{Installation, LanguageInfo};
+use cloude_protocol::api::{IMAGE_MAX_AGE_DAYS, Installation, LanguageInfo};
+use cloude_protocol::language::{Language, is_of};
 use cloude_protocol::languages;
+use cloude_protocol::paths::variable;
+use serde::Deserialize;
 
 use super::check::{Check, State};
 use crate::paths;
@@ -12,8 +16,15 @@ use crate::paths;
 pub fn remote(installation: &Installation, languages: &[LanguageInfo]) -> Vec<Check> {
     let found = format!("{} in {}", languages.len(), installation.languages);
     let images = languages.iter().map(|language| {
-        let found = language.image_ready.then(|| installation.images.clone());
-        image(&language.name, found)
+        let version = language.version.as_deref().unwrap_or(&installation.images);
+        let found = language.image_ready.then_some(version);
+        let age_s = language.image_age_s.unwrap_or(0);
+        image(
+            &language.name,
+            found,
+            age_s,
+            installation.image_max_age_days,
+        )
     });
     std::iter::once(Check::ok("languages", found))
         .chain(images)
@@ -38,7 +49,7 @@ pub fn local() -> Vec<Check> {
     let read = names.iter().map(|name| languages::load(&folder, name));
     let checks: Vec<Check> = read
         .map(|language| match language {
-            Ok(language) => local_image(&images, &language.name),
+            Ok(language) => local_image(&images, &language),
             // A TOML parser's message spans lines.
             Err(error) => broken(error.to_string().replace('\n', " ")),
         })
@@ -50,21 +61,65 @@ pub fn local() -> Vec<Check> {
     all.into_iter().chain(checks).collect()
 }
 
-fn local_image(images: &Path, language: &str) -> Check {
-    let path = images.join(format!("{language}.cpio"));
-    let size = path.metadata().ok().map(|metadata| metadata.len());
-    let found = size.map(|size| format!("{} ({} MiB)", path.display(), size.div_ceil(1 << 20)));
-    image(language, found)
+/// What `NAME.json` has that matters here (docs/images.md).
+#[derive(Default, Deserialize)]
+struct Record {
+    program_version: Option<String>,
+    checked_at: u64,
 }
 
-fn image(language: &str, found: Option<String>) -> Check {
-    let name = format!("image: {language}");
+fn local_image(images: &Path, language: &Language) -> Check {
+    let name = &language.name;
+    let limit = max_age_days();
+    if !images.join(format!("{name}.cpio")).is_file() {
+        return image(name, None, 0, limit);
+    }
+    let record = std::fs::read(images.join(format!("{name}.json"))).ok();
+    let record: Option<Record> = record.and_then(|json| serde_json::from_slice(&json).ok());
+    let Some(record) = record else {
+        let found = "its record is not one of this version";
+        return Check::warning(&check_name(name), found, build(name));
+    };
+    let found = record.program_version.as_ref().map_or_else(
+        || images.display().to_string(),
+        |version| language.with_version(version),
+    );
+    if let (Some(wanted), Some(has)) = (&language.version, &record.program_version)
+        && !is_of(has, wanted)
+    {
+        let found = format!("{found}, and {} is wanted", language.with_version(wanted));
+        return Check::warning(&check_name(name), found, build(name));
+    }
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let age_s = now.map_or(0, |now| now.as_secs().saturating_sub(record.checked_at));
+    image(name, Some(&found), age_s, limit)
+}
+
+/// `CLOUDE_IMAGES_MAX_AGE_DAYS`, as `clouded` reads it, else the default.
+fn max_age_days() -> u64 {
+    let set =
+        variable("CLOUDE_IMAGES_MAX_AGE_DAYS").and_then(|days| days.to_str()?.trim().parse().ok());
+    set.unwrap_or(IMAGE_MAX_AGE_DAYS)
+}
+
+fn check_name(language: &str) -> String {
+    format!("image: {language}")
+}
+
+fn build(language: &str) -> String {
+    format!("cloude image build --language {language}")
+}
+
+/// An image: `found` is its version, or where it is; `limit` is the age in days from which on it is old.
+fn image(language: &str, found: Option<&str>, age_s: u64, limit: u64) -> Check {
+    let name = check_name(language);
+    let days = age_s / 86_400;
     match found {
+        None => Check::warning(&name, "not built", build(language)),
+        Some(found) if limit > 0 && days >= limit => {
+            let found = format!("{found}, last compared with its source {days} days ago");
+            Check::warning(&name, found, format!("cloude image update {language}"))
+        }
         Some(found) => Check::ok(&name, found),
-        None => Check::warning(
-            &name,
-            "not built",
-            format!("cloude image build --language {language}"),
-        ),
     }
 }

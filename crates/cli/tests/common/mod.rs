@@ -242,6 +242,9 @@ pub fn languages() -> Vec<LanguageInfo> {
             .map(|&extension| extension.to_owned())
             .collect(),
         image_ready,
+        version: image_ready.then(|| "Python 3.13.5".to_owned()),
+        image_digest: image_ready.then(|| format!("sha256:{}", "0123456789abcdef".repeat(4))),
+        image_age_s: image_ready.then_some(31 * 86_400),
     };
     vec![
         language("python", &["py", "python3"], &["py"], true),
@@ -279,6 +282,8 @@ pub fn ended(cause: Cause, exit_code: Option<i32>, signal: Option<i32>) -> Execu
     Execution {
         id: "job-1".to_owned(),
         language: "python".to_owned(),
+        version: Some("Python 3.13.5".to_owned()),
+        image_digest: Some("sha256:1".to_owned()),
         status: Status::Done,
         cause,
         exit_code,

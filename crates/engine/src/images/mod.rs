@@ -3,8 +3,11 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use cloude_initramfs_builder::pipeline::{self, BuildRequest, Cancel, Destination, Progress};
+use cloude_initramfs_builder::pipeline::{
+    self, BuildRequest, Cancel, Destination, Program, Progress,
+};
 use cloude_initramfs_builder::source::LanguageSources;
 use cloude_initramfs_builder::store::{Metadata, Store, StoredImage};
 use cloude_protocol::language::Language;
@@ -18,8 +21,8 @@ use crate::files::FileIdentity;
 
 /// Initramfs images by language.
 pub trait Images: Send + Sync {
-    /// Is it built?
-    fn ready(&self, language: &str) -> bool;
+    /// The image, if it is built and has the language's version.
+    fn ready(&self, language: &Language) -> Option<ReadyImage>;
 
     /// The image, for a VM of so many MiB; built where it is missing, once for all who ask. The error
     /// says what to do.
@@ -27,7 +30,45 @@ pub trait Images: Send + Sync {
         &'a self,
         language: &'a Arc<Language>,
         memory_mib: u64,
-    ) -> BoxFuture<'a, Result<PathBuf, String>>;
+    ) -> BoxFuture<'a, Result<ReadyImage, String>>;
+}
+
+/// An image that VMs can boot from, as its record describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadyImage {
+    /// The initramfs.
+    pub path: PathBuf,
+    /// The language with the exact version that is in the image: `Python 3.13.5`.
+    pub version: Option<String>,
+    /// `sha256:…` of the initramfs.
+    pub digest: String,
+    /// When it was last compared with its source, in seconds since 1970.
+    pub checked_at: u64,
+}
+
+impl ReadyImage {
+    /// For how many seconds it has not been compared with its source.
+    pub fn age_s(&self) -> u64 {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        now.map_or(0, |now| now.as_secs().saturating_sub(self.checked_at))
+    }
+
+    fn of(image: &StoredImage, language: &Language) -> Self {
+        let Metadata {
+            program_version,
+            archive_digest,
+            checked_at,
+            ..
+        } = &image.metadata;
+        ReadyImage {
+            path: image.path.clone(),
+            version: program_version
+                .as_ref()
+                .map(|version| language.with_version(version)),
+            digest: archive_digest.clone(),
+            checked_at: *checked_at,
+        }
+    }
 }
 
 /// An image's record as it was read, when its file and the record's were these.
@@ -88,44 +129,43 @@ impl BuiltImages {
             return Some(Arc::clone(image));
         }
         let image = Arc::new(self.store.get(name)?);
-        if let Some(instead_of) = &image.metadata.instead_of {
-            tracing::warn!(
-                image = name,
-                source = image.metadata.source,
-                version = image.metadata.program_version,
-                "this image is a replacement: {instead_of} was not reached when it was built; {} --pull tries \
-                 that again",
-                by_hand(name).trim_matches('`'),
-            );
-        }
         found.insert(name.to_owned(), (stamps, Arc::clone(&image)));
         Some(image)
     }
 
-    async fn find(&self, language: &Arc<Language>, memory_mib: u64) -> Result<PathBuf, String> {
+    /// The stored image, if it has the version that the language asks for; else why not.
+    fn usable(&self, language: &Language) -> Result<Arc<StoredImage>, String> {
+        let image = self.stored(&language.name).ok_or("it has no image here")?;
+        let checked = Program::of(language).check(&image.metadata);
+        checked.map_err(|error| error.to_string())?;
+        Ok(image)
+    }
+
+    async fn find(&self, language: &Arc<Language>, memory_mib: u64) -> Result<ReadyImage, String> {
         let name = &language.name;
-        let image = match self.stored(name) {
-            Some(image) => image,
-            None if !self.auto_build => {
+        let image = match self.usable(language) {
+            Ok(image) => image,
+            Err(reason) if !self.auto_build => {
                 return Err(format!(
-                    "the language `{name}` has no image here; {}",
+                    "the language `{name}`: {reason}; {}",
                     by_hand(name)
                 ));
             }
-            None => {
+            Err(_) => {
                 self.build(language).await.map_err(|error| {
                     format!(
                         "building the image of `{name}` failed: {error}; {} shows more",
                         by_hand(name)
                     )
                 })?;
-                self.stored(name)
-                    .ok_or_else(|| format!("the image of `{name}` vanished; {}", by_hand(name)))?
+                self.usable(language).map_err(|reason| {
+                    format!("the image of `{name}`: {reason}; {}", by_hand(name))
+                })?
             }
         };
         fits(&image.metadata, memory_mib)
             .map_err(|error| format!("the image of `{name}`: {error}"))?;
-        Ok(image.path.clone())
+        Ok(ReadyImage::of(&image, language))
     }
 
     /// Joins the build that runs, or starts one.
@@ -172,7 +212,7 @@ impl BuiltImages {
     }
 
     fn request(&self, language: &Language) -> Result<BuildRequest, String> {
-        let sources = LanguageSources::new(&language.image, &self.languages.join(&language.name))
+        let sources = LanguageSources::new(language, &self.languages.join(&language.name))
             .map_err(|error| format!("`image` of the language: {error}"))?;
         let (source, fallback) = match self.source {
             ImageSource::Auto => sources.with_fallback(),
@@ -181,6 +221,7 @@ impl BuiltImages {
         };
         let mut request = BuildRequest::new(source, &language.name, &self.cache_dir);
         request.fallback = fallback;
+        request.program = Some(Program::of(language));
         request.destination = Destination::Store {
             dir: self.store.dir().to_owned(),
             name: language.name.clone(),
@@ -202,15 +243,16 @@ fn fits(metadata: &Metadata, memory_mib: u64) -> Result<(), String> {
 }
 
 impl Images for BuiltImages {
-    fn ready(&self, language: &str) -> bool {
-        self.stored(language).is_some()
+    fn ready(&self, language: &Language) -> Option<ReadyImage> {
+        let image = self.usable(language).ok()?;
+        Some(ReadyImage::of(&image, language))
     }
 
     fn ensure<'a>(
         &'a self,
         language: &'a Arc<Language>,
         memory_mib: u64,
-    ) -> BoxFuture<'a, Result<PathBuf, String>> {
+    ) -> BoxFuture<'a, Result<ReadyImage, String>> {
         self.find(language, memory_mib).boxed()
     }
 }
@@ -235,10 +277,11 @@ impl Progress for Log<'_> {
 mod tests {
     use super::*;
 
-    /// An image of so many bytes, which says that it has `said`.
-    fn put(config: &config::Images, bytes: usize, said: usize) {
+    /// Stores an image of so many bytes, whose record has `said` bytes and a version.
+    fn put_version(config: &config::Images, bytes: usize, said: usize, version: Option<&str>) {
         let record = serde_json::json!({
-            "version": 1, "builder": "b", "source": "s", "platform": "linux/amd64", "built_at": 1,
+            "version": 2, "builder": "b", "source": "s", "platform": "linux/amd64", "built_at": 1,
+            "checked_at": 1, "archive_digest": "sha256:1", "program_version": version,
             "output": "plain", "required_memory": 1,
             "config": {"env": [], "user": "", "working_dir": "", "entrypoint": [], "cmd": []},
             "summary": {
@@ -259,6 +302,45 @@ mod tests {
             std::fs::write(&new, content).unwrap();
             std::fs::rename(new, path).unwrap();
         }
+    }
+
+    fn put(config: &config::Images, bytes: usize, said: usize) {
+        put_version(config, bytes, said, None);
+    }
+
+    #[test]
+    fn only_an_image_of_the_languages_version_is_ready() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = config::Images {
+            dir: folder.path().to_owned(),
+            ..config::Images::default()
+        };
+        let images = BuiltImages::new(&config, folder.path(), folder.path());
+        let language: Language = toml::from_str(
+            r#"
+            name = "a"
+            title = "Aleph"
+            version = "3.13"
+            file = "main.a"
+            image = { reference = "a:3.13", debian = { suite = "trixie", packages = ["a"] } }
+            run = { command = ["a"] }
+            self_test = { code = "", stdin = "", args = [], stdout = "", exit_code = 0 }
+            "#,
+        )
+        .unwrap();
+
+        put_version(&config, 3, 3, Some("3.11.2"));
+        assert_eq!(images.ready(&language), None);
+        let reason = images.usable(&language).unwrap_err();
+        assert!(
+            reason.contains("Aleph 3.11.2") && reason.contains("3.13"),
+            "{reason}"
+        );
+
+        put_version(&config, 4, 4, Some("3.13.5"));
+        let ready = images.ready(&language).unwrap();
+        assert_eq!(ready.version.as_deref(), Some("Aleph 3.13.5"));
+        assert_eq!(ready.digest, "sha256:1");
     }
 
     #[test]

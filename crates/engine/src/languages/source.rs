@@ -286,7 +286,11 @@ public class Real {
 
     #[test]
     fn an_extension_may_have_a_command_of_its_own() {
-        let source = Source::of(&language("node"), "", Some("x.ts")).unwrap();
+        let mut node = language("node");
+        node.extensions.push("ts".into());
+        let command = ["node", "--experimental-strip-types", "main.ts"].map(str::to_owned);
+        node.run.by_extension.insert("ts".into(), command.to_vec());
+        let source = Source::of(&node, "", Some("x.ts")).unwrap();
         assert_eq!(source.file, "main.ts");
         assert_eq!(
             source.run,

@@ -37,6 +37,8 @@ pub struct Cli {
 pub enum Command {
     /// Build images from a registry, a local archive or Debian packages
     Build(Box<BuildArgs>),
+    /// Build images again whose source has something newer: another digest, newer packages
+    Update(Box<UpdateArgs>),
     /// Show what an image, or any initramfs, holds
     Inspect(InspectArgs),
     /// List the images
@@ -71,7 +73,7 @@ pub struct BuildArgs {
         hide_env_values = true
     )]
     pub languages_dir: Option<PathBuf>,
-    /// Of a language: its image, its Debian packages, or packages only where no registry is reached
+    /// Of a language: its image, its Debian packages, or packages of the same version if no registry is reached
     #[arg(long, value_enum, default_value = "auto")]
     pub source: SourceChoice,
     /// Another package for a debian: source; may be given several times
@@ -148,6 +150,9 @@ pub struct NetworkArgs {
         hide_env_values = true
     )]
     pub allow_http: Vec<String>,
+    /// An option of apt.conf(5) for Debian packages, such as Acquire::Check-Valid-Until=false
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub apt_option: Vec<String>,
 }
 
 #[derive(Debug, Args)]
@@ -223,7 +228,7 @@ impl LimitArgs {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum SourceChoice {
-    /// The image, or the packages where the registry is not reached
+    /// The image, or the packages if the registry is not reached
     Auto,
     /// The image
     Image,
@@ -246,6 +251,29 @@ impl Format {
             Format::Lz4 => Output::Lz4,
         }
     }
+}
+
+#[derive(Debug, Args)]
+pub struct UpdateArgs {
+    /// Names of images; all if none
+    #[arg(value_name = "NAME")]
+    pub names: Vec<String>,
+    /// The folder of languages
+    #[arg(
+        long,
+        env = "LANGUAGES_CONFIG_PATH",
+        value_name = "DIR",
+        hide_env_values = true
+    )]
+    pub languages_dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub network: NetworkArgs,
+    /// One JSON object a line: events, and what was built
+    #[arg(long)]
+    pub json: bool,
+    /// Say nothing but errors
+    #[arg(short, long, conflicts_with = "json")]
+    pub quiet: bool,
 }
 
 #[derive(Debug, Args)]

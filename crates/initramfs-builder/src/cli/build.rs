@@ -6,7 +6,7 @@ use std::time::Instant;
 use cloude_initramfs_builder::boot_segment::BootSegment;
 use cloude_initramfs_builder::debian::DebianOptions;
 use cloude_initramfs_builder::pipeline::{
-    BuildRequest, BuiltImage, Cancel, Destination, Progress, build,
+    BuildRequest, BuiltImage, Cancel, Destination, Program, Progress, build,
 };
 use cloude_initramfs_builder::registry::RegistryOptions;
 use cloude_initramfs_builder::source::{Packages, Source};
@@ -14,7 +14,7 @@ use cloude_initramfs_builder::store::Metadata;
 use cloude_protocol::boot::BootConfig;
 use serde::Serialize;
 
-use super::args::BuildArgs;
+use super::args::{BuildArgs, NetworkArgs};
 use super::failure::Failure;
 use super::jsonl::{self, JsonLines};
 use super::paths::Paths;
@@ -26,6 +26,14 @@ struct Target {
     name: String,
     source: Source,
     fallback: Option<Source>,
+    program: Option<Program>,
+}
+
+/// What is printed of a build.
+#[derive(Clone, Copy)]
+pub struct Show {
+    pub json: bool,
+    pub quiet: bool,
 }
 
 pub fn run(args: BuildArgs, paths: &Paths, cancel: &Cancel) -> Result<(), Failure> {
@@ -38,7 +46,8 @@ pub fn run(args: BuildArgs, paths: &Paths, cancel: &Cancel) -> Result<(), Failur
     let append = append(&args)?;
     for target in targets {
         let request = request(&args, &target, paths, append.clone(), cancel)?;
-        build_one(&args, &target.name, &request)?;
+        let (json, quiet) = (args.json, args.quiet);
+        build_one(Show { json, quiet }, &target.name, &request)?;
     }
     Ok(())
 }
@@ -53,6 +62,7 @@ fn targets(args: &BuildArgs) -> Result<Vec<Target>, Failure> {
             name,
             source,
             fallback: None,
+            program: None,
         });
     }
     let mut names = args.language.clone();
@@ -67,11 +77,13 @@ fn targets(args: &BuildArgs) -> Result<Vec<Target>, Failure> {
             for source in [&mut source].into_iter().chain(&mut fallback) {
                 add_packages(source, &args.package)?;
             }
+            let program = Some(Program::of(&language));
             let name = args.name.clone().unwrap_or(language.name);
             targets.push(Target {
                 name,
                 source,
                 fallback,
+                program,
             });
         }
     }
@@ -127,6 +139,7 @@ fn request(
 ) -> Result<BuildRequest, Failure> {
     let mut request = BuildRequest::new(target.source.clone(), &target.name, &paths.cache);
     request.fallback = target.fallback.clone();
+    request.program = target.program.clone();
     request.destination = match &args.output {
         Some(file) => Destination::File(file.clone()),
         None => Destination::Store {
@@ -142,18 +155,19 @@ fn request(
     request.force = args.force;
     request.pull = args.pull;
     request.append = append;
-    (request.registry, request.debian) = network(args)?;
+    (request.registry, request.debian) = network(&args.network)?;
     request.cancel = cancel.clone();
     Ok(request)
 }
 
-fn network(args: &BuildArgs) -> Result<(RegistryOptions, DebianOptions), Failure> {
+/// How registries and Debian are reached.
+pub fn network(args: &NetworkArgs) -> Result<(RegistryOptions, DebianOptions), Failure> {
     let mut registry = RegistryOptions {
-        allow_http: args.network.allow_http.clone(),
+        allow_http: args.allow_http.clone(),
         ..Default::default()
     };
     let mut debian = DebianOptions::default();
-    for mirror in &args.network.mirror {
+    for mirror in &args.mirror {
         let (of, url) = mirror.split_once('=').ok_or_else(|| {
             Failure::usage(format!("`{mirror}` is no mirror; write REGISTRY=URL"))
         })?;
@@ -161,6 +175,17 @@ fn network(args: &BuildArgs) -> Result<(RegistryOptions, DebianOptions), Failure
             "debian" => debian.mirror = Some(url.to_owned()),
             _ => registry.mirrors.push((of.to_owned(), url.to_owned())),
         }
+    }
+    for option in &args.apt_option {
+        let (key, value) = option
+            .split_once('=')
+            .filter(|_| !option.contains('"'))
+            .ok_or_else(|| {
+                Failure::usage(format!(
+                    "`{option}` is not an option for apt; write KEY=VALUE"
+                ))
+            })?;
+        debian.apt.push((key.to_owned(), value.to_owned()));
     }
     Ok((registry, debian))
 }
@@ -201,11 +226,12 @@ struct Built<'a> {
     metadata: &'a Metadata,
 }
 
-fn build_one(args: &BuildArgs, name: &str, request: &BuildRequest) -> Result<(), Failure> {
+/// Builds an image and prints the outcome.
+pub fn build_one(show: Show, name: &str, request: &BuildRequest) -> Result<(), Failure> {
     let start = Instant::now();
-    let progress: Box<dyn Progress> = match args.json {
+    let progress: Box<dyn Progress> = match show.json {
         true => Box::new(JsonLines::new(name)),
-        false => Box::new(Bars::new(name, args.quiet)),
+        false => Box::new(Bars::new(name, show.quiet)),
     };
     let built = build(request, progress.as_ref());
     drop(progress);
@@ -217,7 +243,7 @@ fn build_one(args: &BuildArgs, name: &str, request: &BuildRequest) -> Result<(),
         }
     })?;
     let seconds = start.elapsed().as_secs_f64();
-    if args.json {
+    if show.json {
         let event = if built.up_to_date {
             "up_to_date"
         } else {
@@ -233,7 +259,7 @@ fn build_one(args: &BuildArgs, name: &str, request: &BuildRequest) -> Result<(),
                 metadata,
             },
         );
-    } else if !args.quiet {
+    } else if !show.quiet {
         report(name, &built, seconds);
     }
     Ok(())
@@ -241,19 +267,22 @@ fn build_one(args: &BuildArgs, name: &str, request: &BuildRequest) -> Result<(),
 
 fn report(name: &str, built: &BuiltImage, seconds: f64) {
     if built.up_to_date {
-        say!("{name}: up to date ({})", built.path.display());
-        return warn_of_fallback(name, &built.metadata);
+        return say!(
+            "{name}: up to date{} ({})",
+            version(&built.metadata),
+            built.path.display()
+        );
     }
     let summary = &built.metadata.summary;
     say!(
-        "{name}: {}, {} entries, needs {} of memory, built in {seconds:.1} s from {} ({})",
+        "{name}: {}, {} entries, needs {} of memory, built in {seconds:.1} s from {}{} ({})",
         text::size(summary.archive_bytes),
         summary.entries,
         text::size(built.metadata.required_memory),
         built.metadata.source,
+        version(&built.metadata),
         built.path.display(),
     );
-    warn_of_fallback(name, &built.metadata);
     let warnings = &summary.warnings;
     if warnings.capabilities_dropped > 0 {
         say!(
@@ -263,17 +292,8 @@ fn report(name: &str, built: &BuiltImage, seconds: f64) {
     }
 }
 
-fn warn_of_fallback(name: &str, metadata: &Metadata) {
-    let Some(instead_of) = &metadata.instead_of else {
-        return;
-    };
-    let version = metadata.program_version.as_deref();
-    eprintln!(
-        "cloude-initramfs: {name}: this is {} ({}) instead of {instead_of}, which was not reached; --pull tries it again",
-        metadata.source,
-        version.map_or_else(
-            || "version unknown".to_owned(),
-            |it| format!("version {it}")
-        ),
-    );
+/// `, version 3.13.5`, if it is known.
+fn version(metadata: &Metadata) -> String {
+    let version = metadata.program_version.as_ref();
+    version.map_or_else(String::new, |version| format!(", version {version}"))
 }

@@ -64,7 +64,12 @@ pub fn run(args: &InspectArgs, paths: &Paths) -> Result<(), Failure> {
     if let Some(digest) = &metadata.digest {
         say!("digest    {digest}");
     }
+    if let Some(version) = &metadata.program_version {
+        say!("version   {version}");
+    }
+    say!("initramfs {}", metadata.archive_digest);
     say!("built     {}", text::age_of(metadata.built_at));
+    say!("checked   {}", text::age_of(metadata.checked_at));
     say!("archive   {}", text::size(metadata.summary.archive_bytes));
     say!(
         "unpacked  {} in {} entries",

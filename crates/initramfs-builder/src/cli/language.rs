@@ -40,7 +40,7 @@ pub fn sources(
     dir: &Path,
     choice: SourceChoice,
 ) -> Result<(Source, Option<Source>), Failure> {
-    let sources = LanguageSources::new(&language.image, &dir.join(&language.name))
+    let sources = LanguageSources::new(language, &dir.join(&language.name))
         .map_err(|error| Failure::new(format!("the language `{}`: {error}", language.name)))?;
     Ok(match choice {
         SourceChoice::Auto => sources.with_fallback(),

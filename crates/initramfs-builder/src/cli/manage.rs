@@ -41,21 +41,25 @@ pub fn ls(args: &LsArgs, paths: &Paths) -> Result<(), Failure> {
         .unwrap_or(0)
         .max(4);
     say!(
-        "{:width$}  {:>10}  {:>10}  {:>15}  SOURCE",
+        "{:width$}  {:>10}  {:>10}  {:>10}  {:>15}  {:>15}  SOURCE",
         "NAME",
+        "VERSION",
         "SIZE",
         "MEMORY",
-        "BUILT"
+        "BUILT",
+        "CHECKED"
     );
     for image in &images {
         let metadata = &image.metadata;
         let instead_of = metadata.instead_of.as_ref();
         say!(
-            "{:width$}  {:>10}  {:>10}  {:>15}  {}{}",
+            "{:width$}  {:>10}  {:>10}  {:>10}  {:>15}  {:>15}  {}{}",
             image.name,
+            metadata.program_version.as_deref().unwrap_or("-"),
             text::size(metadata.summary.archive_bytes),
             text::size(metadata.required_memory),
             text::age_of(metadata.built_at),
+            text::age_of(metadata.checked_at),
             metadata.source,
             instead_of.map_or_else(String::new, |it| format!(" instead of {it}")),
         );

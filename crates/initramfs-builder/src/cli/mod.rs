@@ -16,6 +16,7 @@ mod output;
 mod paths;
 mod progress;
 mod text;
+mod update;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -48,6 +49,7 @@ fn run(cli: Cli, cancel: &Cancel) -> Result<(), Failure> {
     let paths = paths::Paths::new(cli.cache_dir, cli.images_dir);
     match cli.command {
         Command::Build(args) => build::run(*args, &paths, cancel),
+        Command::Update(args) => update::run(&args, &paths, cancel),
         Command::Inspect(args) => inspect::run(&args, &paths),
         Command::Ls(args) => manage::ls(&args, &paths),
         Command::Rm(args) => manage::rm(&args, &paths),

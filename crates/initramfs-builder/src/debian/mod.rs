@@ -68,6 +68,8 @@ pub(crate) fn recipe() -> String {
 pub struct DebianOptions {
     /// The mirror's URL. Without one: the host's own apt sources for the suite, else deb.debian.org.
     pub mirror: Option<String>,
+    /// Options for apt, as pairs of apt.conf(5): `("Acquire::Check-Valid-Until", "false")`.
+    pub apt: Vec<(String, String)>,
 }
 
 /// Why packages did not become an image.

@@ -78,6 +78,9 @@ impl Mmdebstrap {
             "--skip=chroot/mount,chroot/policy-rc.d,chroot/start-stop-daemon,cleanup,output/dev",
         );
         command.arg(format!("--include={}", package_names(packages).join(",")));
+        for (key, value) in &options.apt {
+            command.arg(format!("--aptopt={key} \"{value}\""));
+        }
         hooks(&mut command, debs, &fetched, rooted);
         command.args([packages.suite.as_str(), "-"]);
         match &options.mirror {

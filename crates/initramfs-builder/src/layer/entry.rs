@@ -1,6 +1,8 @@
 //! One entry of a layer.
 
 use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
 /// One entry of a layer, as the tar has it: its path is not yet cleaned or resolved.
@@ -52,6 +54,18 @@ impl Content {
         match self {
             Content::Spooled { len, .. } => *len,
             Content::Bytes(bytes) => bytes.len() as u64,
+        }
+    }
+
+    /// All bytes.
+    pub fn read(&self) -> io::Result<Vec<u8>> {
+        match self {
+            Content::Bytes(bytes) => Ok(bytes.to_vec()),
+            Content::Spooled { file, offset, len } => {
+                let mut bytes = vec![0; usize::try_from(*len).map_err(io::Error::other)?];
+                file.read_exact_at(&mut bytes, *offset)?;
+                Ok(bytes)
+            }
         }
     }
 }

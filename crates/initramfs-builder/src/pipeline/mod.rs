@@ -9,6 +9,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use sha2::{Digest as _, Sha256};
 use tempfile::NamedTempFile;
 
 pub use crate::error::BuildError;
@@ -16,6 +17,7 @@ pub use crate::platform::{Platform, PlatformError};
 pub use crate::progress::{Cancel, Event, NoProgress, Progress};
 pub use prune::prune;
 pub use request::{BuildRequest, Destination};
+pub use version::{Program, VersionMismatch};
 
 use crate::archive::{ImageOptions, write_image};
 use crate::cache::BlobCache;
@@ -82,9 +84,10 @@ impl Builder<'_> {
     ) -> Result<BuiltImage, BuildError> {
         let Some(merged) = self.merge(known)? else {
             if let Some(image) = stored {
+                let image = pending.confirm(image)?;
                 return Ok(BuiltImage {
-                    path: image.path.clone(),
-                    metadata: image.metadata.clone(),
+                    path: image.path,
+                    metadata: image.metadata,
                     up_to_date: true,
                 });
             }
@@ -137,8 +140,8 @@ impl Builder<'_> {
                     return Err(error);
                 };
                 let message = format!(
-                    "{error}; building {fallback} instead, whose versions differ: use --source image to \
-                     rule that out, --pull to try {} again",
+                    "{error}; building {fallback} instead of {}: --source image rules that out, --pull asks the \
+                     registry again",
                     request.source
                 );
                 self.progress.event(&Event::Notice { message });
@@ -163,7 +166,7 @@ impl Builder<'_> {
         let images;
         let image = match source {
             Source::Debian(packages) => {
-                return self.debian(source, packages, &context, temp).map(Some);
+                return self.debian(source, packages, &context, known);
             }
             Source::Registry(reference) => {
                 let cache = BlobCache::open(&request.cache_dir)?;
@@ -191,9 +194,12 @@ impl Builder<'_> {
         metadata.digest = image.digest;
         metadata.config_digest = image.config_digest;
         metadata.layers = image.layers.iter().map(layer_record).collect();
-        metadata.program_version = version::of_config(&image.config);
+        metadata.program_version = match &request.program {
+            Some(program) => program.of_layers(&image.config, &tree),
+            None => version::of_config(&image.config),
+        };
         metadata.config = image.config;
-        Ok(Some(Merged { tree, metadata }))
+        self.checked(Merged { tree, metadata }).map(Some)
     }
 
     fn debian(
@@ -201,24 +207,45 @@ impl Builder<'_> {
         source: &Source,
         packages: &Packages,
         context: &Context,
-        temp: &Path,
-    ) -> Result<Merged, BuildError> {
+        known: Option<&Metadata>,
+    ) -> Result<Option<Merged>, BuildError> {
         let request = self.request;
         let debs = request.cache_dir.join("debs");
-        let process = Mmdebstrap::start(packages, &request.debian, &debs, temp)?;
+        let process = Mmdebstrap::start(packages, &request.debian, &debs, context.spool_dir())?;
         let result = process.run(&request.cancel, self.progress, |stdout| {
             Layer::read(stdout, Compression::Plain, context)
                 .map_err(|source| BuildError::Packages { source })
         });
         request.cancel.check()?;
         let (layer, installed) = result?;
+        // The same packages give the same bytes.
+        let unchanged = known.is_some_and(|known| {
+            known.packages == installed
+                && known.source == source.to_string()
+                && known.config == debian::image_config(packages)
+        });
+        if unchanged {
+            return Ok(None);
+        }
         let mut tree = Tree::new(context);
         tree.apply(layer)?;
         let mut metadata = self.metadata(source);
         metadata.config = debian::image_config(packages);
-        metadata.program_version = version::of_packages(&packages.packages, &installed);
+        metadata.program_version = match (&request.program, packages.packages.first()) {
+            (Some(program), _) => program.of_packages(&installed),
+            (None, Some(first)) => version::of_packages(first, &installed),
+            (None, None) => None,
+        };
         metadata.packages = installed;
-        Ok(Merged { tree, metadata })
+        self.checked(Merged { tree, metadata }).map(Some)
+    }
+
+    /// Refuses another version than the wanted one, before anything is written.
+    fn checked(&self, merged: Merged) -> Result<Merged, BuildError> {
+        if let Some(program) = &self.request.program {
+            program.check(&merged.metadata)?;
+        }
+        Ok(merged)
     }
 
     fn metadata(&self, source: &Source) -> Metadata {
@@ -234,6 +261,8 @@ impl Builder<'_> {
             layers: Vec::new(),
             packages: Vec::new(),
             built_at: store::now(),
+            checked_at: store::now(),
+            archive_digest: String::new(),
             output: self.request.output,
             source_date_epoch: self.request.source_date_epoch,
             config: Default::default(),
@@ -252,13 +281,15 @@ impl Builder<'_> {
             output: request.output,
             source_date_epoch: request.source_date_epoch,
         };
-        let out = Cancellable {
+        let mut out = Observed {
             out: file.as_file(),
             cancel: &request.cancel,
+            digest: Sha256::new(),
         };
-        let written = write_image(tree, &metadata.config, &options, out);
+        let written = write_image(tree, &metadata.config, &options, &mut out);
         request.cancel.check()?;
         metadata.summary = written?;
+        metadata.archive_digest = format!("sha256:{}", const_hex::encode(out.digest.finalize()));
         metadata.required_memory = metadata.summary.required_memory();
         if let Some(memory) = request.memory {
             metadata.summary.check_memory(memory)?;
@@ -274,18 +305,21 @@ fn layer_record(layer: &Descriptor) -> LayerRecord {
     }
 }
 
-/// Ends a long write when cancelled.
-struct Cancellable<'a, W> {
+/// Digests the archive while it is written, and ends a long write when cancelled.
+struct Observed<'a, W> {
     out: W,
     cancel: &'a Cancel,
+    digest: Sha256,
 }
 
-impl<W: Write> Write for Cancellable<'_, W> {
+impl<W: Write> Write for Observed<'_, W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if self.cancel.is_set() {
             return Err(io::Error::other("cancelled"));
         }
-        self.out.write(bytes)
+        let written = self.out.write(bytes)?;
+        self.digest.update(&bytes[..written]);
+        Ok(written)
     }
 
     fn flush(&mut self) -> io::Result<()> {

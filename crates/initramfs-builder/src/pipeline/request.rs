@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
+use super::version::Program;
 use crate::archive::Output;
 use crate::debian::{self, DebianOptions};
 use crate::limits::Limits;
@@ -24,6 +25,8 @@ pub struct BuildRequest {
     pub source: Source,
     /// Where it comes from if `source` is a registry that cannot be reached.
     pub fallback: Option<Source>,
+    /// The program that the image is for. An image with another version than the program's is refused.
+    pub program: Option<Program>,
     /// Where it goes.
     pub destination: Destination,
     /// Its compression.
@@ -73,6 +76,7 @@ impl BuildRequest {
         BuildRequest {
             source,
             fallback: None,
+            program: None,
             destination: Destination::Store {
                 dir: cache_dir.join("images"),
                 name: name.to_owned(),
@@ -102,7 +106,9 @@ impl BuildRequest {
             }
             (Some(_), None) => false,
         };
+        let program = self.program.as_ref();
         same_source
+            && program.is_none_or(|program| program.check(metadata).is_ok())
             && metadata.builder == *BUILDER
             && metadata.output == self.output
             && metadata.platform == self.platform.to_string()

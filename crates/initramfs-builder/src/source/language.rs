@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use cloude_protocol::language::Image;
+use cloude_protocol::language::Language;
 
 use super::{Packages, Source, SourceError};
 
@@ -13,25 +13,30 @@ pub struct LanguageSources {
     pub reference: Source,
     /// `image.debian`.
     pub packages: Source,
+    /// Whether the language says which version both have.
+    versioned: bool,
 }
 
 impl LanguageSources {
     /// Reads them; relative paths begin at `dir`, the language's folder.
-    pub fn new(image: &Image, dir: &Path) -> Result<Self, SourceError> {
+    pub fn new(language: &Language, dir: &Path) -> Result<Self, SourceError> {
+        let image = &language.image;
         let debian = &image.debian;
         let packages = Packages::new(&debian.suite, &debian.packages, debian.env.clone())?;
         Ok(LanguageSources {
             reference: Source::parse_in(&image.reference, dir)?,
             packages: Source::Debian(packages),
+            versioned: language.version.is_some(),
         })
     }
 
-    /// The reference, and the packages for when it is a registry's and the registry is not reached. Nothing
-    /// takes the place of a local image.
+    /// The reference, and the packages for when it is a registry's and the registry is not reached. Nothing takes the
+    /// place of a local image, or of an image whose version the language does not state: the packages could have
+    /// another.
     pub fn with_fallback(self) -> (Source, Option<Source>) {
         match self.reference {
-            Source::Registry(_) => (self.reference, Some(self.packages)),
-            local => (local, None),
+            Source::Registry(_) if self.versioned => (self.reference, Some(self.packages)),
+            alone => (alone, None),
         }
     }
 }
@@ -40,11 +45,30 @@ impl LanguageSources {
 mod tests {
     use super::*;
 
+    fn language(reference: &str) -> Language {
+        let text = r#"
+            name = "c"
+            version = "14"
+            file = "main.c"
+            image = { reference = "", debian = { suite = "trixie", packages = ["gcc"] } }
+            run = { command = ["./main"] }
+            self_test = { code = "", stdin = "", args = [], stdout = "", exit_code = 0 }
+        "#;
+        let mut language: Language = toml::from_str(text).unwrap();
+        language.image.reference = reference.to_owned();
+        language
+    }
+
     fn sources(reference: &str, dir: &Path) -> LanguageSources {
-        let text = format!(
-            "reference = \"{reference}\"\n[debian]\nsuite = \"bookworm\"\npackages = [\"gcc\"]"
-        );
-        LanguageSources::new(&toml::from_str(&text).unwrap(), dir).unwrap()
+        LanguageSources::new(&language(reference), dir).unwrap()
+    }
+
+    #[test]
+    fn packages_take_no_place_if_no_version_is_stated() {
+        let mut language = language("docker.io/library/gcc:14");
+        language.version = None;
+        let sources = LanguageSources::new(&language, Path::new("/")).unwrap();
+        assert_eq!(sources.with_fallback().1, None);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::archive::{Output, Summary};
 
 /// The version of this format. Images of another version are built anew.
-pub const METADATA_VERSION: u32 = 1;
+pub const METADATA_VERSION: u32 = 2;
 
 /// What is known of an image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +41,10 @@ pub struct Metadata {
     pub packages: Vec<String>,
     /// When it was built, in seconds since 1970.
     pub built_at: u64,
+    /// When it was last found to be what its source gives, in seconds since 1970; at first, when it was built.
+    pub checked_at: u64,
+    /// `sha256:…` of the initramfs.
+    pub archive_digest: String,
     /// How it is compressed.
     pub output: Output,
     /// The `SOURCE_DATE_EPOCH` that it was built with.
@@ -91,6 +95,8 @@ impl Metadata {
             layers: Vec::new(),
             packages: Vec::new(),
             built_at: 0,
+            checked_at: 0,
+            archive_digest: String::new(),
             output: Output::Plain,
             source_date_epoch: None,
             config: ImageConfig::default(),

@@ -172,17 +172,33 @@ impl Pending {
         metadata: Metadata,
     ) -> Result<StoredImage, StoreError> {
         let path = self.store.dir.join(format!("{}.cpio", self.name));
-        let json_path = path.with_file_name(format!("{}.json", self.name));
-        let json = temp_file(&self.store.dir)?;
-        serde_json::to_writer_pretty(json.as_file(), &metadata)
-            .map_err(|error| at(&json_path)(error.into()))?;
+        let json = self.record(&metadata)?;
         persist(file, &path)?;
-        persist(json, &json_path)?;
+        persist(json, &self.record_path())?;
         Ok(StoredImage {
             name: self.name,
             path,
             metadata,
         })
+    }
+
+    /// Records that the stored image is what its source gives now.
+    pub fn confirm(self, image: &StoredImage) -> Result<StoredImage, StoreError> {
+        let mut image = image.clone();
+        image.metadata.checked_at = now();
+        persist(self.record(&image.metadata)?, &self.record_path())?;
+        Ok(image)
+    }
+
+    fn record_path(&self) -> PathBuf {
+        self.store.dir.join(format!("{}.json", self.name))
+    }
+
+    fn record(&self, metadata: &Metadata) -> Result<NamedTempFile, StoreError> {
+        let json = temp_file(&self.store.dir)?;
+        serde_json::to_writer_pretty(json.as_file(), metadata)
+            .map_err(|error| at(&self.record_path())(error.into()))?;
+        Ok(json)
     }
 }
 
@@ -250,6 +266,19 @@ mod tests {
             .collect();
         assert_eq!(names, ["a", "b"]);
         assert_eq!(fs::read(store.get("a").unwrap().path).unwrap(), b"1");
+    }
+
+    #[test]
+    fn a_confirmed_image_keeps_its_bytes_and_gets_a_new_check() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path());
+        let image = build(&store, "a", b"same");
+        assert_eq!(image.metadata.checked_at, 0);
+        let pending = store.begin("a", &Cancel::new()).unwrap();
+        pending.confirm(&image).unwrap();
+        let stored = store.get("a").unwrap();
+        assert!(stored.metadata.checked_at > 0);
+        assert_eq!(fs::read(stored.path).unwrap(), b"same");
     }
 
     #[test]

@@ -92,6 +92,18 @@ impl Tree {
         self.warnings
     }
 
+    /// The content of the regular file at a path without symbolic links, if it has at most `max` bytes.
+    pub(crate) fn read_file(&self, path: &str, max: u64) -> Option<Vec<u8>> {
+        let mut node = NodeId::ROOT;
+        for name in path.split('/') {
+            node = self.nodes.child(node, name.as_bytes())?;
+        }
+        match self.nodes.object(node) {
+            Object::File(content) if content.len() <= max => content.read().ok(),
+            _ => None,
+        }
+    }
+
     /// Adds what no layer has, unless something is there. Directories on the way are made; false if
     /// something other than a directory stands in the way, or at the path itself.
     pub(crate) fn add(&mut self, path: &[&[u8]], meta: Meta, object: Object) -> bool {
