@@ -34,4 +34,4 @@ def wait():
 wait()
 # The distribution's own module of this name comes in its place. Without one, `site` expects the ImportError.
 del sys.modules["sitecustomize"]
-import sitecustomize
+import sitecustomize  # noqa: E402, F401
