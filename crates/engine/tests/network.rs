@@ -118,6 +118,36 @@ async fn what_is_set_up_is_taken_down() {
     );
 }
 
+/// The host's neighbour entries on the bridge.
+fn neighbours() -> String {
+    output("ip", &["neigh", "show", "dev", "cloude0"])
+}
+
+#[tokio::test]
+async fn a_failed_arp_does_not_keep_the_host_from_a_vm() {
+    if !inside("a_failed_arp_does_not_keep_the_host_from_a_vm") {
+        return;
+    }
+    let state = tempfile::tempdir().unwrap();
+    let network = Network::set_up(&network(), state.path(), None)
+        .await
+        .unwrap();
+    let first = "172.31.0.2";
+    output(
+        "ip",
+        &["neigh", "add", first, "dev", "cloude0", "nud", "failed"],
+    );
+
+    let attachment = network.attach(false).await.unwrap();
+
+    assert_eq!(attachment.lease.ip().to_string(), first);
+    let entry = format!("{first} lladdr 02:c1:ac:1f:00:02 PERMANENT");
+    assert_eq!(neighbours().trim(), entry);
+    network.detach(attachment).await;
+    assert_eq!(neighbours(), "", "the address is free for another VM");
+    network.remove().await;
+}
+
 #[tokio::test]
 async fn every_address_of_the_range_serves_and_then_none() {
     if !inside("every_address_of_the_range_serves_and_then_none") {

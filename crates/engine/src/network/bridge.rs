@@ -151,15 +151,23 @@ impl Network {
         })
     }
 
-    /// Adds the rule that accepts packets from the TAP with its MAC and IP addresses.
+    /// Adds the rule that accepts packets from the TAP with its MAC and IP addresses, and the host's neighbour entry.
     pub(super) async fn permit(&self, attachment: &Attachment) -> Result<(), NetworkError> {
-        self.rule(attachment).add().await
+        self.rule(attachment).add().await?;
+        let lease = &attachment.lease;
+        self.links
+            .add_neighbour(self.bridge, lease.ip(), lease.mac())
+            .await
     }
 
-    /// Removes the VM's rule. The TAP vanishes with its last descriptor.
+    /// Removes the VM's rule and neighbour entry. The TAP vanishes with its last descriptor.
     pub async fn detach(&self, attachment: Attachment) {
         if let Err(error) = self.rule(&attachment).remove().await {
             tracing::warn!(tap = attachment.name, %error, "removing a VM's firewall rule");
+        }
+        let ip = attachment.lease.ip();
+        if let Err(error) = self.links.remove_neighbour(self.bridge, ip).await {
+            tracing::warn!(tap = attachment.name, %error, "removing a VM's neighbour entry");
         }
     }
 

@@ -3,7 +3,9 @@
 use std::net::Ipv4Addr;
 
 use futures_util::TryStreamExt;
+use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::link::LinkAttribute;
+use rtnetlink::packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage};
 use rtnetlink::{Handle, LinkBridge, LinkBridgePort, LinkUnspec};
 
 use super::addresses::{Range, mac_of};
@@ -147,6 +149,43 @@ impl Links {
             .execute()
             .await
             .map_err(refused(what()))
+    }
+
+    /// Binds an address to a hardware address on a link, for good: the host never asks for it by ARP.
+    ///
+    /// A dynamic entry is shared by all that the host sends to the address. Whoever connects to it before the
+    /// guest is up starts its three ARP requests, and when these fail, the connections of all others fail too.
+    pub async fn add_neighbour(
+        &self,
+        link: u32,
+        ip: Ipv4Addr,
+        mac: [u8; 6],
+    ) -> Result<(), NetworkError> {
+        self.handle
+            .neighbours()
+            .add(link, ip.into())
+            .link_layer_address(&mac)
+            .replace()
+            .execute()
+            .await
+            .map_err(refused(format!("binding {ip} to its hardware address")))
+    }
+
+    /// Takes an address's hardware address back.
+    pub async fn remove_neighbour(&self, link: u32, ip: Ipv4Addr) -> Result<(), NetworkError> {
+        let mut entry = NeighbourMessage::default();
+        entry.header.family = AddressFamily::Inet;
+        entry.header.ifindex = link;
+        let destination = NeighbourAddress::Inet(ip);
+        entry
+            .attributes
+            .push(NeighbourAttribute::Destination(destination));
+        self.handle
+            .neighbours()
+            .del(entry)
+            .execute()
+            .await
+            .map_err(refused(format!("taking the hardware address of {ip} back")))
     }
 
     /// Removes a link, if it is there.
