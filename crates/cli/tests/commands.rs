@@ -206,7 +206,7 @@ fn doctor_finds_an_installed_kernel_and_image() {
         .output()
         .unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
-    assert!(text.contains("no backend reported its own"), "{text}");
+    assert!(text.contains("no backend reported others"), "{text}");
     assert!(text.contains("6.1.0-test"), "{text}");
     assert!(
         text.lines()

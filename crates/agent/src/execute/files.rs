@@ -13,7 +13,7 @@ use nix::unistd::{Gid, Uid, fchown};
 
 use crate::user::User;
 
-/// Why a file was not written.
+/// A file of the request was not written.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
     /// The path is malformed or leaves the work directory.
@@ -23,7 +23,7 @@ pub enum FileError {
     Path {
         /// From the request.
         path: String,
-        /// What is wrong with it.
+        /// The problem, to follow the path.
         reason: &'static str,
     },
     /// Permission bits beyond 0o7777.
@@ -49,7 +49,7 @@ pub enum FileError {
     Write {
         /// From the request.
         path: String,
-        /// Of the failed system call.
+        /// The system call's error.
         error: std::io::Error,
     },
 }

@@ -72,7 +72,7 @@ struct Execution<'a> {
     user: &'a User,
     sink: &'a mut dyn Sink,
     waiting: Option<Waiting>,
-    /// Of the run stage, once that has ended.
+    /// The run stage's cgroup, once that has ended.
     cgroup: Option<Cgroup>,
 }
 

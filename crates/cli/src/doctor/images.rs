@@ -12,7 +12,7 @@ use serde::Deserialize;
 use super::check::{Check, State};
 use crate::paths;
 
-/// The checks of [`local`], from the backend's own report.
+/// The checks of [`local`], from the backend's report.
 pub fn remote(installation: &Installation, languages: &[LanguageInfo]) -> Vec<Check> {
     let found = format!("{} in {}", languages.len(), installation.languages);
     let images = languages.iter().map(|language| {

@@ -47,7 +47,7 @@ pub async fn doctor(args: args::Doctor) -> Result<u8, CliError> {
             checks.extend(images::remote(installation, languages));
         }
         None => {
-            let found = "the default paths of this user: no backend reported its own";
+            let found = "the default paths of this user: no backend reported others";
             checks.extend([
                 Check::ok("files", found),
                 host::kernel(&installed_kernel(&paths::kernel())),

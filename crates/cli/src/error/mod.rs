@@ -1,5 +1,4 @@
-//! Everything that ends a command without the program's own result: one enum per origin, each with its
-//! exit code. The test in `table.rs` prints all of them.
+//! Everything that ends a command without the program's result: one enum per origin, each with its exit code. The test in `table.rs` prints all of them.
 
 mod backend;
 mod local;
@@ -16,7 +15,7 @@ pub use usage::{QuantityError, UsageError};
 
 use crate::exit;
 
-/// Why a command ended without the program's own result.
+/// A command that ended without the program's result.
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
     /// The command line is wrong, or names something that does not exist.

@@ -1,4 +1,4 @@
-//! How an execution ended, where its own output does not show it.
+//! Ends of an execution other than an exit.
 
 use std::fmt;
 
@@ -21,7 +21,7 @@ pub enum ExecutionError {
     NoExitCode,
 }
 
-/// Which of an execution's two stages a message is about.
+/// The stage that a message is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Subject {
     Compiler,
