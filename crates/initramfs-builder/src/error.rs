@@ -1,4 +1,4 @@
-//! Why no image was built.
+//! Errors of a build.
 
 use crate::archive::WriteError;
 use crate::cache::CacheError;
@@ -13,44 +13,44 @@ use crate::source::archive::ArchiveError;
 use crate::store::StoreError;
 use crate::tree::TreeError;
 
-/// Why no image was built.
+/// An image could not be built.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
-    /// The source is not well formed.
+    /// The source is malformed.
     #[error(transparent)]
     Source(#[from] SourceError),
-    /// The platform is none that this machine runs.
+    /// This machine cannot run the platform.
     #[error(transparent)]
     Platform(#[from] PlatformError),
-    /// The registry did not give the image.
+    /// The registry failed or refused.
     #[error(transparent)]
     Registry(#[from] RegistryError),
     /// The local image could not be read.
     #[error(transparent)]
     Archive(#[from] ArchiveError),
-    /// The cache of blobs.
+    /// The cache of blobs failed.
     #[error(transparent)]
     Cache(#[from] CacheError),
-    /// Debian packages.
+    /// mmdebstrap failed.
     #[error(transparent)]
     Debian(#[from] DebianError),
-    /// What mmdebstrap unpacked.
-    #[error("the packages: {source}")]
+    /// The output of mmdebstrap could not be read.
+    #[error("the output of mmdebstrap: {source}")]
     Packages {
-        /// Why.
+        /// The reason.
         source: LayerError,
     },
-    /// A layer is not what it should be.
+    /// A layer could not be read.
     #[error("layer {number} ({digest}): {source}")]
     Layer {
-        /// Counted from 1 at the bottom.
+        /// Number of the layer, from 1 at the bottom.
         number: usize,
         /// Its digest.
         digest: String,
-        /// Why.
+        /// The reason.
         source: LayerError,
     },
-    /// The layers do not make a tree.
+    /// The layers could not be merged.
     #[error(transparent)]
     Tree(#[from] TreeError),
     /// The initramfs could not be written, or is too large.
@@ -59,7 +59,7 @@ pub enum BuildError {
     /// The source has another version than the wanted one.
     #[error(transparent)]
     Version(#[from] VersionMismatch),
-    /// The store of images.
+    /// The store of images failed.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// Cancelled by the caller.
@@ -68,7 +68,7 @@ pub enum BuildError {
 }
 
 impl BuildError {
-    /// Whether the registry was not reached at all, so that another source may serve.
+    /// True if no connection to the registry was made: another source may be used.
     pub fn registry_unreachable(&self) -> bool {
         matches!(self, BuildError::Registry(error) if error.is_unreachable())
     }

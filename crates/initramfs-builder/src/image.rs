@@ -1,4 +1,4 @@
-//! An image of layers, wherever they are.
+//! A resolved image, of any source that has layers.
 
 use cloude_protocol::boot::ImageConfig;
 
@@ -17,9 +17,9 @@ pub(crate) struct Image<'a> {
     pub opener: Box<dyn OpenLayer + 'a>,
 }
 
-/// Gives the bytes of layers, several at a time.
+/// Opens layers, several at a time.
 pub(crate) trait OpenLayer: Sync {
-    /// Opens layer `index`. The reader reports to `progress` how far it is.
+    /// Opens layer `index` for reading.
     fn open<'a>(
         &'a self,
         index: usize,
@@ -28,9 +28,8 @@ pub(crate) trait OpenLayer: Sync {
     ) -> Result<Box<dyn BlobRead + 'a>, BuildError>;
 }
 
-/// Bytes that are checked against their digest: the last read, of no bytes, fails if they are not
-/// those of the digest.
+/// A reader that verifies the digest: the read at the end fails if it is wrong.
 pub(crate) trait BlobRead: Send {
-    /// As [`std::io::Read::read`], with our own errors.
+    /// As [`std::io::Read::read`], with [`BuildError`].
     fn read(&mut self, buffer: &mut [u8]) -> Result<usize, BuildError>;
 }

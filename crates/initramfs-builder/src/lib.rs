@@ -1,11 +1,14 @@
 //! Turns an OCI image, or Debian packages, into the initramfs that a micro-VM boots with.
 //!
-//! The image never touches the host's file system. Each layer is read once ([`layer`]): its metadata
-//! into memory, its files' contents into an unlinked temporary file. The layers are merged in memory
-//! ([`tree`]), and the result is written as one sorted, reproducible cpio archive ([`archive`]).
+//! No file of the image is created on the host. Each layer is read once ([`layer`]): metadata into memory, file
+//! contents into an unlinked temporary file. The layers are merged in memory ([`tree`]) and written as one sorted,
+//! reproducible newc archive ([`archive`]).
+//!
+//! [`pipeline::build`] does all of it: it resolves a [`source::Source`], reads its layers and stores the image with
+//! its metadata in a [`store::Store`].
 #![deny(missing_docs)]
 
-// The merge core and the writer.
+// From layers to an archive.
 pub mod archive;
 pub mod boot_segment;
 pub mod cpio;
@@ -18,7 +21,7 @@ mod image;
 mod platform;
 mod progress;
 
-// Sources of layers, and what is made of them.
+// Sources of layers, and the store of built images.
 pub mod cache;
 pub mod debian;
 pub mod pipeline;

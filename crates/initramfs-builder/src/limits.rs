@@ -1,7 +1,6 @@
-//! What an image may cost, and the errors that say it would have cost more.
+//! Limits on an image, and the errors for an image that exceeds them.
 //!
-//! An image is input that nobody trusts. Each limit stops the work at the moment that it is passed:
-//! no decompressor, parser or merge runs on to find out by how much.
+//! An image is untrusted input. Decompression, parsing and merging stop at the moment a limit is exceeded.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -23,8 +22,8 @@ pub struct Limits {
     /// Bytes of all layers together, decompressed, headers and padding included, holes of sparse
     /// files counted as if stored. Default 16 GiB.
     pub max_unpacked_bytes: u64,
-    /// Bytes out for each byte into a decompressor, once a layer has given [`RATIO_GRACE_BYTES`].
-    /// Default 200: text compresses 20 times at most in practice, zeros 1000 times and more.
+    /// Decompressed bytes per compressed byte, checked once a layer has more than [`RATIO_GRACE_BYTES`]. Default 200:
+    /// text compresses up to 20 times in practice, zeros 1000 times and more.
     pub max_ratio: u64,
     /// Bytes in one file. Default, and at most, 4 GiB - 1 ([`NEWC_MAX_FILE_BYTES`]).
     pub max_file_bytes: u64,
@@ -42,13 +41,13 @@ pub struct Limits {
     pub max_metadata_bytes: u64,
     /// Segments in one sparse file. Default 65,536.
     pub max_sparse_segments: u64,
-    /// Directory lookups that merging all layers may take. Default 100,000,000, some 20 times what
-    /// a million ordinary entries need; it stops chains of symlinks and whiteouts made to be slow.
+    /// Directory lookups while merging. Default 100,000,000, some 20 times the need of a million ordinary entries. It
+    /// stops chains of symlinks and whiteouts that are made to be slow.
     pub max_lookups: u64,
 }
 
-/// How much a layer may give before [`Limits::max_ratio`] is looked at: 64 MiB. A file of zeros in a
-/// small layer is nothing to refuse.
+/// Decompressed bytes of a layer below which [`Limits::max_ratio`] is not checked: 64 MiB. A small layer may hold a
+/// file of zeros.
 pub const RATIO_GRACE_BYTES: u64 = 64 << 20;
 
 impl Default for Limits {
@@ -71,13 +70,13 @@ impl Default for Limits {
     }
 }
 
-/// A limit that an image passed. Each variant names the limit's field in [`Limits`].
+/// An image exceeds a limit. Each message names the field of [`Limits`], which is also the command line's option.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LimitExceeded {
     /// Too many layers. Squash the image, or raise `max_layers`.
     #[error("the image has {count} layers and the limit is {limit}; raise max_layers to allow it")]
     Layers {
-        /// How many the image has.
+        /// Layers so far.
         count: u64,
         /// The limit.
         limit: u64,
@@ -112,17 +111,17 @@ pub enum LimitExceeded {
          raise max_ratio to allow it"
     )]
     Ratio {
-        /// Bytes into the decompressor so far.
+        /// Compressed bytes so far.
         compressed: u64,
-        /// Bytes out of it so far.
+        /// Decompressed bytes so far.
         unpacked: u64,
         /// The limit.
         limit: u64,
     },
-    /// A file that is too large. At 4 GiB - 1 the format ends: put such data on a disk or in parts.
+    /// A file that is too large. newc has 32 bits for the size: split files of 4 GiB and more.
     #[error(
         "`{path}` has {size} bytes and the limit is {limit}; {}",
-        if *limit >= NEWC_MAX_FILE_BYTES { "no initramfs can hold a larger file (newc has 32 bits for it)" }
+        if *limit >= NEWC_MAX_FILE_BYTES { "no initramfs can hold a larger file (newc has 32 bits for the size)" }
         else { "raise max_file_bytes to allow it" }
     )]
     FileBytes {
@@ -136,7 +135,7 @@ pub enum LimitExceeded {
     /// A path, name or symlink target that is too long.
     #[error("{what} has {length} bytes and the limit is {limit} ({field}): `{start}...`")]
     NameBytes {
-        /// What is too long: `a path`, `a file name` or `a symlink's target`.
+        /// `a path`, `a file name` or `a symlink's target`.
         what: &'static str,
         /// Its length.
         length: u64,
@@ -157,7 +156,7 @@ pub enum LimitExceeded {
         /// The limit.
         limit: u64,
     },
-    /// Too many bytes of names.
+    /// Too many bytes of names and link targets.
     #[error(
         "the image's names and link targets are larger than {limit} bytes; raise max_metadata_bytes to allow it"
     )]
@@ -175,10 +174,9 @@ pub enum LimitExceeded {
         /// The limit.
         limit: u64,
     },
-    /// Merging takes too long.
+    /// Too many directory lookups while merging.
     #[error(
-        "merging the layers takes more than {limit} directory lookups, as only an image made to be slow does; \
-         raise max_lookups to allow it"
+        "merging the layers takes more than {limit} directory lookups; raise max_lookups to allow it"
     )]
     Lookups {
         /// The limit.
@@ -186,8 +184,7 @@ pub enum LimitExceeded {
     },
 }
 
-/// What the layers of one image have used so far. Clones share one count, so that layers can be read
-/// in parallel.
+/// Counters of one image against its limits. Clones share the counters, so that layers can be read in parallel.
 #[derive(Clone, Debug)]
 pub struct Budget {
     limits: Arc<Limits>,
@@ -204,7 +201,7 @@ struct Used {
 }
 
 impl Budget {
-    /// A budget of which nothing is used.
+    /// With all counters at 0.
     pub fn new(limits: Limits) -> Self {
         Budget {
             limits: Arc::new(limits),
@@ -217,7 +214,7 @@ impl Budget {
         &self.limits
     }
 
-    /// Takes one layer.
+    /// Counts one layer.
     pub fn take_layer(&self) -> Result<(), LimitExceeded> {
         let limit = self.limits.max_layers;
         let count = take(&self.used.layers, 1);
@@ -228,7 +225,7 @@ impl Budget {
         }
     }
 
-    /// Takes one tar header.
+    /// Counts one tar header.
     pub fn take_entry(&self) -> Result<(), LimitExceeded> {
         let limit = self.limits.max_entries;
         if take(&self.used.entries, 1) > limit {
@@ -237,7 +234,7 @@ impl Budget {
         Ok(())
     }
 
-    /// Takes bytes that went into a decompressor.
+    /// Counts bytes that a decompressor has read.
     pub fn take_compressed(&self, bytes: u64) -> Result<(), LimitExceeded> {
         let limit = self.limits.max_compressed_bytes;
         if take(&self.used.compressed, bytes) > limit {
@@ -246,7 +243,7 @@ impl Budget {
         Ok(())
     }
 
-    /// Takes bytes that came out of a decompressor, or that a hole stands for.
+    /// Counts decompressed bytes, and bytes of holes in sparse files.
     pub fn take_unpacked(&self, bytes: u64) -> Result<(), LimitExceeded> {
         let limit = self.limits.max_unpacked_bytes;
         if take(&self.used.unpacked, bytes) > limit {
@@ -255,7 +252,7 @@ impl Budget {
         Ok(())
     }
 
-    /// Takes bytes of a name or a link's target.
+    /// Counts bytes of a name or a link's target.
     pub fn take_metadata(&self, bytes: u64) -> Result<(), LimitExceeded> {
         let limit = self.limits.max_metadata_bytes;
         if take(&self.used.metadata, bytes) > limit {
@@ -264,7 +261,7 @@ impl Budget {
         Ok(())
     }
 
-    /// Checks what one layer's decompressor gave against what it took.
+    /// Checks the compression ratio of one layer so far.
     pub fn check_ratio(&self, compressed: u64, unpacked: u64) -> Result<(), LimitExceeded> {
         let limit = self.limits.max_ratio;
         if unpacked > RATIO_GRACE_BYTES && unpacked > compressed.saturating_mul(limit) {

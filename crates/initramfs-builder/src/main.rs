@@ -1,4 +1,4 @@
-//! `cloude-initramfs`: builds the images that micro-VMs boot from, and looks after them.
+//! `cloude-initramfs`: builds, lists and removes the images that micro-VMs boot from.
 
 mod cli;
 

@@ -1,16 +1,16 @@
-//! Platforms of images, and which of them serves where another is asked for.
+//! Platforms of images, and which of them can run in place of another.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// An operating system and an architecture, in the words of Go: `linux/amd64`, `linux/arm64/v8`.
+/// An operating system and an architecture, in the names of Go: `linux/amd64`, `linux/arm64/v8`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Platform {
     /// `linux`.
     pub os: String,
     /// `amd64`, `arm64`.
     pub architecture: String,
-    /// Such as `v8`; none is the plain one: of amd64 v1, of others whichever the image has.
+    /// Such as `v8`. None means v1 of amd64, and any variant of other architectures.
     pub variant: Option<String>,
 }
 
@@ -33,26 +33,26 @@ impl fmt::Display for Platform {
     }
 }
 
-/// Not a platform, or none that this machine runs.
+/// A malformed platform, or one that this machine cannot run.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlatformError {
-    /// Not of the form.
-    #[error("`{0}` is no platform; write os/architecture, such as linux/amd64")]
+    /// Not `os/architecture[/variant]`.
+    #[error("invalid platform `{0}`: write os/architecture, such as linux/amd64")]
     Form(String),
-    /// A level of x86-64 that this machine does not have.
+    /// A level of x86-64 above the one of this machine.
     #[error(
         "an image for {platform} does not run on this machine, whose processor lacks {missing}; leave out the variant"
     )]
     Processor {
-        /// What was asked for.
+        /// The requested platform.
         platform: String,
-        /// Names of features.
+        /// CPU features.
         missing: String,
     },
 }
 
-/// Features that each level of x86-64 adds to the one below (System V ABI, AMD64 supplement, "Micro-Architecture
-/// Levels"), as far as every processor that has the others has these.
+/// Features that each level of x86-64 adds (System V ABI, AMD64 supplement, "Micro-Architecture Levels"), without those
+/// that all processors with the others have.
 const LEVELS: [(u8, &[&str]); 3] = [
     (2, &["cmpxchg16b", "popcnt", "sse4.2", "ssse3"]),
     (
@@ -82,8 +82,8 @@ fn host_has(feature: &str) -> bool {
 }
 
 impl Platform {
-    /// Checks that this machine's processor has the level of x86-64 that is asked for. Images for other
-    /// architectures are built for other machines.
+    /// Checks that this processor has the requested level of x86-64. Other architectures are not checked: their images
+    /// are for other machines.
     pub(crate) fn check_host(&self) -> Result<(), PlatformError> {
         #[cfg(target_arch = "x86_64")]
         self.check_features(host_has)?;
@@ -108,7 +108,7 @@ impl Platform {
         })
     }
 
-    /// Of amd64, the level of x86-64 that programs may use; 1 without a variant.
+    /// The level of x86-64 for amd64, 1 without a variant.
     fn level(&self) -> Option<u8> {
         if self.architecture != "amd64" {
             return None;
@@ -122,8 +122,8 @@ impl Platform {
         }
     }
 
-    /// How well an image for `self` serves where `wanted` is asked for, none if not at all. As containerd
-    /// has it, a level of x86-64 serves where a higher one is asked for, and never the other way round.
+    /// The rank of an image for `self` if `wanted` is requested; none if it does not run there. As in containerd, a lower
+    /// level of x86-64 can replace a higher one, and not the reverse.
     pub(crate) fn serves(&self, wanted: &Platform) -> Option<u8> {
         if self.os != wanted.os || self.architecture != wanted.architecture {
             return None;
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_level_serves_where_a_higher_one_is_asked_for() {
+    fn a_lower_level_replaces_a_higher_one() {
         let rank = |it: &str, wanted: &str| platform(it).serves(&platform(wanted));
         assert_eq!(rank("linux/amd64/v3", "linux/amd64"), None);
         assert_eq!(rank("linux/amd64/v1", "linux/amd64"), Some(1));
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn another_architecture_takes_any_variant_unless_one_is_named() {
+    fn other_architectures_accept_any_variant() {
         let rank = |it: &str, wanted: &str| platform(it).serves(&platform(wanted));
         assert_eq!(rank("linux/arm64/v8", "linux/arm64"), Some(1));
         assert_eq!(rank("linux/arm/v6", "linux/arm/v7"), None);
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_level_that_the_processor_lacks_is_refused_with_the_features() {
+    fn a_missing_level_is_refused_with_its_features() {
         let lacks_avx2 = |feature: &str| feature != "avx2";
         let error = platform("linux/amd64/v3").check_features(lacks_avx2);
         assert!(error.is_err_and(|error| error.to_string().contains("lacks avx2;")));

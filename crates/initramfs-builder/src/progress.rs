@@ -1,20 +1,20 @@
-//! Telling what a build does, and stopping it.
+//! Progress of a build, and its cancellation.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::Serialize;
 
-/// What a build is at.
+/// An event of a build.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
-    /// Something that the user should know.
+    /// Information for the user, such as a fallback.
     Notice {
         /// One line.
         message: String,
     },
-    /// The next step.
+    /// A step begins.
     Step {
         /// A few words.
         message: String,
@@ -24,27 +24,27 @@ pub enum Event {
         /// Their sizes in bytes, the bottom one first.
         sizes: Vec<u64>,
     },
-    /// A layer was read this far.
+    /// A part of a layer was read.
     LayerBytes {
-        /// Which layer, from 0.
+        /// Index of the layer, from 0 at the bottom.
         layer: usize,
         /// Bytes so far.
         bytes: u64,
     },
-    /// A layer has been read and checked.
+    /// A layer was read and verified.
     LayerDone {
-        /// Which layer, from 0.
+        /// Index of the layer, from 0 at the bottom.
         layer: usize,
     },
 }
 
-/// Hears what a build does. Called from several threads.
+/// Receives the events of a build, on several threads.
 pub trait Progress: Sync {
-    /// Something happened.
+    /// Called for each event.
     fn event(&self, event: &Event);
 }
 
-/// Hears nothing.
+/// Ignores all events.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NoProgress;
 
@@ -57,7 +57,7 @@ impl Progress for NoProgress {
 #[error("cancelled")]
 pub(crate) struct Cancelled;
 
-/// Stops a build. Clones stop the same one.
+/// A flag that stops a build. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct Cancel {
     flag: Arc<AtomicBool>,
@@ -70,7 +70,7 @@ impl Cancel {
         Self::default()
     }
 
-    /// Cancelled by a flag that is set elsewhere, such as by a signal's handler.
+    /// With a flag that other code sets, such as a signal handler.
     pub fn from_flag(flag: Arc<AtomicBool>) -> Self {
         Cancel { flag, parent: None }
     }
@@ -80,7 +80,7 @@ impl Cancel {
         self.flag.store(true, Ordering::Relaxed);
     }
 
-    /// Whether it was cancelled.
+    /// True once cancelled.
     pub fn is_set(&self) -> bool {
         self.flag.load(Ordering::Relaxed)
             || self
@@ -89,7 +89,7 @@ impl Cancel {
                 .is_some_and(|parent| parent.load(Ordering::Relaxed))
     }
 
-    /// One that is cancelled with this one, or alone.
+    /// A flag that is set together with this one, or alone.
     pub(crate) fn child(&self) -> Cancel {
         Cancel {
             flag: Arc::default(),

@@ -1,4 +1,4 @@
-//! The commands around images.
+//! `cloude-initramfs`: build, ls, inspect, rm and prune.
 #![allow(clippy::unwrap_used)]
 
 mod registry_support;
@@ -41,7 +41,7 @@ fn an_image_is_built_once_listed_inspected_and_removed() {
 }
 
 #[test]
-fn each_line_of_json_is_an_object_and_the_last_says_what_was_built() {
+fn json_lines_end_with_the_built_image() {
     let (tool, layout) = (Tool::new(), layout());
     let output = tool.run(&[
         "build",
@@ -64,19 +64,19 @@ fn each_line_of_json_is_an_object_and_the_last_says_what_was_built() {
 }
 
 #[test]
-fn an_image_that_does_not_fit_the_memory_is_refused_with_the_numbers() {
+fn an_image_that_does_not_fit_the_memory_is_refused() {
     let (tool, layout) = (Tool::new(), layout());
     let path = layout.path().to_str().unwrap();
-    let said = tool.fail(&[path, "--name", "thing", "--memory", "1M"]);
-    assert!(said.contains("the VM has 1 MiB"), "{said}");
+    let stderr = tool.fail(&[path, "--name", "thing", "--memory", "1M"]);
+    assert!(stderr.contains("the VM has 1 MiB"), "{stderr}");
     assert!(tool.run(&["ls", "--json"]).stdout.starts_with(b"[]"));
 }
 
 #[test]
-fn a_limit_that_is_set_is_kept() {
+fn a_limit_option_is_enforced() {
     let (tool, layout) = (Tool::new(), layout());
-    let said = tool.fail(&[layout.path().to_str().unwrap(), "--max-file-bytes", "2"]);
-    assert!(said.contains("etc/motd"), "{said}");
+    let stderr = tool.fail(&[layout.path().to_str().unwrap(), "--max-file-bytes", "2"]);
+    assert!(stderr.contains("etc/motd"), "{stderr}");
 }
 
 #[test]
@@ -89,12 +89,12 @@ fn a_damaged_layout_is_refused() {
     let mut bytes = fs::read(&blob).unwrap();
     bytes.push(0);
     fs::write(&blob, bytes).unwrap();
-    let said = tool.fail(&[layout.path().to_str().unwrap()]);
-    assert!(said.contains(&layout.layers[0]), "{said}");
+    let stderr = tool.fail(&[layout.path().to_str().unwrap()]);
+    assert!(stderr.contains(&layout.layers[0]), "{stderr}");
 }
 
 #[test]
-fn pruning_frees_what_no_image_needs_after_saying_so() {
+fn prune_deletes_what_its_dry_run_listed() {
     let tool = Tool::new();
     let blobs = tool.cache().join("blobs/sha256");
     fs::create_dir_all(&blobs).unwrap();
@@ -112,7 +112,7 @@ fn pruning_frees_what_no_image_needs_after_saying_so() {
 }
 
 #[test]
-fn a_command_line_that_makes_no_sense_is_code_2() {
+fn a_wrong_command_line_exits_with_2() {
     let tool = Tool::new();
     for arguments in [
         &["build"][..],
@@ -125,21 +125,21 @@ fn a_command_line_that_makes_no_sense_is_code_2() {
 }
 
 #[test]
-fn an_unknown_language_is_answered_with_those_there_are() {
+fn an_unknown_language_is_reported_with_the_known_ones() {
     let tool = Tool::new();
     let dir = tool.dir.path().join("languages");
     fs::create_dir(&dir).unwrap();
-    let said = tool.fail(&[
+    let stderr = tool.fail(&[
         "--language",
         "cobol",
         "--languages-dir",
         dir.to_str().unwrap(),
     ]);
-    assert!(said.contains("no language `cobol`"), "{said}");
+    assert!(stderr.contains("no language `cobol`"), "{stderr}");
 }
 
 #[test]
-fn a_reader_that_leaves_is_no_crash() {
+fn a_closed_pipe_exits_without_a_panic() {
     let cache = tempfile::tempdir().unwrap();
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);

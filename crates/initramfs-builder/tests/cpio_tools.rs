@@ -1,4 +1,4 @@
-//! Our archives in the hands of other tools, and other tools' archives in ours.
+//! Archives of the builder read by GNU cpio and bsdtar, and archives of GNU cpio read by the builder.
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
 mod merge_support;
@@ -114,7 +114,7 @@ fn two_builds_give_the_same_bytes() {
 }
 
 #[test]
-fn compressed_images_hold_the_plain_one() {
+fn compressed_images_decompress_to_the_plain_one() {
     if !can_run(&["zstd", "lz4"]) {
         return;
     }
@@ -123,7 +123,7 @@ fn compressed_images_hold_the_plain_one() {
     let lz4 = image(Output::Lz4);
     assert_eq!((zstd.len() % 4, lz4.len() % 4), (0, 0));
     assert!(zstd.len() < plain.len() / 2 && lz4.len() < plain.len() / 2);
-    // The tools stumble over the padding, as they know nothing of segments.
+    // The decompressors do not know segments: their padding is cut off.
     let unpadded = |bytes: &[u8]| {
         let end = bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
         (end..=bytes.len())
@@ -164,7 +164,7 @@ fn a_zstd_level_out_of_range_is_refused() {
         );
         assert_eq!(
             error.unwrap_err().to_string(),
-            format!("zstd level {level} is outside 1 to 19")
+            format!("zstd level {level} is out of range: give 1 to 19")
         );
     }
 }
@@ -188,7 +188,7 @@ fn every_compression_lists_the_same_entries() {
 }
 
 #[test]
-fn gnu_cpios_own_archives_are_listed() {
+fn archives_of_gnu_cpio_are_listed() {
     if !can_run(&["cpio"]) {
         return;
     }
@@ -236,12 +236,12 @@ fn the_summary_counts_what_was_written() {
     )
     .unwrap();
     assert_eq!(summary.entries, 19);
-    // bin/ash, zz, dev/zero-link and empty2 are links; symlinks are made anew.
+    // bin/ash, zz, dev/zero-link and empty2 are hard links; each symlink has an inode.
     assert_eq!(summary.inodes, 15);
     assert_eq!(summary.archive_bytes, out.len() as u64);
     assert_eq!(summary.cpio_bytes, out.len() as u64);
     let json = 200_000 + 3 + 4;
     assert!(summary.file_bytes > json && summary.file_bytes < json + 200);
-    // 49 pages of bin/sh, and one each of three, the crab and image.json.
+    // bin/sh has 49 pages; three, the crab and image.json have one each.
     assert_eq!(summary.unpacked_bytes, (49 + 3) * 4096);
 }

@@ -1,4 +1,4 @@
-//! Images of Debian packages, from the host's own sources.
+//! Images of Debian packages, from the apt sources of this machine.
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
 mod registry_support;
@@ -24,7 +24,7 @@ fn build(tool: &Tool, name: &str) -> Vec<u8> {
 fn the_same_packages_give_the_same_bytes_at_another_time() {
     let tool = Tool::new();
     let first = build(&tool, "first.cpio");
-    // Times in an image are whole seconds.
+    // Times in an image have a resolution of one second.
     std::thread::sleep(Duration::from_millis(1100));
     assert!(first == build(&tool, "second.cpio"), "they differ");
 }
@@ -53,7 +53,7 @@ fn every_image_has_a_userland_time_zones_and_certificates() {
         .iter()
         .find(|entry| entry.path == b"etc/ssl/certs/ca-certificates.crt");
     assert!(bundle.is_some_and(|entry| entry.header.size > 100_000));
-    // By the hash of its subject: `5ad8a5d6.0`.
+    // Certificates are found by the hash of their subject: `5ad8a5d6.0`.
     let hashed = paths
         .iter()
         .filter(|path| path.starts_with("etc/ssl/certs/") && path.ends_with(".0"));

@@ -1,4 +1,4 @@
-//! What is built where the source that was asked for cannot be had.
+//! The fallback from an unreachable registry to another source.
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
 mod registry_support;
@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use cloude_initramfs_builder::pipeline::{BuildRequest, Event, NoProgress, Progress, build};
 use registry_support::{Layout, Packing, Tool};
 
-/// Port 1 of loopback, where nobody listens.
+/// Port 1 of loopback, where nothing listens.
 const UNREACHABLE: &str = "127.0.0.1:1/python:3";
 
 fn layout() -> Layout {
@@ -34,7 +34,7 @@ impl Progress for Notices {
 }
 
 #[test]
-fn an_unreachable_registry_gives_the_fallback_and_the_record_says_so() {
+fn an_unreachable_registry_gives_the_recorded_fallback() {
     let (layout, cache) = (layout(), tempfile::tempdir().unwrap());
     let notices = Notices::default();
 
@@ -48,7 +48,7 @@ fn an_unreachable_registry_gives_the_fallback_and_the_record_says_so() {
 }
 
 #[test]
-fn a_fallback_serves_again_only_where_one_is_allowed() {
+fn a_stored_fallback_needs_an_allowed_fallback() {
     let (layout, cache) = (layout(), tempfile::tempdir().unwrap());
     let request = request(&layout, cache.path());
     build(&request, &NoProgress).unwrap();
@@ -76,7 +76,7 @@ fn language_file(tool: &Tool, reference: &str) -> String {
 }
 
 #[test]
-fn a_language_may_name_a_local_image() {
+fn a_language_can_name_a_local_image() {
     let (tool, layout) = (Tool::new(), layout());
     let dir = language_file(&tool, &format!("oci:{}", layout.path().display()));
 
@@ -86,11 +86,11 @@ fn a_language_may_name_a_local_image() {
 }
 
 #[test]
-fn packages_never_take_the_place_of_a_local_image() {
+fn packages_never_replace_a_local_image() {
     let tool = Tool::new();
     let dir = language_file(&tool, "oci:missing");
 
-    let said = tool.fail(&["--language", "mine", "--languages-dir", &dir]);
+    let stderr = tool.fail(&["--language", "mine", "--languages-dir", &dir]);
 
-    assert!(said.contains(&format!("{dir}/mine/missing")), "{said}");
+    assert!(stderr.contains(&format!("{dir}/mine/missing")), "{stderr}");
 }

@@ -1,4 +1,4 @@
-//! Images whose owners, times, devices and sparse maps are not what Linux has.
+//! Malformed owners, times, devices, headers and sparse maps.
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
 mod merge_support;
@@ -7,7 +7,7 @@ use cloude_initramfs_builder::limits::Limits;
 use merge_support::*;
 
 #[test]
-fn owners_that_linux_does_not_have_are_refused() {
+fn owners_out_of_range_are_refused() {
     for (keyword, value) in [
         ("uid", "4294967296"),
         ("gid", "-1"),
@@ -33,7 +33,7 @@ fn owners_that_linux_does_not_have_are_refused() {
 }
 
 #[test]
-fn times_that_newc_cannot_hold_are_clamped_and_counted() {
+fn times_out_of_range_are_clamped_and_counted() {
     let pax = |time: &[u8], name: &str| {
         Tar::new()
             .pax(&[("mtime", time)])
@@ -65,7 +65,7 @@ fn times_that_newc_cannot_hold_are_clamped_and_counted() {
 }
 
 #[test]
-fn devices_that_linux_does_not_have_are_refused() {
+fn devices_out_of_range_are_refused() {
     for (major, minor) in [(4096, 0), (0, 1 << 20)] {
         let message = refused(&[tar([Entry::device(b'3', "d", major, minor)])]);
         assert!(
@@ -78,7 +78,7 @@ fn devices_that_linux_does_not_have_are_refused() {
 }
 
 #[test]
-fn type_flags_that_no_layer_has_are_refused() {
+fn unknown_type_flags_are_refused() {
     for flag in [b'V', b'M', b'N', b'D', b'A', 0xff] {
         assert!(
             refused(&[tar([Entry::new(flag, "a")])]).contains("type flag"),
@@ -88,13 +88,13 @@ fn type_flags_that_no_layer_has_are_refused() {
 }
 
 #[test]
-fn modes_beyond_permissions_are_cut_off() {
+fn modes_are_masked_to_12_bits() {
     let layer = tar([Entry::file("a", "").mode(0o120_755)]);
     assert!(lines(&[layer]).contains(&"100755 0:0 0 a".to_owned()));
 }
 
 #[test]
-fn fields_that_are_no_numbers_are_refused() {
+fn fields_that_are_not_numbers_are_refused() {
     for (range, name) in [
         (100..107, "mode"),
         (108..115, "uid"),
@@ -112,7 +112,7 @@ fn fields_that_are_no_numbers_are_refused() {
 }
 
 #[test]
-fn global_headers_that_change_entries_are_refused_and_comments_are_not() {
+fn global_headers_are_refused_except_for_comments() {
     let global = |keyword: &str| {
         Tar::new()
             .pax_flag(b'g', &[(keyword, b"1")])
@@ -126,7 +126,7 @@ fn global_headers_that_change_entries_are_refused_and_comments_are_not() {
 }
 
 #[test]
-fn an_entry_after_one_block_of_zeros_is_refused_and_after_two_is_no_entry() {
+fn an_entry_after_a_single_block_of_zeros_is_refused() {
     let hidden = tar([Entry::file("hidden", "")]);
     let one = [tar([Entry::file("a", "")]), vec![]].concat();
     let one = [&one[..512], &[0; 512], &hidden[..]].concat();
@@ -135,7 +135,7 @@ fn an_entry_after_one_block_of_zeros_is_refused_and_after_two_is_no_entry() {
     assert_eq!(paths(&[two]), ["a"]);
 }
 
-/// The bytes of a file in an image.
+/// The content of a file in an image.
 fn content(layer: Vec<u8>, name: &str) -> Vec<u8> {
     let bytes = cpio(merge(&[layer], Limits::default()).unwrap());
     let at = bytes
@@ -157,7 +157,7 @@ fn sparse_content() -> Vec<u8> {
 }
 
 #[test]
-fn sparse_files_of_every_form_have_their_holes() {
+fn sparse_files_of_every_form_are_expanded() {
     let data = b"headtail";
     let pax_0_0 = Tar::new()
         .pax(&[
@@ -212,7 +212,7 @@ fn sparse_files_of_every_form_have_their_holes() {
 }
 
 #[test]
-fn sparse_files_that_gnu_tar_writes_have_their_holes() {
+fn sparse_files_of_gnu_tar_are_expanded() {
     use merge_support::compare::{can_run, run};
     use std::os::unix::fs::FileExt;
     if !can_run(&["tar"]) {
@@ -221,7 +221,7 @@ fn sparse_files_that_gnu_tar_writes_have_their_holes() {
     let directory = tempfile::tempdir().unwrap();
     let file = std::fs::File::create(directory.path().join("sparse-file")).unwrap();
     file.set_len(3_000_000).unwrap();
-    // More pieces than one header of the old form has room for.
+    // More segments than one header of the old form holds.
     for piece in 0..60u8 {
         file.write_all_at(&[piece + 1; 4096], u64::from(piece) * 45_056)
             .unwrap();
@@ -242,7 +242,7 @@ fn sparse_files_that_gnu_tar_writes_have_their_holes() {
 }
 
 #[test]
-fn sparse_maps_that_lie_are_refused() {
+fn wrong_sparse_maps_are_refused() {
     let sparse = |map: &str, size: &str, data: &str| {
         Tar::new()
             .pax(&[
@@ -267,7 +267,7 @@ fn sparse_maps_that_lie_are_refused() {
 }
 
 #[test]
-fn sparse_maps_before_the_data_that_lie_are_refused() {
+fn wrong_sparse_maps_before_the_data_are_refused() {
     let sparse = |map: &[u8]| {
         let mut data = map.to_vec();
         data.resize(512, 0);
@@ -296,7 +296,7 @@ fn sparse_maps_before_the_data_that_lie_are_refused() {
 }
 
 #[test]
-fn holes_without_end_are_refused() {
+fn endless_holes_are_refused() {
     let hole = |tar: Tar, number: usize| {
         tar.pax(&[
             ("GNU.sparse.size", b"4294967295"),

@@ -1,4 +1,4 @@
-//! Images whose names, links and whiteouts try to leave the tree, or to be what they are not.
+//! Names, links and whiteouts that try to leave the tree, reserved names, and limits on names.
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
 mod merge_support;
@@ -30,7 +30,7 @@ fn absolute_and_dotted_names_stay_in_the_tree() {
 }
 
 #[test]
-fn symlinks_that_point_out_of_the_tree_are_followed_inside_it() {
+fn symlinks_out_of_the_tree_are_followed_inside_it() {
     let host = tempfile::tempdir().unwrap();
     let target = host.path().to_str().unwrap();
     let layer = tar([
@@ -86,7 +86,7 @@ fn loops_of_symlinks_among_parents_are_refused() {
 #[test]
 fn a_file_among_the_parents_is_refused() {
     let message = refused(&[tar([Entry::file("a", "x"), Entry::file("a/b", "y")])]);
-    assert_eq!(message, "layer 1: `a/b`: its parent `a` is no directory");
+    assert_eq!(message, "layer 1: `a/b`: its parent `a` is not a directory");
 }
 
 #[test]
@@ -110,7 +110,7 @@ fn whiteouts_through_symlinks_remove_inside_the_tree_only() {
 }
 
 #[test]
-fn a_whiteout_of_a_symlink_removes_the_symlink_and_not_its_target() {
+fn a_whiteout_of_a_symlink_keeps_its_target() {
     let lower = tar([
         Entry::file("target/a", "1"),
         Entry::symlink("link", "target"),
@@ -123,12 +123,15 @@ fn a_whiteout_of_a_symlink_removes_the_symlink_and_not_its_target() {
 fn whiteouts_of_the_root_or_of_a_parent_are_refused() {
     for name in [".wh.", ".wh..", ".wh...", "d/.wh.", "d/.wh..", "d/.wh..."] {
         let layer = tar([Entry::file("d/x", "1"), Entry::file(name, "")]);
-        assert!(refused(&[layer]).contains("whiteout of nothing"), "{name}");
+        assert!(
+            refused(&[layer]).contains("whiteout of an empty name"),
+            "{name}"
+        );
     }
 }
 
 #[test]
-fn an_opaque_root_hides_all_lower_layers_and_keeps_the_root() {
+fn an_opaque_root_hides_all_lower_layers() {
     let lower = tar([Entry::file("a", "1")]);
     let upper = tar([Entry::file(".wh..wh..opq", ""), Entry::file("b", "2")]);
     assert_eq!(paths(&[lower, upper]), ["b"]);
@@ -153,7 +156,7 @@ fn the_root_cannot_become_something_else() {
 }
 
 #[test]
-fn hard_links_out_of_the_tree_are_links_within_it_or_refused() {
+fn hard_links_out_of_the_tree_stay_in_it_or_are_refused() {
     for target in ["/etc/hostname", "../../etc/hostname", "etc/hostname"] {
         let message = refused(&[tar([Entry::hardlink("a", target)])]);
         assert!(
@@ -171,7 +174,7 @@ fn hard_links_out_of_the_tree_are_links_within_it_or_refused() {
 }
 
 #[test]
-fn hard_links_to_directories_to_themselves_and_in_circles_are_refused() {
+fn hard_links_to_directories_and_in_circles_are_refused() {
     let directory = tar([Entry::dir("d"), Entry::hardlink("a", "d")]);
     assert!(refused(&[directory]).contains("`d`, which is a directory"));
     let root = tar([Entry::hardlink("a", "/")]);
@@ -185,7 +188,7 @@ fn hard_links_to_directories_to_themselves_and_in_circles_are_refused() {
 }
 
 #[test]
-fn what_is_ours_in_the_guest_is_refused_however_it_is_spelt() {
+fn reserved_names_are_refused_in_any_spelling() {
     for name in [
         ".cloude",
         "/.cloude/agent",
@@ -210,7 +213,7 @@ fn what_is_ours_in_the_guest_is_refused_however_it_is_spelt() {
 }
 
 #[test]
-fn the_name_that_ends_an_archive_is_refused_in_the_root_only() {
+fn the_name_trailer_is_refused_in_the_root_only() {
     assert!(
         refused(&[tar([Entry::file("TRAILER!!!", "x"), Entry::file("b", "")])])
             .contains("marks its end")
@@ -247,7 +250,7 @@ fn names_with_a_nul_are_refused() {
 }
 
 #[test]
-fn names_over_the_limits_are_refused_with_the_numbers() {
+fn names_over_the_limits_are_refused() {
     let message = refused(&[tar([Entry::file("n".repeat(256), "")])]);
     assert!(
         message.contains("a file name has 256 bytes and the limit is 255"),
@@ -291,7 +294,7 @@ fn symlinks_cannot_make_a_path_longer_than_the_limit() {
 }
 
 #[test]
-fn names_that_speak_to_the_terminal_are_escaped_in_messages() {
+fn control_characters_in_names_are_escaped_in_messages() {
     let message = refused(&[tar([Entry::hardlink("a\x1b]0;owned\x07", "no")])]);
     assert!(
         !message.contains('\x1b') && message.contains("\\u{1b}"),
@@ -300,7 +303,7 @@ fn names_that_speak_to_the_terminal_are_escaped_in_messages() {
 }
 
 #[test]
-fn the_last_of_duplicate_entries_counts() {
+fn the_last_of_duplicate_entries_wins() {
     let layer = tar([
         Entry::file("a", "1"),
         Entry::file("a", "22").owner(1, 2),

@@ -1,4 +1,4 @@
-//! Images that lie about sizes, or that want more than anyone should give.
+//! Wrong sizes, decompression bombs, and limits on bytes, entries and lookups.
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
 mod merge_support;
@@ -10,7 +10,7 @@ use cloude_initramfs_builder::layer::{Compression, Context, Layer, LayerError};
 use cloude_initramfs_builder::limits::{LimitExceeded, Limits};
 use merge_support::*;
 
-/// Counts how much of it was read.
+/// A reader that counts the bytes read.
 struct Counting<R>(R, std::sync::Arc<std::sync::atomic::AtomicU64>);
 
 impl<R: Read> Read for Counting<R> {
@@ -31,7 +31,7 @@ fn read(reader: impl Read + Send, limits: Limits) -> Result<Layer, LayerError> {
 }
 
 #[test]
-fn pax_sizes_that_disagree_with_the_header_are_refused_with_both() {
+fn different_sizes_in_header_and_pax_are_refused() {
     for (header, pax) in [(10u64, "1000"), (1000, "10")] {
         let layer = Tar::new()
             .pax(&[("size", pax.as_bytes())])
@@ -49,7 +49,7 @@ fn pax_sizes_that_disagree_with_the_header_are_refused_with_both() {
 }
 
 #[test]
-fn pax_sizes_that_agree_or_stand_alone_count() {
+fn pax_sizes_that_agree_or_stand_alone_are_used() {
     for header in [0u64, 600] {
         let layer = Tar::new()
             .pax(&[("size", b"600")])
@@ -66,7 +66,7 @@ fn pax_sizes_that_agree_or_stand_alone_count() {
 }
 
 #[test]
-fn sizes_that_are_negative_or_no_number_are_refused() {
+fn negative_and_malformed_sizes_are_refused() {
     for value in ["-1", "99999999999999999999", "0x10", "1 2"] {
         let layer = Tar::new()
             .pax(&[("size", value.as_bytes())])
@@ -81,7 +81,7 @@ fn sizes_that_are_negative_or_no_number_are_refused() {
 }
 
 #[test]
-fn a_size_on_what_has_no_data_is_passed_over() {
+fn the_size_of_an_entry_without_data_is_ignored() {
     let mut layer = Tar::new();
     for entry in [
         Entry::dir("d"),
@@ -144,15 +144,15 @@ fn a_compressed_layer_that_is_cut_is_refused() {
 }
 
 #[test]
-fn junk_is_refused() {
+fn random_bytes_are_refused() {
     assert!(refused(&[vec![b'x'; 2048]]).contains("checksum"));
-    assert!(refused(&[b"\x1f\x8bnot gzip at all".to_vec()]).contains("reading the layer"));
+    assert!(refused(&[b"\x1f\x8bnot gzip at all".to_vec()]).contains("cannot read the layer"));
     let mut flipped = tar([Entry::file("a", "")]);
     flipped[0] ^= 1;
     assert!(refused(&[flipped]).contains("checksum"));
 }
 
-/// A gibibyte of zeros, compressed in many parts.
+/// 1 GiB of zeros, compressed in many members.
 fn bomb(compress: impl Fn(&[u8]) -> Vec<u8>) -> impl Read + Send {
     let header = Tar::header(&Entry {
         size: Some(NEWC_MAX),
@@ -175,7 +175,7 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn decompression_bombs_stop_at_the_ratio_before_their_input_is_read() {
+fn decompression_bombs_stop_at_the_ratio() {
     let zstd = |bytes: &[u8]| zstd::encode_all(bytes, 3).unwrap();
     let bombs: [Box<dyn Read + Send>; 2] = [Box::new(bomb(gzip)), Box::new(bomb(zstd))];
     for bomb in bombs {
@@ -192,7 +192,7 @@ fn decompression_bombs_stop_at_the_ratio_before_their_input_is_read() {
 }
 
 #[test]
-fn unpacked_bytes_stop_at_the_limit_before_the_input_is_read() {
+fn unpacked_bytes_stop_at_the_limit() {
     let count = std::sync::Arc::default();
     let limits = Limits {
         max_unpacked_bytes: 1 << 20,
@@ -219,7 +219,7 @@ fn compressed_bytes_stop_at_the_limit() {
         max_compressed_bytes: 1 << 20,
         ..Limits::default()
     };
-    // Xorshift: noise that no compressor makes smaller.
+    // Xorshift noise, which does not compress.
     let mut state = 1u32;
     let mut next = || {
         state ^= state << 13;
@@ -240,7 +240,7 @@ fn compressed_bytes_stop_at_the_limit() {
 }
 
 #[test]
-fn limits_hold_for_all_layers_together() {
+fn limits_apply_to_all_layers_together() {
     let limits = Limits {
         max_entries: 3,
         ..Limits::default()
@@ -259,8 +259,8 @@ fn limits_hold_for_all_layers_together() {
 }
 
 #[test]
-fn entries_without_end_stop_at_the_limit_before_the_input_is_read() {
-    /// Headers of directories without end.
+fn endless_entries_stop_at_the_limit() {
+    /// An endless stream of directory headers.
     struct Endless(Cell<u64>);
     impl Read for Endless {
         fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -288,7 +288,7 @@ fn entries_without_end_stop_at_the_limit_before_the_input_is_read() {
 }
 
 #[test]
-fn directories_that_no_entry_names_count_too() {
+fn implicit_directories_count_as_entries() {
     let deep = |prefix: usize| format!("{prefix}/{}", vec!["d"; 1000].join("/"));
     let layer = tar((0..20).map(|prefix| Entry::file(deep(prefix), "")));
     let limits = Limits {
@@ -310,7 +310,7 @@ fn names_in_memory_stop_at_the_limit() {
 }
 
 #[test]
-fn merging_that_is_made_to_be_slow_stops_at_the_limit() {
+fn slow_merges_stop_at_the_limit_of_lookups() {
     let dots = "./".repeat(1000);
     let links = (0..30).map(|i| Entry::symlink(format!("s{i}"), format!("{dots}s{}", i + 1)));
     let layer = tar(links.chain((0..100).map(|i| Entry::file(format!("s0/f{i}"), ""))));
@@ -325,7 +325,7 @@ fn merging_that_is_made_to_be_slow_stops_at_the_limit() {
 }
 
 #[test]
-fn extension_headers_stop_at_the_limit_before_they_are_read() {
+fn large_extension_headers_are_refused_unread() {
     for flag in [b'x', b'g', b'L', b'K'] {
         let header = Entry {
             size: Some(8 << 30),
@@ -340,7 +340,7 @@ fn extension_headers_stop_at_the_limit_before_they_are_read() {
 }
 
 #[test]
-fn extension_headers_without_end_stop_at_the_limit_of_entries() {
+fn endless_extension_headers_stop_at_the_limit() {
     let limits = Limits {
         max_entries: 100,
         ..Limits::default()
@@ -352,7 +352,7 @@ fn extension_headers_without_end_stop_at_the_limit_of_entries() {
 }
 
 #[test]
-fn files_over_4_gib_are_refused_with_the_numbers() {
+fn files_over_4_gib_are_refused() {
     let header = Entry {
         size: Some(1 << 32),
         ..Entry::file("huge", "")

@@ -1,4 +1,4 @@
-//! The merged tree against what `umoci unpack` makes of the same layers, entry by entry.
+//! Compares the merged tree with the output of `umoci unpack`, entry by entry.
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
 mod merge_support;
@@ -15,7 +15,7 @@ use merge_support::*;
 use proptest::prelude::*;
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
 
-/// Three layers with what layers can have.
+/// Three layers with every kind of entry.
 fn image() -> Vec<Vec<u8>> {
     let lower = tar([
         Entry::dir("./").mtime(1_500_000_000),
@@ -84,7 +84,7 @@ fn image() -> Vec<Vec<u8>> {
     vec![lower, middle, upper]
 }
 
-/// Extracts our archive with GNU cpio.
+/// Extracts an archive of the builder with GNU cpio.
 fn extract(directory: &Path, layers: &[Vec<u8>]) -> std::path::PathBuf {
     let root = directory.join("ours");
     std::fs::create_dir(&root).unwrap();
@@ -95,8 +95,8 @@ fn extract(directory: &Path, layers: &[Vec<u8>]) -> std::path::PathBuf {
         &root,
         &bytes,
     );
-    // The kernel sets the times of symlinks, and those of directories when all is unpacked
-    // (init/initramfs.c, do_symlink and dir_utime). GNU cpio does neither.
+    // GNU cpio does not restore the times of symlinks and directories; the kernel does (do_symlink and dir_utime,
+    // init/initramfs.c).
     for entry in list(&bytes[..]).unwrap().map(Result::unwrap) {
         if matches!(entry.header.mode & 0o170_000, 0o040_000 | 0o120_000) {
             let path = root.join(OsStr::from_bytes(&entry.path));
@@ -114,7 +114,7 @@ fn extract(directory: &Path, layers: &[Vec<u8>]) -> std::path::PathBuf {
     root
 }
 
-/// Takes out what every image of ours has and the image did not.
+/// Removes the entries that the builder adds to every image.
 fn without_own(
     mut tree: BTreeMap<String, String>,
     reference: &BTreeMap<String, String>,
@@ -128,7 +128,7 @@ fn without_own(
 }
 
 #[test]
-fn an_image_with_everything_is_the_same_as_umoci_unpacks_it() {
+fn an_image_with_every_kind_of_entry_equals_umocis() {
     if !can_run(&["umoci", "cpio"]) {
         return;
     }
@@ -143,7 +143,7 @@ fn an_image_with_everything_is_the_same_as_umoci_unpacks_it() {
     let ours = extract(directory.path(), &layers);
     let mut theirs = snapshot(&theirs, Ignore::default());
     let mut ours = without_own(snapshot(&ours, Ignore::default()), &theirs);
-    // Directories that no entry names, and the root, have the time of the unpacking there.
+    // umoci gives the root and implicit directories the time of the unpacking.
     for path in ["", "home"]
         .map(str::to_owned)
         .into_iter()
@@ -160,7 +160,7 @@ fn an_image_with_everything_is_the_same_as_umoci_unpacks_it() {
     assert_same(&ours, &theirs, ["ours", "umoci"]);
 }
 
-/// A path of few names, so that entries meet.
+/// A path of few names, so that entries collide.
 fn path() -> impl Strategy<Value = String> {
     proptest::collection::vec(prop_oneof!["a", "b", "c", ".."], 1..4)
         .prop_map(|parts| parts.join("/"))
@@ -194,7 +194,7 @@ fn entry() -> impl Strategy<Value = Entry> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Whatever umoci makes of arbitrary layers, we do; what it refuses, nobody has to agree on.
+    /// The merged tree equals umoci's for arbitrary layers that umoci accepts.
     #[test]
     fn arbitrary_layers_are_the_same_as_umoci_unpacks_them(
         layers in proptest::collection::vec(proptest::collection::vec(entry(), 1..10), 1..4)
@@ -203,7 +203,7 @@ proptest! {
             return Ok(());
         }
         let directory = tempfile::tempdir().unwrap();
-        // Layers of which an entry is refused are tried up to that entry.
+        // Layers with a refused entry are cut before it.
         let mut archives: Vec<Vec<u8>> = Vec::new();
         for entries in layers {
             let mut kept: Vec<Entry> = Vec::new();
@@ -220,7 +220,7 @@ proptest! {
         let (theirs, output) = umoci::unpack(directory.path(), &archives);
         prop_assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let ours = extract(directory.path(), &archives);
-        // Times: umoci gives directories that it made itself the time of the unpacking.
+        // Times are not compared: umoci gives implicit directories the time of the unpacking.
         let ignore = Ignore { mtimes: true, root: true };
         let theirs = snapshot(&theirs, ignore);
         let ours = without_own(snapshot(&ours, ignore), &theirs);

@@ -1,4 +1,4 @@
-//! A registry that answers as it likes.
+//! A malicious registry: endless bodies, redirects to plain HTTP, stolen credentials.
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
 mod registry_support;
@@ -9,12 +9,12 @@ use std::sync::{Arc, Mutex};
 
 use registry_support::Tool;
 
-/// An address outside loopback where nothing may be sent over plain http.
+/// An address outside of loopback, to which plain HTTP is refused.
 const ELSEWHERE: &str = "http://10.255.255.1:5000";
 /// base64 of `someone:secret`.
 const PASSWORD: &str = "c29tZW9uZTpzZWNyZXQ=";
 
-/// Answers each request with what `answer` writes for its head. Returns the address and all heads.
+/// A server that answers each request with `answer`. Returns its address and the heads of all requests.
 fn serve(
     answer: impl Fn(&str, &mut TcpStream) + Send + 'static,
 ) -> (String, Arc<Mutex<Vec<String>>>) {
@@ -27,7 +27,7 @@ fn serve(
             let mut client = client.unwrap();
             let mut head = Vec::new();
             let mut byte = [0];
-            // A TLS hello ends without a blank line.
+            // A TLS ClientHello contains no blank line.
             while !head.ends_with(b"\r\n\r\n") && matches!(client.read(&mut byte), Ok(1)) {
                 head.push(byte[0]);
                 if head[0] == 0x16 {
@@ -55,8 +55,11 @@ fn an_endless_manifest_is_refused() {
         head(client, "200 OK", "");
         while client.write_all(&[b' '; 65_536]).is_ok() {}
     });
-    let said = Tool::new().fail(&[&format!("{address}/app:v1")]);
-    assert!(said.contains("more than it may have"), "{said}");
+    let stderr = Tool::new().fail(&[&format!("{address}/app:v1")]);
+    assert!(
+        stderr.contains("more than announced or allowed"),
+        "{stderr}"
+    );
 }
 
 #[test]
@@ -65,10 +68,10 @@ fn a_redirect_to_plain_http_is_refused() {
         let location = format!("Location: {ELSEWHERE}/app\r\nContent-Length: 0\r\n");
         head(client, "307 Temporary Redirect", &location);
     });
-    let said = Tool::new().fail(&[&format!("{address}/app:v1")]);
+    let stderr = Tool::new().fail(&[&format!("{address}/app:v1")]);
     assert!(
-        said.contains("10.255.255.1:5000 would be asked over plain http"),
-        "{said}"
+        stderr.contains("refusing plain HTTP to 10.255.255.1:5000"),
+        "{stderr}"
     );
 }
 
@@ -84,10 +87,10 @@ fn a_token_server_over_plain_http_gets_no_password() {
     });
     let tool = Tool::new();
     tool.log_in(&address, PASSWORD);
-    let said = tool.fail(&[&format!("{address}/app:v1")]);
+    let stderr = tool.fail(&[&format!("{address}/app:v1")]);
     assert!(
-        said.contains("10.255.255.1:5000 would be asked over plain http"),
-        "{said}"
+        stderr.contains("refusing plain HTTP to 10.255.255.1:5000"),
+        "{stderr}"
     );
 }
 
@@ -130,6 +133,6 @@ fn an_endless_token_is_refused() {
             &(challenge + "Content-Length: 0\r\n"),
         );
     });
-    let said = Tool::new().fail(&[&format!("{address}/app:v1")]);
-    assert!(said.contains("the request for a token"), "{said}");
+    let stderr = Tool::new().fail(&[&format!("{address}/app:v1")]);
+    assert!(stderr.contains("the token request"), "{stderr}");
 }

@@ -1,4 +1,4 @@
-//! Pulling from a real registry on loopback.
+//! Pulls from a real registry on loopback.
 #![allow(clippy::unwrap_used)]
 
 mod registry_support;
@@ -21,7 +21,7 @@ fn three_layers() -> Layout {
 }
 
 #[test]
-fn a_password_opens_the_registry_and_its_lack_says_how_to_log_in() {
+fn a_missing_password_is_reported_with_the_way_to_log_in() {
     let registry = Registry::start(true);
     registry.push(three_layers().path(), "some/app:v1");
     let tool = Tool::new();
@@ -119,7 +119,7 @@ fn the_platform_chooses_from_an_index() {
 }
 
 #[test]
-fn a_broken_transfer_is_resumed_and_the_bytes_are_whole() {
+fn a_broken_transfer_is_resumed() {
     let registry = Registry::start(false);
     let bytes = noise(3_000_000);
     let layout = Layout::of(&[(Packing::Gzip, &[("noise", &bytes)])]);
@@ -134,12 +134,12 @@ fn a_broken_transfer_is_resumed_and_the_bytes_are_whole() {
             .windows(4096)
             .any(|window| window == &bytes[bytes.len() - 4096..])
     );
-    // The configuration, the layer, and the layer again after each of three breaks.
+    // Requests: the configuration, the layer, and the layer again after each of three breaks.
     assert_eq!(proxy.blob_requests.load(Ordering::SeqCst), 5);
 }
 
 #[test]
-fn a_transfer_that_always_breaks_leaves_a_part_that_the_next_run_resumes() {
+fn the_next_run_resumes_a_transfer_that_always_breaks() {
     let registry = Registry::start(false);
     let bytes = noise(2_000_000);
     let layout = Layout::of(&[(Packing::Gzip, &[("noise", &bytes)])]);
@@ -151,7 +151,7 @@ fn a_transfer_that_always_breaks_leaves_a_part_that_the_next_run_resumes() {
         .join(&layout.layers[0][7..])
         .with_extension("partial");
     fs::create_dir_all(partial.parent().unwrap()).unwrap();
-    // What a run that was ended has left: the first half of the blob.
+    // A killed run has left the first half of the blob.
     let blob = fs::read(registry.blob_file(&layout.layers[0])).unwrap();
     fs::write(&partial, &blob[..blob.len() / 2]).unwrap();
 
@@ -162,7 +162,7 @@ fn a_transfer_that_always_breaks_leaves_a_part_that_the_next_run_resumes() {
 }
 
 #[test]
-fn a_bad_part_on_the_disk_is_thrown_away_and_fetched_again() {
+fn a_corrupt_partial_file_is_fetched_again() {
     let registry = Registry::start(false);
     let layout = Layout::of(&[(Packing::Gzip, &[("noise", &noise(1_000_000))])]);
     registry.push(layout.path(), "app:v1");
@@ -181,7 +181,7 @@ fn a_bad_part_on_the_disk_is_thrown_away_and_fetched_again() {
 }
 
 #[test]
-fn two_processes_at_once_cost_one_download() {
+fn two_processes_share_one_download() {
     let registry = Registry::start(false);
     let layout = Layout::of(&[(Packing::Gzip, &[("noise", &noise(5_000_000))])]);
     registry.push(layout.path(), "app:v1");
@@ -200,12 +200,12 @@ fn two_processes_at_once_cost_one_download() {
 
     let read = |name| fs::read(tool.dir.path().join(name)).unwrap();
     assert!(read("1") == read("2"));
-    // A configuration for each, and the layer once.
+    // Requests: the configuration for each process, and the layer once.
     assert_eq!(proxy.blob_requests.load(Ordering::SeqCst), 3);
 }
 
 #[test]
-fn a_blob_that_the_registry_has_damaged_is_refused_and_not_kept() {
+fn a_damaged_blob_is_refused_and_not_stored() {
     let registry = Registry::start(false);
     let layout = Layout::of(&[(Packing::Plain, &[("noise", &noise(100_000))])]);
     registry.push(layout.path(), "app:v1");
@@ -215,11 +215,11 @@ fn a_blob_that_the_registry_has_damaged_is_refused_and_not_kept() {
     fs::write(&file, bytes).unwrap();
     let tool = Tool::new();
 
-    let said = tool.fail(&[&format!("{}/app:v1", registry.address)]);
+    let stderr = tool.fail(&[&format!("{}/app:v1", registry.address)]);
 
     assert!(
-        said.contains(&layout.layers[0]) && said.contains("instead of"),
-        "{said}"
+        stderr.contains(&layout.layers[0]) && stderr.contains("instead of"),
+        "{stderr}"
     );
     let blob = tool
         .cache()
@@ -229,7 +229,7 @@ fn a_blob_that_the_registry_has_damaged_is_refused_and_not_kept() {
 }
 
 #[test]
-fn a_blob_that_went_bad_in_the_cache_is_fetched_again() {
+fn a_corrupt_blob_of_the_cache_is_fetched_again() {
     let registry = Registry::start(false);
     let layout = three_layers();
     registry.push(layout.path(), "app:v1");
@@ -249,25 +249,25 @@ fn a_blob_that_went_bad_in_the_cache_is_fetched_again() {
 }
 
 #[test]
-fn what_is_not_there_is_named() {
+fn a_missing_manifest_is_named() {
     let registry = Registry::start(false);
     registry.push(three_layers().path(), "app:v1");
-    let said = Tool::new().fail(&[&format!("{}/app:v2", registry.address)]);
-    assert!(said.contains("has no app/manifests/v2"), "{said}");
+    let stderr = Tool::new().fail(&[&format!("{}/app:v2", registry.address)]);
+    assert!(stderr.contains("has no app/manifests/v2"), "{stderr}");
 }
 
 #[test]
-fn plain_http_is_refused_for_other_hosts_than_loopback() {
+fn plain_http_is_refused_outside_of_loopback() {
     let tool = Tool::new();
-    let said = tool.fail(&["python:3", "--mirror", "docker.io=http://10.255.255.1:5000"]);
+    let stderr = tool.fail(&["python:3", "--mirror", "docker.io=http://10.255.255.1:5000"]);
     assert!(
-        said.contains("10.255.255.1:5000 would be asked over plain http"),
-        "{said}"
+        stderr.contains("refusing plain HTTP to 10.255.255.1:5000"),
+        "{stderr}"
     );
 }
 
 #[test]
-fn a_mirror_is_asked_before_the_registry() {
+fn a_mirror_is_tried_before_the_registry() {
     let registry = Registry::start(false);
     registry.push(three_layers().path(), "library/thing:v1");
     let tool = Tool::new();

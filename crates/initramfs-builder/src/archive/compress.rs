@@ -1,14 +1,13 @@
-//! The compressors behind one type.
+//! The compressors of an initramfs, as one writer.
 
 use std::io::{self, Write};
 
 use super::{Output, WriteError, lz4};
 
-/// Threads of zstd. Its output does not depend on their number, as long as there is one
-/// (`ZSTD_c_nbWorkers` of 1 or more cuts the input the same way).
+/// Threads of zstd. The output is the same for every number of 1 and more (`ZSTD_c_nbWorkers`).
 const ZSTD_WORKERS: u32 = 2;
 
-/// Counts what passes.
+/// Counts bytes.
 pub(super) struct Counting<W> {
     out: W,
     pub count: u64,
@@ -49,7 +48,7 @@ impl<W: Write> Compressor<W> {
         })
     }
 
-    /// Ends the stream, padded to a multiple of 4 bytes; returns how many bytes there are.
+    /// Ends the stream and pads it to a multiple of 4 bytes. Returns its length.
     pub fn finish(self) -> io::Result<u64> {
         let mut out = match self {
             Compressor::Plain(out) => out,
@@ -67,7 +66,7 @@ impl<W: Write> Compressor<W> {
 fn zstd_encoder<W: Write>(out: W, level: i32) -> io::Result<zstd::Encoder<'static, W>> {
     let mut encoder = zstd::Encoder::new(out, level)?;
     encoder.multithread(ZSTD_WORKERS)?;
-    // The kernel checks it, and a damaged archive is better found there than in a program.
+    // The kernel verifies it and refuses a damaged archive.
     encoder.include_checksum(true)?;
     Ok(encoder)
 }

@@ -1,4 +1,4 @@
-//! Listing an initramfs.
+//! Lists the entries of an initramfs.
 
 use std::io::{self, BufRead, BufReader, Read};
 
@@ -9,16 +9,16 @@ use crate::layer::{Compression, MAX_WINDOW_LOG, detect};
 /// One entry of an initramfs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListedEntry {
-    /// Without a leading slash; the root is `.`.
+    /// Path without a leading slash; the root is `.`.
     pub path: Vec<u8>,
-    /// Its header.
+    /// The header.
     pub header: cpio::Header,
-    /// Of a symlink.
+    /// Target of a symlink.
     pub target: Option<Vec<u8>>,
 }
 
-/// Lists an initramfs: plain, gzip, zstd or LZ4, told by its first bytes. A compressed one is listed
-/// up to the end of its first segment.
+/// Lists an initramfs: plain, gzip, zstd or LZ4, detected by its first bytes. Of a compressed one, the first segment
+/// is listed.
 pub fn list<'a>(
     reader: impl Read + 'a,
 ) -> io::Result<impl Iterator<Item = io::Result<ListedEntry>> + 'a> {
@@ -38,7 +38,7 @@ pub fn list<'a>(
     }))
 }
 
-/// The archive without its compression.
+/// Removes the compression.
 pub(crate) fn decompress<'a>(reader: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
     let mut input = BufReader::with_capacity(256 << 10, reader);
     let start = input.fill_buf()?;

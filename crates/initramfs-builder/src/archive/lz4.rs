@@ -7,12 +7,12 @@
 
 use std::io::{self, Read, Write};
 
-/// First in the file, little-endian.
+/// First bytes of the file, little-endian.
 pub(super) const MAGIC: [u8; 4] = 0x184c_2102u32.to_le_bytes();
 /// Uncompressed bytes of a block (`LZ4_DEFAULT_UNCOMPRESSED_CHUNK_SIZE`).
 const BLOCK: usize = 8 << 20;
 
-/// Compresses what is written to it.
+/// Compresses to the legacy frame.
 pub(super) struct Encoder<W> {
     out: W,
     block: Vec<u8>,
@@ -39,7 +39,7 @@ impl<W: Write> Encoder<W> {
         Ok(())
     }
 
-    /// Writes the last block and gives the output back.
+    /// Writes the last block. Returns the output.
     pub fn finish(mut self) -> io::Result<W> {
         if !self.block.is_empty() {
             self.write_block()?;
@@ -99,13 +99,15 @@ impl<R: Read> Decoder<R> {
             return Ok(false);
         }
         if size > lz4_flex::block::get_maximum_output_size(BLOCK) {
-            return Err(invalid(format!("an LZ4 block claims {size} bytes")));
+            return Err(invalid(format!(
+                "damaged LZ4 frame: a block of {size} bytes"
+            )));
         }
         self.compressed.resize(size, 0);
         self.input.read_exact(&mut self.compressed)?;
         self.block.resize(BLOCK, 0);
         let count = lz4_flex::block::decompress_into(&self.compressed, &mut self.block)
-            .map_err(|error| invalid(format!("an LZ4 block is damaged: {error}")))?;
+            .map_err(|error| invalid(format!("damaged LZ4 block: {error}")))?;
         self.block.truncate(count);
         self.position = 0;
         Ok(true)
@@ -138,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn several_blocks_and_padding_come_back() {
+    fn several_blocks_and_padding_round_trip() {
         let bytes: Vec<u8> = (0..BLOCK + 12_345).map(|i| (i / 7 * 31) as u8).collect();
         for padding in 0..8 {
             let mut frame = encode(&bytes);

@@ -1,9 +1,8 @@
-//! How much guest memory an image needs.
+//! The guest memory that an image needs.
 
 use super::{Summary, WriteError};
 
-/// What a kernel takes for itself on the way to PID 1, and the least that a program is of any use
-/// with: 48 MiB.
+/// Memory of the kernel at the start of PID 1, and of a small program: 48 MiB.
 pub const FLOOR_BYTES: u64 = 48 << 20;
 
 const PAGE: u64 = 4096;
@@ -15,22 +14,21 @@ const INODE_BYTES: u64 = 1024;
 /// inodes as half of the memory has pages (`shmem_default_max_inodes`).
 const TMPFS_SHARE: u64 = 2;
 
-/// Bytes of the pages that a file takes.
+/// Bytes of the pages of a file.
 pub(super) fn pages(bytes: u64) -> u64 {
     bytes.next_multiple_of(PAGE)
 }
 
-/// Bytes of the pages that a symlink takes: below `SHORT_SYMLINK_LEN` (mm/shmem.c) it is in its inode.
+/// Bytes of the pages of a symlink: below `SHORT_SYMLINK_LEN` (mm/shmem.c) the target is in the inode.
 pub(super) fn symlink_pages(bytes: u64) -> u64 {
     if bytes < 128 { 0 } else { pages(bytes) }
 }
 
 impl Summary {
-    /// The least guest memory, in bytes, that a VM needs to boot the image with.
+    /// The guest memory, in bytes, that a VM needs to boot the image.
     ///
-    /// The kernel counts its memory, takes away what the archive lies in, and makes the root file
-    /// system with half of the rest; then it unpacks. So both the archive and the unpacked files are
-    /// there at once.
+    /// The kernel reserves the archive's memory, limits the root file system to half of the rest, and unpacks. The
+    /// archive and the unpacked files are in memory at once.
     pub fn required_memory(&self) -> u64 {
         let files = self.unpacked_bytes * TMPFS_SHARE;
         let inodes = self.inodes * PAGE * TMPFS_SHARE;
@@ -38,7 +36,7 @@ impl Summary {
         self.archive_bytes + files.max(inodes).max(slab) + FLOOR_BYTES
     }
 
-    /// Fails, with the numbers, when a VM of this much memory cannot boot the image.
+    /// Fails if a VM with `memory_bytes` cannot boot the image.
     pub fn check_memory(&self, memory_bytes: u64) -> Result<(), WriteError> {
         let required = self.required_memory();
         if memory_bytes >= required {
@@ -59,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_error_has_the_numbers() {
+    fn the_memory_error_names_the_sizes() {
         let summary = Summary {
             inodes: 1000,
             unpacked_bytes: 100 << 20,

@@ -1,4 +1,4 @@
-//! Writing a tree as an initramfs, and reading one back.
+//! Writes a tree as an initramfs, and lists an initramfs.
 
 mod compress;
 mod list;
@@ -15,40 +15,39 @@ pub use list::{ListedEntry, list};
 pub use memory::FLOOR_BYTES;
 pub use write::write_image;
 
-/// How an initramfs is compressed.
+/// Compression of an initramfs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Output {
-    /// Not at all; boots fastest.
+    /// None; boots fastest.
     #[default]
     Plain,
     /// One zstd frame.
     Zstd {
-        /// 1 to 19. Beyond, windows grow larger than what they save is worth to a kernel that
-        /// unpacks in memory.
+        /// 1 to 19. Higher levels need windows that the kernel refuses.
         level: i32,
     },
     /// LZ4 in the legacy framing, the one that the kernel reads (lib/decompress_unlz4.c).
     Lz4,
 }
 
-/// How to write an image.
+/// Options of an archive.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ImageOptions {
     /// Its compression.
     pub output: Output,
-    /// `SOURCE_DATE_EPOCH`: later modification times become this one, and what is not in any layer
-    /// has it. Without it, times are kept and what is not in any layer has 0.
+    /// `SOURCE_DATE_EPOCH`: later modification times are set to it. Entries that are in no layer get it, or 0 if it is
+    /// absent.
     pub source_date_epoch: Option<u32>,
 }
 
-/// What an image holds and what it needs. Kept beside the image, in `NAME.json`.
+/// Sizes and counts of an image. Stored with it in `NAME.json`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Summary {
     /// Entries in the archive, the trailer not counted.
     pub entries: u64,
-    /// Inodes that the kernel makes of them.
+    /// Inodes that the kernel creates for them.
     pub inodes: u64,
     /// Bytes of all files, hard links counted once.
     pub file_bytes: u64,
@@ -58,30 +57,30 @@ pub struct Summary {
     pub cpio_bytes: u64,
     /// Bytes of the archive as written.
     pub archive_bytes: u64,
-    /// What was left out.
+    /// Attributes that newc cannot hold.
     pub warnings: Warnings,
 }
 
-/// Why an image could not be written.
+/// An image could not be written.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
-    /// The output failed.
-    #[error("writing the initramfs: {0}")]
+    /// The output file failed, most often for lack of space.
+    #[error("cannot write the initramfs: {0}")]
     Write(#[source] io::Error),
-    /// The contents that reading the layers kept could not be read back.
-    #[error("reading the layers' contents back: {0}")]
+    /// The temporary file with the layers' contents failed.
+    #[error("cannot read the temporary file with the layers' contents: {0}")]
     Spool(#[source] io::Error),
     /// A zstd level outside 1 to 19.
-    #[error("zstd level {level} is outside 1 to 19")]
+    #[error("zstd level {level} is out of range: give 1 to 19")]
     Level {
         /// The level.
         level: i32,
     },
-    /// The image and the VM do not fit. Give the VM more memory, or make the image smaller.
+    /// A VM with this memory cannot unpack the image. Give it more memory, or make the image smaller.
     #[error(
-        "the image needs {required} MiB of guest memory and the VM has {memory} MiB: {archive} MiB for the \
-         archive, and {unpacked} MiB unpacked, of which the kernel gives its root file system half of the rest \
-         at most"
+        "the image needs {required} MiB of guest memory and the VM has {memory} MiB: {archive} MiB for the archive, \
+         and twice the {unpacked} MiB of its files, because a tmpfs root takes half of the free memory at most; \
+         raise the memory or make the image smaller"
     )]
     Memory {
         /// MiB needed, rounded up.

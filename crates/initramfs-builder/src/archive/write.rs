@@ -1,4 +1,4 @@
-//! Writing a tree as one segment.
+//! Writes a tree as one segment.
 
 use std::collections::HashMap;
 use std::io::{self, BufWriter, Write};
@@ -12,12 +12,11 @@ use crate::cpio::{Header, Writer, file_type};
 use crate::layer::{Content, Device};
 use crate::tree::{IMPLICIT, Meta, Object, Tree, Visit};
 
-/// Bytes copied at once.
+/// Size of the copy buffer in bytes.
 const COPY_BYTES: usize = 1 << 20;
 
-/// Writes the tree, with `/.cloude/image.json` and, where there is none, `/dev/console`, as one
-/// segment whose length is a multiple of 4 bytes. The same tree, configuration and options give the
-/// same bytes.
+/// Writes the tree as one segment, with `/.cloude/image.json` and, if absent, `/dev/console`. The length is a
+/// multiple of 4 bytes. Equal trees, configurations and options give equal bytes.
 pub fn write_image(
     mut tree: Tree,
     config: &ImageConfig,
@@ -41,7 +40,7 @@ pub fn write_image(
     image.finish()
 }
 
-/// Adds what the agent and the kernel look for.
+/// Adds the files that the agent and the kernel open.
 fn add_own_files(tree: &mut Tree, config: &ImageConfig) -> Result<(), WriteError> {
     let directory = boot::DIR.trim_start_matches('/').as_bytes();
     let file = boot::IMAGE_CONFIG
@@ -57,7 +56,7 @@ fn add_own_files(tree: &mut Tree, config: &ImageConfig) -> Result<(), WriteError
         meta(0o600),
         Object::File(Content::Bytes(json.into())),
     );
-    // The kernel opens it for PID 1 before PID 1 can mount anything (init/main.c, console_on_rootfs).
+    // The kernel opens it before PID 1 starts (console_on_rootfs, init/main.c).
     let console = Device {
         block: false,
         major: 5,
@@ -70,7 +69,7 @@ fn add_own_files(tree: &mut Tree, config: &ImageConfig) -> Result<(), WriteError
 struct Image<W: Write> {
     cpio: Writer<BufWriter<Compressor<W>>>,
     epoch: Option<u32>,
-    /// Numbers of the inodes with several names that have been written once.
+    /// Inode numbers of hard links that have been written once.
     written: HashMap<crate::tree::NodeId, u32>,
     next_ino: u32,
     buffer: Vec<u8>,
@@ -80,8 +79,8 @@ struct Image<W: Write> {
 impl<W: Write> Image<W> {
     fn entry(&mut self, visit: &Visit<'_>) -> Result<(), WriteError> {
         self.summary.entries += 1;
-        // The kernel links only these (init/initramfs.c, maybe_link); symlinks it makes anew, and
-        // readers would take a second one for a file without data.
+        // The kernel links other objects only (maybe_link, init/initramfs.c). It creates each symlink anew; cpio(1)
+        // would see a second one as a file without data.
         let linked =
             visit.nlink > 1 && !matches!(visit.object, Object::Symlink(_) | Object::Directory);
         let known = self.written.get(&visit.node).copied();
@@ -120,7 +119,7 @@ impl<W: Write> Image<W> {
         }
     }
 
-    /// A header without its number and size.
+    /// A header without inode number and size.
     fn header(&self, visit: &Visit<'_>, linked: bool) -> Header {
         let (kind, nlink) = match visit.object {
             Object::Directory => (file_type::DIRECTORY, 2),
@@ -147,8 +146,7 @@ impl<W: Write> Image<W> {
         }
     }
 
-    /// Writes a file with its data. Of hard links the first one has it: the kernel and cpio(1) take
-    /// it from whichever does.
+    /// Writes a file with its data. Of hard links, the first one has the data: the kernel and cpio(1) accept it on any.
     fn file(
         &mut self,
         mut header: Header,
@@ -156,7 +154,7 @@ impl<W: Write> Image<W> {
         content: &Content,
     ) -> Result<(), WriteError> {
         let len = content.len();
-        // Reading the layer has refused larger ones.
+        // Larger files were refused when the layer was read.
         header.size = u32::try_from(len)
             .map_err(|_| WriteError::Write(io::ErrorKind::FileTooLarge.into()))?;
         self.summary.file_bytes += len;

@@ -1,7 +1,7 @@
-//! The small second segment of an initramfs: the agent, the kernel's modules, one VM's configuration.
+//! The boot segments of an initramfs: the agent and the kernel's modules, and one VM's configuration.
 //!
-//! The kernel takes any number of segments, one behind the other, each aligned to 4 bytes. Make one
-//! with the agent and the modules for each kernel, and for each VM a tiny one with its configuration:
+//! The kernel unpacks any number of concatenated segments, each aligned to 4 bytes. Make one with the agent and the
+//! modules per kernel, and a tiny one with the configuration per VM:
 //!
 //! ```no_run
 //! # use cloude_initramfs_builder::boot_segment::{BootSegment, BootSegmentError};
@@ -24,46 +24,46 @@ use rustix::fs::{MemfdFlags, SealFlags};
 
 use crate::cpio::{Header, Writer, file_type};
 
-/// Zeros before the archive. An LZ4 image in front has no end mark; the kernel takes a block size of
-/// 0 for one (lib/decompress_unlz4.c), and skips zeros between segments (init/initramfs.c).
+/// Zeros before the archive. An LZ4 image before it has no end mark: a block size of 0 ends it
+/// (lib/decompress_unlz4.c). The kernel skips zeros between segments (init/initramfs.c).
 const LEADING_ZEROS: [u8; 4] = [0; 4];
 
-/// Why a boot segment could not be made.
+/// A boot segment could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum BootSegmentError {
-    /// A file of it could not be read.
-    #[error("reading `{path}`: {source}")]
+    /// The agent or a module could not be read.
+    #[error("cannot read `{path}`: {source}")]
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         source: io::Error,
     },
-    /// `modules.list` names what is no plain file name. Fetch or build the kernel again.
-    #[error("`{list}` names `{name}`, which is no file name; fetch or build the kernel again")]
+    /// `modules.list` contains a path instead of a file name. Fetch or build the kernel again.
+    #[error("`{list}` contains `{name}` instead of a file name; fetch or build the kernel again")]
     ModuleName {
         /// The list.
         list: PathBuf,
         /// The line.
         name: String,
     },
-    /// A file is larger than newc can say.
-    #[error("`{path}` has {size} bytes and an initramfs holds files of up to 4294967295")]
+    /// A file is larger than newc can hold.
+    #[error("`{path}` has {size} bytes, and an initramfs holds files of up to 4294967295 bytes")]
     Size {
         /// The file, in the segment.
         path: String,
         /// Its bytes.
         size: usize,
     },
-    /// The memory for the segment could not be had.
-    #[error("making the boot segment: {0}")]
+    /// The memfd could not be made, written or sealed.
+    #[error("cannot make the boot segment: {0}")]
     Write(#[source] io::Error),
 }
 
-/// What goes into one segment.
+/// The files of one segment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BootSegment {
-    /// By path in the guest, without the leading slash. Sorted, as the archive is.
+    /// By path in the guest, without the leading slash, in the order of the archive.
     files: BTreeMap<String, (u32, Vec<u8>)>,
 }
 
@@ -83,11 +83,10 @@ impl BootSegment {
         self.file(boot::AGENT, 0o700, bytes)
     }
 
-    /// Adds the modules of a kernel: a folder with `modules/modules.list`, or the path of a bare
-    /// kernel, which has none.
+    /// Adds the modules of a kernel directory (`modules/modules.list`). A path to a kernel file has no modules.
     pub fn kernel(mut self, path: &Path) -> Result<Self, BootSegmentError> {
         if !path.is_dir() {
-            // Whoever boots it finds out if there is no such kernel.
+            // A missing kernel is reported when it is opened to boot.
             return Ok(self);
         }
         let modules = path.join("modules");
@@ -109,7 +108,7 @@ impl BootSegment {
         self.file(boot::MODULES_LIST, 0o600, lines)
     }
 
-    /// Adds one VM's configuration, which only root can read: it has the VM's token.
+    /// Adds one VM's configuration with mode 0600: it contains the VM's token.
     pub fn boot_config(self, config: &BootConfig) -> Result<Self, BootSegmentError> {
         let json =
             serde_json::to_vec(config).map_err(|error| BootSegmentError::Write(error.into()))?;
@@ -128,17 +127,17 @@ impl BootSegment {
         Ok(self)
     }
 
-    /// The segment; its length is a multiple of 4.
+    /// The segment as bytes; the length is a multiple of 4.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
-        // A Vec takes all that is written to it.
+        // Writing to a Vec cannot fail.
         if self.write(&mut bytes).is_err() {
             bytes.clear();
         }
         bytes
     }
 
-    /// The segment in a memfd, its position at the start, sealed against any change.
+    /// The segment in a sealed memfd, positioned at its start.
     pub fn to_memfd(&self) -> Result<File, BootSegmentError> {
         let make = || -> io::Result<File> {
             let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
@@ -166,7 +165,7 @@ impl BootSegment {
                 ..Header::default()
             }
         };
-        // Sorted paths put a directory's files behind each other, and the directory's name first.
+        // Paths are sorted: the files of a directory are consecutive.
         let mut made = None;
         for (path, (mode, bytes)) in &self.files {
             for (slash, _) in path.match_indices('/') {

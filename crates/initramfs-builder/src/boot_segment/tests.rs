@@ -35,7 +35,7 @@ fn kernel() -> tempfile::TempDir {
 }
 
 #[test]
-fn has_the_agent_the_modules_and_the_configuration_below_private_directories() {
+fn holds_agent_modules_and_configuration_in_private_directories() {
     let kernel = kernel();
     let segment = BootSegment::new()
         .agent(b"agent".to_vec())
@@ -63,7 +63,7 @@ fn has_the_agent_the_modules_and_the_configuration_below_private_directories() {
 }
 
 #[test]
-fn the_memfd_has_the_same_bytes_and_cannot_be_changed() {
+fn the_memfd_has_the_same_bytes_and_is_sealed() {
     let segment = BootSegment::new().boot_config(&config()).unwrap();
     let mut file = segment.to_memfd().unwrap();
     let mut bytes = Vec::new();

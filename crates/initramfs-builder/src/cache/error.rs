@@ -1,34 +1,34 @@
-//! Why the cache failed.
+//! Errors of the cache.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Why the cache failed.
+/// The cache of blobs failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CacheError {
-    /// A file of it could not be read or written. Make room, or set `CLOUDE_CACHE_DIR`.
-    #[error("the cache, `{path}`: {source}")]
+    /// A file could not be read or written. Free space, or set `CLOUDE_CACHE_DIR`.
+    #[error("cache file `{path}`: {source}")]
     Io {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         source: io::Error,
     },
-    /// Bytes on the disk are no longer what they were. They have been deleted.
-    #[error("`{path}` was corrupt and has been deleted; try again")]
+    /// A file's digest is wrong. It has been deleted.
+    #[error("cache file `{path}` was corrupt and has been deleted: try again")]
     Corrupt {
         /// The file.
         path: PathBuf,
     },
-    /// Not the form of a digest.
-    #[error("`{0}` is no digest; sha256: and 64 hexadecimal digits are the only kind known")]
+    /// A malformed digest.
+    #[error("invalid digest `{0}`: expected sha256: and 64 hexadecimal digits")]
     Digest(String),
-    /// Cancelled while waiting for another process.
+    /// Cancelled while waiting for a lock.
     #[error("cancelled")]
     Cancelled,
 }
 
-/// Says which file an error is about.
+/// Adds the path to an I/O error.
 pub(crate) fn at(path: &Path) -> impl FnOnce(io::Error) -> CacheError + use<> {
     let path = path.to_owned();
     move |source| CacheError::Io { path, source }

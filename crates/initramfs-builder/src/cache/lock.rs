@@ -1,4 +1,4 @@
-//! Locks on files, which hold across threads and processes and end with who holds them.
+//! flock(2) locks, which exclude threads and processes and are released when their holder ends.
 
 use std::fs::{self, File, TryLockError};
 use std::os::unix::fs::MetadataExt;
@@ -8,10 +8,10 @@ use std::time::Duration;
 use super::error::{CacheError, at};
 use crate::progress::Cancel;
 
-/// How often a lock that another holds is tried again.
+/// Pause between two attempts for a lock that is held.
 const RETRY: Duration = Duration::from_millis(20);
 
-/// A lock, held until dropped.
+/// A held lock; released when dropped.
 #[derive(Debug)]
 pub(crate) struct Lock {
     path: PathBuf,
@@ -19,7 +19,7 @@ pub(crate) struct Lock {
 }
 
 impl Lock {
-    /// Deletes the lock's file, unless this is a rehearsal. Who waits for it makes a new one.
+    /// Deletes the lock file, unless `dry_run` is set. A waiting process creates a new one.
     pub fn remove(self, dry_run: bool) {
         if !dry_run {
             let _ = fs::remove_file(&self.path);
@@ -27,7 +27,7 @@ impl Lock {
     }
 }
 
-/// Waits for a lock, or until cancelled.
+/// Waits for a lock until it is free or `cancel` is set.
 pub(crate) fn lock(path: &Path, cancel: &Cancel) -> Result<Lock, CacheError> {
     loop {
         if let Some(lock) = try_lock(path)? {
@@ -40,7 +40,7 @@ pub(crate) fn lock(path: &Path, cancel: &Cancel) -> Result<Lock, CacheError> {
     }
 }
 
-/// Takes a lock that nobody holds.
+/// Takes a lock if it is free.
 pub(crate) fn try_lock(path: &Path) -> Result<Option<Lock>, CacheError> {
     let file = File::options()
         .create(true)
@@ -53,7 +53,7 @@ pub(crate) fn try_lock(path: &Path) -> Result<Option<Lock>, CacheError> {
         Err(TryLockError::WouldBlock) => return Ok(None),
         Err(TryLockError::Error(error)) => return Err(at(path)(error)),
     }
-    // Pruning may have deleted the file between opening and locking it: then this lock locks nothing.
+    // Pruning may have deleted the file between open and flock: the lock would exclude nobody.
     let held = file.metadata().map_err(at(path))?.ino();
     match fs::metadata(path) {
         Ok(there) if there.ino() == held => Ok(Some(Lock {
@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lock_is_held_by_one() {
+    fn a_lock_excludes_a_second_holder() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.lock");
         let first = try_lock(&path).unwrap();

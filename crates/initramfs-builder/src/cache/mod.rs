@@ -1,7 +1,7 @@
-//! Blobs by their digest, shared by every process of one user.
+//! The cache of blobs by digest, shared by all processes of a user.
 //!
-//! `CACHE/blobs/sha256/HEX` is whole and was verified when it came; `HEX.partial` is the part of a
-//! transfer that can be resumed; `HEX.lock` is locked by who fetches it.
+//! `CACHE/blobs/sha256/HEX` is complete and verified. `HEX.partial` is a transfer that can be resumed. `HEX.lock` is
+//! locked while the blob is fetched.
 
 mod error;
 mod lock;
@@ -19,43 +19,43 @@ pub(crate) use lock::{Lock, lock};
 use crate::progress::Cancel;
 use crate::source::is_sha256;
 
-/// The folder of blobs.
+/// The directory of blobs.
 #[derive(Clone, Debug)]
 pub struct BlobCache {
     dir: PathBuf,
 }
 
-/// One file that pruning deleted, or would.
+/// A file that pruning deleted, or would delete.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pruned {
     /// The file.
     pub path: PathBuf,
-    /// Its bytes.
+    /// Its size in bytes.
     pub bytes: u64,
 }
 
 impl BlobCache {
-    /// The blobs below the cache's root. Makes the folder.
+    /// Opens `CACHE/blobs/sha256`, and creates it if needed.
     pub fn open(cache: &Path) -> Result<Self, CacheError> {
         let dir = cache.join("blobs/sha256");
         fs::create_dir_all(&dir).map_err(at(&dir))?;
         Ok(BlobCache { dir })
     }
 
-    /// Where a blob is or would be.
+    /// The path of a blob, which need not exist.
     pub fn path(&self, digest: &str) -> Result<PathBuf, CacheError> {
         let hex = digest.strip_prefix("sha256:").filter(|_| is_sha256(digest));
         hex.map(|hex| self.dir.join(hex))
             .ok_or_else(|| CacheError::Digest(digest.to_owned()))
     }
 
-    /// Where the part of a blob is that has come so far.
+    /// The path of an incomplete transfer.
     pub(crate) fn partial_path(&self, digest: &str) -> Result<PathBuf, CacheError> {
         Ok(self.path(digest)?.with_extension("partial"))
     }
 
-    /// A reader that fails at its end if the bytes are not those of the digest. None if the blob is
-    /// not in the cache, or has another size: then it is deleted.
+    /// A reader that fails at its end if the digest is wrong. None if the blob is not in the cache. A blob of another
+    /// size is deleted.
     pub(crate) fn read(&self, digest: &str, size: u64) -> Result<Option<CachedBlob>, CacheError> {
         let path = self.path(digest)?;
         let file = match File::open(&path) {
@@ -75,13 +75,13 @@ impl BlobCache {
         }))
     }
 
-    /// Locks a blob against every other task and process that would fetch it.
+    /// Locks a blob against other threads and processes that fetch it.
     pub(crate) fn lock(&self, digest: &str, cancel: &Cancel) -> Result<Lock, CacheError> {
         let path = self.path(digest)?.with_extension("lock");
         lock(&path, cancel)
     }
 
-    /// Deletes what `needed` does not say yes to, and returns it. What is being fetched stays.
+    /// Deletes blobs for which `needed` is false, and returns them. Blobs that are being fetched stay.
     pub fn prune(
         &self,
         dry_run: bool,
@@ -125,7 +125,7 @@ pub(crate) struct CachedBlob {
 }
 
 impl CachedBlob {
-    /// Reads, and deletes the blob at its end if it was corrupt.
+    /// Reads. At the end, deletes a blob whose digest is wrong.
     pub fn read(&mut self, buffer: &mut [u8]) -> Result<usize, CacheError> {
         let read = self.file.read(buffer).map_err(at(&self.path))?;
         self.hasher.update(&buffer[..read]);
@@ -139,7 +139,7 @@ impl CachedBlob {
     }
 }
 
-/// `sha256:` and the digest of what the hasher has seen so far.
+/// `sha256:HEX` of the bytes so far.
 pub(crate) fn digest_of(hasher: &Sha256) -> String {
     format!("sha256:{}", const_hex::encode(hasher.clone().finalize()))
 }
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_blob_is_read() {
+    fn a_complete_blob_is_read() {
         let dir = tempfile::tempdir().unwrap();
         let cache = BlobCache::open(dir.path()).unwrap();
         let digest = put(&cache, b"hello", b"hello");
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn pruning_keeps_what_is_needed_and_what_is_being_fetched() {
+    fn pruning_keeps_needed_blobs_and_running_transfers() {
         let dir = tempfile::tempdir().unwrap();
         let cache = BlobCache::open(dir.path()).unwrap();
         let needed = put(&cache, b"a", b"a");

@@ -1,4 +1,4 @@
-//! What the command line takes.
+//! The command line, for clap.
 
 use std::path::PathBuf;
 
@@ -7,11 +7,11 @@ use cloude_initramfs_builder::archive::Output;
 use cloude_initramfs_builder::limits::Limits;
 use cloude_initramfs_builder::pipeline::Platform;
 
-/// Build the images that micro-VMs boot from, and look after them.
+/// Builds, lists and removes the images that micro-VMs boot from.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100)]
 pub struct Cli {
-    /// Where blobs, packages and images are kept [default: ~/.cache/cloude]
+    /// Directory of blobs, packages and images [default: ~/.cache/cloude]
     #[arg(
         long,
         global = true,
@@ -20,7 +20,7 @@ pub struct Cli {
         hide_env_values = true
     )]
     pub cache_dir: Option<PathBuf>,
-    /// Where images are kept [default: images in the cache]
+    /// Directory of images [default: images in the cache]
     #[arg(
         long,
         global = true,
@@ -39,13 +39,13 @@ pub enum Command {
     Build(Box<BuildArgs>),
     /// Build images again whose source has something newer: another digest, newer packages
     Update(Box<UpdateArgs>),
-    /// Show what an image, or any initramfs, holds
+    /// Show the metadata or the files of an image or an initramfs
     Inspect(InspectArgs),
     /// List the images
     Ls(LsArgs),
     /// Delete images
     Rm(RmArgs),
-    /// Delete what no image needs: blobs, packages, broken transfers
+    /// Delete blobs, packages and partial transfers that no image needs
     Prune(PruneArgs),
 }
 
@@ -62,10 +62,10 @@ pub struct BuildArgs {
     /// A language, from languages/NAME; may be given several times
     #[arg(short, long, value_name = "NAME")]
     pub language: Vec<String>,
-    /// Every language there is
+    /// All languages
     #[arg(long)]
     pub all_languages: bool,
-    /// The folder of languages
+    /// Directory of the languages
     #[arg(
         long,
         env = "LANGUAGES_CONFIG_PATH",
@@ -73,16 +73,17 @@ pub struct BuildArgs {
         hide_env_values = true
     )]
     pub languages_dir: Option<PathBuf>,
-    /// Of a language: its image, its Debian packages, or packages of the same version if no registry is reached
+    /// Source of a language's image: its reference, its Debian packages, or packages of the same version only if the
+    /// registry is unreachable
     #[arg(long, value_enum, default_value = "auto")]
     pub source: SourceChoice,
     /// Another package for a debian: source; may be given several times
     #[arg(long, value_name = "PACKAGE")]
     pub package: Vec<String>,
-    /// The image's name, rather than one made of its source
+    /// Name of the image [default: derived from its source]
     #[arg(long)]
     pub name: Option<String>,
-    /// Write to a file instead of the images
+    /// Write to a file instead of the store
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
     /// Compression of the initramfs; plain boots fastest
@@ -91,13 +92,13 @@ pub struct BuildArgs {
     /// Level for zstd, 1 to 19
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(i32).range(1..=19))]
     pub level: i32,
-    /// Of an image for several platforms; linux/amd64/v3 takes one for x86-64-v3 if there is one
+    /// Platform to choose; linux/amd64/v3 prefers an image for x86-64-v3
     #[arg(long, default_value_t = Platform::default())]
     pub platform: Platform,
-    /// Refuse an image that a VM with this much memory cannot boot, such as 512M or 2G
+    /// Fail if a VM with this memory cannot boot the image: 512M, 2G
     #[arg(long, value_name = "SIZE", value_parser = super::text::parse_size)]
     pub memory: Option<u64>,
-    /// Times later than this become this, in seconds since 1970
+    /// Latest modification time, in seconds since 1970; later ones are set to it
     #[arg(
         long,
         env = "SOURCE_DATE_EPOCH",
@@ -108,10 +109,10 @@ pub struct BuildArgs {
     /// Build even if the image is up to date
     #[arg(short, long)]
     pub force: bool,
-    /// Ask again what the tag or the suite is now
+    /// Resolve the tag or the suite again
     #[arg(long)]
     pub pull: bool,
-    /// Append the modules of this kernel (a folder of `kernel/fetch`), to boot by hand; with --agent
+    /// Append the modules of this kernel directory, to boot by hand; needs --agent
     #[arg(long, value_name = "DIR", requires = "output", requires = "agent")]
     pub kernel: Option<PathBuf>,
     /// Append this agent and run a shell on the console, to boot by hand
@@ -121,10 +122,10 @@ pub struct BuildArgs {
     pub network: NetworkArgs,
     #[command(flatten)]
     pub limits: LimitArgs,
-    /// One JSON object a line: events, and what was built
+    /// Print events and results as JSON lines
     #[arg(long)]
     pub json: bool,
-    /// Say nothing but errors
+    /// Print errors only
     #[arg(short, long, conflicts_with = "json")]
     pub quiet: bool,
 }
@@ -132,7 +133,7 @@ pub struct BuildArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Network")]
 pub struct NetworkArgs {
-    /// Ask this mirror first, such as docker.io=URL; for Debian, debian=URL
+    /// A mirror to try first: docker.io=URL; for Debian, debian=URL
     #[arg(
         long,
         value_name = "REGISTRY=URL",
@@ -141,7 +142,7 @@ pub struct NetworkArgs {
         hide_env_values = true
     )]
     pub mirror: Vec<String>,
-    /// Allow plain http for this host; loopback needs no allowing
+    /// Allow plain HTTP to this host; loopback is always allowed
     #[arg(
         long,
         value_name = "HOST",
@@ -170,7 +171,7 @@ pub struct LimitArgs {
     /// All layers, unpacked [default: 16G]
     #[arg(long, value_name = "SIZE", value_parser = super::text::parse_size)]
     pub max_unpacked_bytes: Option<u64>,
-    /// Bytes out of a decompressor for each byte into it
+    /// Decompressed bytes per compressed byte
     #[arg(long, value_name = "N", default_value_t = Limits::default().max_ratio)]
     pub max_ratio: u64,
     /// One file [default: 4G - 1, the format's own limit]
@@ -191,7 +192,7 @@ pub struct LimitArgs {
     /// All names and link targets together [default: 256M]
     #[arg(long, value_name = "SIZE", value_parser = super::text::parse_size)]
     pub max_metadata_bytes: Option<u64>,
-    /// Pieces of a sparse file
+    /// Segments of a sparse file
     #[arg(long, value_name = "N", default_value_t = Limits::default().max_sparse_segments)]
     pub max_sparse_segments: u64,
     /// Directory lookups to merge the layers
@@ -283,14 +284,14 @@ pub struct InspectArgs {
     /// List every entry
     #[arg(short, long)]
     pub files: bool,
-    /// As JSON; with --files one object a line
+    /// Print JSON; with --files one object per line
     #[arg(long)]
     pub json: bool,
 }
 
 #[derive(Debug, Args)]
 pub struct LsArgs {
-    /// As JSON
+    /// Print JSON
     #[arg(long)]
     pub json: bool,
 }
@@ -304,10 +305,10 @@ pub struct RmArgs {
 
 #[derive(Debug, Args)]
 pub struct PruneArgs {
-    /// Say what would be deleted, and delete nothing
+    /// Print what would be deleted, and delete nothing
     #[arg(long)]
     pub dry_run: bool,
-    /// As JSON
+    /// Print JSON
     #[arg(long)]
     pub json: bool,
 }

@@ -40,7 +40,7 @@ pub fn run(args: BuildArgs, paths: &Paths, cancel: &Cancel) -> Result<(), Failur
     let targets = targets(&args)?;
     if targets.len() > 1 && (args.output.is_some() || args.name.is_some()) {
         return Err(Failure::usage(
-            "--output and --name are for one image, and there are several",
+            "--output and --name need a single image: name one source or language",
         ));
     }
     let append = append(&args)?;
@@ -99,7 +99,7 @@ fn add_packages(source: &mut Source, more: &[String]) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A name for an image that was given none: what tells its source from others.
+/// The default name of an image, from its source.
 fn name_of(source: &Source) -> String {
     let name = match source {
         Source::Registry(reference) => {
@@ -169,7 +169,7 @@ pub fn network(args: &NetworkArgs) -> Result<(RegistryOptions, DebianOptions), F
     let mut debian = DebianOptions::default();
     for mirror in &args.mirror {
         let (of, url) = mirror.split_once('=').ok_or_else(|| {
-            Failure::usage(format!("`{mirror}` is no mirror; write REGISTRY=URL"))
+            Failure::usage(format!("invalid mirror `{mirror}`: write REGISTRY=URL"))
         })?;
         match of {
             "debian" => debian.mirror = Some(url.to_owned()),
@@ -190,7 +190,7 @@ pub fn network(args: &NetworkArgs) -> Result<(RegistryOptions, DebianOptions), F
     Ok((registry, debian))
 }
 
-/// The boot segment for an image that is to be booted by hand.
+/// The boot segment of an image that is booted by hand.
 fn append(args: &BuildArgs) -> Result<Option<Vec<u8>>, Failure> {
     let Some(agent) = &args.agent else {
         return Ok(None);
@@ -207,7 +207,7 @@ fn append(args: &BuildArgs) -> Result<Option<Vec<u8>>, Failure> {
 
 fn shell_config() -> BootConfig {
     BootConfig {
-        // The shell takes no requests, so that nobody needs a token: any will do.
+        // The agent serves no requests in this mode: the token is not used.
         token: "0".repeat(64),
         hostname: "cloude".to_owned(),
         network: None,
@@ -286,7 +286,7 @@ fn report(name: &str, built: &BuiltImage, seconds: f64) {
     let warnings = &summary.warnings;
     if warnings.capabilities_dropped > 0 {
         say!(
-            "{name}: {} file capabilities left out; programs that need one need root",
+            "{name}: {} file capabilities were dropped; programs that rely on one need root",
             warnings.capabilities_dropped
         );
     }

@@ -1,11 +1,11 @@
-//! Why a command failed.
+//! The error of a command.
 
 use std::fmt;
 
 use cloude_initramfs_builder::pipeline::BuildError;
 use cloude_initramfs_builder::store::StoreError;
 
-/// Why a command failed, in one line.
+/// Message and exit code of a failed command.
 #[derive(Debug)]
 pub struct Failure {
     pub message: String,
@@ -13,7 +13,7 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// An ordinary failure: exit code 1.
+    /// Exit code 1.
     pub fn new(message: impl fmt::Display) -> Self {
         Failure {
             message: message.to_string(),
@@ -21,7 +21,7 @@ impl Failure {
         }
     }
 
-    /// The command line makes no sense: exit code 2.
+    /// A wrong command line: exit code 2.
     pub fn usage(message: impl fmt::Display) -> Self {
         Failure {
             message: message.to_string(),
@@ -32,7 +32,7 @@ impl Failure {
 
 impl From<BuildError> for Failure {
     fn from(error: BuildError) -> Self {
-        // 128 and the number of SIGINT, as a shell says it.
+        // 128 + SIGINT.
         let code = if matches!(error, BuildError::Cancelled) {
             130
         } else {

@@ -13,7 +13,7 @@ use super::output::print_json;
 use super::paths::Paths;
 use super::text;
 
-/// One entry as JSON. Names that are not UTF-8 are shown as nearly as it can.
+/// One entry as JSON. Bytes of names that are not UTF-8 are replaced by U+FFFD.
 #[derive(Serialize)]
 struct EntryLine {
     path: String,
@@ -30,7 +30,7 @@ struct EntryLine {
     rdev: Option<(u32, u32)>,
 }
 
-/// What a file without metadata shows.
+/// The summary of a file that is not in the store.
 #[derive(Serialize)]
 struct FileSummary {
     path: PathBuf,
@@ -46,7 +46,7 @@ pub fn run(args: &InspectArgs, paths: &Paths) -> Result<(), Failure> {
         .map_or_else(|| PathBuf::from(&args.image), |image| image.path.clone());
     if args.files {
         return match list_files(&path, args.json) {
-            // The reader has seen enough.
+            // The reader closed the pipe.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             result => result.map_err(|error| reading(&path, &args.image, &error)),
         };
@@ -106,10 +106,10 @@ pub fn run(args: &InspectArgs, paths: &Paths) -> Result<(), Failure> {
 fn reading(path: &Path, image: &str, error: &io::Error) -> Failure {
     if error.kind() == io::ErrorKind::NotFound {
         return Failure::new(format!(
-            "`{image}` is neither an image nor a file; `cloude-initramfs ls` lists the images"
+            "no image and no file is called `{image}`; `cloude-initramfs ls` lists the images"
         ));
     }
-    Failure::new(format!("reading `{}`: {error}", path.display()))
+    Failure::new(format!("cannot read `{}`: {error}", path.display()))
 }
 
 fn file(path: &Path, args: &InspectArgs) -> io::Result<()> {

@@ -1,4 +1,4 @@
-//! Events as lines of JSON.
+//! Prints events as JSON lines.
 
 use std::collections::HashMap;
 use std::io::{self, Write};
@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 use cloude_initramfs_builder::pipeline::{Event, Progress};
 use serde::Serialize;
 
-/// At most one line a layer in this time.
+/// Shortest time between two `layer_bytes` lines of a layer.
 const INTERVAL: Duration = Duration::from_millis(250);
 
-/// Writes each event, with the image's name, to standard output.
+/// Prints each event with the image's name.
 pub struct JsonLines {
     name: String,
-    told: Mutex<HashMap<usize, Instant>>,
+    printed: Mutex<HashMap<usize, Instant>>,
 }
 
 #[derive(Serialize)]
@@ -28,7 +28,7 @@ impl JsonLines {
     pub fn new(name: &str) -> Self {
         JsonLines {
             name: name.to_owned(),
-            told: Mutex::default(),
+            printed: Mutex::default(),
         }
     }
 }
@@ -36,17 +36,17 @@ impl JsonLines {
 impl Progress for JsonLines {
     fn event(&self, event: &Event) {
         if let Event::LayerBytes { layer, .. } = event {
-            let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-            if told.get(layer).is_some_and(|at| at.elapsed() < INTERVAL) {
+            let mut printed = self.printed.lock().unwrap_or_else(PoisonError::into_inner);
+            if printed.get(layer).is_some_and(|at| at.elapsed() < INTERVAL) {
                 return;
             }
-            told.insert(*layer, Instant::now());
+            printed.insert(*layer, Instant::now());
         }
         print(&self.name, event);
     }
 }
 
-/// Writes one line. Who reads it may be gone, which is no reason not to build.
+/// Prints one line. Errors are ignored: the build goes on without a reader.
 pub fn print<T: Serialize>(image: &str, event: &T) {
     if let Ok(line) = serde_json::to_string(&Line { image, event }) {
         let _ = writeln!(io::stdout().lock(), "{line}");

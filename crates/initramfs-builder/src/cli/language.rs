@@ -1,4 +1,4 @@
-//! Languages as sources of images.
+//! Finds language files and their sources.
 
 use std::path::{Path, PathBuf};
 
@@ -9,9 +9,9 @@ use cloude_protocol::{languages, paths};
 use super::Failure;
 use super::args::SourceChoice;
 
-/// The folder of languages: the given one, or the one that `clouded` takes by default.
-pub fn dir(given: Option<&Path>) -> Result<PathBuf, Failure> {
-    if let Some(dir) = given {
+/// The directory of language files: the option's, or the default of `clouded`.
+pub fn dir(option: Option<&Path>) -> Result<PathBuf, Failure> {
+    if let Some(dir) = option {
         return Ok(dir.to_owned());
     }
     let dir = paths::languages(rustix::process::geteuid().is_root());
@@ -19,7 +19,7 @@ pub fn dir(given: Option<&Path>) -> Result<PathBuf, Failure> {
         return Ok(dir);
     }
     Err(Failure::new(format!(
-        "there are no languages in `{}`; name their folder with --languages-dir or LANGUAGES_CONFIG_PATH",
+        "no languages in `{}`: name their directory with --languages-dir or LANGUAGES_CONFIG_PATH",
         dir.display()
     )))
 }
@@ -34,7 +34,7 @@ pub fn load(dir: &Path, name: &str) -> Result<Language, Failure> {
     languages::find(dir, name).map_err(Failure::new)
 }
 
-/// Where a language's image comes from, and where if that is not reached.
+/// The source of a language's image, and the fallback for an unreachable registry.
 pub fn sources(
     language: &Language,
     dir: &Path,

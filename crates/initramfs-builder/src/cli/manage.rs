@@ -29,7 +29,7 @@ pub fn ls(args: &LsArgs, paths: &Paths) -> Result<(), Failure> {
     }
     if images.is_empty() {
         eprintln!(
-            "no images in {}; `cloude-initramfs build --language python` makes one",
+            "no images in {}; `cloude-initramfs build --language python` builds one",
             paths.images.display()
         );
         return Ok(());

@@ -1,6 +1,6 @@
-//! The command line.
+//! The command line of `cloude-initramfs`.
 
-/// A line of standard output.
+/// Prints a line to standard output.
 macro_rules! say {
     ($($text:tt)*) => { $crate::cli::output::line(format_args!($($text)*)) };
 }
@@ -34,7 +34,9 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cancel_on_signals() {
         Ok(cancel) => run(cli, &cancel),
-        Err(error) => Err(Failure::new(format!("handling signals: {error}"))),
+        Err(error) => Err(Failure::new(format!(
+            "cannot install signal handlers: {error}"
+        ))),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -57,7 +59,7 @@ fn run(cli: Cli, cancel: &Cancel) -> Result<(), Failure> {
     }
 }
 
-/// The first signal ends the work in good order; the second ends the process.
+/// The first signal cancels the build; the second one exits with 130.
 fn cancel_on_signals() -> std::io::Result<Cancel> {
     let flag = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM, SIGHUP] {

@@ -1,4 +1,4 @@
-//! Standard output, whose reader may leave.
+//! Standard output.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Write as _};
@@ -7,14 +7,14 @@ use serde::Serialize;
 
 use super::failure::Failure;
 
-/// What a shell says of a program that SIGPIPE ended.
+/// 128 + SIGPIPE.
 const BROKEN_PIPE: i32 = 141;
 
-/// Writes one line. When nobody reads any more the process ends, as other tools do in a pipe.
+/// Prints one line. After EPIPE the process exits with 141, like a program that SIGPIPE terminates.
 pub fn line(text: fmt::Arguments<'_>) {
     match writeln!(io::stdout(), "{text}") {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => std::process::exit(BROKEN_PIPE),
-        Err(error) => eprintln!("cloude-initramfs: writing to standard output: {error}"),
+        Err(error) => eprintln!("cloude-initramfs: cannot write to standard output: {error}"),
         Ok(()) => {}
     }
 }

@@ -1,4 +1,4 @@
-//! Where things lie (docs/architecture.md).
+//! Paths of cache and images (docs/architecture.md).
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! Progress bars on a terminal.
+//! Progress bars on standard error.
 
 use std::io::IsTerminal;
 use std::sync::{Mutex, PoisonError};
@@ -7,7 +7,7 @@ use std::time::Duration;
 use cloude_initramfs_builder::pipeline::{Event, Progress};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
-/// A line for the step, and one bar a layer. Where standard error is no terminal, only notices.
+/// A line for the step and a bar per layer on a terminal. Notices are printed always.
 pub struct Bars {
     name: String,
     all: MultiProgress,

@@ -1,10 +1,11 @@
-//! Sizes and ages as people read and write them.
+//! Parses and prints sizes and ages.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Reads `512M`, `2G`, `1024`; powers of 1024.
+/// Parses `512M`, `2G` or `1024`, with units of powers of 1024.
 pub fn parse_size(text: &str) -> Result<u64, String> {
-    let error = || format!("`{text}` is no size; write a number with K, M, G or nothing behind it");
+    let error =
+        || format!("invalid size `{text}`: write a number, optionally followed by K, M or G");
     let text_trimmed = text
         .trim()
         .trim_end_matches(['B', 'b'])
@@ -35,7 +36,7 @@ pub fn size(bytes: u64) -> String {
     }
 }
 
-/// How long ago a time was, in words.
+/// The age of a time in seconds since 1970, such as `3 hours ago`.
 pub fn age_of(built_at: u64) -> String {
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)

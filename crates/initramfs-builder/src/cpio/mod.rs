@@ -1,8 +1,8 @@
 //! The newc cpio format, as the kernel reads it
 //! (Documentation/driver-api/early-userspace/buffer-format.rst, init/initramfs.c).
 //!
-//! Each entry is a header of 110 ASCII bytes, the name with a NUL, and the data; name and data each
-//! padded to 4 bytes with zeros.
+//! Each entry is a header of 110 ASCII bytes, the name with a NUL, and the data. Name and data are padded with zeros
+//! to multiples of 4 bytes.
 
 mod read;
 mod write;
@@ -16,7 +16,7 @@ pub(crate) const HEADER_BYTES: usize = 110;
 pub(crate) const MAGIC: &[u8; 6] = b"070701";
 /// The name of the entry that ends an archive.
 pub(crate) const TRAILER: &[u8] = b"TRAILER!!!";
-/// With its NUL, the longest name that the kernel does not skip (`PATH_MAX`).
+/// Longest name with its NUL; the kernel skips longer ones (`PATH_MAX`).
 pub(crate) const MAX_NAME_BYTES: usize = 4096;
 
 /// `S_IFMT` of stat(2) and its values (inode(7)).
@@ -33,7 +33,7 @@ pub(crate) mod file_type {
 /// The fields of an entry's header.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Header {
-    /// The archive's number for the inode, shared by hard links.
+    /// Inode number in the archive, the same for hard links.
     pub ino: u32,
     /// Type and permissions, as in `st_mode`.
     pub mode: u32,
@@ -53,7 +53,7 @@ pub struct Header {
     pub rdev_minor: u32,
 }
 
-/// From the end of a name or of data to the next multiple of 4.
+/// Bytes from `position` to the next multiple of 4.
 pub(crate) fn padding(position: u64) -> usize {
     (position.wrapping_neg() % 4) as usize
 }

@@ -1,10 +1,10 @@
-//! Reading newc, to list what an initramfs holds.
+//! Reads newc, to list an initramfs.
 
 use std::io::{self, BufRead, BufReader, Read};
 
 use super::{HEADER_BYTES, Header, MAGIC, MAX_NAME_BYTES, TRAILER, file_type, padding};
 
-/// Reads an archive's entries; their data is passed over, but for symlinks' targets.
+/// Reads the entries of an archive. Data is skipped, except targets of symlinks.
 pub struct Reader<R> {
     input: BufReader<R>,
     position: u64,
@@ -26,8 +26,7 @@ impl<R: Read> Reader<R> {
         }
     }
 
-    /// The next entry, or none at the end of the input. Trailers, and the zeros between segments,
-    /// are passed over.
+    /// The next entry, or none at the end of the input. Trailers and zeros between segments are skipped.
     pub fn next_entry(&mut self) -> io::Result<Option<Entry>> {
         loop {
             if !self.skip_zeros()? {
@@ -44,7 +43,7 @@ impl<R: Read> Reader<R> {
             let target = if header.mode & file_type::MASK == file_type::SYMLINK {
                 if header.size as usize > MAX_NAME_BYTES {
                     return Err(invalid(format!(
-                        "a symlink's target has {} bytes",
+                        "damaged cpio archive: a symlink target of {} bytes",
                         header.size
                     )));
                 }
@@ -65,7 +64,7 @@ impl<R: Read> Reader<R> {
         self.read(&mut bytes)?;
         if !bytes.starts_with(MAGIC) {
             return Err(invalid(format!(
-                "no newc header at byte {} of the cpio archive",
+                "damaged cpio archive: no newc header at byte {}",
                 self.position - HEADER_BYTES as u64
             )));
         }
@@ -75,12 +74,14 @@ impl<R: Read> Reader<R> {
             digits
                 .filter(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()))
                 .and_then(|digits| u32::from_str_radix(digits, 16).ok())
-                .ok_or_else(|| invalid("a newc header has a field that is no number"))
+                .ok_or_else(|| {
+                    invalid("damaged cpio archive: a header field is not a hexadecimal number")
+                })
         };
         let name_size = field(11)? as usize;
         if !(1..=MAX_NAME_BYTES).contains(&name_size) {
             return Err(invalid(format!(
-                "a name in the cpio archive has {name_size} bytes"
+                "damaged cpio archive: a name of {name_size} bytes"
             )));
         }
         let header = Header {
@@ -97,7 +98,7 @@ impl<R: Read> Reader<R> {
         Ok((header, name_size))
     }
 
-    /// Passes over zeros; false at the end of the input.
+    /// Skips zeros. False at the end of the input.
     fn skip_zeros(&mut self) -> io::Result<bool> {
         loop {
             let bytes = self.input.fill_buf()?;
@@ -109,7 +110,7 @@ impl<R: Read> Reader<R> {
             self.input.consume(zeros);
             self.position += zeros as u64;
             if found {
-                // Headers are aligned within their own segment.
+                // Alignment counts from the start of each segment.
                 self.position = 0;
                 return Ok(true);
             }

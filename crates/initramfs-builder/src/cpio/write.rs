@@ -1,4 +1,4 @@
-//! Writing newc.
+//! Writes newc.
 
 use std::io::{self, Write};
 
@@ -16,9 +16,9 @@ impl<W: Write> Writer<W> {
         Writer { out, position: 0 }
     }
 
-    /// Writes a header and its name; exactly `header.size` bytes of data must follow.
+    /// Writes a header and its name. Exactly `header.size` bytes of data must follow.
     pub fn header(&mut self, header: &Header, name: &[u8]) -> io::Result<()> {
-        // Device numbers of the inode itself (fields 7 and 8) are 0: one archive is one file system.
+        // Fields 7 and 8, the device of the inode, are 0: one archive is one file system.
         self.out.write_all(MAGIC)?;
         write!(
             self.out,
@@ -56,7 +56,7 @@ impl<W: Write> Writer<W> {
         self.data(&zeros[..padding(self.position)])
     }
 
-    /// Ends the archive. Returns the output and how many bytes went into it, a multiple of 4.
+    /// Ends the archive. Returns the output and the length, a multiple of 4.
     pub fn finish(mut self) -> io::Result<(W, u64)> {
         self.header(
             &Header {

@@ -55,15 +55,14 @@ const SETTLE: &str = include_str!("settle.sh");
 /// Debian's own default, /etc/profile.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Tells what is made of packages here from what another version makes of the same: 8 hexadecimal digits
-/// of the SHA-256 of the hooks and the base packages.
+/// Identifies the hooks and base packages of this version: 8 hexadecimal digits of their SHA-256.
 pub(crate) fn recipe() -> String {
     let hooks = [SETUP, FINISH, SETTLE];
     let digest = Sha256::digest(hooks.concat() + &BASE_PACKAGES.concat());
     const_hex::encode(&digest[..4])
 }
 
-/// How to reach Debian.
+/// Mirror of Debian.
 #[derive(Clone, Debug, Default)]
 pub struct DebianOptions {
     /// The mirror's URL. Without one: the host's own apt sources for the suite, else deb.debian.org.
@@ -72,34 +71,34 @@ pub struct DebianOptions {
     pub apt: Vec<(String, String)>,
 }
 
-/// Why packages did not become an image.
+/// Packages could not be unpacked.
 #[derive(Debug, thiserror::Error)]
 pub enum DebianError {
     /// mmdebstrap is not installed.
-    #[error("building from Debian packages needs mmdebstrap; run `apt-get install mmdebstrap`")]
+    #[error("building from Debian packages needs mmdebstrap: run `apt-get install mmdebstrap`")]
     NotInstalled,
-    /// It could not be started.
-    #[error("starting mmdebstrap: {0}")]
+    /// mmdebstrap could not be started.
+    #[error("cannot start mmdebstrap: {0}")]
     Start(#[source] io::Error),
-    /// It failed; the message has its last words.
+    /// mmdebstrap failed; the message has the end of its output.
     #[error("mmdebstrap failed ({status}):\n{output}")]
     Failed {
-        /// How it ended.
+        /// Its exit status.
         status: String,
         /// The last lines that it printed.
         output: String,
     },
-    /// A folder for it could not be made.
-    #[error("preparing `{path}` for mmdebstrap: {source}")]
+    /// A directory for it could not be created.
+    #[error("cannot create `{path}` for mmdebstrap: {source}")]
     Prepare {
-        /// The folder.
+        /// The directory.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         source: io::Error,
     },
 }
 
-/// What programs are told: Debian's path, and what the language adds.
+/// Environment of programs: Debian's PATH, and the variables of the language.
 pub(crate) fn image_config(packages: &Packages) -> ImageConfig {
     let mut env = BTreeMap::from([("PATH".to_owned(), DEFAULT_PATH.to_owned())]);
     env.extend(packages.env.clone());

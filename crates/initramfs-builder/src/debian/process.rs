@@ -15,31 +15,31 @@ use super::{DebianError, DebianOptions, FINISH, SETTLE, SETUP, package_names, qu
 use crate::progress::{Cancel, Event, Progress};
 use crate::source::Packages;
 
-/// How many of its last lines a failure shows.
+/// Lines of output that an error shows.
 const LINES_KEPT: usize = 20;
-/// What the hook puts before the name of each package (finish.sh).
+/// The prefix of a package's name in the output of the hook (finish.sh).
 const PACKAGE_MARK: &str = "cloude-package: ";
 
 /// A running mmdebstrap.
 pub(crate) struct Mmdebstrap {
     child: Child,
     stdout: Option<ChildStdout>,
-    /// Its temporary files and, without root, the packages that it fetched.
+    /// Temporary files and, without root, downloaded packages.
     work: TempDir,
     debs: PathBuf,
     rooted: bool,
     ended: bool,
 }
 
-/// What it said.
+/// The lines of its standard error.
 #[derive(Default)]
-struct Said {
+struct Output {
     packages: Vec<String>,
     lines: VecDeque<String>,
 }
 
 impl Mmdebstrap {
-    /// Starts it. `debs` keeps packages from one build to the next.
+    /// Starts mmdebstrap. `debs` is the directory of downloaded packages.
     pub fn start(
         packages: &Packages,
         options: &DebianOptions,
@@ -52,7 +52,7 @@ impl Mmdebstrap {
         };
         let rooted = rustix::process::geteuid().is_root();
         std::fs::create_dir_all(debs).map_err(prepare(debs))?;
-        // Another user id, as which mmdebstrap works without root, may not pass a home directory.
+        // Without root, mmdebstrap runs as another user id, which may not enter a home directory.
         let temp = if rooted {
             temp.to_owned()
         } else {
@@ -73,7 +73,7 @@ impl Mmdebstrap {
             .env("LC_ALL", "C.UTF-8")
             .env_remove("SOURCE_DATE_EPOCH");
         command.args(["--variant=extract", "--mode=auto", "--format=tar"]);
-        // No service would be started in the root, and its clean-up is ours (settle.sh).
+        // No service is started in the root, and settle.sh cleans up.
         command.arg(
             "--skip=chroot/mount,chroot/policy-rc.d,chroot/start-stop-daemon,cleanup,output/dev",
         );
@@ -106,8 +106,8 @@ impl Mmdebstrap {
         })
     }
 
-    /// Reads its tar with `read`, and returns what that returned and the packages that were
-    /// unpacked, as `name_version_architecture`.
+    /// Passes the tar on standard output to `read`. Returns its value and the unpacked packages, as
+    /// `name_version_architecture`.
     pub fn run<T, E: From<DebianError>>(
         mut self,
         cancel: &Cancel,
@@ -117,13 +117,13 @@ impl Mmdebstrap {
         let stderr = self.child.stderr.take();
         let stdout = self.stdout.take();
         let (Some(stderr), Some(mut stdout)) = (stderr, stdout) else {
-            return Err(DebianError::Start(io::Error::other("it has no pipes")).into());
+            return Err(DebianError::Start(io::Error::other("no pipe to its output")).into());
         };
-        let said = Mutex::new(Said::default());
+        let stderr_lines = Mutex::new(Output::default());
         let pid = self.child.id();
         let done = AtomicBool::new(false);
         let value = std::thread::scope(|scope| {
-            scope.spawn(|| listen(BufReader::new(stderr), &said, progress));
+            scope.spawn(|| listen(BufReader::new(stderr), &stderr_lines, progress));
             scope.spawn(|| stop_when_cancelled(pid, cancel, &done));
             let value = read(&mut stdout);
             let broke_off = match &value {
@@ -141,11 +141,12 @@ impl Mmdebstrap {
             (value, status, broke_off)
         });
         let (value, status, broke_off) = value;
-        let mut said = std::mem::take(&mut *said.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut printed =
+            std::mem::take(&mut *stderr_lines.lock().unwrap_or_else(PoisonError::into_inner));
         let status = status.map_err(DebianError::Start)?;
-        // A tar that broke off is mmdebstrap's failure, and its words say why.
+        // A truncated tar is a failure of mmdebstrap: its output has the reason.
         if broke_off && !status.success() && !cancel.is_set() {
-            let output = said.lines.make_contiguous().join("\n");
+            let output = printed.lines.make_contiguous().join("\n");
             return Err(DebianError::Failed {
                 status: status.to_string(),
                 output,
@@ -156,12 +157,11 @@ impl Mmdebstrap {
         if !self.rooted {
             self.keep_fetched();
         }
-        said.packages.sort();
-        Ok((value, said.packages))
+        printed.packages.sort();
+        Ok((value, printed.packages))
     }
 
-    /// Moves what was fetched into the folder that lasts. A package that cannot be kept is fetched
-    /// again the next time, which is no reason to fail.
+    /// Copies downloaded packages to `debs`. Errors are ignored: the package is downloaded again.
     fn keep_fetched(&self) {
         let Ok(fetched) = std::fs::read_dir(self.work.path().join("debs")) else {
             return;
@@ -197,8 +197,7 @@ fn hooks(command: &mut Command, debs: &Path, fetched: &Path, rooted: bool) {
     let start = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .map_or(0, |since| since.as_secs().saturating_sub(2));
-    // As root the hooks link packages in and out; else they go through mmdebstrap's own copying,
-    // because the hooks run as another user.
+    // As root, the hooks hard-link packages. Otherwise they run as another user, and mmdebstrap copies.
     let linked = if rooted { quote(debs) } else { "''".to_owned() };
     let hook = |script: &str| format!("DEBS={linked}; START={start}\n{script}");
     let archives = "/var/cache/apt/archives";
@@ -216,7 +215,7 @@ fn hooks(command: &mut Command, debs: &Path, fetched: &Path, rooted: bool) {
     command.arg(format!("--extract-hook={}", hook(SETTLE)));
 }
 
-/// Asks it to end; it unmounts and deletes what it made.
+/// Sends SIGTERM: mmdebstrap then unmounts and deletes its files.
 fn terminate(pid: u32) {
     if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
         let _ = kill_process(pid, Signal::TERM);
@@ -224,17 +223,17 @@ fn terminate(pid: u32) {
 }
 
 fn stop_when_cancelled(pid: u32, cancel: &Cancel, done: &AtomicBool) {
-    let mut told = false;
+    let mut terminated = false;
     while !done.load(Ordering::Relaxed) {
-        if cancel.is_set() && !told {
+        if cancel.is_set() && !terminated {
             terminate(pid);
-            told = true;
+            terminated = true;
         }
         std::thread::sleep(Duration::from_millis(20));
     }
 }
 
-fn listen(stderr: impl Read, said: &Mutex<Said>, progress: &dyn Progress) {
+fn listen(stderr: impl Read, output: &Mutex<Output>, progress: &dyn Progress) {
     let mut lines = BufReader::new(stderr);
     let mut line = Vec::new();
     while lines
@@ -243,26 +242,26 @@ fn listen(stderr: impl Read, said: &Mutex<Said>, progress: &dyn Progress) {
     {
         let text = String::from_utf8_lossy(&line).trim_end().to_owned();
         line.clear();
-        let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut output = output.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(package) = text.strip_prefix(PACKAGE_MARK) {
             // apt writes a colon in a file name as %3a.
-            said.packages.push(package.replace("%3a", ":"));
+            output.packages.push(package.replace("%3a", ":"));
             continue;
         }
         if let Some(step) = text
             .strip_prefix("I: ")
             .and_then(|step| step.strip_suffix("..."))
         {
-            // The hooks are shown as whole scripts.
+            // mmdebstrap prints whole hook scripts.
             if !step.contains("hook") {
                 progress.event(&Event::Step {
                     message: step.to_owned(),
                 });
             }
         }
-        said.lines.push_back(text);
-        if said.lines.len() > LINES_KEPT {
-            said.lines.pop_front();
+        output.lines.push_back(text);
+        if output.lines.len() > LINES_KEPT {
+            output.lines.pop_front();
         }
     }
 }

@@ -1,10 +1,10 @@
-//! What all layers of one image share while they are read.
+//! Shared state of the layers of one image while they are read.
 
 use std::path::{Path, PathBuf};
 
 use crate::limits::{Budget, Limits};
 
-/// What reading a layer needs, shared by all layers of one image.
+/// Limits and temporary files, shared by all layers of one image.
 #[derive(Clone, Debug)]
 pub struct Context {
     pub(crate) budget: Budget,
@@ -12,8 +12,8 @@ pub struct Context {
 }
 
 impl Context {
-    /// `spool_dir` is where unlinked temporary files with the contents are made; it needs room for
-    /// the image unpacked, and should not be a tmpfs.
+    /// `spool_dir` is the directory of the unlinked temporary files. It needs space for the unpacked image, and should
+    /// not be a tmpfs.
     pub fn new(limits: Limits, spool_dir: impl Into<PathBuf>) -> Self {
         Context {
             budget: Budget::new(limits),
@@ -21,12 +21,12 @@ impl Context {
         }
     }
 
-    /// What has been used of the limits.
+    /// The counters against the limits.
     pub fn budget(&self) -> &Budget {
         &self.budget
     }
 
-    /// Where contents are spooled.
+    /// The directory of the temporary files.
     pub fn spool_dir(&self) -> &Path {
         &self.spool_dir
     }

@@ -1,4 +1,4 @@
-//! Decompression on a thread of its own, counted against the budget.
+//! Decompression on another thread, counted against the limits.
 
 use std::cell::Cell;
 use std::io::{self, BufRead, BufReader, Read};
@@ -10,22 +10,22 @@ use sha2::{Digest, Sha256};
 use super::error::LayerError;
 use crate::limits::{Budget, LimitExceeded};
 
-/// Bytes in a chunk that goes from the decompressor to the parser.
+/// Bytes of a chunk, the unit between decompressor and parser.
 pub(super) const CHUNK_BYTES: usize = 256 << 10;
 
-/// Chunks on the way: with [`CHUNK_BYTES`], 1 MiB a layer.
+/// Chunks in the channel: 1 MiB per layer.
 pub(super) const CHUNKS: usize = 4;
 
-/// The kernel refuses larger zstd windows (128 MiB, `ZSTD_WINDOWLOG_MAX` of lib/decompress_unzstd.c),
-/// and so does the zstd library unless told otherwise. It bounds a decompressor's memory.
+/// Largest zstd window, 128 MiB: the bound of the kernel (`ZSTD_WINDOWLOG_MAX`, lib/decompress_unzstd.c) and the
+/// default of the zstd library. It bounds a decompressor's memory.
 pub(crate) const MAX_WINDOW_LOG: u32 = 27;
 
-/// How a layer is compressed.
+/// Compression of a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Compression {
-    /// Look at the first bytes.
+    /// Detected by the first bytes.
     Detect,
-    /// Not at all.
+    /// None.
     Plain,
     /// gzip, of one member or several.
     Gzip,
@@ -33,7 +33,7 @@ pub enum Compression {
     Zstd,
 }
 
-/// Counts what a decompressor takes.
+/// Counts the bytes that a decompressor reads.
 struct Counted<R> {
     inner: R,
     budget: Budget,
@@ -51,7 +51,7 @@ impl<R: Read> Read for Counted<R> {
     }
 }
 
-/// A limit travels through a decompressor as the source of an I/O error; this takes it out again.
+/// Unwraps a [`LimitExceeded`] that passed through a decompressor inside of an I/O error.
 pub(super) fn read_error(error: io::Error) -> LayerError {
     let limit = error
         .get_ref()
@@ -62,7 +62,7 @@ pub(super) fn read_error(error: io::Error) -> LayerError {
     }
 }
 
-/// Tells a compression by its first bytes (RFC 1952, RFC 8878).
+/// Detects the compression by the first bytes (RFC 1952, RFC 8878).
 pub(crate) fn detect(start: &[u8]) -> Compression {
     match start {
         [0x1f, 0x8b, ..] => Compression::Gzip,
@@ -91,11 +91,11 @@ fn decoder<'a, R: Read + 'a>(
     })
 }
 
-/// One chunk, or why there are no more.
+/// One chunk, or the error that ends the stream.
 pub(super) type Message = Result<Vec<u8>, LayerError>;
 
-/// Decompresses `reader` into chunks until it ends, a limit is passed, or nobody listens any more.
-/// Emptied chunks come back through `empty` to be filled again.
+/// Decompresses `reader` into chunks until it ends, a limit is exceeded, or the receiver is dropped. Consumed chunks
+/// return through `empty` and are reused.
 pub(super) fn decompress(
     reader: impl Read,
     compression: Compression,
@@ -104,7 +104,7 @@ pub(super) fn decompress(
     empty: &Receiver<Vec<u8>>,
 ) {
     if let Err(error) = run(reader, compression, budget, full, empty) {
-        // Without a listener there is nobody to tell.
+        // Fails if the receiver was dropped.
         let _ = full.send(Err(error));
     }
 }
@@ -145,7 +145,7 @@ fn run(
     }
 }
 
-/// The parser's end: the decompressed bytes, hashed as they pass.
+/// The receiving end: the decompressed bytes, hashed as they are read.
 pub(super) struct Chunks {
     full: Receiver<Message>,
     empty: Sender<Vec<u8>>,
@@ -165,31 +165,31 @@ impl Chunks {
         }
     }
 
-    /// The bytes at hand, waiting for some if there are none; empty at the end.
+    /// The current bytes; waits if there are none. Empty at the end.
     pub fn fill(&mut self) -> Result<&[u8], LayerError> {
         if self.position == self.chunk.len() {
             let next = match self.full.recv() {
                 Ok(next) => next?,
-                // The decompressor is done.
+                // The decompressor has ended.
                 Err(_) => Vec::new(),
             };
             self.hash.update(&next);
             let old = std::mem::replace(&mut self.chunk, next);
             self.position = 0;
             if old.capacity() > 0 {
-                // The decompressor may be gone already.
+                // Fails if the decompressor has ended.
                 let _ = self.empty.send(old);
             }
         }
         Ok(&self.chunk[self.position..])
     }
 
-    /// Passes over bytes that [`Chunks::fill`] gave.
+    /// Consumes bytes of [`Chunks::fill`].
     pub fn consume(&mut self, count: usize) {
         self.position += count;
     }
 
-    /// Reads to the end and gives the digest of everything.
+    /// Reads to the end. Returns the digest of all bytes.
     pub fn finish(mut self) -> Result<String, LayerError> {
         loop {
             let count = self.fill()?.len();

@@ -1,10 +1,10 @@
-//! Names from an image, made fit for a message.
+//! Makes names of an image safe for messages.
 
-/// The longest path that a message shows, in characters.
+/// Characters after which a path is cut.
 const SHOWN: usize = 200;
 
-/// A path as text: bytes that are not UTF-8 as U+FFFD, control characters escaped so that a name
-/// cannot speak to the terminal, and cut when very long.
+/// A path as text: bytes that are not UTF-8 as U+FFFD, control characters escaped (they could control the terminal),
+/// cut if very long.
 pub fn display_path(path: &[u8]) -> String {
     let text = String::from_utf8_lossy(path);
     let mut shown = String::new();

@@ -1,16 +1,16 @@
-//! One entry of a layer.
+//! An entry of a layer, and what newc cannot hold of it.
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
-/// One entry of a layer, as the tar has it: its path is not yet cleaned or resolved.
+/// One entry of a layer. The path is clean, but symlinks in it are not resolved.
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub path: Vec<u8>,
     pub kind: EntryKind,
-    /// The lower 12 bits only.
+    /// The lower 12 bits of `st_mode`.
     pub mode: u16,
     pub uid: u32,
     pub gid: u32,
@@ -30,7 +30,7 @@ pub(crate) enum EntryKind {
 /// A device node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Device {
-    /// A block device, or else a character device.
+    /// True for a block device, false for a character device.
     pub block: bool,
     /// 0 to 4095, as the kernel has 12 bits for it (include/linux/kdev_t.h).
     pub major: u32,
@@ -38,7 +38,7 @@ pub struct Device {
     pub minor: u32,
 }
 
-/// Where the bytes of a file are.
+/// The bytes of a file.
 #[derive(Clone, Debug)]
 pub(crate) enum Content {
     Spooled {
@@ -70,15 +70,15 @@ impl Content {
     }
 }
 
-/// What was left out or changed because an initramfs cannot hold it.
+/// Counts of attributes that were dropped or changed because newc cannot hold them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(default)]
 pub struct Warnings {
-    /// `security.capability` attributes left out: a program that relied on one needs root.
+    /// `security.capability` attributes dropped: a program that relies on one needs root.
     pub capabilities_dropped: u64,
-    /// Other extended attributes left out.
+    /// Other extended attributes dropped.
     pub xattrs_dropped: u64,
-    /// Modification times before 1970 or after 2106, moved to the nearer end.
+    /// Modification times before 1970 or after 2106, set to the nearest that fits.
     pub mtimes_clamped: u64,
 }
 

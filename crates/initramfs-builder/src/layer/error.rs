@@ -1,43 +1,45 @@
-//! Why a layer could not be read.
+//! Errors of reading a layer.
 
 use std::io;
 use std::path::PathBuf;
 
 use crate::limits::LimitExceeded;
 
-/// Why a layer could not be read.
+/// A layer could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum LayerError {
-    /// It is larger than a limit allows.
+    /// The layer exceeds a limit.
     #[error(transparent)]
     Limit(#[from] LimitExceeded),
-    /// It is not a well-formed tar archive, or has something in it that no initramfs can hold.
+    /// The tar archive is malformed, or an entry cannot be in an initramfs.
     #[error("entry {entry} of the layer, `{path}`: {problem}")]
     Entry {
-        /// Which entry, counted from 1.
+        /// Number of the entry, from 1.
         entry: u64,
         /// Its path as far as it is known.
         path: String,
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
-    /// Its bytes could not be read or decompressed. The message says which.
-    #[error("reading the layer: {0}")]
+    /// The input could not be read or decompressed.
+    #[error("cannot read the layer: {0}")]
     Read(#[source] io::Error),
-    /// Its contents could not be kept. Make room, or choose another directory.
-    #[error("keeping the layer's contents in `{dir}`: {source}")]
+    /// The temporary file failed. Free space, or choose another cache directory.
+    #[error("temporary file in `{dir}`: {source}; free space, or set CLOUDE_CACHE_DIR")]
     Spool {
-        /// Where the temporary file is.
+        /// Directory of the temporary file.
         dir: PathBuf,
-        /// Why it failed.
+        /// The reason.
         source: io::Error,
     },
-    /// It is not the layer that the image's configuration names (`rootfs.diff_ids`).
-    #[error("the layer unpacks to {actual} and the image says {expected}; pull it again")]
+    /// The digest differs from `rootfs.diff_ids` of the image's configuration.
+    #[error(
+        "the uncompressed layer is {actual}, and the image's configuration names {expected}: pull the image again, or report it to its publisher"
+    )]
     DiffId {
         /// From the image's configuration.
         expected: String,
-        /// What it is.
+        /// Computed.
         actual: String,
     },
 }

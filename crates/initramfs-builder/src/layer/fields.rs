@@ -1,59 +1,18 @@
-//! The fields of a header, checked.
+//! Checks the fields of a tar header.
 
 use tar::Header;
 
+use super::blocks::Problem;
 use super::context::Context;
 use super::display::display_path;
 use super::entry::Device;
-use super::error::LayerError;
 use super::number;
 use super::pax::Pax;
 use crate::limits::LimitExceeded;
 
-pub(super) const BLOCK: usize = 512;
-
-/// Errors of an entry are made as text where they are found, and get the entry's name on the way up.
-pub(super) enum Problem {
-    Text(String),
-    Layer(LayerError),
-}
-
-impl From<String> for Problem {
-    fn from(text: String) -> Self {
-        Problem::Text(text)
-    }
-}
-
-impl From<&str> for Problem {
-    fn from(text: &str) -> Self {
-        Problem::Text(text.to_owned())
-    }
-}
-
-impl From<LayerError> for Problem {
-    fn from(error: LayerError) -> Self {
-        Problem::Layer(error)
-    }
-}
-
-impl From<LimitExceeded> for Problem {
-    fn from(error: LimitExceeded) -> Self {
-        Problem::Layer(error.into())
-    }
-}
-
-pub(super) fn truncated() -> Problem {
-    "the layer ends in the middle of it".into()
-}
-
-/// From the end of data to the next block.
-pub(super) fn padding(size: u64) -> u64 {
-    size.wrapping_neg() % BLOCK as u64
-}
-
 pub(super) fn signed(field: &[u8], name: &str) -> Result<i64, Problem> {
     number::field(field)
-        .ok_or_else(|| format!("the {name} in its header is no number that fits 64 bits").into())
+        .ok_or_else(|| format!("the {name} in its header is not a number of 64 bits").into())
 }
 
 pub(super) fn unsigned(field: &[u8], name: &str) -> Result<u64, Problem> {
@@ -62,8 +21,8 @@ pub(super) fn unsigned(field: &[u8], name: &str) -> Result<u64, Problem> {
         .map_err(|_| format!("the {name} in its header is negative: {value}").into())
 }
 
-/// What the header or its PAX record says the stored size is. Archives that need the record leave
-/// the header's field 0; where both speak and differ, readers would see different archives.
+/// The stored size, from the PAX record or the header. Archives that need the record set the header's field to 0. If
+/// both are set and differ, tar readers disagree on where the next entry is.
 pub(super) fn stored_size(header: u64, pax: &Pax) -> Result<u64, Problem> {
     let Some(size) = pax.size else {
         return Ok(header);
@@ -72,15 +31,15 @@ pub(super) fn stored_size(header: u64, pax: &Pax) -> Result<u64, Problem> {
         u64::try_from(size).map_err(|_| format!("its PAX record `size` is negative: {size}"))?;
     if header != 0 && header != size {
         return Err(format!(
-            "its header says that it has {header} bytes and its PAX record says {size}; \
-             such an archive reads differently everywhere"
+            "its header has size {header} and its PAX record has size {size}; tar readers disagree on such an archive: \
+             write it again with one of them"
         )
         .into());
     }
     Ok(size)
 }
 
-/// An owner that Linux has: -1 means "leave as it is" to chown(2).
+/// A user or group id: 0 to 4294967294, because chown(2) takes -1 as "no change".
 pub(super) fn owner(pax: Option<i64>, field: &[u8], name: &str) -> Result<u32, Problem> {
     let value = match pax {
         Some(value) => value,
@@ -115,8 +74,8 @@ pub(super) fn device(header: &Header, block: bool) -> Result<Device, Problem> {
     })
 }
 
-/// Cleans a path as if it stood in the root: no empty and no `.` components, and `..` takes the one
-/// before it away or, in the root, nothing. Checks its lengths.
+/// Cleans a path as if the current directory were the root: removes empty and `.` components, and resolves `..`
+/// lexically. Checks the lengths.
 pub(super) fn clean(path: &[u8], context: &Context) -> Result<Vec<u8>, Problem> {
     let limits = context.budget.limits();
     let mut parts = Vec::new();

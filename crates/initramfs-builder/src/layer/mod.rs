@@ -1,10 +1,10 @@
-//! Reading one layer of an image: a tar archive, compressed or not.
+//! Reads one layer of an image: a tar archive, compressed or not.
 //!
-//! [`Layer::read`] reads a layer once, front to back, wherever it comes from. Metadata stays in
-//! memory; the contents of files go to an unlinked temporary file, so that memory does not grow with
-//! the image. Layers do not depend on each other until [`crate::tree::Tree::apply`]: read them in
-//! parallel, each while it is still being downloaded.
+//! [`Layer::read`] reads a layer once, from start to end. Metadata stays in memory. File contents go to an unlinked
+//! temporary file, so that memory does not grow with the image. Layers are independent until
+//! [`crate::tree::Tree::apply`]: read them in parallel, each while it is downloaded.
 
+mod blocks;
 mod context;
 mod decompress;
 mod display;
@@ -32,7 +32,7 @@ pub use entry::{Device, Warnings};
 pub use error::LayerError;
 use parse::Parser;
 
-/// One layer, read.
+/// A layer that was read.
 pub struct Layer {
     pub(crate) entries: Vec<Entry>,
     pub(crate) warnings: Warnings,
@@ -49,7 +49,7 @@ impl fmt::Debug for Layer {
 }
 
 impl Layer {
-    /// Reads a layer to its end. Decompression runs on a thread of its own.
+    /// Reads a layer to its end. Decompression runs on another thread.
     pub fn read(
         reader: impl Read + Send,
         compression: Compression,
@@ -71,12 +71,12 @@ impl Layer {
         })
     }
 
-    /// The digest of the uncompressed layer: `sha256:` and 64 hexadecimal digits.
+    /// The digest of the uncompressed layer, `sha256:HEX`.
     pub fn diff_id(&self) -> &str {
         &self.diff_id
     }
 
-    /// Fails unless the layer is the one that the image's configuration names.
+    /// Compares the digest with the one in the image's configuration.
     pub fn verify_diff_id(&self, expected: &str) -> Result<(), LayerError> {
         if self.diff_id == expected {
             return Ok(());

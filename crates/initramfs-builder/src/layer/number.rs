@@ -1,4 +1,4 @@
-//! Numbers in tar headers and PAX records.
+//! Parses numbers of tar headers and PAX records.
 
 /// A numeric field of a tar header: octal digits (POSIX.1-2017, pax, ustar Interchange Format), or
 /// base 256 in two's complement when the first bit is set (GNU tar manual, "Extensions to the
@@ -19,7 +19,7 @@ fn octal(bytes: &[u8]) -> Option<i64> {
     let digits = &bytes[start..];
     let digits = &digits[..digits.iter().position(blank).unwrap_or(digits.len())];
     let rest = &bytes[start + digits.len()..];
-    // What follows a NUL is not part of the field; what follows a space must be blank.
+    // Bytes after a NUL are ignored; bytes after a space must be blank.
     if rest.first() == Some(&b' ') && !rest.iter().all(blank) {
         return None;
     }
@@ -31,7 +31,7 @@ fn octal(bytes: &[u8]) -> Option<i64> {
 
 fn base_256(bytes: &[u8]) -> Option<i64> {
     let negative = bytes[0] & 0x40 != 0;
-    // The marker bit carries no value: put the sign in its place.
+    // The first bit is the marker of base 256: replace it by the sign.
     let first = if negative { bytes[0] } else { bytes[0] & 0x7f };
     let mut value: i128 = if negative { -1 } else { 0 };
     for byte in std::iter::once(&first).chain(&bytes[1..]) {

@@ -1,45 +1,40 @@
-//! The tar archive itself: headers and what extends them (POSIX.1-2017, pax, "EXTENDED DESCRIPTION";
-//! GNU tar manual, "Basic Tar Format").
+//! Parses the tar archive: headers and extension headers (POSIX.1-2017, pax, "EXTENDED DESCRIPTION"; GNU tar manual,
+//! "Basic Tar Format").
 //!
-//! The tar crate lays out the header's fields. Its iteration is not used: it holds extension headers
-//! of any size in memory. Where readers of tar differ we do as Go's `archive/tar`, which every
-//! container tool reads layers with.
+//! The tar crate defines the header's fields. Its iterator is not used: it reads extension headers of any size into
+//! memory. Where tar readers disagree, this one behaves like Go's `archive/tar`, with which container tools read
+//! layers.
 
 use tar::{GnuExtSparseHeader, Header};
 
+use super::blocks::{BLOCK, Blocks, Problem, padding};
 use super::context::Context;
 use super::decompress::Chunks;
 use super::display::display_path;
 use super::entry::{Content, Entry, EntryKind, Warnings};
 use super::error::LayerError;
-use super::fields::{
-    BLOCK, Problem, check_length, clean, device, owner, padding, signed, stored_size, truncated,
-    unsigned,
-};
-use super::number;
+use super::fields::{check_length, clean, device, owner, signed, stored_size, unsigned};
 use super::pax::{self, Pax};
 use super::sparse::{self, PaxForm, Segment, SparseMap};
 use super::spool::Spool;
 use crate::limits::{LimitExceeded, NEWC_MAX_FILE_BYTES, RATIO_GRACE_BYTES};
 
-type Block = [u8; BLOCK];
-
-/// Reads a layer's entries.
+/// Reads the entries of a layer.
 pub(super) struct Parser<'a> {
-    input: Chunks,
+    input: Blocks,
     context: &'a Context,
     spool: Spool,
     entries: Vec<Entry>,
     warnings: Warnings,
-    /// Which entry is being read, from 1, and its path, for messages.
+    /// Number of the current entry, from 1, and its path, for messages.
     entry: u64,
     path: Vec<u8>,
-    /// Zeros that holes of sparse files stand for.
+    /// Bytes of holes in sparse files.
     holes: u64,
     stored: u64,
 }
 
-/// What the headers before an entry say about it.
+/// The extension headers before an entry.
 #[derive(Default)]
 struct Extensions {
     pax: Pax,
@@ -50,7 +45,7 @@ struct Extensions {
 impl<'a> Parser<'a> {
     pub fn new(input: Chunks, context: &'a Context) -> Result<Self, LayerError> {
         Ok(Parser {
-            input,
+            input: Blocks::new(input),
             context,
             spool: Spool::new(&context.spool_dir)?,
             entries: Vec::new(),
@@ -62,7 +57,7 @@ impl<'a> Parser<'a> {
         })
     }
 
-    /// Reads all entries; then the rest of the input, for the digest.
+    /// Reads all entries, then the rest of the input for the digest.
     pub fn run(mut self) -> Result<(Vec<Entry>, Warnings, String), LayerError> {
         loop {
             self.path.clear();
@@ -84,12 +79,12 @@ impl<'a> Parser<'a> {
         Ok((self.entries, self.warnings, self.input.finish()?))
     }
 
-    /// Reads the headers of one entry and the entry; false at the end of the archive.
+    /// Reads one entry with its headers. False at the end of the archive.
     fn next_entry(&mut self) -> Result<bool, Problem> {
         let mut extensions = Extensions::default();
         self.entry += 1;
         loop {
-            let Some(block) = self.header_block()? else {
+            let Some(block) = self.input.header()? else {
                 return Ok(false);
             };
             self.context.budget.take_entry()?;
@@ -108,75 +103,6 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// The next header, or none where the archive ends: at two blocks of zeros, or at the input's end.
-    fn header_block(&mut self) -> Result<Option<Block>, Problem> {
-        if self.input.fill()?.is_empty() {
-            return Ok(None);
-        }
-        let block = self.block()?;
-        if block == [0; BLOCK] {
-            if self.input.fill()?.is_empty() || self.block()? == [0; BLOCK] {
-                return Ok(None);
-            }
-            return Err("a block of zeros stands between entries".into());
-        }
-        // The sum of the header's bytes, its own field taken as spaces. Some old tars summed signed bytes.
-        let sum = |value: fn(u8) -> i64| -> i64 {
-            let whole: i64 = block.iter().map(|byte| value(*byte)).sum();
-            let field: i64 = block[148..156].iter().map(|byte| value(*byte)).sum();
-            whole - field + 8 * i64::from(b' ')
-        };
-        let expected = number::field(&block[148..156]);
-        if expected != Some(sum(i64::from)) && expected != Some(sum(|byte| i64::from(byte as i8))) {
-            return Err(
-                "its header's checksum is wrong: this is no tar archive, or a damaged one".into(),
-            );
-        }
-        Ok(Some(block))
-    }
-
-    fn block(&mut self) -> Result<Block, Problem> {
-        let mut block = [0; BLOCK];
-        self.read_exact(&mut block)?;
-        Ok(block)
-    }
-
-    fn read_exact(&mut self, mut into: &mut [u8]) -> Result<(), Problem> {
-        while !into.is_empty() {
-            let bytes = self.input.fill()?;
-            if bytes.is_empty() {
-                return Err(truncated());
-            }
-            let count = bytes.len().min(into.len());
-            into[..count].copy_from_slice(&bytes[..count]);
-            self.input.consume(count);
-            into = &mut into[count..];
-        }
-        Ok(())
-    }
-
-    fn skip(&mut self, mut count: u64) -> Result<(), Problem> {
-        while count > 0 {
-            let available = self.input.fill()?.len();
-            if available == 0 {
-                return Err(truncated());
-            }
-            let step = count.min(available as u64);
-            self.input.consume(step as usize);
-            count -= step;
-        }
-        Ok(())
-    }
-
-    /// The padding behind a file's data, which may be missing at the end of the layer: `umoci insert
-    /// --opaque` does not end its archives, and what docker uses to read them takes that.
-    fn skip_last_padding(&mut self, size: u64) -> Result<(), Problem> {
-        if self.input.fill()?.is_empty() {
-            return Ok(());
-        }
-        self.skip(padding(size))
-    }
-
     /// The body of an extension header.
     fn extension(&mut self, size: u64) -> Result<Vec<u8>, Problem> {
         let limit = self.context.budget.limits().max_header_bytes;
@@ -184,12 +110,12 @@ impl<'a> Parser<'a> {
             return Err(LimitExceeded::HeaderBytes { size, limit }.into());
         }
         let mut body = vec![0; size as usize];
-        self.read_exact(&mut body)?;
-        self.skip(padding(size))?;
+        self.input.read_exact(&mut body)?;
+        self.input.skip(padding(size))?;
         Ok(body)
     }
 
-    /// A GNU long name: what is before its terminating NULs.
+    /// A GNU long name, without its terminating NULs.
     fn long_name(&mut self, size: u64) -> Result<Vec<u8>, Problem> {
         let mut name = self.extension(size)?;
         while name.last() == Some(&0) {
@@ -216,16 +142,16 @@ impl<'a> Parser<'a> {
         });
         self.path.clone_from(&raw_path);
         if raw_path.contains(&0) || raw_link.contains(&0) {
-            return Err("a name has a NUL in it".into());
+            return Err("its name or link target contains a NUL".into());
         }
         let size = stored_size(size, &pax)?;
         let flag = header.as_old().linkflag[0];
         let kind = match flag {
-            // Before POSIX a directory was a file whose name ended in a slash.
+            // In the v7 format a directory is a file whose name ends in a slash.
             0 if raw_path.ends_with(b"/") => EntryKind::Directory,
             0 | b'0' | b'7' => EntryKind::File(self.file(&pax, size)?),
             b'S' => EntryKind::File(self.old_gnu_sparse(header, size)?),
-            // What follows has no data, whatever its size says.
+            // Entries of the following types have no data: their size is ignored.
             b'1' => EntryKind::Hardlink(self.link_target(raw_link)?),
             b'2' => EntryKind::Symlink(self.symlink_target(raw_link)?),
             b'3' | b'4' => EntryKind::Device(device(header, flag == b'4')?),
@@ -233,7 +159,7 @@ impl<'a> Parser<'a> {
             b'6' => EntryKind::Fifo,
             other => {
                 return Err(format!(
-                    "its type flag is `{}`, which no image layer has",
+                    "its type flag is `{}`, which image layers cannot have",
                     other.escape_ascii()
                 )
                 .into());
@@ -267,14 +193,14 @@ impl<'a> Parser<'a> {
         })
     }
 
-    /// A regular file: whole, or sparse in one of the PAX forms.
+    /// A regular file, possibly sparse in one of the PAX forms.
     fn file(&mut self, pax: &Pax, size: u64) -> Result<Content, Problem> {
         match pax.sparse.form()? {
             None => {
                 self.check_file_size(size)?;
                 let start = self.spool.position();
                 self.copy(size)?;
-                self.skip_last_padding(size)?;
+                self.input.skip_last_padding(size)?;
                 Ok(self.spool.content(start))
             }
             Some(PaxForm::InHeader {
@@ -299,7 +225,7 @@ impl<'a> Parser<'a> {
                         if blocks * BLOCK as u64 > size {
                             return Err("its sparse map is longer than its data".into());
                         }
-                        self.block()
+                        self.input.block()
                     },
                 )?;
                 self.sparse(segments, real_size, size - blocks * BLOCK as u64, size)
@@ -307,11 +233,11 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// A sparse file in the old GNU form, its map in the header and the blocks after it.
+    /// A sparse file in the old GNU form: the map is in the header and in the blocks after it.
     fn old_gnu_sparse(&mut self, header: &Header, size: u64) -> Result<Content, Problem> {
         let gnu = header
             .as_gnu()
-            .ok_or("it is a GNU sparse file in an archive not of GNU's format")?;
+            .ok_or("it is a GNU sparse file in an archive of another format")?;
         let real_size = unsigned(&gnu.realsize, "real size")?;
         let mut segments = Vec::new();
         for segment in &gnu.sparse {
@@ -320,7 +246,7 @@ impl<'a> Parser<'a> {
         let mut more = gnu.is_extended();
         while more {
             let mut extension = GnuExtSparseHeader::new();
-            self.read_exact(extension.as_mut_bytes())?;
+            self.input.read_exact(extension.as_mut_bytes())?;
             for segment in extension.sparse() {
                 segments.extend(sparse::old_gnu_segment(segment)?);
             }
@@ -339,7 +265,7 @@ impl<'a> Parser<'a> {
         Ok(())
     }
 
-    /// The data of a sparse file: `stored` bytes, of `size` that the entry has with its map.
+    /// The data of a sparse file: `stored` bytes of data in an entry of `size` bytes with its map.
     fn sparse(
         &mut self,
         segments: Vec<Segment>,
@@ -349,7 +275,7 @@ impl<'a> Parser<'a> {
     ) -> Result<Content, Problem> {
         self.check_segments(&segments)?;
         self.check_file_size(real_size)?;
-        // The map of form 1.0 is followed by data that is padded on its own.
+        // In form 1.0, map and data are padded separately.
         let map = SparseMap::new(segments, real_size, stored)?;
         self.take_holes(real_size - stored)?;
         let start = self.spool.position();
@@ -360,11 +286,11 @@ impl<'a> Parser<'a> {
             position = segment.offset + segment.len;
         }
         self.spool.hole(map.real_size - position)?;
-        self.skip(padding(size))?;
+        self.input.skip(padding(size))?;
         Ok(self.spool.content(start))
     }
 
-    /// Holes cost nothing here, but the archive that we write has no holes.
+    /// Counts holes against the limits: newc has no holes, so that they are written as zeros.
     fn take_holes(&mut self, bytes: u64) -> Result<(), Problem> {
         self.holes += bytes;
         self.context.budget.take_unpacked(bytes)?;
@@ -381,19 +307,10 @@ impl<'a> Parser<'a> {
         Ok(())
     }
 
-    fn copy(&mut self, mut count: u64) -> Result<(), Problem> {
+    fn copy(&mut self, count: u64) -> Result<(), Problem> {
         self.stored += count;
-        while count > 0 {
-            let bytes = self.input.fill()?;
-            if bytes.is_empty() {
-                return Err(truncated());
-            }
-            let step = count.min(bytes.len() as u64) as usize;
-            self.spool.write(&bytes[..step])?;
-            self.input.consume(step);
-            count -= step as u64;
-        }
-        Ok(())
+        let spool = &mut self.spool;
+        self.input.copy(count, |bytes| spool.write(bytes))
     }
 
     fn check_file_size(&self, size: u64) -> Result<(), Problem> {
@@ -422,7 +339,7 @@ impl<'a> Parser<'a> {
 
     fn symlink_target(&mut self, target: Vec<u8>) -> Result<Vec<u8>, Problem> {
         if target.is_empty() {
-            return Err("it is a symlink to nothing".into());
+            return Err("it is a symlink with an empty target".into());
         }
         let limits = self.context.budget.limits();
         check_length(

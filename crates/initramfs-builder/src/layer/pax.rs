@@ -4,7 +4,7 @@ use super::display::display_path;
 use super::number;
 use super::sparse::PaxSparse;
 
-/// What the records of one extended header say about the entry that follows.
+/// The records of one extended header, for the entry that follows it.
 #[derive(Debug, Default)]
 pub(crate) struct Pax {
     pub path: Option<Vec<u8>>,
@@ -15,9 +15,9 @@ pub(crate) struct Pax {
     /// Seconds since 1970, rounded down.
     pub mtime: Option<i64>,
     pub sparse: PaxSparse,
-    /// It has file capabilities.
+    /// It has a `security.capability` attribute.
     pub capability: bool,
-    /// How many other extended attributes it has.
+    /// Number of other extended attributes.
     pub xattrs: u64,
 }
 
@@ -38,7 +38,7 @@ pub(crate) fn records(mut body: &[u8]) -> Result<Vec<Record<'_>>, String> {
         let length = usize::try_from(length).map_err(|_| bad())?;
         if length <= space + 1 || length > body.len() {
             return Err(format!(
-                "a PAX record claims {length} bytes and {} are left in its header",
+                "a PAX record has length {length}, and {} bytes are left in its header",
                 body.len()
             ));
         }
@@ -80,20 +80,20 @@ impl Pax {
             b"gid" => self.gid = numeric(keyword, value, number::decimal)?,
             b"mtime" => self.mtime = numeric(keyword, value, number::seconds)?,
             b"SCHILY.xattr.security.capability" => self.capability = true,
-            // The same attributes again, in libarchive's own encoding.
+            // LIBARCHIVE.xattr records repeat these attributes and are not counted.
             _ if keyword.starts_with(b"SCHILY.xattr.") => self.xattrs += 1,
-            // Users' names, access times, comments and the like: newc has no place for them.
+            // User names, access times, comments: newc has no fields for them.
             _ => {}
         }
         Ok(())
     }
 }
 
-/// An empty value takes an earlier one back.
+/// An empty value removes an earlier one.
 fn text(keyword: &[u8], value: &[u8]) -> Result<Option<Vec<u8>>, String> {
     if value.contains(&0) {
         let keyword = String::from_utf8_lossy(keyword);
-        return Err(format!("its PAX record `{keyword}` has a NUL in it"));
+        return Err(format!("its PAX record `{keyword}` contains a NUL"));
     }
     Ok((!value.is_empty()).then(|| value.to_vec()))
 }
@@ -108,13 +108,13 @@ fn numeric(
     }
     let number = parse(value).ok_or_else(|| {
         let keyword = String::from_utf8_lossy(keyword);
-        format!("its PAX record `{keyword}` is no number that fits 64 bits")
+        format!("its PAX record `{keyword}` is not a number of 64 bits")
     })?;
     Ok(Some(number))
 }
 
-/// Checks a global header (type flag `g`). Those that only carry a comment, as `git archive` writes,
-/// change nothing; others would change every later entry, and readers do not agree on how.
+/// Checks a global header (type flag `g`). One with a comment alone, as `git archive` writes, changes nothing. Others
+/// change all later entries, and tar readers disagree on how.
 pub(crate) fn check_global(body: &[u8]) -> Result<(), String> {
     for (keyword, _) in records(body)? {
         if keyword != b"comment" {
@@ -139,13 +139,13 @@ mod tests {
     }
 
     #[test]
-    fn the_last_of_two_records_counts_and_an_empty_one_takes_back() {
+    fn the_last_record_wins_and_an_empty_one_resets() {
         let pax = Pax::parse(b"9 uid=12\n9 uid=34\n9 gid=12\n7 gid=\n").unwrap();
         assert_eq!((pax.uid, pax.gid), (Some(34), None));
     }
 
     #[test]
-    fn lengths_that_lie_are_refused() {
+    fn wrong_lengths_are_refused() {
         for body in [
             &b"99 path=a\n"[..],
             b"5 path=a\n",

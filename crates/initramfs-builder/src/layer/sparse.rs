@@ -4,14 +4,14 @@
 use super::display::display_path;
 use super::number;
 
-/// A piece of a sparse file that the archive stores.
+/// A segment of a sparse file that the archive stores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Segment {
     pub offset: u64,
     pub len: u64,
 }
 
-/// Where the stored bytes belong, and how large the file is.
+/// The segments of a sparse file, and its size with holes.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct SparseMap {
     pub segments: Vec<Segment>,
@@ -19,7 +19,7 @@ pub(crate) struct SparseMap {
 }
 
 impl SparseMap {
-    /// Checks that the segments are in order, within the file, and add up to what is stored.
+    /// Checks that the segments are in order, within the file, and have as many bytes as are stored.
     pub fn new(segments: Vec<Segment>, real_size: u64, stored: u64) -> Result<SparseMap, String> {
         let mut end = 0u64;
         let mut sum = 0u64;
@@ -49,7 +49,7 @@ impl SparseMap {
     }
 }
 
-/// One entry of the old GNU map; a wholly empty one ends it.
+/// One entry of the old GNU map; an empty one ends it.
 pub(crate) fn old_gnu_segment(header: &tar::GnuSparseHeader) -> Result<Option<Segment>, String> {
     if header.offset[0] == 0 || header.numbytes[0] == 0 {
         return Ok(None);
@@ -57,7 +57,7 @@ pub(crate) fn old_gnu_segment(header: &tar::GnuSparseHeader) -> Result<Option<Se
     let read = |bytes| number::field(bytes).and_then(|value| u64::try_from(value).ok());
     match (read(&header.offset), read(&header.numbytes)) {
         (Some(offset), Some(len)) => Ok(Some(Segment { offset, len })),
-        _ => Err("its sparse map has a field that is no number".to_owned()),
+        _ => Err("its sparse map has a field that is not a number".to_owned()),
     }
 }
 
@@ -68,11 +68,11 @@ pub(crate) struct PaxSparse {
     minor: Option<u64>,
     pub name: Option<Vec<u8>>,
     real_size: Option<u64>,
-    /// Offsets and lengths by turns, in forms 0.0 and 0.1.
+    /// Alternating offsets and lengths, in forms 0.0 and 0.1.
     pub map: Vec<u64>,
 }
 
-/// Where the map of a sparse file in a PAX form is.
+/// The place of the map of a sparse file in a PAX form.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum PaxForm {
     /// 0.0 and 0.1: in the header.
@@ -85,7 +85,7 @@ pub(crate) enum PaxForm {
 }
 
 impl PaxSparse {
-    /// Takes a record if it is one of sparse files.
+    /// Stores a record if its keyword starts with `GNU.sparse.`. False for others.
     pub fn record(&mut self, keyword: &[u8], value: &[u8]) -> Result<bool, String> {
         let Some(keyword) = keyword.strip_prefix(b"GNU.sparse.") else {
             return Ok(false);
@@ -94,7 +94,7 @@ impl PaxSparse {
             b"major" => self.major = Some(unsigned(value)?),
             b"minor" => self.minor = Some(unsigned(value)?),
             b"name" if value.contains(&0) => {
-                return Err("its PAX record `GNU.sparse.name` has a NUL in it".to_owned());
+                return Err("its PAX record `GNU.sparse.name` contains a NUL".to_owned());
             }
             b"name" => self.name = Some(value.to_vec()),
             b"size" | b"realsize" => self.real_size = Some(unsigned(value)?),
@@ -118,9 +118,9 @@ impl PaxSparse {
         Ok(true)
     }
 
-    /// The form, or none if the file is not sparse.
+    /// The form; none if the file is not sparse.
     pub fn form(&self) -> Result<Option<PaxForm>, String> {
-        let missing = || "its PAX header has a sparse map and no size (GNU.sparse.size)".to_owned();
+        let missing = || "its PAX header has a sparse map and lacks GNU.sparse.size".to_owned();
         match (self.major.unwrap_or(0), self.minor.unwrap_or(0)) {
             (0, 0 | 1) if self.map.is_empty() && self.real_size.is_none() => Ok(None),
             (0, 0 | 1) => {
@@ -137,7 +137,7 @@ impl PaxSparse {
                 real_size: self.real_size.ok_or_else(missing)?,
             })),
             (major, minor) => Err(format!(
-                "it is a sparse file in PAX form {major}.{minor}; forms 0.0, 0.1 and 1.0 are known"
+                "it is a sparse file in PAX form {major}.{minor}; supported are forms 0.0, 0.1 and 1.0"
             )),
         }
     }
@@ -157,11 +157,11 @@ pub(crate) fn segments(numbers: &[u64]) -> Vec<Segment> {
 fn unsigned(value: &[u8]) -> Result<u64, String> {
     number::decimal(value)
         .and_then(|value| u64::try_from(value).ok())
-        .ok_or_else(|| "a number of its sparse map is no number that fits 63 bits".to_owned())
+        .ok_or_else(|| "a number of its sparse map does not fit 63 bits".to_owned())
 }
 
-/// Reads the map of form 1.0 from the start of the data: decimal numbers, one a line, first their
-/// pairs' count, padded to whole blocks. `block` gives the next 512 bytes.
+/// Reads the map of form 1.0 from the start of the data: decimal numbers, one per line, padded to whole blocks. The
+/// first is the number of segments. `block` returns the next 512 bytes.
 pub(crate) fn map_before_data<E: From<String>>(
     max_segments: u64,
     mut too_many: impl FnMut() -> E,
@@ -176,7 +176,7 @@ pub(crate) fn map_before_data<E: From<String>>(
                 break;
             }
             if byte != b'\n' {
-                // No number of 63 bits has more than 19 digits.
+                // 63 bits are 19 decimal digits.
                 if line.len() == 19 {
                     return Err("a number of its sparse map is too long".to_owned().into());
                 }

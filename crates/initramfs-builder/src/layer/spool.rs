@@ -1,4 +1,4 @@
-//! The unlinked temporary file that keeps a layer's contents.
+//! The unlinked temporary file with the file contents of a layer.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
@@ -8,10 +8,10 @@ use std::sync::Arc;
 use super::entry::Content;
 use super::error::LayerError;
 
-/// Holes below this are written as zeros: a seek costs the write buffer.
+/// Smaller holes are written as zeros: a seek flushes the write buffer.
 const MIN_HOLE: u64 = 64 << 10;
 
-/// Appends contents. The file has no name, so nothing is left of it however we end.
+/// Appends contents. The file has no name, so that it disappears however the process ends.
 pub(super) struct Spool {
     dir: PathBuf,
     file: Arc<File>,
@@ -39,7 +39,7 @@ impl Spool {
         self.position
     }
 
-    /// What was written since `start`.
+    /// The bytes since `start`.
     pub fn content(&self, start: u64) -> Content {
         Content::Spooled {
             file: self.file.clone(),
@@ -56,7 +56,7 @@ impl Spool {
         Ok(())
     }
 
-    /// Appends zeros, as a hole where that pays.
+    /// Appends zeros, as a hole if there are many.
     pub fn hole(&mut self, len: u64) -> Result<(), LayerError> {
         if len < MIN_HOLE {
             return self.write(&vec![0; len as usize]);
@@ -70,7 +70,7 @@ impl Spool {
         Ok(())
     }
 
-    /// Writes out what is buffered.
+    /// Flushes the buffer.
     pub fn finish(mut self) -> Result<(), LayerError> {
         let result = self
             .writer

@@ -1,4 +1,4 @@
-//! Reading all layers of an image, several at once, and merging them as they become ready.
+//! Reads the layers of an image in parallel and merges them in order.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
@@ -12,8 +12,7 @@ use crate::layer::{Compression, Context, Layer, LayerError};
 use crate::progress::{Cancel, Event, Progress};
 use crate::tree::Tree;
 
-/// Layers that are read at once. More connections than this get no more out of a registry, and each
-/// costs a decompressor.
+/// Layers that are read in parallel. More connections do not speed a registry up, and each needs a decompressor.
 const AT_ONCE: usize = 4;
 
 /// Reads and merges all layers.
@@ -46,7 +45,7 @@ pub(super) fn merge(
         }
         drop(sender);
         let tree = apply_in_order(&receiver, image.layers.len(), context);
-        // Whoever still reads need not finish.
+        // Stops the readers that are left after an error.
         stop.set();
         cancel.check()?;
         tree
@@ -83,7 +82,7 @@ fn read(
     progress: &dyn Progress,
 ) -> Result<Layer, BuildError> {
     let layer = match read_once(image, index, context, stop, progress) {
-        // What was corrupt on our own disk has been deleted: it is fetched now.
+        // A corrupt file of the cache has been deleted: fetch the blob.
         Err(BuildError::Cache(CacheError::Corrupt { .. })) => {
             read_once(image, index, context, stop, progress)?
         }
@@ -120,8 +119,8 @@ fn read_once(
     if let Some(failure) = tap.failure.take() {
         return Err(failure);
     }
-    // A layer that makes no sense may be one that was damaged on the way: its digest tells. Past a
-    // limit that does not matter.
+    // A malformed layer may have been damaged in transfer: reading it to its end verifies the digest, whose error is
+    // more useful. Not after a limit: the rest may be huge.
     if !matches!(layer, Err(LayerError::Limit(_))) {
         let drained = io::copy(&mut tap, &mut io::sink());
         if let (Err(_), Some(failure)) = (drained, tap.failure.take()) {
@@ -135,7 +134,7 @@ fn read_once(
     Ok(layer)
 }
 
-/// Makes a blob a reader, keeps the error that the reader's cannot carry, and counts.
+/// A blob as [`Read`]: keeps the error that `io::Error` cannot carry, and reports progress.
 struct Tap<'a> {
     blob: Box<dyn BlobRead + 'a>,
     failure: Option<BuildError>,

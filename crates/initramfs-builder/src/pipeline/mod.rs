@@ -1,4 +1,4 @@
-//! From a source to an initramfs: resolve, read layers in parallel, merge them in order, write.
+//! Builds an initramfs from a source: resolve, read layers in parallel, merge in order, write.
 
 mod layers;
 mod prune;
@@ -29,19 +29,18 @@ use crate::source::{Packages, Source, archive};
 use crate::store::{self, LayerRecord, METADATA_VERSION, Metadata, Pending, Store, StoreError};
 use crate::tree::Tree;
 
-/// An image, built now or found to be up to date.
+/// An image that was built, or was up to date.
 #[derive(Clone, Debug)]
 pub struct BuiltImage {
     /// The initramfs.
     pub path: PathBuf,
-    /// What is known of it.
+    /// Its metadata.
     pub metadata: Metadata,
-    /// It was there already.
+    /// The stored image was up to date; nothing was built.
     pub up_to_date: bool,
 }
 
-/// Builds an image, unless it is there and up to date. Blocks; call it from a thread on which no
-/// asynchronous runtime runs.
+/// Builds an image, unless the stored one is up to date. Blocks: do not call it on a thread of an asynchronous runtime.
 pub fn build(request: &BuildRequest, progress: &dyn Progress) -> Result<BuiltImage, BuildError> {
     request.platform.check_host()?;
     match &request.destination {
@@ -69,7 +68,7 @@ struct Builder<'a> {
     progress: &'a dyn Progress,
 }
 
-/// What the merge gave.
+/// The merged layers.
 struct Merged {
     tree: Tree,
     metadata: Metadata,
@@ -125,8 +124,8 @@ impl Builder<'_> {
         })
     }
 
-    /// Reads and merges the source, or the fallback where the registry is not reached. None if the
-    /// source is still the one that is known.
+    /// Reads and merges the source, or the fallback if the registry is unreachable. None if the source has not changed
+    /// since `known`.
     fn merge(&self, known: Option<&Metadata>) -> Result<Option<Merged>, BuildError> {
         let request = self.request;
         let temp = request.cache_dir.join("tmp");
@@ -172,7 +171,7 @@ impl Builder<'_> {
                 let cache = BlobCache::open(&request.cache_dir)?;
                 images = RegistryImages::new(&request.registry, cache, request.cancel.clone())?;
                 self.progress.event(&Event::Step {
-                    message: format!("asking {}", reference.registry),
+                    message: format!("resolving {reference}"),
                 });
                 images.resolve(reference, &request.platform, self.progress)?
             }

@@ -1,4 +1,4 @@
-//! Deleting what no image needs.
+//! Deletes files of the cache that no image needs.
 
 use std::fs;
 use std::io;
@@ -8,12 +8,12 @@ use std::time::{Duration, SystemTime};
 use crate::cache::{BlobCache, CacheError, Pruned, at};
 use crate::error::BuildError;
 
-/// What a process that died has left is not touched before it is this old: a build takes minutes.
+/// Temporary directories of dead processes are deleted after this time: a build takes minutes.
 const ABANDONED: Duration = Duration::from_secs(24 * 3600);
 
-/// Deletes blobs, partial transfers, Debian packages and abandoned temporary folders that `needed`
-/// does not say yes to, and says which. It is asked about digests (`sha256:…`) and packages
-/// (`name_version_architecture`), as [`crate::store::Metadata::needs`] gives them.
+/// Deletes blobs, partial transfers and Debian packages for which `needed` is false, and abandoned temporary
+/// directories. Returns them. `needed` is called with digests (`sha256:…`) and packages
+/// (`name_version_architecture`), the items of [`crate::store::Metadata::needs`].
 pub fn prune(
     cache_dir: &Path,
     dry_run: bool,

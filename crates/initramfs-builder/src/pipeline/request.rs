@@ -1,4 +1,4 @@
-//! What to build.
+//! The request of a build.
 
 use std::path::PathBuf;
 use std::sync::LazyLock;
@@ -18,22 +18,22 @@ use crate::store::Metadata;
 pub(super) static BUILDER: LazyLock<String> =
     LazyLock::new(|| format!("{}+{}", env!("CARGO_PKG_VERSION"), debian::recipe()));
 
-/// What to build, from what, to where.
+/// Source, destination and options of a build.
 #[derive(Clone, Debug)]
 pub struct BuildRequest {
-    /// Where the image comes from.
+    /// The source of the image.
     pub source: Source,
-    /// Where it comes from if `source` is a registry that cannot be reached.
+    /// The source if `source` is a registry that is unreachable.
     pub fallback: Option<Source>,
     /// The program that the image is for. An image with another version than the program's is refused.
     pub program: Option<Program>,
-    /// Where it goes.
+    /// Where the image is written.
     pub destination: Destination,
-    /// Its compression.
+    /// Compression.
     pub output: Output,
-    /// Which of several images behind one name.
+    /// Platform to choose from an index.
     pub platform: Platform,
-    /// What an image may cost.
+    /// Limits on the image.
     pub limits: Limits,
     /// Memory of the VM, in bytes: an image that needs more is refused.
     pub memory: Option<u64>,
@@ -41,36 +41,36 @@ pub struct BuildRequest {
     pub source_date_epoch: Option<u32>,
     /// Build even if the stored image is up to date.
     pub force: bool,
-    /// Ask again what a tag, or a suite, now is.
+    /// Resolve the tag or suite again, even if the stored image was built from it.
     pub pull: bool,
     /// Bytes to append to the initramfs, such as a boot segment. For [`Destination::File`] alone.
     pub append: Option<Vec<u8>>,
-    /// How to reach registries.
+    /// Mirrors and hosts with plain HTTP.
     pub registry: RegistryOptions,
-    /// How to reach Debian.
+    /// Mirror of Debian.
     pub debian: DebianOptions,
-    /// The root of the cache: blobs, packages and temporary files lie below.
+    /// The cache directory, for blobs, packages and temporary files.
     pub cache_dir: PathBuf,
     /// Stops the build.
     pub cancel: Cancel,
 }
 
-/// Where an image goes.
+/// The destination of an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Destination {
-    /// Into a store, by name.
+    /// A store.
     Store {
-        /// The store's folder.
+        /// The store's directory.
         dir: PathBuf,
         /// The image's name.
         name: String,
     },
-    /// Into a file, without metadata.
+    /// A file, without metadata.
     File(PathBuf),
 }
 
 impl BuildRequest {
-    /// A request with defaults: `source` becomes the image `name` in the cache's own store.
+    /// A request with defaults. The image `name` goes to the store `CACHE/images`.
     pub fn new(source: Source, name: &str, cache_dir: impl Into<PathBuf>) -> Self {
         let cache_dir = cache_dir.into();
         BuildRequest {
@@ -96,7 +96,7 @@ impl BuildRequest {
         }
     }
 
-    /// Whether a stored image was built from the same request.
+    /// True if a stored image was built from an equal request.
     pub(super) fn matches(&self, metadata: &Metadata) -> bool {
         let requested = self.source.to_string();
         let same_source = match (&metadata.instead_of, &self.fallback) {

@@ -1,5 +1,5 @@
-//! Saying who asks: Basic and Bearer (RFC 9110 section 11, and the token protocol of the distribution
-//! project), with the passwords that docker keeps.
+//! Authentication: Basic and Bearer (RFC 9110, section 11; the token protocol of the distribution project), with the
+//! credentials of `docker login`.
 
 use std::env;
 use std::io::Read as _;
@@ -14,10 +14,10 @@ use super::error::innermost;
 use super::transport::{Transport, authority};
 use crate::source::manifest::MAX_DOCUMENT_BYTES;
 
-/// Docker Hub's name in config.json, from the time of the first version of its API.
+/// The key of Docker Hub in config.json: the URL of its first API.
 const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
 
-/// What `WWW-Authenticate` asks for.
+/// A challenge of `WWW-Authenticate`.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Challenge {
     Basic,
@@ -60,7 +60,7 @@ impl Challenge {
     }
 }
 
-/// The password for a registry, if docker has one.
+/// The credential for a registry in docker's config.json, or from its credential helper.
 pub(super) fn credential(registry: &str) -> Result<Option<DockerCredential>, RegistryError> {
     let dir = env::var_os("DOCKER_CONFIG").map(PathBuf::from);
     let dir = dir.or_else(|| env::var_os("HOME").map(|home| PathBuf::from(home).join(".docker")));
@@ -75,14 +75,14 @@ pub(super) fn credential(registry: &str) -> Result<Option<DockerCredential>, Reg
     match docker_credential::get_credential(key) {
         Ok(credential) => Ok(Some(credential)),
         Err(Retrieval::NoCredentialConfigured | Retrieval::ConfigNotFound) => Ok(None),
-        // The words of docker's own helpers for a registry that they do not know.
+        // The message of docker's helpers for a registry without a credential.
         Err(Retrieval::HelperFailure { stdout, .. })
             if stdout.contains("credentials not found") =>
         {
             Ok(None)
         }
         Err(error) => {
-            // The error of a helper has what it printed, which may be a password.
+            // The output of a helper may contain the password: it is not shown.
             let reason = match error {
                 Retrieval::HelperFailure { helper, .. } => {
                     format!("the credential helper {helper} failed")
@@ -103,7 +103,7 @@ struct Token {
     access_token: Option<String>,
 }
 
-/// Fetches a token from the server that the registry names. None if it refuses.
+/// Requests a token from the realm of a Bearer challenge. None after 401 or 403.
 pub(super) fn token(
     transport: &Transport,
     challenge: (&str, Option<&str>, &str),
@@ -152,7 +152,7 @@ pub(super) fn token(
     let failed = |status: String| RegistryError::Status {
         registry: host.clone(),
         status,
-        what: "the request for a token".to_owned(),
+        what: "the token request".to_owned(),
     };
     if !status.is_success() {
         return Err(failed(status.to_string()));
@@ -164,7 +164,9 @@ pub(super) fn token(
         .map_err(|error| failed(innermost(&error)))?;
     let token: Token = serde_json::from_slice(&body).map_err(|error| failed(error.to_string()))?;
     let token = token.token.or(token.access_token);
-    token.map(Some).ok_or_else(|| failed("no token".to_owned()))
+    token
+        .map(Some)
+        .ok_or_else(|| failed("a body without a token".to_owned()))
 }
 
 #[cfg(test)]
@@ -185,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_challenge_without_a_realm_or_of_another_kind_is_none() {
+    fn malformed_and_unknown_challenges_are_none() {
         assert_eq!(Challenge::parse(r#"Bearer service="x""#), None);
         assert_eq!(Challenge::parse("Negotiate abc"), None);
         assert_eq!(Challenge::parse(r#"Bearer realm="x"#), None);

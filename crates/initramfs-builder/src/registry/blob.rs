@@ -1,5 +1,5 @@
-//! Fetching one blob: read by the layer's reader and kept in the cache at once, resumed where the
-//! transfer breaks, even by another process.
+//! Fetches one blob: it is read by the layer's reader and written to the cache at the same time. A broken transfer is
+//! resumed, also by another process.
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -18,10 +18,10 @@ use crate::image::BlobRead;
 use crate::progress::Cancel;
 use crate::source::manifest::Descriptor;
 
-/// How often a transfer may break without a byte having come in between.
+/// Consecutive attempts without a received byte.
 const ATTEMPTS: u32 = 6;
 
-/// A blob on its way.
+/// A transfer.
 pub(super) struct Download<'a> {
     endpoint: &'a Endpoint<'a>,
     cancel: Cancel,
@@ -29,9 +29,9 @@ pub(super) struct Download<'a> {
     path: PathBuf,
     partial_path: PathBuf,
     partial: File,
-    /// Bytes of an earlier transfer that are still to be read from the partial file.
+    /// Bytes of an earlier transfer that are not yet read from the partial file.
     kept: u64,
-    /// An earlier transfer was resumed: if the digest is wrong, its part may be why.
+    /// An earlier transfer was resumed: a wrong digest may come from its part.
     resumed: bool,
     response: Option<Response>,
     hasher: Sha256,
@@ -95,7 +95,7 @@ impl<'a> Download<'a> {
         Ok(read)
     }
 
-    /// Reads from the network; connects, and connects again where that breaks.
+    /// Reads from the network; reconnects after a broken transfer.
     fn read_network(&mut self, buffer: &mut [u8]) -> Result<usize, BuildError> {
         loop {
             self.cancel.check()?;
@@ -121,7 +121,7 @@ impl<'a> Download<'a> {
             match result {
                 Ok(read) if read > 0 => return self.keep(&buffer[..read]),
                 Ok(_) => self.broken(format!(
-                    "it ended after {} of {} bytes",
+                    "the body ended after {} of {} bytes",
                     self.position, self.layer.size
                 ))?,
                 Err(reason) => self.broken(reason)?,
@@ -146,7 +146,7 @@ impl<'a> Download<'a> {
         Ok(bytes.len())
     }
 
-    /// Asks for what is missing. A registry that ignores that is read from the start again.
+    /// Requests the missing range. The response of a registry that ignores `Range` is read from its start.
     fn connect(&mut self) -> Result<Response, RegistryError> {
         let mut response = self
             .endpoint
@@ -167,7 +167,8 @@ impl<'a> Download<'a> {
                 return Err(RegistryError::Broken {
                     registry: self.endpoint.registry.clone(),
                     attempts: self.failures + 1,
-                    reason: "it cannot be resumed".to_owned(),
+                    reason: "the registry ignored the Range field, and the body ended early"
+                        .to_owned(),
                 });
             }
         }
@@ -194,13 +195,13 @@ impl<'a> Download<'a> {
         fs::remove_file(&self.partial_path).map_err(at(&self.partial_path))
     }
 
-    /// Checks the whole, and makes it a blob of the cache.
+    /// Verifies the digest, and renames the partial file to the blob.
     fn finish(&self) -> Result<(), BuildError> {
         let actual = digest_of(&self.hasher);
         if actual != self.layer.digest {
             self.discard()?;
             if self.resumed {
-                // The part that was on the disk may have been bad: the caller starts afresh.
+                // The part from the disk may be bad: the caller starts again without it.
                 return Err(CacheError::Corrupt {
                     path: self.partial_path.clone(),
                 }

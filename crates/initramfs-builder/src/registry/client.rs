@@ -1,4 +1,4 @@
-//! One repository of one registry or mirror.
+//! Requests to one repository of a registry or mirror.
 
 use std::io::Read;
 use std::sync::{Mutex, PoisonError};
@@ -18,15 +18,15 @@ use crate::progress::Cancel;
 use crate::source::Reference;
 use crate::source::manifest::MAX_DOCUMENT_BYTES;
 
-/// How often a document is asked for when the registry fails or is too busy.
+/// Attempts for a document after 429, 5xx or a broken transfer.
 const ATTEMPTS: u32 = 4;
 
-/// A repository, and how to say who asks.
+/// A repository, and the authorization for it.
 pub(super) struct Endpoint<'a> {
     transport: &'a Transport,
     /// `https://HOST/v2/`.
     base: Url,
-    /// As the user knows it, for messages and passwords.
+    /// The name in messages and in docker's config.json.
     pub registry: String,
     repository: String,
     authorization: Mutex<Option<Authorization>>,
@@ -39,9 +39,9 @@ enum Authorization {
 }
 
 impl<'a> Endpoint<'a> {
-    /// The registry that a reference names.
+    /// The repository at the registry of a reference.
     pub fn new(transport: &'a Transport, reference: &Reference) -> Result<Self, RegistryError> {
-        // Docker Hub's API is on a host of its own.
+        // The API of Docker Hub is on another host.
         let host = match reference.registry.as_str() {
             "docker.io" => "registry-1.docker.io",
             host => host,
@@ -50,7 +50,7 @@ impl<'a> Endpoint<'a> {
         Ok(Self::at(transport, base, &reference.registry, reference))
     }
 
-    /// A mirror of it.
+    /// The repository at a mirror.
     pub fn mirror(
         transport: &'a Transport,
         url: &str,
@@ -78,7 +78,7 @@ impl<'a> Endpoint<'a> {
         }
     }
 
-    /// Reads a manifest (`manifests`) or a small blob (`blobs`) whole.
+    /// Reads a whole manifest (`manifests`) or small blob (`blobs`).
     pub fn document(
         &self,
         kind: &str,
@@ -121,7 +121,7 @@ impl<'a> Endpoint<'a> {
         }
     }
 
-    /// Asks for a manifest or a blob from a byte on, and answers who it is when asked.
+    /// `GET` of a manifest or blob from byte `from` on. Authenticates after the first 401.
     pub fn get(
         &self,
         kind: &str,
@@ -134,7 +134,7 @@ impl<'a> Endpoint<'a> {
             .base
             .join(&path)
             .map_err(|_| RegistryError::Url(path.clone()))?;
-        let mut told = false;
+        let mut authenticated = false;
         loop {
             let mut request = self.transport.client.get(url.clone());
             if !accept.is_empty() {
@@ -147,8 +147,8 @@ impl<'a> Endpoint<'a> {
                 .authorize(request)
                 .send()
                 .map_err(|error| RegistryError::from_request(&self.registry, &error))?;
-            if response.status().as_u16() == 401 && !told {
-                told = true;
+            if response.status().as_u16() == 401 && !authenticated {
+                authenticated = true;
                 self.answer(&response)?;
                 continue;
             }
@@ -168,7 +168,7 @@ impl<'a> Endpoint<'a> {
         }
     }
 
-    /// Answers a challenge, so that the next request says who asks.
+    /// Obtains the authorization for a challenge.
     fn answer(&self, response: &Response) -> Result<(), RegistryError> {
         let header = response.headers().get(WWW_AUTHENTICATE);
         let header = header
@@ -215,7 +215,7 @@ impl<'a> Endpoint<'a> {
         let (registry, what) = (self.registry.clone(), path.to_owned());
         match response.status() {
             status if status.is_success() => Ok(response),
-            // A registry that gives tokens to strangers refuses them only here.
+            // Some registries issue anonymous tokens and refuse the request.
             status if matches!(status.as_u16(), 401 | 403) => {
                 Err(match auth::credential(&registry) {
                     Ok(None) => self.login_needed(),
@@ -248,7 +248,7 @@ impl<'a> Endpoint<'a> {
     }
 }
 
-/// Whether asking again may help: a broken transfer, too many requests, or the server's own fault.
+/// True if the request may be repeated: a broken transfer, 429 or 5xx.
 pub(super) fn is_transient(error: &RegistryError) -> bool {
     match error {
         RegistryError::Broken { .. } => true,
@@ -259,7 +259,7 @@ pub(super) fn is_transient(error: &RegistryError) -> bool {
     }
 }
 
-/// 0.2 s, 0.4 s, 0.8 s and so on to 5 s.
+/// 0.2 s, 0.4 s, 0.8 s, up to 5 s.
 pub(super) fn backoff(attempt: u32) -> Duration {
     Duration::from_millis((100 << attempt.min(6)).min(5000))
 }

@@ -1,25 +1,25 @@
-//! Why a registry did not give an image.
+//! Errors of registries.
 
 use std::error::Error;
 use std::io;
 
 use crate::source::manifest::ManifestError;
 
-/// Why a registry did not give an image.
+/// An image could not be fetched from a registry.
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
-    /// No connection: the name does not resolve, nobody listens, or nobody answers.
-    #[error("{registry} cannot be reached: {reason}")]
+    /// No connection: the name does not resolve, or nothing answers.
+    #[error("cannot connect to {registry}: {reason}")]
     Unreachable {
         /// The registry's host.
         registry: String,
         /// The innermost cause.
         reason: String,
     },
-    /// Its certificate was not accepted, or it speaks no TLS.
+    /// The certificate is not trusted, or the server does not use TLS.
     #[error(
-        "no trusted connection to {registry}: {reason}. Set SSL_CERT_FILE if its certificate is private; \
-         for a registry without TLS, --allow-http {registry}"
+        "no TLS connection to {registry}: {reason}; set SSL_CERT_FILE for a private certificate, or give \
+         --allow-http {registry} for a registry without TLS"
     )]
     Tls {
         /// The registry's host.
@@ -27,81 +27,85 @@ pub enum RegistryError {
         /// The innermost cause.
         reason: String,
     },
-    /// It wants to know who asks.
-    #[error("{registry} refuses {repository} without a password; run `docker login {registry}`")]
+    /// 401 or 403 without a credential.
+    #[error("{registry} refuses {repository} without a password: run `docker login {registry}`")]
     LoginNeeded {
         /// The registry's host.
         registry: String,
-        /// What was asked for.
+        /// The repository or path.
         repository: String,
     },
-    /// It knows who asks, and refuses.
+    /// 401 or 403 with a credential.
     #[error(
-        "{registry} refuses {repository} with the stored password; run `docker login {registry}` again, \
-         or ask for access"
+        "{registry} refuses {repository} with the stored password: run `docker login {registry}` again, \
+         or request access"
     )]
     Refused {
         /// The registry's host.
         registry: String,
-        /// What was asked for.
+        /// The repository or path.
         repository: String,
     },
-    /// Not there.
+    /// 404.
     #[error(
-        "{registry} has no {what}; check its name and tag (a private one needs `docker login {registry}`)"
+        "{registry} has no {what}: check name and tag; a private repository needs `docker login {registry}`"
     )]
     NotFound {
         /// The registry's host.
         registry: String,
-        /// What was asked for.
+        /// The repository or path.
         what: String,
     },
-    /// Some other answer.
+    /// Another status.
     #[error("{registry} answered {status} to {what}")]
     Status {
         /// The registry's host.
         registry: String,
-        /// The status.
+        /// The status, or what is wrong with the body.
         status: String,
-        /// What was asked for.
+        /// The repository or path.
         what: String,
     },
-    /// Plain http to a host that is neither loopback nor allowed.
+    /// Plain HTTP to a host that is neither loopback nor allowed.
     #[error(
-        "{0} would be asked over plain http, where anyone can read and change what passes; use https, or allow it with --allow-http {0}"
+        "refusing plain HTTP to {0}, which anybody on the way can read and change: use https, or allow it with --allow-http {0}"
     )]
     PlainHttp(String),
-    /// A URL that makes no sense.
-    #[error("`{0}` is no URL of a registry; write https://HOST[:PORT]")]
+    /// A malformed URL.
+    #[error("invalid registry URL `{0}`: write https://HOST[:PORT]")]
     Url(String),
-    /// docker's config.json or a credential helper.
+    /// docker's config.json or a credential helper failed.
     #[error(
-        "the password for {registry}: {reason}; run `docker login {registry}`, or correct ~/.docker/config.json"
+        "cannot read the password for {registry}: {reason}; run `docker login {registry}`, or correct ~/.docker/config.json"
     )]
     Credentials {
         /// The registry's host.
         registry: String,
-        /// What went wrong.
+        /// The reason.
         reason: String,
     },
-    /// Its way of asking for a password is not known.
-    #[error("{registry} asks for a password in a way that is not known: `{challenge}`")]
+    /// An authentication scheme other than Basic and Bearer.
+    #[error(
+        "{registry} wants an authentication that is not supported: WWW-Authenticate: {challenge}"
+    )]
     Challenge {
         /// The registry's host.
         registry: String,
-        /// What it sent.
+        /// The value of `WWW-Authenticate`.
         challenge: String,
     },
-    /// A manifest or configuration that makes no sense.
+    /// A malformed manifest or configuration.
     #[error("{reference}: {source}")]
     Manifest {
         /// The image.
         reference: String,
-        /// Why.
+        /// The reason.
         source: ManifestError,
     },
-    /// Not the bytes of the digest.
-    #[error("the {what} is not the one that was asked for: {actual} instead of {expected}")]
+    /// A wrong digest.
+    #[error(
+        "the {what} has digest {actual} instead of {expected}: it was changed or damaged on the way; try again"
+    )]
     Mismatch {
         /// `manifest`, `configuration` or `layer`.
         what: &'static str,
@@ -110,41 +114,41 @@ pub enum RegistryError {
         /// The digest received.
         actual: String,
     },
-    /// More bytes than it may have.
-    #[error("the {what} has {size} bytes, more than it may have")]
+    /// More bytes than announced or allowed.
+    #[error("the {what} has {size} bytes or more, which is more than announced or allowed")]
     TooLarge {
         /// `manifest`, `configuration` or `layer`.
         what: &'static str,
-        /// How many.
+        /// Bytes so far.
         size: u64,
     },
-    /// Indexes in indexes.
-    #[error("{0} is an index of indexes of indexes without end")]
+    /// Too many nested indexes.
+    #[error("{0} has too many nested indexes")]
     TooManyIndexes(String),
-    /// A transfer that broke more often than it was worth trying.
+    /// A transfer broke on every attempt.
     #[error(
-        "the transfer from {registry} broke off {attempts} times: {reason}; what has come is kept, try again"
+        "the transfer from {registry} broke {attempts} times: {reason}; try again to resume it"
     )]
     Broken {
         /// The registry's host.
         registry: String,
-        /// How often.
+        /// Number of attempts.
         attempts: u32,
         /// The last cause.
         reason: String,
     },
-    /// The HTTP client could not be made.
-    #[error("preparing for https: {0}")]
+    /// TLS could not be set up.
+    #[error("cannot set up the HTTP client: {0}")]
     Client(#[source] reqwest::Error),
 }
 
 impl RegistryError {
-    /// Whether nobody was there to ask. A registry that answers, whatever it answers, was reached.
+    /// True if no connection was made. A registry that answers with an error was reached.
     pub fn is_unreachable(&self) -> bool {
         matches!(self, RegistryError::Unreachable { .. })
     }
 
-    /// Sorts a failed request.
+    /// Classifies a failed request.
     pub(super) fn from_request(registry: &str, error: &reqwest::Error) -> Self {
         let (registry, reason) = (registry.to_owned(), innermost(error));
         if let Some(host) = plain_http_host(error) {
@@ -165,7 +169,7 @@ pub(super) struct PlainRedirect(pub String);
 fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     std::iter::successors(Some(error), |error| {
         let error: &'a (dyn Error + 'static) = *error;
-        // An I/O error that wraps another skips it in its own list of causes.
+        // `io::Error::source` skips the error that it wraps.
         let wrapped = error
             .downcast_ref::<io::Error>()
             .and_then(io::Error::get_ref);

@@ -1,4 +1,4 @@
-//! Images from registries, over the API of the OCI distribution specification 1.1.
+//! Images from registries, over the HTTP API of the OCI distribution specification 1.1.
 
 mod auth;
 mod blob;
@@ -16,26 +16,25 @@ use crate::image::{BlobRead, Image, OpenLayer};
 use crate::platform::Platform;
 use crate::progress::{Cancel, Event, Progress};
 use crate::source::Reference;
-use crate::source::manifest::{
-    Configuration, Descriptor, MANIFEST_TYPES, MAX_DOCUMENT_BYTES, Manifest,
-};
+use crate::source::configuration::Configuration;
+use crate::source::manifest::{Descriptor, MANIFEST_TYPES, MAX_DOCUMENT_BYTES, Manifest};
 use blob::Download;
 use client::Endpoint;
 use transport::Transport;
 
-/// Indexes in indexes that are followed.
+/// Nested indexes that are followed.
 const MAX_INDEXES: usize = 4;
 
-/// How to reach registries.
+/// Mirrors, and hosts that are allowed plain HTTP.
 #[derive(Clone, Debug, Default)]
 pub struct RegistryOptions {
-    /// Registries and the URLs of mirrors of them, which are asked first, in order.
+    /// Registry and URL of a mirror, tried before the registry in order.
     pub mirrors: Vec<(String, String)>,
-    /// Hosts, with the port if any, for which plain http is allowed. Loopback always is.
+    /// Hosts (with the port, if any) that may be asked over plain HTTP. Loopback always may.
     pub allow_http: Vec<String>,
 }
 
-/// A client of all registries.
+/// The client of all registries.
 pub(crate) struct RegistryImages {
     transport: Transport,
     options: RegistryOptions,
@@ -58,7 +57,7 @@ impl RegistryImages {
         })
     }
 
-    /// Finds out what an image consists of: from a mirror, or else from the registry itself.
+    /// Resolves a reference to an image's configuration and layers, from a mirror or else from the registry.
     pub fn resolve<'a>(
         &'a self,
         reference: &Reference,
@@ -76,8 +75,7 @@ impl RegistryImages {
                 .and_then(|endpoint| self.resolve_at(endpoint, reference, platform));
             match result {
                 Err(BuildError::Registry(error)) => {
-                    let message =
-                        format!("the mirror {url}: {error}; asking {}", reference.registry);
+                    let message = format!("mirror {url}: {error}; trying {}", reference.registry);
                     progress.event(&Event::Notice { message });
                 }
                 result => return result,
@@ -174,7 +172,7 @@ impl OpenLayer for RemoteLayers<'_> {
             return Ok(Box::new(blob));
         }
         let lock = cache.lock(&layer.digest, cancel)?;
-        // Who held the lock may have fetched it.
+        // Another process may have fetched it while we waited for the lock.
         if let Some(blob) = cache.read(&layer.digest, layer.size)? {
             return Ok(Box::new(blob));
         }

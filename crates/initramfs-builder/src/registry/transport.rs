@@ -1,4 +1,4 @@
-//! The HTTP client, and where plain http is allowed.
+//! The HTTP client, and the hosts that may be asked over plain HTTP.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
@@ -10,14 +10,14 @@ use reqwest::redirect::Policy;
 use super::RegistryError;
 use super::error::PlainRedirect;
 
-/// How long a connection may take.
+/// Limit on connecting.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a single read may give nothing.
+/// Limit on one read without data.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
-/// Blobs are often elsewhere, behind one or two redirects.
+/// Registries redirect to blob stores, usually once or twice.
 const MAX_REDIRECTS: usize = 10;
 
-/// One client for all connections.
+/// The client for all requests.
 pub(super) struct Transport {
     pub client: Client,
     allow_http: Vec<String>,
@@ -25,7 +25,7 @@ pub(super) struct Transport {
 
 impl Transport {
     pub fn new(allow_http: &[String]) -> Result<Self, RegistryError> {
-        // Fails if the program has chosen a provider already, which is as good.
+        // Fails only if the process has a rustls provider already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let allowed = allow_http.to_vec();
         let policy = Policy::custom(move |attempt| {
@@ -52,7 +52,7 @@ impl Transport {
         })
     }
 
-    /// Checks that a URL may be asked.
+    /// Refuses plain HTTP to hosts that are not allowed.
     pub fn check(&self, url: &Url) -> Result<(), RegistryError> {
         match url.scheme() {
             "https" => Ok(()),
@@ -62,7 +62,7 @@ impl Transport {
         }
     }
 
-    /// The URL of a host's API. Where plain http is allowed, https is tried first.
+    /// The API's URL of a host. HTTPS is tried first, also if plain HTTP is allowed.
     pub fn base(&self, host: &str) -> Result<Url, RegistryError> {
         let parse = |scheme: &str| {
             let text = format!("{scheme}://{host}/v2/");
@@ -75,7 +75,7 @@ impl Transport {
     }
 }
 
-/// Host, and port if it is not the scheme's own.
+/// Host, with the port if it is not the default.
 pub(super) fn authority(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();
     url.port()

@@ -1,4 +1,4 @@
-//! Images on the local disk: OCI layouts, as a directory or a tar, and archives of `docker save`.
+//! Local images: OCI image layouts (a directory or a tar), and `docker save` archives.
 
 mod docker;
 mod error;
@@ -20,15 +20,15 @@ use crate::cache::digest_of;
 use crate::error::BuildError;
 use crate::image::BlobRead;
 
-/// What a path holds.
+/// The kind of a local image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Oci,
     Docker,
 }
 
-/// Looks at a path. Archives of newer versions of Docker are both; as layouts they have digests for
-/// everything, so that counts.
+/// Detects the kind of a local image. Archives of recent Docker versions are both: they are read as layouts, in which
+/// every file has a digest.
 pub(super) fn detect(path: &Path) -> Option<Kind> {
     let files = Files::open(path).ok()?;
     if files.has("index.json") {
@@ -37,7 +37,7 @@ pub(super) fn detect(path: &Path) -> Option<Kind> {
     (files.is_tar() && files.has("manifest.json")).then_some(Kind::Docker)
 }
 
-/// Reads a small document whole.
+/// Reads a whole JSON document.
 fn document(files: &Files, name: &str, kind: &'static str) -> Result<Vec<u8>, ArchiveError> {
     let mut part = files.part(name, kind)?;
     if part.size > MAX_DOCUMENT_BYTES {
@@ -53,12 +53,12 @@ fn document(files: &Files, name: &str, kind: &'static str) -> Result<Vec<u8>, Ar
     Ok(bytes)
 }
 
-/// A blob of an archive, checked against its digest where it has one.
+/// A blob of an archive, verified at its end if it has a digest.
 struct ArchiveBlob {
     part: Part,
     path: PathBuf,
     hasher: Sha256,
-    /// None where the layer's `diff_id` is all there is, which is checked elsewhere.
+    /// None in `docker save` archives, which have a `diff_id` only.
     digest: Option<String>,
 }
 

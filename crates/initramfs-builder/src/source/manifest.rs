@@ -1,78 +1,78 @@
-//! Manifests, indexes and configurations, of OCI (image-spec 1.1) and of Docker (schema 2), which
-//! have the same fields.
+//! Manifests and indexes of OCI (image-spec 1.1) and Docker (schema 2), which have the same fields.
 
 use std::cmp::Reverse;
 
-use cloude_protocol::boot::ImageConfig;
 use serde::Deserialize;
 
 use super::is_sha256;
 use crate::platform::Platform;
 
-/// What a client says it can read. The order is that of preference.
+/// The `Accept` field, in order of preference.
 pub(crate) const MANIFEST_TYPES: [&str; 4] = [
     "application/vnd.oci.image.index.v1+json",
     "application/vnd.oci.image.manifest.v1+json",
     "application/vnd.docker.distribution.manifest.list.v2+json",
     "application/vnd.docker.distribution.manifest.v2+json",
 ];
-/// Bytes in a manifest or a configuration. Registries allow manifests of 4 MiB.
+/// Largest manifest or configuration in bytes. Registries allow manifests of 4 MiB.
 pub(crate) const MAX_DOCUMENT_BYTES: u64 = 4 << 20;
-/// Where an index says which tag an image has.
+/// The annotation of an index that contains an image's tag.
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
-/// An annotation of indexes that marks what describes another image and is none.
+/// The annotation of an index that marks attestations, which are not images.
 const REFERENCE_TYPE: &str = "vnd.docker.reference.type";
 
-/// Why a document of an image makes no sense.
+/// A manifest, index or configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
-    /// Not the JSON that it should be.
-    #[error("the {what} is not well formed: {source}")]
+    /// Malformed JSON, or missing fields.
+    #[error("malformed {what}: {source}")]
     Json {
         /// `manifest` or `configuration`.
         what: &'static str,
-        /// Where and why.
+        /// The parser's error.
         source: serde_json::Error,
     },
-    /// Docker's schema 1.
+    /// A manifest of Docker's schema 1.
     #[error(
-        "the manifest has the schema 1 of Docker, which has been obsolete since 2017; push the image again"
+        "the manifest has Docker's schema 1, obsolete since 2017: push the image again with a current Docker"
     )]
     Schema1,
-    /// Not for this platform.
-    #[error("the image has no {wanted}; it has {available}. Choose one with --platform")]
+    /// The image is not available for the platform.
+    #[error(
+        "the image is not available for {wanted}; it has {available}: choose one with --platform"
+    )]
     Platform {
-        /// What was asked for.
+        /// The requested platform.
         wanted: String,
-        /// What there is.
+        /// The available platforms.
         available: String,
     },
-    /// Several, and nothing says which.
-    #[error("there are several images; name one of these tags: {0}")]
+    /// Several images, and no tag was given.
+    #[error("the archive has several images: append one of these tags: {0}")]
     Ambiguous(String),
-    /// A tag that is not there.
-    #[error("there is no image with the tag `{tag}`; there are: {available}")]
+    /// No image has the tag.
+    #[error("no image has the tag `{tag}`; available: {available}")]
     Tag {
         /// The tag.
         tag: String,
-        /// The tags that there are.
+        /// The available tags.
         available: String,
     },
-    /// An artifact that is no image.
-    #[error("the layer type `{0}` is none of an image")]
+    /// An artifact of another kind, such as a Helm chart.
+    #[error("this is not a container image: it has a layer of type `{0}`")]
     LayerType(String),
-    /// A digest in another form.
-    #[error("`{0}` is no digest; sha256: and 64 hexadecimal digits are the only kind known")]
+    /// A malformed digest, or one of another algorithm.
+    #[error("unsupported digest `{0}`: expected sha256: and 64 hexadecimal digits")]
     Digest(String),
-    /// The manifest and the configuration do not agree.
-    #[error("the image has {layers} layers, and its configuration names {diff_ids}")]
+    /// Manifest and configuration have different numbers of layers.
+    #[error("the manifest has {layers} layers, and the configuration has {diff_ids}")]
     LayerCount {
         /// In the manifest.
         layers: usize,
         /// In the configuration.
         diff_ids: usize,
     },
-    /// A document that is too large.
+    /// Larger than 4 MiB.
     #[error("the manifest or configuration has {0} bytes, and the limit is {MAX_DOCUMENT_BYTES}")]
     TooLarge(u64),
 }
@@ -114,7 +114,7 @@ pub(crate) struct Descriptor {
     pub size: u64,
 }
 
-/// What a document turned out to be.
+/// A parsed manifest or index.
 #[derive(Debug)]
 pub(crate) enum Manifest {
     /// An image.
@@ -122,12 +122,12 @@ pub(crate) enum Manifest {
         config: Descriptor,
         layers: Vec<Descriptor>,
     },
-    /// An index, from which this manifest was chosen.
+    /// The manifest that was chosen from an index.
     Index(Descriptor),
 }
 
 impl Manifest {
-    /// Reads a manifest, or an index from which the platform, and the tag if any, choose.
+    /// Parses a manifest, or an index. From an index, the manifest for the platform and the tag, if any, is chosen.
     pub fn parse(
         bytes: &[u8],
         platform: &Platform,
@@ -145,7 +145,7 @@ impl Manifest {
             return choose(&manifests, platform, tag).map(Manifest::Index);
         }
         let (Some(config), Some(layers)) = (document.config, document.layers) else {
-            let source = serde::de::Error::custom("it has neither `manifests` nor `layers`");
+            let source = serde::de::Error::custom("neither `manifests` nor `layers`");
             return Err(ManifestError::Json {
                 what: "manifest",
                 source,
@@ -202,13 +202,13 @@ fn choose(
             });
         }
     }
-    // An index in a layout need not say the platform; then the configuration does.
+    // Indexes of layouts may lack the platform; the configuration is then checked.
     let rank = |raw: &RawDescriptor| match &raw.platform {
         Some(it) => Platform::from(it).serves(platform),
         None => Some(1),
     };
     candidates.retain(|raw| rank(raw).is_some());
-    // Of several that serve equally well the first.
+    // Of several equal ones, the first.
     let Some(best) = candidates.iter().min_by_key(|raw| Reverse(rank(raw))) else {
         let platforms = manifests.iter().filter_map(|raw| raw.platform.as_ref());
         let available = list(platforms.map(|it| Platform::from(it).to_string()).collect());
@@ -235,77 +235,6 @@ impl From<&RawPlatform> for Platform {
             architecture: raw.architecture.clone(),
             variant: raw.variant.clone().filter(|variant| !variant.is_empty()),
         }
-    }
-}
-
-#[derive(Debug, Deserialize)]
-struct RawConfiguration {
-    #[serde(default)]
-    os: String,
-    #[serde(default)]
-    architecture: String,
-    #[serde(default)]
-    config: Option<RawConfig>,
-    rootfs: RawRootfs,
-}
-
-#[derive(Debug, Deserialize)]
-struct RawRootfs {
-    #[serde(default)]
-    diff_ids: Option<Vec<String>>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct RawConfig {
-    env: Option<Vec<String>>,
-    user: Option<String>,
-    working_dir: Option<String>,
-    entrypoint: Option<Vec<String>>,
-    cmd: Option<Vec<String>>,
-}
-
-/// What is used of an image's configuration.
-#[derive(Debug)]
-pub(crate) struct Configuration {
-    pub config: ImageConfig,
-    pub diff_ids: Vec<String>,
-}
-
-impl Configuration {
-    /// Reads a configuration and checks that it is for the platform and has that many layers.
-    pub fn parse(bytes: &[u8], platform: &Platform, layers: usize) -> Result<Self, ManifestError> {
-        let raw: RawConfiguration =
-            serde_json::from_slice(bytes).map_err(|source| ManifestError::Json {
-                what: "configuration",
-                source,
-            })?;
-        let known = !raw.os.is_empty() && !raw.architecture.is_empty();
-        if known && (raw.os != platform.os || raw.architecture != platform.architecture) {
-            let available = format!("{}/{}", raw.os, raw.architecture);
-            return Err(ManifestError::Platform {
-                wanted: platform.to_string(),
-                available,
-            });
-        }
-        let diff_ids = raw.rootfs.diff_ids.unwrap_or_default();
-        if diff_ids.len() != layers {
-            return Err(ManifestError::LayerCount {
-                layers,
-                diff_ids: diff_ids.len(),
-            });
-        }
-        let config = raw.config.unwrap_or_default();
-        Ok(Configuration {
-            config: ImageConfig {
-                env: config.env.unwrap_or_default(),
-                user: config.user.unwrap_or_default(),
-                working_dir: config.working_dir.unwrap_or_default(),
-                entrypoint: config.entrypoint.unwrap_or_default(),
-                cmd: config.cmd.unwrap_or_default(),
-            },
-            diff_ids,
-        })
     }
 }
 
@@ -343,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn of_the_levels_of_x86_64_the_plain_one_is_chosen_unless_one_is_named() {
+    fn amd64_without_a_variant_is_preferred() {
         let amd64 = |of, rest: &str| {
             let platform = r#""os":"linux","architecture":"amd64""#;
             entry(of, &format!(r#","platform":{{{platform}{rest}}}"#))
@@ -378,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn of_several_tags_one_must_be_named() {
+    fn several_tags_need_a_choice() {
         let tagged = |of, tag: &str| {
             entry(
                 of,
@@ -398,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn an_artifact_that_is_no_image_is_refused() {
+    fn an_artifact_of_another_kind_is_refused() {
         let bytes = format!(
             r#"{{"schemaVersion":2,"config":{},"layers":[{}]}}"#,
             entry('a', ""),
@@ -413,20 +342,5 @@ mod tests {
         let bytes = index(r#"{"mediaType":"m","digest":"sha256:../../../etc/passwd","size":1}"#);
         let error = Manifest::parse(&bytes, &Platform::default(), None).unwrap_err();
         assert!(matches!(error, ManifestError::Digest(_)));
-    }
-
-    #[test]
-    fn a_configuration_may_leave_out_everything_but_its_layers() {
-        let bytes = br#"{"rootfs":{"type":"layers","diff_ids":[]},"config":{"Env":null}}"#;
-        let configuration = Configuration::parse(bytes, &Platform::default(), 0).unwrap();
-        assert_eq!(configuration.config, ImageConfig::default());
-        let error = Configuration::parse(bytes, &Platform::default(), 1).unwrap_err();
-        assert!(matches!(
-            error,
-            ManifestError::LayerCount {
-                layers: 1,
-                diff_ids: 0
-            }
-        ));
     }
 }

@@ -1,6 +1,7 @@
-//! Where an image comes from.
+//! Sources of images.
 
 pub mod archive;
+pub(crate) mod configuration;
 mod language;
 pub(crate) mod manifest;
 mod parse;
@@ -18,8 +19,7 @@ pub use reference::{Reference, ReferenceError};
 
 /// A source of an image.
 ///
-/// [`Source::from_str`](std::str::FromStr) takes what [`Display`](fmt::Display) gives, and for local
-/// images the bare path too.
+/// [`Source::from_str`](std::str::FromStr) parses the output of [`Display`](fmt::Display), and paths of local images.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Source {
@@ -29,14 +29,14 @@ pub enum Source {
     Oci {
         /// The directory or the tar.
         path: PathBuf,
-        /// Which image in it; not needed where there is one only.
+        /// The image's tag; not needed if the layout has one image.
         tag: Option<String>,
     },
-    /// `docker-archive:PATH[:TAG]`: what `docker save` writes.
+    /// `docker-archive:PATH[:TAG]`: the output of `docker save`.
     DockerArchive {
         /// The tar.
         path: PathBuf,
-        /// Which image in it (`name:tag`); not needed where there is one only.
+        /// The image's `name:tag`; not needed if the archive has one image.
         tag: Option<String>,
     },
     /// `debian:SUITE[,PACKAGE…]`: Debian packages and what they depend on.
@@ -55,21 +55,21 @@ pub struct Packages {
     pub env: BTreeMap<String, String>,
 }
 
-/// Why a source could not be told.
+/// A source could not be parsed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SourceError {
-    /// No form that is known.
+    /// None of the known forms.
     #[error(
-        "`{0}` is no source; write registry/name:tag, oci:PATH[:TAG], docker-archive:PATH or debian:SUITE[,PACKAGE...]"
+        "invalid source `{0}`: write registry/name:tag, oci:PATH[:TAG], docker-archive:PATH or debian:SUITE[,PACKAGE...]"
     )]
     Unknown(String),
-    /// A reference to a registry that is not well formed.
+    /// A malformed reference to a registry.
     #[error(transparent)]
     Reference(#[from] ReferenceError),
     /// A suite or package with characters that Debian does not allow.
-    #[error("`{0}` is no name of a Debian suite or package")]
+    #[error("invalid name of a Debian suite or package: `{0}`")]
     DebianName(String),
-    /// A path that is there and holds no image.
+    /// A path without an image.
     #[error(
         "`{0}` is neither an OCI image layout (a directory or a tar) nor a `docker save` archive"
     )]

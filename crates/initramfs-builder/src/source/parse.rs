@@ -1,4 +1,4 @@
-//! Reading a source from the command line.
+//! Parses sources.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ impl FromStr for Source {
 }
 
 impl Source {
-    /// Reads a source, whose relative path begins at `dir`.
+    /// Parses a source. A relative path is relative to `dir`.
     pub fn parse_in(text: &str, dir: &Path) -> Result<Self, SourceError> {
         if let Some(rest) = text.strip_prefix("oci:") {
             let (path, tag) = split_tag(dir, rest);
@@ -41,7 +41,7 @@ impl Source {
 }
 
 impl Packages {
-    /// Checks the names: they become arguments of another program.
+    /// Checks the names: they become arguments of mmdebstrap.
     pub fn new(
         suite: &str,
         packages: &[String],
@@ -60,8 +60,8 @@ impl Packages {
     }
 }
 
-/// Whether `debian:REST` is a suite, as opposed to the image `debian` with a tag such as `12-slim`,
-/// or `bookworm-slim`. Every suite of Debian is one word.
+/// Distinguishes `debian:SUITE` from the image `debian` with a tag such as `12-slim` or `bookworm-slim`: the names of
+/// all suites are one word.
 fn is_suite(rest: &str) -> bool {
     let suite = rest.split(',').next().unwrap_or_default();
     !suite.is_empty() && suite.bytes().all(|byte| byte.is_ascii_lowercase()) && suite != "latest"
@@ -83,7 +83,7 @@ fn is_debian_name(name: &str) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || b"+-.:=~".contains(&byte))
 }
 
-/// `PATH:TAG`, where a path that is there is never split.
+/// Splits `PATH:TAG`. A path that exists is not split.
 fn split_tag(dir: &Path, text: &str) -> (PathBuf, Option<String>) {
     if !dir.join(text).exists()
         && let Some((path, tag)) = split_at_tag(dir, text)
@@ -93,7 +93,7 @@ fn split_tag(dir: &Path, text: &str) -> (PathBuf, Option<String>) {
     (dir.join(text), None)
 }
 
-/// Splits at the colon that has a path that exists before it, or else at the first one.
+/// Splits at the first colon after a path that exists, or else at the first colon.
 fn split_at_tag<'a>(dir: &Path, text: &'a str) -> Option<(&'a str, &'a str)> {
     let colons = || {
         text.match_indices(':')
@@ -125,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_debian_suite_is_told_from_the_image_of_that_name() {
+    fn a_debian_suite_differs_from_the_image_of_that_name() {
         assert!(matches!("debian:bookworm".parse(), Ok(Source::Debian(_))));
         assert!(matches!(
             "debian:bookworm,python3,g++".parse(),
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_that_has_a_colon_is_not_split_where_it_exists() {
+    fn an_existing_path_with_a_colon_is_not_split() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("with:colon");
         std::fs::create_dir(&path).unwrap();
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_displayed_parses_to_the_same() {
+    fn the_displayed_form_parses_to_the_same_source() {
         for text in [
             "docker.io/library/python:3.13",
             "debian:bookworm,gcc",

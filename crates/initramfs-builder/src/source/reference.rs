@@ -1,27 +1,27 @@
-//! Names of images in registries.
+//! References to images in registries.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// `REGISTRY/REPOSITORY[:TAG][@sha256:HEX]`, complete: what a short name leaves out is filled in.
+/// `REGISTRY/REPOSITORY[:TAG][@sha256:HEX]`. Parsing completes short names.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct Reference {
-    /// Host, and port if it has one. `docker.io` for a short name.
+    /// Host with optional port. `docker.io` for a short name.
     pub registry: String,
     /// Such as `library/python`.
     pub repository: String,
-    /// None only where there is a digest.
+    /// None only if there is a digest.
     pub tag: Option<String>,
-    /// `sha256:` and 64 hexadecimal digits. Wins over the tag.
+    /// `sha256:` and 64 hexadecimal digits. Takes precedence over the tag.
     pub digest: Option<String>,
 }
 
-/// Why a text is no reference.
+/// A malformed reference.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{reference}` is no image reference: {problem}")]
+#[error("invalid image reference `{reference}`: {problem}")]
 pub struct ReferenceError {
     reference: String,
     problem: &'static str,
@@ -46,7 +46,7 @@ fn parse(text: &str) -> Result<Reference, &'static str> {
     if digest.is_some_and(|digest| !is_sha256(digest)) {
         return Err("the digest must be sha256: and 64 lower-case hexadecimal digits");
     }
-    // A colon behind the last slash is the tag's; one before it is the port's.
+    // A colon after the last slash starts the tag; one before it starts the port.
     let last = name.rfind('/').map_or(0, |slash| slash + 1);
     let (name, tag) = match name[last..].find(':') {
         Some(colon) => (&name[..last + colon], Some(&name[last + colon + 1..])),
@@ -114,8 +114,7 @@ fn is_repository(repository: &str) -> bool {
         })
 }
 
-/// Whether this is `sha256:` and 64 lower-case hexadecimal digits. A digest becomes a file name and
-/// a part of URLs, so that nothing else may pass.
+/// True for `sha256:` and 64 lower-case hexadecimal digits. Digests become file names and parts of URLs.
 pub(crate) fn is_sha256(digest: &str) -> bool {
     digest.strip_prefix("sha256:").is_some_and(|hex| {
         hex.len() == 64
@@ -126,7 +125,7 @@ pub(crate) fn is_sha256(digest: &str) -> bool {
 }
 
 impl Reference {
-    /// What to ask the registry for: the digest, or else the tag.
+    /// The name of the manifest in the registry: the digest, or else the tag.
     pub fn manifest_name(&self) -> &str {
         self.digest
             .as_deref()
@@ -134,7 +133,7 @@ impl Reference {
             .unwrap_or("latest")
     }
 
-    /// Whether it names the same image for ever.
+    /// True if it has a digest and thus always names the same image.
     pub fn is_pinned(&self) -> bool {
         self.digest.is_some()
     }

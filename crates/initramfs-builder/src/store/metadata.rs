@@ -8,14 +8,14 @@ use crate::archive::{Output, Summary};
 /// The version of this format. Images of another version are built anew.
 pub const METADATA_VERSION: u32 = 2;
 
-/// What is known of an image.
+/// The metadata of an image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Metadata {
     /// [`METADATA_VERSION`].
     pub version: u32,
     /// The version of the builder.
     pub builder: String,
-    /// What it was built from, as [`crate::source::Source`] is displayed.
+    /// The source, in the form of [`crate::source::Source`]'s `Display`.
     pub source: String,
     /// The registry's image that was asked for and could not be reached, if `source` is what was built in
     /// its place.
@@ -41,26 +41,25 @@ pub struct Metadata {
     pub packages: Vec<String>,
     /// When it was built, in seconds since 1970.
     pub built_at: u64,
-    /// When it was last found to be what its source gives, in seconds since 1970; at first, when it was built.
+    /// When it was last compared with its source and found unchanged, or built; in seconds since 1970.
     pub checked_at: u64,
     /// `sha256:…` of the initramfs.
     pub archive_digest: String,
-    /// How it is compressed.
+    /// Compression.
     pub output: Output,
     /// The `SOURCE_DATE_EPOCH` that it was built with.
     #[serde(default)]
     pub source_date_epoch: Option<u32>,
-    /// What the agent is told.
+    /// Environment and user of programs, for the agent.
     pub config: ImageConfig,
     /// Bytes of memory that a VM needs to boot it, at the least.
     pub required_memory: u64,
-    /// What it holds.
+    /// Sizes and counts.
     pub summary: Summary,
 }
 
 impl Metadata {
-    /// What to keep in the cache so that the image can be built again without a network: digests and
-    /// packages.
+    /// Digests and packages that the cache must keep so that the image can be built again without a network.
     pub fn needs(&self) -> impl Iterator<Item = &str> {
         let layers = self.layers.iter().map(|layer| &layer.digest);
         let manifests = self.digest.iter().chain(&self.config_digest);

@@ -1,4 +1,4 @@
-//! Built images: `NAME.cpio`, and `NAME.json` with what is known of it.
+//! The store of built images: `NAME.cpio` with its metadata in `NAME.json`.
 
 mod metadata;
 
@@ -15,7 +15,7 @@ pub use metadata::{LayerRecord, METADATA_VERSION, Metadata};
 use crate::cache::{CacheError, Lock, lock};
 use crate::progress::Cancel;
 
-/// Why the store failed.
+/// The store of images failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// A file could not be read or written.
@@ -23,62 +23,62 @@ pub enum StoreError {
     Io {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         source: io::Error,
     },
-    /// A name that would be no file name.
+    /// A name that is not allowed as a file name.
     #[error(
-        "`{0}` is no image name; use up to 128 letters, digits, `.`, `_` and `-`, not `.` first"
+        "invalid image name `{0}`: use up to 128 letters, digits, `.`, `_` and `-`, not starting with `.`"
     )]
     Name(String),
     /// No image of that name.
-    #[error("there is no image `{name}` in `{dir}`; `cloude-initramfs ls` lists those there are")]
+    #[error("there is no image `{name}` in `{dir}`; `cloude-initramfs ls` lists the images")]
     Missing {
         /// The name.
         name: String,
         /// The store.
         dir: PathBuf,
     },
-    /// The lock on an image.
+    /// The lock of an image failed.
     #[error(transparent)]
     Lock(#[from] CacheError),
 }
 
-/// A folder of images. Any number of processes may use it.
+/// A directory of images, for any number of processes.
 #[derive(Clone, Debug)]
 pub struct Store {
     dir: PathBuf,
 }
 
-/// An image that was built.
+/// A stored image.
 #[derive(Clone, Debug)]
 pub struct StoredImage {
     /// Its name.
     pub name: String,
     /// The initramfs.
     pub path: PathBuf,
-    /// What is known of it.
+    /// Its metadata.
     pub metadata: Metadata,
 }
 
 impl Store {
-    /// The store in a folder, which need not be there yet.
+    /// The store in a directory, which need not exist.
     pub fn open(dir: impl Into<PathBuf>) -> Self {
         Store { dir: dir.into() }
     }
 
-    /// The folder.
+    /// The directory.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// An image, if it is there and whole.
+    /// An image, if it exists and matches its metadata.
     pub fn get(&self, name: &str) -> Option<StoredImage> {
         check_name(name).ok()?;
         let path = self.dir.join(format!("{name}.cpio"));
         let text = fs::read(self.dir.join(format!("{name}.json"))).ok()?;
         let metadata: Metadata = serde_json::from_slice(&text).ok()?;
-        // Two files cannot be replaced at once: between the two they do not agree.
+        // The two files are not replaced atomically: for a moment they do not match.
         let bytes = fs::metadata(&path).ok()?.len();
         let whole = bytes == metadata.summary.archive_bytes && metadata.version == METADATA_VERSION;
         whole.then(|| StoredImage {
@@ -88,7 +88,7 @@ impl Store {
         })
     }
 
-    /// All images, by name.
+    /// All images, sorted by name.
     pub fn list(&self) -> Result<Vec<StoredImage>, StoreError> {
         let entries = match fs::read_dir(&self.dir) {
             Ok(entries) => entries,
@@ -110,7 +110,7 @@ impl Store {
         Ok(images)
     }
 
-    /// Deletes an image, and returns how many bytes that freed.
+    /// Deletes an image. Returns the number of bytes freed.
     pub fn remove(&self, name: &str) -> Result<u64, StoreError> {
         check_name(name)?;
         let missing = || StoreError::Missing {
@@ -134,7 +134,7 @@ impl Store {
         freed.ok_or_else(missing)
     }
 
-    /// Starts to replace an image; waits for another process that is at it.
+    /// Starts to replace an image. Waits while another process does.
     pub(crate) fn begin(&self, name: &str, cancel: &Cancel) -> Result<Pending, StoreError> {
         check_name(name)?;
         fs::create_dir_all(&self.dir).map_err(at(&self.dir))?;
@@ -151,7 +151,7 @@ impl Store {
     }
 }
 
-/// An image that is being built. Dropped before [`Pending::commit`], it leaves the old one.
+/// An image that is being built. Dropping it before [`Pending::commit`] keeps the old image.
 #[derive(Debug)]
 pub(crate) struct Pending {
     store: Store,
@@ -160,12 +160,12 @@ pub(crate) struct Pending {
 }
 
 impl Pending {
-    /// A file to write the initramfs to.
+    /// A temporary file for the initramfs.
     pub fn file(&self) -> Result<NamedTempFile, StoreError> {
         temp_file(&self.store.dir)
     }
 
-    /// Makes the new image the one of its name.
+    /// Replaces the image by the new one.
     pub fn commit(
         self,
         file: NamedTempFile,
@@ -202,7 +202,7 @@ impl Pending {
     }
 }
 
-/// A file in the folder of the one it will replace, readable by all as other files are.
+/// A temporary file in the directory of the file that it will replace, with mode 0644.
 pub(crate) fn temp_file(dir: &Path) -> Result<NamedTempFile, StoreError> {
     tempfile::Builder::new()
         .prefix(".building-")
@@ -211,7 +211,7 @@ pub(crate) fn temp_file(dir: &Path) -> Result<NamedTempFile, StoreError> {
         .map_err(at(dir))
 }
 
-/// Renames a temporary file to what it replaces.
+/// Renames a temporary file to its final path.
 pub(crate) fn persist(file: NamedTempFile, path: &Path) -> Result<File, StoreError> {
     file.persist(path).map_err(|error| at(path)(error.error))
 }
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn an_image_that_does_not_match_its_metadata_is_not_there() {
+    fn an_image_that_differs_from_its_metadata_is_absent() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path());
         let image = build(&store, "a", b"whole");

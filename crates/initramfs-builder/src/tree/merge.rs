@@ -1,4 +1,4 @@
-//! Applying one layer's entries.
+//! Applies the entries of one layer.
 
 use std::io::Read;
 
@@ -14,22 +14,22 @@ use crate::limits::LimitExceeded;
 const WHITEOUT: &[u8] = b".wh.";
 /// The marker of an opaque directory.
 const OPAQUE: &[u8] = b".wh..wh..opq";
-/// Symlinks in one path before it is taken for a loop, as in Linux (`MAXSYMLINKS`).
+/// Symlinks that are followed in one path, as in Linux (`MAXSYMLINKS`).
 const MAX_SYMLINKS: u32 = 40;
-/// The archive's end is an entry of this name, so a file cannot have it.
+/// The name of the entry that ends the archive.
 const TRAILER: &[u8] = b"TRAILER!!!";
 
 /// `S_ISGID` of stat(2).
 const SET_GROUP_ID: u16 = 0o2000;
 
-/// A directory as far as it is known: what exists, and the names below it that do not.
-struct Place {
+/// A resolved path of a directory, of which the last components may not exist.
+struct ResolvedDir {
     /// Components from the root, each with its inode if it exists.
     steps: Vec<(Box<[u8]>, Option<NodeId>)>,
 }
 
-impl Place {
-    /// The directory's inode: the root without components, none if it does not exist.
+impl ResolvedDir {
+    /// The directory's inode; none if it does not exist.
     fn node(&self) -> Option<NodeId> {
         self.steps
             .last()
@@ -63,8 +63,8 @@ fn split(path: &[u8]) -> (&[u8], &[u8]) {
 }
 
 impl Tree {
-    /// Reads a layer and merges it. To read layers in parallel, use [`Layer::read`] on threads and
-    /// [`Tree::apply`] in order.
+    /// Reads a layer and merges it. To read layers in parallel, call [`Layer::read`] on threads and [`Tree::apply`] in
+    /// order.
     pub fn apply_layer(
         &mut self,
         reader: impl Read + Send,
@@ -79,7 +79,7 @@ impl Tree {
         self.apply(layer)
     }
 
-    /// Merges a layer, the bottom one first.
+    /// Merges a layer. Call it from the bottom layer to the top.
     pub fn apply(&mut self, layer: Layer) -> Result<(), TreeError> {
         self.layers += 1;
         self.warnings.add(&layer.warnings);
@@ -120,12 +120,12 @@ impl Tree {
         }
     }
 
-    /// Follows a directory's path through the tree, symlinks included, without leaving it. What does
-    /// not exist is taken as it is spelt.
-    fn resolve(&mut self, path: &[u8]) -> Result<Place, Problem> {
-        let mut place = Place { steps: Vec::new() };
+    /// Resolves a directory's path within the tree, following symlinks. Components that do not exist are kept as they
+    /// are.
+    fn resolve(&mut self, path: &[u8]) -> Result<ResolvedDir, Problem> {
+        let mut place = ResolvedDir { steps: Vec::new() };
         let mut symlinks = 0;
-        // Components still to follow, the next one last.
+        // Components to resolve, the next one last.
         let mut pending: Vec<Box<[u8]>> = Vec::new();
         let push = |pending: &mut Vec<Box<[u8]>>, path: &[u8]| {
             pending.extend(path.rsplit(|byte| *byte == b'/').map(Box::from));
@@ -149,7 +149,7 @@ impl Tree {
                     symlinks += 1;
                     if symlinks > MAX_SYMLINKS {
                         return Err(
-                            "more than 40 symlinks lead to its directory; they form a loop".into(),
+                            "its path contains more than 40 symlinks, which is a loop".into()
                         );
                     }
                     if target.starts_with(b"/") {
@@ -163,16 +163,16 @@ impl Tree {
         Ok(place)
     }
 
-    /// Checks where an entry ends up, once its directory is resolved.
-    fn check_place(&self, place: &Place, name: &[u8]) -> Result<(), Problem> {
+    /// Checks the resolved path of an entry.
+    fn check_place(&self, place: &ResolvedDir, name: &[u8]) -> Result<(), Problem> {
         let first = place.steps.first().map_or(name, |(first, _)| first);
         if first == boot::DIR.trim_start_matches('/').as_bytes() {
-            return Err("/.cloude is reserved; remove it from the image".into());
+            return Err("/.cloude is reserved: remove it from the image".into());
         }
         if place.steps.is_empty() && name == TRAILER {
-            return Err("an initramfs cannot hold a file of this name, which marks its end".into());
+            return Err("an initramfs cannot hold a file of this name, which marks its end: rename it in the image".into());
         }
-        // Symlinks can lead to names that no tar header could spell.
+        // Symlink targets can contain longer names than tar headers.
         let limits = self.budget.limits();
         let names = place.steps.iter().map(|(name, _)| name.len() as u64);
         let length = names.map(|length| length + 1).sum::<u64>() + name.len() as u64;
@@ -206,7 +206,7 @@ impl Tree {
         Ok(())
     }
 
-    /// An entry for the root itself.
+    /// Applies an entry for the root.
     fn root(&mut self, entry: Entry) -> Result<(), Problem> {
         if !matches!(entry.kind, EntryKind::Directory) {
             return Err("it would make the root something other than a directory".into());
@@ -215,9 +215,8 @@ impl Tree {
         Ok(())
     }
 
-    /// Makes the directories of a place that do not exist, and notes that this layer has something
-    /// there.
-    fn make(&mut self, place: Place) -> Result<NodeId, Problem> {
+    /// Creates the missing directories of a resolved path. Returns the last one.
+    fn make(&mut self, place: ResolvedDir) -> Result<NodeId, Problem> {
         let mut directory = NodeId::ROOT;
         for (name, _) in place.steps {
             directory = match self.nodes.child(directory, &name) {
@@ -225,7 +224,7 @@ impl Tree {
                 Some(_) => {
                     let name = display_path(&name);
                     return Err(Problem::Text(format!(
-                        "its parent `{name}` is no directory"
+                        "its parent `{name}` is not a directory"
                     )));
                 }
                 None => {
@@ -260,8 +259,8 @@ impl Tree {
         self.nodes.touch(directory, name, self.layers);
     }
 
-    /// Puts an entry in place of what is there.
-    fn put(&mut self, place: Place, entry: Entry) -> Result<(), Problem> {
+    /// Adds an entry, in place of an existing object.
+    fn put(&mut self, place: ResolvedDir, entry: Entry) -> Result<(), Problem> {
         let (_, name) = split(&entry.path);
         let parents: Vec<Box<[u8]>> = place.steps.iter().map(|(name, _)| name.clone()).collect();
         let directory = self.make(place)?;
@@ -303,7 +302,7 @@ impl Tree {
         Ok(())
     }
 
-    /// The inode that a hard link names, in the tree as it is now. Its own metadata stays.
+    /// The inode that a hard link names, in the tree so far. The metadata of the link's entry is ignored.
     fn hardlink_target(&mut self, target: &[u8]) -> Result<NodeId, Problem> {
         let (directory, name) = split(target);
         let place = self.resolve(directory)?;
@@ -324,8 +323,8 @@ impl Tree {
         }
     }
 
-    /// Removes what lower layers put at a name, or below a directory.
-    fn whiteout(&mut self, place: &Place, marker: &[u8]) -> Result<(), Problem> {
+    /// Applies a whiteout: removes objects of lower layers at a name, or below a directory.
+    fn whiteout(&mut self, place: &ResolvedDir, marker: &[u8]) -> Result<(), Problem> {
         let directory = place.node();
         if marker == OPAQUE {
             return match directory {
@@ -335,9 +334,7 @@ impl Tree {
         }
         let name = &marker[WHITEOUT.len()..];
         if matches!(name, b"" | b"." | b"..") {
-            return Err(
-                "it is a whiteout of nothing, of a directory by itself, or of its parent".into(),
-            );
+            return Err("it is a whiteout of an empty name, of `.` or of `..`".into());
         }
         let Some((directory, link)) =
             directory.and_then(|directory| Some((directory, self.nodes.link(directory, name)?)))
@@ -352,7 +349,7 @@ impl Tree {
         Ok(())
     }
 
-    /// Removes everything below a directory that lower layers put there.
+    /// Removes objects of lower layers below a directory.
     fn clear(&mut self, directory: NodeId) -> Result<(), Problem> {
         let mut pending = vec![directory];
         while let Some(directory) = pending.pop() {
@@ -376,8 +373,7 @@ impl Tree {
     }
 }
 
-/// A directory that no entry names. As mkdir(2) has it, the set-group-ID bit hands itself and the
-/// group on; tools that unpack to a disk leave it at that.
+/// The metadata of a directory without an entry. It inherits a set-group-ID bit and the group, as with mkdir(2).
 fn implicit(parent: Meta) -> Meta {
     match parent.mode & SET_GROUP_ID {
         0 => IMPLICIT,

@@ -1,19 +1,15 @@
-//! Merging layers into one tree.
+//! Merges layers into one tree in memory. The result equals the output of `umoci unpack`, entry by entry.
 //!
-//! The result is what `umoci unpack` leaves on a disk, entry by entry, but nothing here touches one:
-//! names, links and whiteouts act on the tree in memory and on nothing else.
-//!
-//! - A path is cleaned as if it stood in the root, so absolute names and `..` stay inside.
-//! - Symlinks among a path's parents are followed within the tree, as the kernel would after a
-//!   chroot; the last component is not.
-//! - Parents that no entry names are made, mode 0755, owned by root, or by the group of a directory
-//!   above with the set-group-ID bit.
-//! - A directory over a directory keeps what is in it. Anything else over anything replaces it.
-//! - A whiteout removes what lower layers put there and leaves what its own layer did, wherever in
-//!   the layer it stands (OCI image specification, layer.md, "Whiteouts").
-//! - Only the last component of a path is a whiteout: AUFS's `.wh..wh.plnk/1.2` is a file, to which
-//!   hard links lead, and `.wh..wh.plnk` itself is a whiteout of `.wh.plnk`.
-//! - `/.cloude` is ours: an image with an entry there is refused.
+//! - Paths are cleaned as if the current directory were the root, so that absolute names and `..` stay inside.
+//! - Symlinks among the parents of a path are followed within the tree, as after chroot(2). The last component is not
+//!   followed.
+//! - Missing parents are created with mode 0755 and owner root; below a set-group-ID directory, with its group.
+//! - A directory over a directory keeps the children. Every other combination replaces the old object.
+//! - A whiteout removes objects of lower layers and keeps those of its own layer, in any order of the entries (OCI
+//!   image specification, layer.md, "Whiteouts").
+//! - Only the last component of a path can be a whiteout: `.wh..wh.plnk/1.2` of AUFS is a file that hard links name,
+//!   and `.wh..wh.plnk` is a whiteout of `.wh.plnk`.
+//! - `/.cloude` is reserved: an image with an entry there is refused.
 
 mod merge;
 mod node;
@@ -29,28 +25,28 @@ pub(crate) use store::NodeId;
 use store::Nodes;
 pub(crate) use walk::Visit;
 
-/// Why a layer could not be merged.
+/// A layer could not be merged.
 #[derive(Debug, thiserror::Error)]
 pub enum TreeError {
-    /// It is larger than a limit allows.
+    /// The layer exceeds a limit.
     #[error(transparent)]
     Limit(#[from] LimitExceeded),
-    /// It could not be read.
+    /// The layer could not be read.
     #[error("layer {layer}: {source}")]
     Layer {
-        /// Which layer, counted from 1 at the bottom.
+        /// Number of the layer, from 1 at the bottom.
         layer: u32,
-        /// Why.
+        /// The reason.
         source: LayerError,
     },
-    /// An entry cannot be where it says.
+    /// An entry cannot be placed in the tree.
     #[error("layer {layer}: `{path}`: {problem}")]
     Entry {
-        /// Which layer, counted from 1 at the bottom.
+        /// Number of the layer, from 1 at the bottom.
         layer: u32,
         /// The entry's path.
         path: String,
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
 }
@@ -60,7 +56,7 @@ pub struct Tree {
     nodes: Nodes,
     budget: Budget,
     warnings: Warnings,
-    /// Layers applied.
+    /// Layers merged so far.
     layers: u32,
     /// Directory lookups so far.
     lookups: u64,
@@ -87,7 +83,7 @@ impl Tree {
         }
     }
 
-    /// What was left out so far.
+    /// Attributes dropped so far.
     pub fn warnings(&self) -> Warnings {
         self.warnings
     }
@@ -104,8 +100,7 @@ impl Tree {
         }
     }
 
-    /// Adds what no layer has, unless something is there. Directories on the way are made; false if
-    /// something other than a directory stands in the way, or at the path itself.
+    /// Adds an object and its missing parents. False if the path exists, or a parent is not a directory.
     pub(crate) fn add(&mut self, path: &[&[u8]], meta: Meta, object: Object) -> bool {
         let Some((name, parents)) = path.split_last() else {
             return false;

@@ -1,4 +1,4 @@
-//! One inode of a merged tree.
+//! An inode of a merged tree.
 
 use crate::layer::{Content, Device};
 
@@ -9,12 +9,11 @@ pub(crate) struct Meta {
     pub mode: u16,
     pub uid: u32,
     pub gid: u32,
-    /// None for what no layer has: it gets the time of the build, see
-    /// [`crate::archive::ImageOptions::source_date_epoch`].
+    /// None for objects that are in no layer; see [`crate::archive::ImageOptions::source_date_epoch`].
     pub mtime: Option<u32>,
 }
 
-/// A directory that no entry names.
+/// A directory without an entry in a layer.
 pub(crate) const IMPLICIT: Meta = Meta {
     mode: 0o755,
     uid: 0,
@@ -22,7 +21,7 @@ pub(crate) const IMPLICIT: Meta = Meta {
     mtime: None,
 };
 
-/// What an inode is, for whoever writes it.
+/// The type of an inode, with its content.
 #[derive(Debug)]
 pub(crate) enum Object {
     Directory,

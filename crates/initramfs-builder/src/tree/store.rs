@@ -1,10 +1,10 @@
-//! The inodes of a tree and the names that lead to them.
+//! The inodes of a tree, and the names of each directory.
 
 use std::collections::BTreeMap;
 
 use super::node::{IMPLICIT, Meta, Object};
 
-/// Which inode.
+/// Index of an inode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct NodeId(u32);
 
@@ -16,7 +16,7 @@ impl NodeId {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Link {
     pub node: NodeId,
-    /// The last layer that had an entry here or below; whiteouts of that layer leave it alone.
+    /// The last layer with an entry here or below; whiteouts of that layer keep it.
     pub layer: u32,
 }
 
@@ -26,13 +26,13 @@ type Children = BTreeMap<Box<[u8]>, Link>;
 struct Node {
     meta: Meta,
     object: Object,
-    /// Names that lead here.
+    /// Number of names.
     nlink: u32,
-    /// Of a directory.
+    /// Children of a directory.
     children: Children,
 }
 
-/// All inodes. An inode without names is gone, and its place is used again.
+/// All inodes. An inode without names is freed, and its index reused.
 #[derive(Debug)]
 pub(super) struct Nodes {
     nodes: Vec<Option<Node>>,
@@ -53,7 +53,7 @@ impl Nodes {
         }
     }
 
-    /// Inodes alive.
+    /// Number of inodes.
     pub fn count(&self) -> u64 {
         (self.nodes.len() - self.free.len()) as u64
     }
@@ -61,13 +61,13 @@ impl Nodes {
     fn node(&self, id: NodeId) -> &Node {
         self.nodes[id.0 as usize]
             .as_ref()
-            .expect("a link leads to a live inode")
+            .expect("a link refers to an existing inode")
     }
 
     fn node_mut(&mut self, id: NodeId) -> &mut Node {
         self.nodes[id.0 as usize]
             .as_mut()
-            .expect("a link leads to a live inode")
+            .expect("a link refers to an existing inode")
     }
 
     pub fn meta(&self, id: NodeId) -> Meta {
@@ -90,7 +90,7 @@ impl Nodes {
         matches!(self.node(id).object, Object::Directory)
     }
 
-    /// The names in a directory, in byte order; none for what is no directory.
+    /// The names in a directory, in byte order. None for other objects.
     pub fn children(&self, id: NodeId) -> impl Iterator<Item = (&[u8], Link)> {
         self.node(id)
             .children
@@ -113,7 +113,7 @@ impl Nodes {
         }
     }
 
-    /// Makes an inode with a first name, which must be free.
+    /// Creates an inode with its first name, which must be free.
     pub fn insert(
         &mut self,
         directory: NodeId,
@@ -142,7 +142,7 @@ impl Nodes {
         id
     }
 
-    /// Gives an inode a further name, which must be free.
+    /// Adds a name to an inode. The name must be free.
     pub fn name(&mut self, directory: NodeId, name: &[u8], node: NodeId, layer: u32) {
         self.node_mut(node).nlink += 1;
         let old = self
@@ -152,8 +152,7 @@ impl Nodes {
         debug_assert!(old.is_none(), "a name is free before it is given");
     }
 
-    /// Removes a name and, with an inode's last name, the inode and all below it. Returns how many
-    /// names went.
+    /// Removes a name; with its last name, the inode and all below it. Returns the number of names removed.
     pub fn remove(&mut self, directory: NodeId, name: &[u8]) -> u64 {
         let Some(link) = self.node_mut(directory).children.remove(name) else {
             return 0;

@@ -1,4 +1,4 @@
-//! Going through a tree in the order of the archive.
+//! Visits a tree in the order of the archive.
 
 use std::cmp::Ordering;
 
@@ -8,26 +8,26 @@ use super::store::{NodeId, Nodes};
 
 /// One name of the tree.
 pub(crate) struct Visit<'a> {
-    /// From the root, without a leading slash; the root is `.`.
+    /// Path without a leading slash; the root is `.`.
     pub path: &'a [u8],
     pub node: NodeId,
     pub meta: Meta,
     pub object: &'a Object,
-    /// Names of the inode in the tree.
+    /// Number of names of the inode.
     pub nlink: u32,
 }
 
-/// Something to do within a directory.
+/// A name to visit, or a directory to enter.
 struct Step<'a> {
     name: &'a [u8],
     node: NodeId,
-    /// Go through the directory, rather than name it.
+    /// Enter the directory instead of visiting its name.
     enter: bool,
 }
 
 impl Step<'_> {
-    /// The order of whole paths in bytes. What is in `a` follows `a-b`, as `/` follows `-`: to enter
-    /// a directory is ordered as its name and a slash.
+    /// The byte order of whole paths. Children of `a` come after `a-b`, because `/` is greater than `-`: entering a
+    /// directory is ordered like its name with a slash.
     fn compare(&self, other: &Self) -> Ordering {
         let key = |step: &Self| step.name.len() + usize::from(step.enter);
         let byte = |step: &Self, at: usize| step.name.get(at).copied().unwrap_or(b'/');
@@ -61,14 +61,13 @@ fn steps(nodes: &Nodes, directory: NodeId) -> Vec<Step<'_>> {
         }
     }
     steps.sort_by(Step::compare);
-    // The next step is taken from the end.
+    // The next step is popped from the end.
     steps.reverse();
     steps
 }
 
 impl Tree {
-    /// Calls `visit` for every name, sorted by the bytes of whole paths, the root first. A directory
-    /// thus comes before what is in it.
+    /// Calls `visit` for every name in byte order of whole paths: the root first, a directory before its children.
     pub(crate) fn walk<E>(
         &self,
         mut visit: impl FnMut(Visit<'_>) -> Result<(), E>,
@@ -86,7 +85,7 @@ impl Tree {
         };
         call(b".", NodeId::ROOT)?;
         let mut path = Vec::new();
-        // Directories being gone through, each with the length of its path.
+        // Entered directories, each with the length of its path.
         let mut stack = vec![(steps(nodes, NodeId::ROOT), 0)];
         while let Some((steps_left, length)) = stack.last_mut() {
             let Some(step) = steps_left.pop() else {

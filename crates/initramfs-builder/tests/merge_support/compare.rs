@@ -1,4 +1,4 @@
-//! Trees on disk, made by other tools, as text that can be compared.
+//! Describes trees on disk as lines of text, for comparison.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -8,7 +8,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// Whether a test that needs root and these programs can run; says loudly if not.
+/// True if this process is root and has these programs. Prints a note if not.
 pub fn can_run(programs: &[&str]) -> bool {
     let mut missing: Vec<&str> = programs
         .iter()
@@ -18,7 +18,7 @@ pub fn can_run(programs: &[&str]) -> bool {
             found.is_err()
         })
         .collect();
-    // Only root can make what an image has: owners and device nodes.
+    // Owners and device nodes need root.
     if !rustix_is_root() {
         missing.push("root");
     }
@@ -44,7 +44,7 @@ pub fn run(program: &str, arguments: &[&str], directory: &Path, input: &[u8]) ->
         .unwrap();
     let mut stdin = child.stdin.take().unwrap();
     let output = std::thread::scope(|scope| {
-        // A program that stops reading early has its own say in its status.
+        // EPIPE: the program stopped reading; its exit status decides.
         scope.spawn(move || stdin.write_all(input).ok());
         child.wait_with_output().unwrap()
     });
@@ -57,7 +57,7 @@ pub fn run(program: &str, arguments: &[&str], directory: &Path, input: &[u8]) ->
     output.stdout
 }
 
-/// What to leave out of a comparison.
+/// Fields to leave out of a comparison.
 #[derive(Clone, Copy, Default)]
 pub struct Ignore {
     pub mtimes: bool,
@@ -67,7 +67,7 @@ pub struct Ignore {
 /// One line for each entry of a tree: type and permissions, owner, time, links, device, content.
 pub fn snapshot(root: &Path, ignore: Ignore) -> BTreeMap<String, String> {
     let mut lines = BTreeMap::new();
-    // The first name of each inode stands for it.
+    // Hard links are described by the first name of their inode.
     let mut inodes = BTreeMap::new();
     let mut pending = vec![Vec::new()];
     let mut paths = Vec::new();
@@ -145,14 +145,14 @@ fn describe(
     line
 }
 
-/// FNV-1a: enough to tell two files of a test apart.
+/// FNV-1a, to compare the files of a test.
 fn fingerprint(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
     })
 }
 
-/// Fails with only what differs.
+/// Fails with the lines that differ.
 pub fn assert_same(
     left: &BTreeMap<String, String>,
     right: &BTreeMap<String, String>,

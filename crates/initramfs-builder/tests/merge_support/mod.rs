@@ -1,4 +1,4 @@
-//! Tar archives made by hand, byte by byte, and what becomes of them.
+//! Builds tar archives byte by byte, and merges them.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
 pub mod compare;
@@ -23,7 +23,7 @@ pub struct Entry {
     pub mtime: u64,
     pub link: Vec<u8>,
     pub data: Vec<u8>,
-    /// The size field, if it is to differ from the data's.
+    /// The size field, if it differs from the size of the data.
     pub size: Option<u64>,
     pub device: (u32, u32),
 }
@@ -111,7 +111,7 @@ fn octal(field: &mut [u8], value: u64) {
     field[0] |= 0x80;
 }
 
-/// Sums a header and writes the sum into it.
+/// Sets the checksum of a header.
 pub fn checksum(block: &mut [u8; 512]) {
     block[148..156].fill(b' ');
     let sum: u64 = block.iter().map(|byte| u64::from(*byte)).sum();
@@ -158,7 +158,7 @@ impl Tar {
         self
     }
 
-    /// An entry; long names and targets get GNU's headers before it.
+    /// An entry, with GNU headers for long names and targets.
     pub fn add(mut self, entry: Entry) -> Self {
         for (flag, long) in [(b'L', &entry.name), (b'K', &entry.link)] {
             if long.len() > 100 {
@@ -195,7 +195,7 @@ impl Tar {
         })
     }
 
-    /// The archive, with its end.
+    /// The archive with its end marker.
     pub fn end(self) -> Vec<u8> {
         self.raw(&[0; 1024]).0
     }
@@ -233,13 +233,13 @@ pub fn cpio_with(tree: Tree, options: &ImageOptions) -> Vec<u8> {
     out
 }
 
-/// What an image of these layers lists.
+/// The entries of an image of these layers.
 pub fn entries(layers: &[Vec<u8>]) -> Vec<ListedEntry> {
     let bytes = cpio(merge(layers, Limits::default()).unwrap());
     list(&bytes[..]).unwrap().map(Result::unwrap).collect()
 }
 
-/// The paths of an image, without the root and what every image gets.
+/// The paths of an image, without the root and the entries that the builder adds.
 pub fn paths(layers: &[Vec<u8>]) -> Vec<String> {
     let own = [".", ".cloude", ".cloude/image.json", "dev", "dev/console"];
     let paths = entries(layers)
@@ -266,7 +266,7 @@ pub fn lines(layers: &[Vec<u8>]) -> Vec<String> {
     lines
 }
 
-/// The message with which an image is refused.
+/// The error of an image that is refused.
 pub fn refused(layers: &[Vec<u8>]) -> String {
     refused_with(layers, Limits::default())
 }

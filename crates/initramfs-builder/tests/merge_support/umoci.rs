@@ -1,4 +1,4 @@
-//! `umoci unpack` as the reference for what layers mean.
+//! `umoci unpack`, the reference implementation for merging.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -55,7 +55,7 @@ pub fn write_layout(layout: &Path, layers: &[Vec<u8>]) {
     std::fs::write(layout.join("index.json"), index).unwrap();
 }
 
-/// Unpacks an image below a directory; returns the root of its tree and what umoci said.
+/// Unpacks an image below a directory. Returns the root of its tree and umoci's output.
 pub fn unpack(directory: &Path, layers: &[Vec<u8>]) -> (PathBuf, Output) {
     let layout = directory.join("layout");
     write_layout(&layout, layers);

@@ -17,7 +17,7 @@ use tempfile::TempDir;
 pub const USER: &str = "someone";
 pub const PASSWORD: &str = "secret";
 
-/// `docker-registry` on a port of its own; ended when dropped.
+/// A `docker-registry` process on a free port; killed when dropped.
 pub struct Registry {
     process: Child,
     pub address: String,
@@ -67,7 +67,7 @@ impl Registry {
         registry
     }
 
-    /// Puts an OCI layout into the registry.
+    /// Pushes an OCI layout to the registry.
     pub fn push(&self, layout: &Path, name: &str) {
         let target = format!("docker://{}/{name}", self.address);
         let source = format!("oci:{}", layout.display());
@@ -113,7 +113,7 @@ impl Drop for Registry {
     }
 }
 
-/// How a layer is stored.
+/// Compression of a layer.
 #[derive(Clone, Copy)]
 pub enum Packing {
     Plain,
@@ -121,7 +121,7 @@ pub enum Packing {
     Zstd,
 }
 
-/// How a layer is packed, and its files by name.
+/// Compression of a layer, and its files by name.
 pub type Layer<'a> = (Packing, &'a [(&'a str, &'a [u8])]);
 
 /// An OCI layout of one image, or of several for different architectures.
@@ -253,7 +253,7 @@ pub fn noise(count: usize) -> Vec<u8> {
     next.take(count).collect()
 }
 
-/// The command under test, with a cache and a docker configuration of its own.
+/// `cloude-initramfs` with a private cache and docker configuration.
 pub struct Tool {
     pub dir: TempDir,
 }
@@ -265,7 +265,7 @@ impl Tool {
         Tool { dir }
     }
 
-    /// Stores a password as `docker login` does.
+    /// Stores a password in config.json, as `docker login` does.
     pub fn log_in(&self, registry: &str, auth_base64: &str) {
         let config = json!({"auths": {registry: {"auth": auth_base64}}});
         fs::write(
@@ -300,7 +300,7 @@ impl Tool {
         self.dir.path().join("cache")
     }
 
-    /// Builds, which must work, and returns the initramfs.
+    /// Builds and returns the initramfs; panics if the build fails.
     pub fn build(&self, arguments: &[&str]) -> Vec<u8> {
         let out = self.dir.path().join("out.cpio");
         let mut all = vec!["build", "-o", out.to_str().unwrap()];
@@ -314,12 +314,12 @@ impl Tool {
         fs::read(out).unwrap()
     }
 
-    /// Builds, which must fail with code 1, and returns what it said.
+    /// Returns the error of a build that must fail with exit code 1.
     pub fn fail(&self, arguments: &[&str]) -> String {
         let output = self.run(&[&["build"], arguments].concat());
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(1), "{said}");
-        said
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{stderr}");
+        stderr
     }
 }
 
@@ -329,8 +329,7 @@ pub fn contains(archive: &[u8], text: &str) -> bool {
         .any(|window| window == text.as_bytes())
 }
 
-/// Passes connections on to a registry, counts requests for blobs, and breaks the first so many
-/// responses that are longer than what it lets through.
+/// A proxy that counts requests for blobs, and breaks the first responses that are longer than a limit.
 pub struct Proxy {
     pub address: String,
     pub blob_requests: Arc<AtomicUsize>,
@@ -360,7 +359,7 @@ impl Proxy {
     }
 }
 
-/// One request a connection, so that each can be counted and broken.
+/// Serves one request per connection, so that each can be counted and broken.
 fn pass(
     mut client: TcpStream,
     registry: &str,
@@ -376,7 +375,7 @@ fn pass(
             _ => return,
         }
     }
-    // A TLS hello, or anything else that is not HTTP, never gets here: it has no blank line.
+    // A TLS ClientHello contains no blank line and is never answered.
     let head = String::from_utf8_lossy(&head).replacen("\r\n", "\r\nConnection: close\r\n", 1);
     let is_blob = head.contains("/blobs/");
     if is_blob {

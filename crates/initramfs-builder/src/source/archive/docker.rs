@@ -1,4 +1,4 @@
-//! What `docker save` writes: `manifest.json` names a configuration and layers by their paths.
+//! `docker save` archives: `manifest.json` names the configuration and the layers by path.
 
 use std::path::Path;
 
@@ -11,7 +11,8 @@ use crate::error::BuildError;
 use crate::image::{BlobRead, Image, OpenLayer};
 use crate::platform::Platform;
 use crate::progress::Progress;
-use crate::source::manifest::{Configuration, Descriptor, ManifestError};
+use crate::source::configuration::Configuration;
+use crate::source::manifest::{Descriptor, ManifestError};
 
 const KIND: &str = "`docker save` archive";
 
@@ -31,7 +32,7 @@ pub(crate) fn open(
 ) -> Result<Image<'static>, ArchiveError> {
     let files = Files::open(path)?;
     if !files.is_tar() {
-        // Names of files come from the manifest: in a tar they cannot lead out of it.
+        // File names come from the manifest. In a directory they could leave it.
         let path = path.to_owned();
         return Err(ArchiveError::Missing {
             path,
@@ -57,7 +58,7 @@ pub(crate) fn open(
     let mut layers = Vec::new();
     for (name, diff_id) in saved.layers.iter().zip(&configuration.diff_ids) {
         let size = files.part(name, KIND)?.size;
-        // The archive has no digest of the layer as it is stored; this one is that of its contents.
+        // The archive has no digest of the stored layer: this is the digest of the uncompressed one.
         layers.push(Descriptor {
             media_type: String::new(),
             digest: diff_id.clone(),
@@ -95,7 +96,7 @@ fn choose(mut saved: Vec<Saved>, tag: Option<&str>) -> Result<Saved, ManifestErr
         };
         return saved.pop().ok_or_else(none);
     };
-    // `python` finds `python:latest`, and `v1` finds `name:v1`.
+    // `python` matches `python:latest`, and `v1` matches `name:v1`.
     let is = |candidate: &String| {
         candidate == tag
             || candidate.strip_suffix(":latest") == Some(tag)

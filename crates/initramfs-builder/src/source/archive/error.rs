@@ -1,50 +1,50 @@
-//! Why a local image could not be read.
+//! Errors of local images.
 
 use std::io;
 use std::path::PathBuf;
 
 use crate::source::manifest::ManifestError;
 
-/// Why a local image could not be read.
+/// A local image could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ArchiveError {
     /// A file could not be read.
-    #[error("reading `{path}`: {source}")]
+    #[error("cannot read `{path}`: {source}")]
     Io {
-        /// The archive or a file of it.
+        /// The archive, or a file of it.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         source: io::Error,
     },
-    /// What an image of this kind must have is not there.
-    #[error("`{path}` has no `{missing}`, so that it is no {kind}")]
+    /// A file that every image of this kind has.
+    #[error("`{path}` is not a valid {kind}: `{missing}` is missing")]
     Missing {
         /// The image.
         path: PathBuf,
         /// The file.
         missing: String,
-        /// What it was taken for.
+        /// The kind of image that was expected.
         kind: &'static str,
     },
-    /// Compressed as a whole.
-    #[error("`{0}` is compressed as a whole; decompress it first, as with `gunzip`")]
+    /// The archive is compressed as a whole.
+    #[error("`{0}` is compressed: decompress it first, for example with `gunzip`")]
     Compressed(PathBuf),
-    /// A blob that is not the one of its digest.
-    #[error("`{name}` in `{path}` is {actual}; the archive is damaged")]
+    /// A blob with a wrong digest.
+    #[error("`{path}` is damaged: `{name}` has digest {actual}")]
     Mismatch {
         /// The image.
         path: PathBuf,
         /// The blob's name, or digest.
         name: String,
-        /// What it is.
+        /// The computed digest.
         actual: String,
     },
-    /// A manifest or configuration.
+    /// A malformed manifest or configuration.
     #[error("`{path}`: {source}")]
     Manifest {
         /// The image.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         source: ManifestError,
     },
 }

@@ -1,4 +1,4 @@
-//! The files of a directory or of a tar, by name, without unpacking the tar.
+//! Files of a directory, or of a tar by its index, without unpacking it.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -7,22 +7,22 @@ use std::path::{Path, PathBuf};
 
 use super::error::ArchiveError;
 
-/// Entries in an archive of an image. Each layer has at most three; images have at most 128.
+/// Entries of an archive. Images have at most 128 layers with three entries each.
 const MAX_ENTRIES: usize = 10_000;
-/// Links from one layer of `docker save` to another that are followed.
+/// Links between layers of `docker save` that are followed.
 const MAX_LINKS: usize = 8;
 
 /// A directory or a tar.
 pub(super) struct Files {
     pub path: PathBuf,
-    /// Of a tar, what is in it.
+    /// The entries of a tar, by name.
     index: Option<HashMap<String, Entry>>,
 }
 
 enum Entry {
-    /// Where in the tar it begins, and its size.
+    /// Offset and size of the data.
     File(u64, u64),
-    /// To another entry, with a path from the root.
+    /// Path of another entry, from the root.
     Link(String),
 }
 
@@ -63,7 +63,7 @@ impl Files {
         }
     }
 
-    /// One file. `name` must come from us, or have been checked: it is joined to the directory.
+    /// Opens a file. `name` must be checked: it is joined to the directory.
     pub fn part(&self, name: &str, kind: &'static str) -> Result<Part, ArchiveError> {
         let missing = || ArchiveError::Missing {
             path: self.path.clone(),
@@ -145,14 +145,14 @@ fn index(path: &Path) -> Result<HashMap<String, Entry>, ArchiveError> {
         }
         if index.len() > MAX_ENTRIES {
             return Err(io(io::Error::other(format!(
-                "it has more than {MAX_ENTRIES} entries"
+                "more than {MAX_ENTRIES} entries"
             ))));
         }
     }
     Ok(index)
 }
 
-/// Opens a file, and says which where that fails.
+/// Opens a file. An error has its path.
 fn open_file(path: &Path) -> Result<File, ArchiveError> {
     File::open(path).map_err(|source| ArchiveError::Io {
         path: path.to_owned(),
@@ -160,7 +160,7 @@ fn open_file(path: &Path) -> Result<File, ArchiveError> {
     })
 }
 
-/// A symlink's target from the root of the archive. It is only ever looked up in the index.
+/// A symlink's target, from the root of the archive. It is looked up in the index only.
 fn resolve(name: &str, target: &str) -> String {
     let mut parts: Vec<&str> = name.split('/').collect();
     parts.pop();
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_compressed_archive_is_named_as_such() {
+    fn a_compressed_archive_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.tar");
         std::fs::write(&path, [0x1f, 0x8b, 8, 0]).unwrap();

@@ -9,10 +9,11 @@ use crate::error::BuildError;
 use crate::image::{BlobRead, Image, OpenLayer};
 use crate::platform::Platform;
 use crate::progress::Progress;
-use crate::source::manifest::{Configuration, Descriptor, Manifest};
+use crate::source::configuration::Configuration;
+use crate::source::manifest::{Descriptor, Manifest};
 
 const KIND: &str = "OCI image layout";
-/// Indexes in indexes that are followed.
+/// Nested indexes that are followed.
 const MAX_INDEXES: usize = 4;
 
 /// Opens an image of a layout.
@@ -61,7 +62,7 @@ fn name_of(digest: &str) -> String {
     format!("blobs/{}", digest.replacen(':', "/", 1))
 }
 
-/// Reads a document by its digest, whose form has been checked.
+/// Reads a document by its digest, which has been checked for its form.
 fn blob(files: &Files, descriptor: &Descriptor) -> Result<Vec<u8>, ArchiveError> {
     let bytes = document(files, &name_of(&descriptor.digest), KIND)?;
     check_digest(files, &bytes, &descriptor.digest)?;
