@@ -1,15 +1,14 @@
-//! Backend to agent: `GET /health`, `POST /warm` and `POST /execute` over HTTP/1.1, on vsock or TCP.
+//! The agent's API: `GET /health`, `POST /warm` and `POST /execute` over HTTP/1.1, on vsock or TCP.
 //!
-//! Every request carries `Authorization: Bearer TOKEN` with the VM's own token
-//! ([`crate::boot::BootConfig::token`]); without it the agent answers 401 and does nothing.
+//! Every request has `Authorization: Bearer TOKEN` with the VM's token ([`crate::boot::BootConfig::token`]). Without it
+//! the agent answers 401.
 //!
-//! `POST /execute` takes an [`ExecuteRequest`]. The answer is a chunked stream, one [`Event`] a line
-//! ([`NDJSON`]), that ends with [`Event::Finished`]. An agent executes once: a second request is answered 409.
+//! `POST /execute` takes an [`ExecuteRequest`]. The response is a chunked stream of one [`Event`] per line ([`NDJSON`])
+//! that ends with [`Event::Finished`]. An agent executes once: a second request is answered 409.
 //!
-//! A template VM ([`crate::boot::BootConfig::template`]) is warmed once by `POST /warm`, which takes a
-//! [`WarmRequest`] and gives a [`WarmResponse`]. It is then saved, while the agent waits for the next
-//! request on that same connection, and forked: in each fork the next request comes from a new host
-//! end. `POST /execute` is answered 403 there unless it carries an [`Identity`].
+//! A template VM ([`crate::boot::BootConfig::template`]) is warmed once by `POST /warm`, with a [`WarmRequest`] and a
+//! [`WarmResponse`]. It is saved while the agent waits for the next request on the same connection. In each fork, the
+//! host socket of that connection is a new one. `POST /execute` is answered 403 there without an [`Identity`].
 
 use std::collections::BTreeMap;
 
@@ -18,75 +17,75 @@ use serde::{Deserialize, Serialize};
 use crate::Data;
 use crate::boot::NetworkConfig;
 
-/// The port on which the agent listens, on vsock always and on the VM's own IP when it has one.
+/// The agent's port: on vsock, and on TCP of the VM's address if it has one.
 pub const AGENT_PORT: u32 = 1024;
 
-/// The host's vsock port that the agent connects to, once, when it is ready for requests. The host
-/// takes the attempt as the signal and refuses the connection.
+/// The host's vsock port to which the agent connects once when it is ready for requests. The attempt is the signal: the
+/// host refuses the connection.
 pub const READY_PORT: u32 = 1025;
 
-/// The longest argument or variable (`NAME=value`) that a program can get, its NUL included: `MAX_ARG_STRLEN` of
+/// Longest argument or variable (`NAME=value`) of a program in bytes, with its NUL: `MAX_ARG_STRLEN` of
 /// Linux, 32 pages (include/uapi/linux/binfmts.h).
 pub const MAX_ARGUMENT_BYTES: usize = 128 << 10;
 
 /// All arguments and variables of a request together, each with its NUL and its pointer of 8 bytes. Linux allows a
-/// quarter of the stack's limit, 2 MiB (`bprm_stack_limits`, fs/exec.c); half of that is left to the language's own
+/// quarter of the stack limit, 2 MiB (`bprm_stack_limits`, fs/exec.c); half of that is reserved for the language's
 /// arguments and the image's variables.
 pub const MAX_ARGUMENTS_BYTES: usize = 1 << 20;
 
 /// The media type of a stream of events.
 pub const NDJSON: &str = "application/x-ndjson";
 
-/// One program, all that is needed to compile and run it.
+/// One program, with everything that is needed to compile and run it.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct ExecuteRequest {
     /// The execution's id, for logs.
     pub id: String,
-    /// Written into the work directory, in this order, before anything runs.
+    /// Files to write into the work directory, in this order, before the first stage.
     pub files: Vec<File>,
-    /// Runs first where the language has one; a failure ends the execution.
+    /// The compile stage, if the language compiles. Its failure ends the execution.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compile: Option<Stage>,
-    /// The program itself.
+    /// The run stage: the program.
     pub run: Stage,
-    /// What the run stage reads from standard input. The compile stage reads nothing.
+    /// Standard input of the run stage. That of the compile stage is empty.
     #[serde(default)]
     pub stdin: Data,
     /// Added to the image's environment, for both stages.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
-    /// Where both stages start; the work directory (`/work`) if none, and relative to it unless absolute.
+    /// Working directory of both stages, relative to the work directory `/work` or absolute; `/work` if none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub working_dir: Option<String>,
-    /// Who a fork is from now on. Applied whole before anything else of the request; where that
-    /// fails the answer is 500 (400 for a malformed one) and the VM runs nothing ever after.
+    /// The identity of a fork, applied before anything else of the request. If it fails, the answer is 500 (400 for a
+    /// malformed identity), and the VM never runs a program.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<Identity>,
 }
 
-/// What makes a fork of a template a VM of its own.
+/// The values in which a fork must differ from its template and from all other forks.
 #[derive(Clone, Serialize, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct Identity {
-    /// 32 bytes from the host's generator, as 64 hexadecimal digits.
+    /// 32 bytes from the host's random generator, as 64 hexadecimal digits.
     pub entropy: String,
-    /// CLOCK_REALTIME of the host when this was sent, in nanoseconds since the epoch.
+    /// CLOCK_REALTIME of the host when the request was sent, in nanoseconds since 1970.
     pub wall_clock_ns: u64,
     /// 1 to 64 bytes.
     pub hostname: String,
     /// 32 lower-case hexadecimal digits, not all zero (machine-id(5)).
     pub machine_id: String,
-    /// A UUID in its usual 36 characters, lower case.
+    /// A UUID of 36 characters, lower case.
     pub boot_id: String,
-    /// What requests to this VM carry from now on. 64 hexadecimal digits.
+    /// The bearer token of later requests: 64 hexadecimal digits.
     pub token: String,
-    /// For a VM with an interface.
+    /// For a VM with a network device.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<NetworkIdentity>,
 }
 
-/// Without the secrets, so that no log has them.
+/// Without entropy and token, so that no log contains them.
 impl std::fmt::Debug for Identity {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Identity")
@@ -99,60 +98,60 @@ impl std::fmt::Debug for Identity {
     }
 }
 
-/// A fork's own place in the network.
+/// The network configuration of a fork.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct NetworkIdentity {
-    /// The interface's hardware address, which its device has too.
+    /// The interface's hardware address, equal to that of its device.
     pub mac: [u8; 6],
     /// Address, routes and name servers.
     pub config: NetworkConfig,
 }
 
-/// What a template does before it is saved, in the order of the fields.
+/// The warm-up of a template before it is saved, in the order of the fields.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields, default)]
 pub struct WarmRequest {
-    /// Run as root in the image's tree; each must exit 0.
+    /// Commands that run as root; each must exit with 0.
     pub prepare: Vec<Stage>,
-    /// Executed in full as the image's user; each must end by [`Cause::Exit`], with any code. What
-    /// they left in the work directory and in /tmp is removed; the page cache stays.
+    /// Warm-up runs: executed as the image's user; each must end with [`Cause::Exit`] and any code. Files that they leave
+    /// in the work directory and in /tmp are removed. The page cache stays.
     pub rehearse: Vec<ExecuteRequest>,
-    /// Started as the image's user and left waiting for a program.
+    /// Started as the image's user; it then waits for its program.
     pub runner: Option<Runner>,
-    /// Seconds that the wall clock is set back before the runner starts. The identity steps it
-    /// forward, at which libraries that reseed by time, such as OpenSSL's generators, do.
+    /// Seconds by which the wall clock is set back before the runner starts. The identity then sets it forward, so that
+    /// libraries that reseed by time (OpenSSL) reseed.
     pub clock_back_s: u64,
 }
 
-/// An interpreter that is started before its program is known, and then becomes it.
+/// An interpreter that is started in the template and waits there for its program.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct Runner {
     /// The language's run command, without a program's arguments.
     pub argv: Vec<String>,
-    /// The language's environment for it. A program sees it beside the request's own.
+    /// Variables of the language for the interpreter and the program.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
-    /// Given to the waiting interpreter alone; its hook takes it out again. `{dir}` in a value
-    /// stands for the directory of `files`.
+    /// Variables of the waiting interpreter, which its hook removes before the program runs. `{dir}` in a value is
+    /// replaced by the directory of `files`.
     #[serde(default)]
     pub hook_env: BTreeMap<String, String>,
-    /// The hook, in a directory of the agent's that the image's user can read, and that stays.
+    /// The hook's files, which stay readable for the image's user.
     #[serde(default)]
     pub files: Vec<File>,
-    /// Names of variables that the interpreter reads as it starts, exact or a prefix ending in `*`:
-    /// a request that sets one is run plainly.
+    /// Variables that the interpreter reads when it starts, exact names or prefixes ending in `*`. A request that sets one
+    /// runs in a new interpreter.
     #[serde(default)]
     pub cold_env: Vec<String>,
-    /// How long until it waits, in milliseconds.
+    /// Time limit for the hook to wait, in milliseconds.
     pub timeout_ms: u64,
 }
 
 /// The answer to `POST /warm`.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 pub struct WarmResponse {
-    /// A runner waits.
+    /// True if a runner waits.
     pub runner: bool,
 }
 
@@ -160,9 +159,9 @@ pub struct WarmResponse {
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct File {
-    /// Relative to the work directory, without `..`; parents are made.
+    /// Relative to the work directory, without `..`. Missing parents are created.
     pub path: String,
-    /// The whole content.
+    /// Content.
     pub content: Data,
     /// Permission bits, 0o644 if none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -175,14 +174,14 @@ pub struct File {
 pub struct Stage {
     /// The program, looked up in the image's PATH, and its arguments. At least one.
     pub argv: Vec<String>,
-    /// Past this the whole process tree is killed. Milliseconds of wall clock, at least 1.
+    /// Wall-clock limit in milliseconds, at least 1. Beyond it the whole process tree is killed.
     pub wall_time_ms: u64,
-    /// How much of each output stream is kept, in bytes: half from its start, sent as it comes, and
-    /// half from its end. The program goes on past it.
+    /// Bytes to keep of each output stream: half from its start, sent as it is written, and half from its end. The
+    /// program continues beyond it.
     pub output_bytes: u64,
 }
 
-/// Which stage something belongs to.
+/// A stage of an execution.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq, Hash)]
 #[serde(rename_all = "snake_case")]
 pub enum StageName {
@@ -192,7 +191,7 @@ pub enum StageName {
     Run,
 }
 
-/// Which output stream something belongs to.
+/// An output stream.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq, Hash)]
 #[serde(rename_all = "snake_case")]
 pub enum Stream {
@@ -206,74 +205,74 @@ pub enum Stream {
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
-    /// The request's [`Identity`] was applied in full; the first line where there is one.
+    /// The [`Identity`] was applied. Always the first event of a request with one.
     Identity,
     /// A stage's process was started.
     Started {
-        /// Which stage.
+        /// The stage.
         stage: StageName,
     },
     /// Bytes that the stage wrote.
     Output {
-        /// Which stage.
+        /// The stage.
         stage: StageName,
-        /// Which stream.
+        /// The stream.
         stream: Stream,
-        /// What it wrote. A chunk never splits a valid UTF-8 sequence.
+        /// The bytes. An event never splits a valid UTF-8 sequence.
         data: Data,
     },
-    /// The output limit was passed: so many bytes lie between what came before and what follows.
+    /// Bytes beyond the output limit are missing here.
     Dropped {
-        /// Which stage.
+        /// The stage.
         stage: StageName,
-        /// Which stream.
+        /// The stream.
         stream: Stream,
-        /// How many bytes were dropped.
+        /// Number of missing bytes.
         bytes: u64,
     },
-    /// The last line.
+    /// The last event.
     Finished(ExecuteResult),
 }
 
-/// How an execution went, without its output.
+/// The result of an execution, without its output.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 pub struct ExecuteResult {
-    /// The compile stage, where there was one.
+    /// The compile stage, if there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compile: Option<StageResult>,
-    /// The run stage; none when the compile stage failed.
+    /// The run stage; none if the compile stage failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<StageResult>,
 }
 
-/// How a stage ended, measured in the guest.
+/// The result of a stage, measured in the guest.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 pub struct StageResult {
-    /// Why it ended.
+    /// The cause of its end.
     pub cause: Cause,
     /// The exit code, if it exited. 0 to 255.
     pub exit_code: Option<i32>,
-    /// The signal's number, if a signal ended it.
+    /// The signal's number, if a signal terminated it.
     pub signal: Option<i32>,
-    /// From before the process was made to its end, in microseconds.
+    /// Wall-clock time from before clone3(2) to the program's end, in microseconds.
     pub wall_time_us: u64,
     /// User and system time of the whole process tree, in microseconds.
     pub cpu_time_us: u64,
-    /// The most memory the process tree held at once, in bytes.
+    /// Peak memory of the process tree, in bytes.
     pub peak_memory_bytes: u64,
-    /// Bytes written to standard output, kept or not.
+    /// Bytes written to standard output.
     pub stdout_bytes: u64,
-    /// Of those, dropped past the limit.
+    /// Bytes of it that were dropped beyond the limit.
     pub stdout_dropped: u64,
-    /// Bytes written to standard error, kept or not.
+    /// Bytes written to standard error.
     pub stderr_bytes: u64,
-    /// Of those, dropped past the limit.
+    /// Bytes of it that were dropped beyond the limit.
     pub stderr_dropped: u64,
-    /// A runner that waited since before the request took the program. Times are from then on.
+    /// The program ran in an interpreter that waited in the template. Times count from the request.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub warm: bool,
-    /// What more there is to say of the cause: for [`Cause::Infrastructure`] what went wrong, such as a command
-    /// that is not in the image; for [`Cause::Memory`] how much a program wanted that could not be loaded.
+    /// More about the cause: the error for [`Cause::Infrastructure`], such as a command that is not in the image; the sizes
+    /// for a program that is larger than memory ([`Cause::Memory`]).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
 }
@@ -282,23 +281,23 @@ pub struct StageResult {
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq, Hash)]
 #[serde(rename_all = "snake_case")]
 pub enum Cause {
-    /// The program exited by itself, with whatever code.
+    /// The program exited, with any code.
     Exit,
-    /// A signal ended it that was not of our sending.
+    /// A signal that Cloude did not send terminated it.
     Signal,
-    /// The wall-clock limit.
+    /// Killed at the wall-clock limit.
     WallTime,
-    /// The CPU time limit.
+    /// Reserved: killed at a limit of CPU time. No agent sends it.
     CpuTime,
-    /// The guest's out-of-memory killer ended it.
+    /// Killed by the guest's out-of-memory killer, or larger than the guest's memory.
     Memory,
-    /// Reserved: the output limit, where the client asked for it to be fatal.
+    /// Reserved: killed at the output limit. No agent sends it.
     OutputLimit,
-    /// The guest kernel panicked, halted or rebooted under it.
+    /// The guest's kernel panicked, halted or rebooted.
     GuestPanic,
     /// The client disconnected, or the server is shutting down.
     Cancelled,
-    /// Our own fault: no VM, a broken connection, a command missing from the image.
+    /// No VM, a broken connection, or a command that the image lacks.
     Infrastructure,
 }
 
@@ -309,13 +308,13 @@ pub struct Health {
     pub status: String,
     /// The agent's version.
     pub version: String,
-    /// Nanoseconds of CLOCK_BOOTTIME when the agent became ready.
+    /// CLOCK_BOOTTIME when the agent became ready, in nanoseconds.
     pub ready_at_ns: u64,
 }
 
-/// The body of every answer that is an error.
+/// The body of every error response.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 pub struct ErrorBody {
-    /// What was wrong and what to do.
+    /// The error and the way out.
     pub error: String,
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::Data;
 use crate::agent::{Cause, File, StageName, StageResult, Stream};
 
-/// `POST /run`: start an execution and answer at once.
+/// `POST /run`: starts an execution and returns its id at once.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 pub struct RunRequest {
     /// A language's name or alias, in any case.
@@ -20,48 +20,48 @@ pub struct RunRequest {
 /// The answer to `POST /run`.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 pub struct RunResponse {
-    /// For `GET /status/{id}`.
+    /// The execution's id, for `GET /status/{id}`.
     pub id: String,
 }
 
-/// Where an execution stands.
+/// The status of an execution.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq, Hash)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
-    /// Accepted, not yet started.
+    /// Accepted and queued.
     Pending,
-    /// In its VM.
+    /// Running in its VM.
     Running,
     /// Ended, however the program ended.
     Done,
-    /// Could not be carried out; `stderr` says why.
+    /// Could not be run; `stderr` has the reason.
     Error,
 }
 
 /// The answer to `GET /status/{id}`.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 pub struct StatusResponse {
-    /// The execution.
+    /// The execution's id.
     pub id: String,
-    /// Where it stands.
+    /// Its status.
     pub status: Status,
-    /// The language's own name, not the alias that was sent.
+    /// The language's name, also if the request had an alias.
     pub language: String,
-    /// The program's exit code, or 128 + n for signal n, once it ended. 124 for the wall-clock limit.
+    /// The exit code once it ended: the program's, 128 + n for signal n, 124 for the wall-clock limit.
     pub exit_code: Option<i32>,
-    /// Standard output so far kept.
+    /// Standard output.
     pub stdout: String,
-    /// Standard error, the compiler's where that failed.
+    /// Standard error; the compiler's if that failed.
     pub stderr: String,
 }
 
-/// The answer to a bad request, and to every failure.
+/// The body of every error response.
 pub use crate::agent::ErrorBody;
 
-/// `POST /v1/executions`: run a program and wait for its end.
+/// `POST /v1/executions`: runs a program and returns its result.
 ///
-/// With `Accept: application/x-ndjson` the answer is a stream of [`ExecutionEvent`], one a line;
-/// otherwise one [`Execution`].
+/// With `Accept: application/x-ndjson` the response is a stream of one [`ExecutionEvent`] per line, else one
+/// [`Execution`].
 #[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct ExecutionRequest {
@@ -69,13 +69,13 @@ pub struct ExecutionRequest {
     pub language: String,
     /// The program, written to the language's file name.
     pub code: String,
-    /// What the client calls the program's file. Its extension counts, where the language has several: `.mjs`.
+    /// The file name at the client. Its extension matters for languages with several, such as `.mjs`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file_name: Option<String>,
-    /// More files, beside it.
+    /// Further files in the work directory.
     #[serde(default)]
     pub files: Vec<File>,
-    /// What the program reads from standard input.
+    /// The program's standard input.
     #[serde(default)]
     pub stdin: Data,
     /// The program's arguments.
@@ -87,46 +87,46 @@ pub struct ExecutionRequest {
     /// Give the VM a network. Off by default.
     #[serde(default)]
     pub network: bool,
-    /// Limits of this execution; the server's where none.
+    /// Limits of this execution; the server's defaults if absent.
     #[serde(default)]
     pub limits: Limits,
-    /// How its VM has to come to be; as is quickest if none.
+    /// How to start the VM; the fastest way available if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start: Option<StartChoice>,
 }
 
-/// What a client may ask of a VM's start.
+/// A choice of how the VM is started.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub enum StartChoice {
     /// Boot it for this execution.
     Cold,
-    /// Fork a template. Where that is not possible the execution fails; it is not booted instead.
+    /// Fork it from a template. The execution fails if there is none.
     Fork,
 }
 
-/// What a client may set, up to the server's maximum.
+/// Limits that a client can set, up to the server's maximum.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
-    /// Wall clock of the run stage, in milliseconds.
+    /// Wall-clock limit of the run stage, in milliseconds.
     pub wall_time_ms: Option<u64>,
-    /// Wall clock of the compile stage, in milliseconds.
+    /// Wall-clock limit of the compile stage, in milliseconds.
     pub compile_time_ms: Option<u64>,
-    /// Kept of each output stream, in bytes: half from the start, half from the end.
+    /// Bytes to keep of each output stream: half from its start, half from its end.
     pub output_bytes: Option<u64>,
     /// Guest memory in MiB.
     pub memory_mib: Option<u64>,
-    /// 1 to 8.
+    /// Virtual CPUs, 1 to 8.
     pub vcpus: Option<u8>,
 }
 
-/// A whole execution.
+/// The result of an execution.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 pub struct Execution {
-    /// Its id; `GET /status/{id}` knows it too.
+    /// The execution's id.
     pub id: String,
-    /// The language's own name.
+    /// The language's name.
     pub language: String,
     /// What ran the program, with its exact version: `Python 3.13.5`. None if no image was found, or if the image does
     /// not record a version.
@@ -137,33 +137,33 @@ pub struct Execution {
     pub image_digest: Option<String>,
     /// [`Status::Done`] or [`Status::Error`].
     pub status: Status,
-    /// Why it ended.
+    /// The cause of its end.
     pub cause: Cause,
-    /// The program's exit code, if it exited; the compiler's where that failed.
+    /// The program's exit code, if it exited; the compiler's if that failed.
     pub exit_code: Option<i32>,
-    /// The signal that ended it, if one did.
+    /// The signal that terminated it, if any.
     pub signal: Option<i32>,
     /// The run stage's standard output.
     pub stdout: Data,
     /// The run stage's standard error.
     pub stderr: Data,
-    /// The compile stage, where there was one.
+    /// The compile stage, if there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compile: Option<CompileReport>,
-    /// The run stage's measurements, where it ran.
+    /// The run stage's measurements, if it ran.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<StageResult>,
-    /// Where the time went.
+    /// Durations of the phases.
     pub timings: Timings,
-    /// How the VM came to be.
+    /// How the VM was started.
     pub start: StartKind,
-    /// The VM's memory in MiB: what was asked for, rounded up to the server's steps. 0 if it is not known.
+    /// The VM's memory in MiB: the request's, rounded up to the server's steps. 0 if unknown.
     #[serde(default)]
     pub memory_mib: u64,
-    /// The VM's own address, where it had a network.
+    /// The VM's address, if it had a network.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ip: Option<Ipv4Addr>,
-    /// For [`Status::Error`]: what went wrong.
+    /// The error, for [`Status::Error`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
@@ -171,7 +171,7 @@ pub struct Execution {
 /// The compile stage with its output.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 pub struct CompileReport {
-    /// How it ended.
+    /// Result of the stage.
     pub result: StageResult,
     /// The compiler's standard output.
     pub stdout: Data,
@@ -179,14 +179,14 @@ pub struct CompileReport {
     pub stderr: Data,
 }
 
-/// Where an execution's time went, in microseconds, measured by the backend.
+/// Durations of an execution's phases in microseconds, measured by the backend.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
 pub struct Timings {
-    /// Waiting for a place.
+    /// In the queue.
     pub queue_us: u64,
-    /// From there until the agent was ready.
+    /// From the queue until the agent was ready.
     pub start_us: u64,
-    /// From there until the agent of a fork had acknowledged its identity; 0 for a VM that was booted.
+    /// From then until the agent of a fork had acknowledged its identity; 0 for a booted VM.
     #[serde(default)]
     pub identity_us: u64,
     /// The compile stage, measured in the guest.
@@ -197,15 +197,15 @@ pub struct Timings {
     pub total_us: u64,
 }
 
-/// How the VM came to be.
+/// How the VM was started.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub enum StartKind {
-    /// It was booted for this execution.
+    /// Booted for this execution.
     Cold,
-    /// It was forked from a template for this execution.
+    /// Forked from a template for this execution.
     Fork,
-    /// It was forked from a template ahead of demand, and waited.
+    /// A paused fork from the pool.
     Pool,
 }
 
@@ -220,32 +220,32 @@ pub enum ExecutionEvent {
     },
     /// The VM is ready and a stage was started.
     Started {
-        /// Which stage.
+        /// The stage.
         stage: StageName,
     },
     /// Bytes that a stage wrote.
     Output {
-        /// Which stage.
+        /// The stage.
         stage: StageName,
-        /// Which stream.
+        /// The stream.
         stream: Stream,
-        /// What it wrote.
+        /// The bytes.
         data: Data,
     },
-    /// Past the output limit, so many bytes were left out here.
+    /// Bytes beyond the output limit are missing here.
     Dropped {
-        /// Which stage.
+        /// The stage.
         stage: StageName,
-        /// Which stream.
+        /// The stream.
         stream: Stream,
-        /// How many.
+        /// Number of missing bytes.
         bytes: u64,
     },
-    /// The last line. `stdout` and `stderr` are empty in it: they were sent.
+    /// The last event. Its `stdout` and `stderr` are empty: they were sent as events.
     Result(Box<Execution>),
 }
 
-/// One of the answers to `GET /v1/languages`.
+/// An item of the response to `GET /v1/languages`.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 pub struct LanguageInfo {
     /// Its name.
@@ -254,7 +254,7 @@ pub struct LanguageInfo {
     pub aliases: Vec<String>,
     /// File name extensions, without the dot.
     pub extensions: Vec<String>,
-    /// Whether its initramfs is built, with the version that the language asks for.
+    /// True if its initramfs is built, with the version that the language asks for.
     pub image_ready: bool,
     /// What the image has, with its exact version: `Python 3.13.5`. None if there is no image, or if it does not record
     /// a version.
@@ -268,24 +268,23 @@ pub struct LanguageInfo {
     pub image_age_s: Option<u64>,
 }
 
-/// The answer to `GET /v1/installation`: where the files of a server are. Paths are shown, not exact, where they
-/// are not UTF-8.
+/// The response to `GET /v1/installation`: paths on the server. Bytes of paths that are not UTF-8 are replaced.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 pub struct Installation {
     /// The server's version.
     pub version: String,
     /// The guest kernel.
     pub kernel: InstalledKernel,
-    /// The folder of initramfs images.
+    /// The directory of initramfs images.
     pub images: String,
-    /// The folder of languages.
+    /// The directory of languages.
     pub languages: String,
-    /// After how many days without a comparison with its source an image counts as old; never if 0.
+    /// Days without a comparison with its source after which an image counts as old; never if 0.
     #[serde(default = "default_image_max_age_days")]
     pub image_max_age_days: u64,
-    /// The folder with the job store.
+    /// The directory of the job store.
     pub state_dir: String,
-    /// Kernels, blobs, images and templates.
+    /// The directory of kernels, blobs, images and templates.
     pub cache_dir: String,
     /// The `cloude-vmm` binary.
     pub worker: String,
@@ -303,26 +302,26 @@ fn default_image_max_age_days() -> u64 {
 /// A server's guest kernel.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 pub struct InstalledKernel {
-    /// A folder, or a bare kernel file.
+    /// A kernel directory, or a kernel file.
     pub path: String,
-    /// Is there a kernel?
+    /// The kernel exists.
     pub present: bool,
-    /// Is it a folder, which may hold modules?
+    /// The path is a directory, which can have modules.
     pub modules: bool,
-    /// Its release, where the folder says.
+    /// The kernel's release, from the file `release`.
     pub release: Option<String>,
 }
 
-/// `POST /v1/templates`: build the template of a language, or wait for whoever builds it.
+/// `POST /v1/templates`: builds the template of a language, or waits for a build that is running.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct TemplateRequest {
     /// A language's name or alias, in any case.
     pub language: String,
-    /// 1 to 8; the server's default if none.
+    /// Virtual CPUs, 1 to 8; the server's default if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vcpus: Option<u8>,
-    /// MiB; the language's or the server's default if none.
+    /// Guest memory in MiB; the language's or the server's default if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_mib: Option<u64>,
     /// For executions that have a network.
@@ -330,54 +329,54 @@ pub struct TemplateRequest {
     pub network: bool,
 }
 
-/// Where a template stands.
+/// The state of a template.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq, Hash)]
 #[serde(rename_all = "snake_case")]
 pub enum TemplateState {
-    /// It is being booted and warmed.
+    /// It is booted and warmed.
     Building,
-    /// Executions are forks of it.
+    /// Executions are forked from it.
     Ready,
-    /// It could not be built; it is tried again after a while.
+    /// The build failed; it is retried after a while.
     Failed,
 }
 
-/// One of the answers to `GET /v1/templates`.
+/// An item of the response to `GET /v1/templates`.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 pub struct TemplateInfo {
-    /// 64 hexadecimal digits.
+    /// The template's id, 64 hexadecimal digits.
     pub id: String,
-    /// The language's own name.
+    /// The language's name.
     pub language: String,
-    /// 1 to 8.
+    /// Virtual CPUs, 1 to 8.
     pub vcpus: u8,
     /// The guest's memory in MiB.
     pub memory_mib: u64,
-    /// Has it a network device?
+    /// It has a network device.
     pub network: bool,
-    /// Where it stands.
+    /// Its state.
     pub state: TemplateState,
-    /// Why it could not be built.
+    /// Why the build failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Since when it stands there, in milliseconds since 1970.
+    /// Time of the last change of state, in milliseconds since 1970.
     pub created_ms: u64,
-    /// The same in seconds ago.
+    /// Seconds since then.
     pub age_s: u64,
-    /// When an execution last asked for a fork, in seconds ago.
+    /// Seconds since an execution last requested a fork.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_used_s: Option<u64>,
-    /// Paused forks that wait.
+    /// Paused forks in the pool.
     pub waiting: usize,
-    /// Forks that were made since it was asked for first.
+    /// Forks made since the first request.
     pub forks: u64,
-    /// Executions that found a fork that waited.
+    /// Executions that got a paused fork.
     pub hits: u64,
     /// Memory that all forks share, in bytes.
     pub memory_bytes: u64,
-    /// What it takes on the disk, in bytes; 0 if it is not kept.
+    /// Bytes on disk; 0 if it is not stored.
     pub disk_bytes: u64,
-    /// What a waiting fork holds of its own, in KiB, as last measured.
+    /// Private memory of a paused fork in KiB, as last measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fork_kib: Option<u64>,
 }

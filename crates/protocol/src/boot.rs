@@ -1,27 +1,26 @@
-//! What an initramfs carries for the agent, beside the image's own tree.
+//! The files of an initramfs for the agent.
 //!
-//! Two segments are loaded one behind the other. The first is the image: its tree, and
-//! [`IMAGE_CONFIG`]. The second, small, is made at boot: the agent, the kernel's modules, and
-//! [`BOOT_CONFIG`]. A new agent or kernel rebuilds no image.
+//! Segments are concatenated. The first is the image: its tree and [`IMAGE_CONFIG`]. Small ones are made at boot: the
+//! agent and the kernel's modules, and [`BOOT_CONFIG`]. A new agent or kernel needs no new image.
 
 use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
-/// Everything of ours lives in this directory, mode 0700.
+/// The directory of all files of Cloude in the guest, mode 0700.
 pub const DIR: &str = "/.cloude";
-/// The agent's binary; the kernel's `rdinit=`.
+/// The agent; `rdinit=` on the kernel's command line.
 pub const AGENT: &str = "/.cloude/agent";
 /// An [`ImageConfig`], in the image's segment.
 pub const IMAGE_CONFIG: &str = "/.cloude/image.json";
-/// A [`BootConfig`], in the boot segment. The agent deletes it once read.
+/// A [`BootConfig`], in the boot segment. The agent reads and deletes it.
 pub const BOOT_CONFIG: &str = "/.cloude/boot.json";
-/// Uncompressed kernel modules, to be inserted in the order of [`MODULES_LIST`].
+/// Uncompressed kernel modules.
 pub const MODULES_DIR: &str = "/.cloude/modules";
-/// One file name a line, dependencies before dependents.
+/// File names in the order of loading, one per line.
 pub const MODULES_LIST: &str = "/.cloude/modules/modules.list";
 
-/// What the image says about how to run programs in it (OCI image configuration, `config`).
+/// How to run programs in the image: a part of `config` in the OCI image configuration.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(default)]
 pub struct ImageConfig {
@@ -37,24 +36,24 @@ pub struct ImageConfig {
     pub cmd: Vec<String>,
 }
 
-/// What one VM is told at boot.
+/// The configuration of one VM.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
 pub struct BootConfig {
-    /// What requests to the agent must carry. 64 hexadecimal digits from the host's generator.
+    /// The bearer token of requests to the agent: 64 hexadecimal digits from the host's random generator.
     pub token: String,
     /// The VM's host name.
     pub hostname: String,
-    /// Its network, if it has one.
+    /// The network, if the VM has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<NetworkConfig>,
-    /// Copy what programs print to the console too.
+    /// Copy the output of programs to the console.
     #[serde(default)]
     pub copy_output_to_console: bool,
     /// Serve no requests: run the image's shell on the console, and power off when it ends.
     #[serde(default)]
     pub shell: bool,
-    /// The VM is to be warmed ([`crate::agent::WarmRequest`]) and forked. It executes nothing but
-    /// what comes with an [`crate::agent::Identity`], and its interface has no address before that.
+    /// The VM is to be warmed ([`crate::agent::WarmRequest`]), saved and forked. It executes only with an
+    /// [`crate::agent::Identity`], which also configures its network interface.
     #[serde(default)]
     pub template: bool,
 }
@@ -62,9 +61,9 @@ pub struct BootConfig {
 /// The VM's one Ethernet interface.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
 pub struct NetworkConfig {
-    /// Its own address.
+    /// The VM's address.
     pub address: Ipv4Addr,
-    /// Length of the subnet's prefix, 1 to 32.
+    /// Prefix length of the subnet, 1 to 32.
     pub prefix_len: u8,
     /// The default route, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -72,7 +71,7 @@ pub struct NetworkConfig {
     /// Name servers for /etc/resolv.conf.
     #[serde(default)]
     pub dns: Vec<Ipv4Addr>,
-    /// Bytes, 1500 if none.
+    /// MTU in bytes; 1500 if none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u32>,
 }

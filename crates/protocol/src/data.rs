@@ -1,12 +1,12 @@
-//! Bytes that are usually text: a JSON string when they are UTF-8, `{"base64": "…"}` otherwise.
+//! Bytes that are usually text: a JSON string if they are UTF-8, else `{"base64": "…"}`.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::de::{Deserialize, Deserializer, Error as _};
 use serde::ser::{Serialize, SerializeMap as _, Serializer};
 
-/// Any bytes. In JSON a plain string where they are valid UTF-8, else an object with one key,
-/// `base64` (RFC 4648 section 4, padded).
+/// Any bytes. In JSON a string if they are valid UTF-8, else an object with the one key `base64` (RFC 4648, section 4,
+/// padded).
 #[derive(Clone, Default, PartialEq, Eq, Hash)]
 pub struct Data(pub Vec<u8>);
 
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn other_bytes_survive_as_base64() {
+    fn other_bytes_round_trip_as_base64() {
         let data = Data(vec![0xff, 0x00, b'a']);
         let json = serde_json::to_string(&data).unwrap();
         assert_eq!(json, r#"{"base64":"/wBh"}"#);
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn broken_base64_is_refused() {
+    fn malformed_base64_is_refused() {
         assert!(serde_json::from_str::<Data>(r#"{"base64":"*"}"#).is_err());
         assert!(serde_json::from_str::<Data>(r#"{"base65":"AA=="}"#).is_err());
     }

@@ -1,13 +1,11 @@
-//! The types that cross a boundary in Cloude: host and agent, client and backend,
-//! image and guest, language file and whoever reads it; and where things lie, for all programs alike. No logic
-//! beyond that and encoding.
+//! The types that cross a boundary in Cloude, and default paths for all programs. No logic beyond encoding and paths.
 //!
-//! - [`agent`][]: what the backend asks of the agent in a VM, and the events it streams back.
+//! - [`agent`][]: requests of the backend to the agent in a VM, and the events of its response.
 //! - [`api`][]: the backend's HTTP API.
-//! - [`boot`][]: the files that the boot segment of an initramfs carries for the agent.
+//! - [`boot`][]: the files of an initramfs for the agent.
 //! - [`language`][]: a language's description; [`languages`][] reads `languages/NAME/language.toml`.
 //! - [`data`][]: bytes that are usually text.
-//! - [`paths`][]: default folders and files.
+//! - [`paths`][]: default directories and files.
 #![deny(missing_docs)]
 
 pub mod agent;

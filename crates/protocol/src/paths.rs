@@ -1,25 +1,24 @@
-//! Where things lie on a machine unless a configuration says otherwise: one answer for `clouded`, `cloude` and
-//! `cloude-initramfs`. docs/architecture.md has the table.
+//! Default paths, the same for `clouded`, `cloude` and `cloude-initramfs`. docs/architecture.md has them in a table.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use crate::api::InstalledKernel;
 
-/// An environment variable that is set to something.
+/// The value of an environment variable; none if it is empty.
 pub fn variable(name: &str) -> Option<OsString> {
     std::env::var_os(name).filter(|value| !value.is_empty())
 }
 
-/// The XDG specification has relative paths ignored.
+/// A path in a variable; relative ones are ignored, as the XDG specification demands.
 fn absolute(name: &str) -> Option<PathBuf> {
     variable(name)
         .map(PathBuf::from)
         .filter(|path| path.is_absolute())
 }
 
-/// Kernels, blobs, images, templates: `CLOUDE_CACHE_DIR`, else `$XDG_CACHE_HOME/cloude`, else
-/// `~/.cache/cloude`, and `/var/cache/cloude` for a service without a home.
+/// Directory of kernels, blobs, images and templates: `CLOUDE_CACHE_DIR`, else `$XDG_CACHE_HOME/cloude`, else
+/// `~/.cache/cloude`, else `/var/cache/cloude`.
 pub fn cache_dir() -> PathBuf {
     variable("CLOUDE_CACHE_DIR").map_or_else(
         || {
@@ -32,7 +31,7 @@ pub fn cache_dir() -> PathBuf {
     )
 }
 
-/// The job store and the lock: `/var/lib/cloude` for root, else `$XDG_STATE_HOME/cloude`, else
+/// Directory of the job store and its lock: `/var/lib/cloude` for root, else `$XDG_STATE_HOME/cloude`, else
 /// `~/.local/state/cloude`.
 pub fn state_dir(root: bool) -> PathBuf {
     let home = || absolute("HOME").map(|home| home.join(".local/state"));
@@ -41,12 +40,12 @@ pub fn state_dir(root: bool) -> PathBuf {
     parent.unwrap_or_else(|| "/var/lib".into()).join("cloude")
 }
 
-/// Initramfs images: `images` in the cache.
+/// Directory of initramfs images: `images` in the cache.
 pub fn images() -> PathBuf {
     cache_dir().join("images")
 }
 
-/// The tuned kernel where it was built, else the stock one.
+/// The tuned kernel if it is built, else the stock kernel.
 pub fn kernel() -> PathBuf {
     let kernels = cache_dir().join("kernels");
     let tuned = kernels.join("tuned");
@@ -57,7 +56,7 @@ pub fn kernel() -> PathBuf {
     }
 }
 
-/// The guest kernel at `path`: a folder with a `vmlinux`, or a bare file.
+/// The guest kernel at `path`: a directory with `vmlinux`, or a kernel file.
 pub fn installed_kernel(path: &Path) -> InstalledKernel {
     let release = std::fs::read_to_string(path.join("release"));
     InstalledKernel {
@@ -75,21 +74,21 @@ fn program_dir() -> PathBuf {
         .unwrap_or_else(|| PathBuf::from("."))
 }
 
-/// A binary in the folder of the running one.
+/// A file in the directory of the running program.
 pub fn sibling(name: &str) -> PathBuf {
     program_dir().join(name)
 }
 
-/// The folder of languages: `languages` beside the program's folder (`PREFIX/languages` for `PREFIX/bin`) or in the
-/// checkout that the program was built in; else, unless for root, in the working directory or above it. Where
-/// there is none, the first of these.
+/// Directory of the languages: `languages` next to the program's directory (`PREFIX/languages` for `PREFIX/bin`) or in
+/// the checkout that the program was built in; else, but not for root, in the working directory or above it. If none
+/// exists, the first of these.
 pub fn languages(root: bool) -> PathBuf {
     let here = std::env::current_dir().ok().filter(|_| !root);
     languages_from(&program_dir(), here.as_deref())
 }
 
 fn languages_from(program: &Path, here: Option<&Path>) -> PathBuf {
-    // target/debug/deps of a checkout is three below it.
+    // target/debug/deps is three levels below the checkout.
     let beside = program.ancestors().skip(1).take(3);
     let above = here.into_iter().flat_map(Path::ancestors);
     let mut candidates = beside.chain(above).map(|dir| dir.join("languages"));
@@ -121,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn languages_beside_the_program_go_before_those_of_the_working_directory() {
+    fn languages_of_the_program_precede_the_working_directorys() {
         let dir = tempfile::tempdir().unwrap();
         let here = dir.path().join("here");
         let installed = put(&dir.path().join("prefix"));
@@ -131,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_working_directory_only_the_programs_folders_are_searched() {
+    fn root_searches_the_programs_directories_only() {
         let dir = tempfile::tempdir().unwrap();
         let here = dir.path().join("here");
         let found = put(&here);
