@@ -67,30 +67,7 @@ impl Mmdebstrap {
         let fetched = work.path().join("debs");
         std::fs::create_dir(&fetched).map_err(prepare(&fetched))?;
 
-        let mut command = Command::new("mmdebstrap");
-        command
-            .env("TMPDIR", work.path())
-            .env("LC_ALL", "C.UTF-8")
-            .env_remove("SOURCE_DATE_EPOCH");
-        command.args(["--variant=extract", "--mode=auto", "--format=tar"]);
-        // No service is started in the root, and settle.sh cleans up.
-        command.arg(
-            "--skip=chroot/mount,chroot/policy-rc.d,chroot/start-stop-daemon,cleanup,output/dev",
-        );
-        command.arg(format!("--include={}", package_names(packages).join(",")));
-        for (key, value) in &options.apt {
-            command.arg(format!("--aptopt={key} \"{value}\""));
-        }
-        hooks(&mut command, debs, &fetched, rooted);
-        command.args([packages.suite.as_str(), "-"]);
-        match &options.mirror {
-            Some(mirror) => drop(command.arg(mirror)),
-            None => drop(command.args(sources::of_host(&packages.suite))),
-        }
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        let mut command = command(packages, options, debs, work.path(), rooted);
         let mut child = command.spawn().map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => DebianError::NotInstalled,
             _ => DebianError::Start(error),
@@ -191,6 +168,39 @@ impl Drop for Mmdebstrap {
             let _ = self.child.wait();
         }
     }
+}
+
+fn command(
+    packages: &Packages,
+    options: &DebianOptions,
+    debs: &Path,
+    work: &Path,
+    rooted: bool,
+) -> Command {
+    let mut command = Command::new("mmdebstrap");
+    command
+        .env("TMPDIR", work)
+        .env("LC_ALL", "C.UTF-8")
+        .env_remove("SOURCE_DATE_EPOCH");
+    command.args(["--variant=extract", "--mode=auto", "--format=tar"]);
+    // No service is started in the root, and settle.sh cleans up.
+    command
+        .arg("--skip=chroot/mount,chroot/policy-rc.d,chroot/start-stop-daemon,cleanup,output/dev");
+    command.arg(format!("--include={}", package_names(packages).join(",")));
+    for (key, value) in &options.apt {
+        command.arg(format!("--aptopt={key} \"{value}\""));
+    }
+    hooks(&mut command, debs, &work.join("debs"), rooted);
+    command.args([packages.suite.as_str(), "-"]);
+    match &options.mirror {
+        Some(mirror) => drop(command.arg(mirror)),
+        None => drop(command.args(sources::of_host(&packages.suite))),
+    }
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
 }
 
 fn hooks(command: &mut Command, debs: &Path, fetched: &Path, rooted: bool) {

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use docker_credential::{CredentialRetrievalError as Retrieval, DockerCredential};
 use reqwest::Url;
+use reqwest::blocking::RequestBuilder;
 use serde::Deserialize;
 
 use super::RegistryError;
@@ -110,39 +111,10 @@ pub(super) fn token(
     credential: Option<&DockerCredential>,
 ) -> Result<Option<String>, RegistryError> {
     let (realm, service, scope) = challenge;
-    let mut url = Url::parse(realm).map_err(|_| RegistryError::Url(realm.to_owned()))?;
+    let url = Url::parse(realm).map_err(|_| RegistryError::Url(realm.to_owned()))?;
     transport.check(&url)?;
     let host = authority(&url);
-    let mut pairs = vec![("scope", scope)];
-    pairs.extend(service.map(|service| ("service", service)));
-    let request = match credential {
-        Some(DockerCredential::IdentityToken(identity)) => {
-            pairs.push(("grant_type", "refresh_token"));
-            pairs.push(("client_id", "cloude"));
-            pairs.push(("refresh_token", identity));
-            let mut form =
-                Url::parse("form://x").map_err(|_| RegistryError::Url(realm.to_owned()))?;
-            form.query_pairs_mut().extend_pairs(&pairs);
-            let body = form.query().unwrap_or_default().to_owned();
-            let kind = "application/x-www-form-urlencoded";
-            transport
-                .client
-                .post(url)
-                .header("content-type", kind)
-                .body(body)
-        }
-        other => {
-            url.query_pairs_mut().extend_pairs(&pairs);
-            let request = transport.client.get(url);
-            match other {
-                Some(DockerCredential::UsernamePassword(user, password)) => {
-                    request.basic_auth(user, Some(password))
-                }
-                _ => request,
-            }
-        }
-    };
-    let response = request
+    let response = token_request(transport, url, service, scope, credential)
         .send()
         .map_err(|error| RegistryError::from_request(&host, &error))?;
     let status = response.status();
@@ -167,6 +139,44 @@ pub(super) fn token(
     token
         .map(Some)
         .ok_or_else(|| failed("a body without a token".to_owned()))
+}
+
+/// `GET` with Basic authentication, or `POST` of a form with an identity token (OAuth 2 refresh token).
+fn token_request(
+    transport: &Transport,
+    mut url: Url,
+    service: Option<&str>,
+    scope: &str,
+    credential: Option<&DockerCredential>,
+) -> RequestBuilder {
+    let mut pairs = vec![("scope", scope)];
+    pairs.extend(service.map(|service| ("service", service)));
+    match credential {
+        Some(DockerCredential::IdentityToken(identity)) => {
+            pairs.push(("grant_type", "refresh_token"));
+            pairs.push(("client_id", "cloude"));
+            pairs.push(("refresh_token", identity));
+            // The encoding of a form is that of a query.
+            let mut form = url.clone();
+            form.query_pairs_mut().clear().extend_pairs(&pairs);
+            let body = form.query().unwrap_or_default().to_owned();
+            transport
+                .client
+                .post(url)
+                .header("content-type", "application/x-www-form-urlencoded")
+                .body(body)
+        }
+        other => {
+            url.query_pairs_mut().extend_pairs(&pairs);
+            let request = transport.client.get(url);
+            match other {
+                Some(DockerCredential::UsernamePassword(user, password)) => {
+                    request.basic_auth(user, Some(password))
+                }
+                _ => request,
+            }
+        }
+    }
 }
 
 #[cfg(test)]
