@@ -6,7 +6,7 @@ use crate::error::QuantityError;
 
 /// `10`, `1.5s`, `500ms`, `2m` or `1h`; a number without a unit is seconds. 1 ms to 1e9 s.
 pub fn duration(text: &str) -> Result<Duration, QuantityError> {
-    let (number, unit) = split(text);
+    let (number, unit) = split(text)?;
     let milliseconds = match unit {
         "ms" => 1.0,
         "" | "s" => 1e3,
@@ -14,7 +14,7 @@ pub fn duration(text: &str) -> Result<Duration, QuantityError> {
         "h" => 3600e3,
         _ => return Err(unknown(unit, "ms, s, m or h")),
     };
-    let value = parse(number)? * milliseconds;
+    let value = number * milliseconds;
     if !(1.0..=1e12).contains(&value) {
         return Err(QuantityError::Duration);
     }
@@ -23,18 +23,18 @@ pub fn duration(text: &str) -> Result<Duration, QuantityError> {
 
 /// `512`, `512M` or `2G`, in MiB; a number without a unit is MiB.
 pub fn mebibytes(text: &str) -> Result<u64, QuantityError> {
-    let (number, unit) = split(text);
+    let (number, unit) = split(text)?;
     let factor = match unit.to_ascii_lowercase().as_str() {
         "" | "m" | "mb" | "mib" => 1.0,
         "g" | "gb" | "gib" => 1024.0,
         _ => return Err(unknown(unit, "M or G")),
     };
-    whole(parse(number)? * factor, "MiB")
+    whole(number * factor, "MiB")
 }
 
 /// `1000`, `64K`, `1M` or `1G`, in bytes; units are powers of 1024.
 pub fn bytes(text: &str) -> Result<u64, QuantityError> {
-    let (number, unit) = split(text);
+    let (number, unit) = split(text)?;
     let factor = match unit.to_ascii_lowercase().as_str() {
         "" | "b" => 1.0,
         "k" | "kb" | "kib" => 1024.0,
@@ -42,18 +42,16 @@ pub fn bytes(text: &str) -> Result<u64, QuantityError> {
         "g" | "gb" | "gib" => 1024.0 * 1024.0 * 1024.0,
         _ => return Err(unknown(unit, "K, M or G")),
     };
-    whole(parse(number)? * factor, "byte")
+    whole(number * factor, "byte")
 }
 
-fn split(text: &str) -> (&str, &str) {
+/// Number and unit. The number comes first, so that a text without one is not reported as an unknown unit.
+fn split(text: &str) -> Result<(f64, &str), QuantityError> {
     let end = text
         .find(|c: char| !c.is_ascii_digit() && c != '.')
         .unwrap_or(text.len());
-    (&text[..end], text[end..].trim())
-}
-
-fn parse(number: &str) -> Result<f64, QuantityError> {
-    number.parse().map_err(|_| QuantityError::NotANumber)
+    let number = text[..end].parse().map_err(|_| QuantityError::NotANumber)?;
+    Ok((number, text[end..].trim()))
 }
 
 fn unknown(unit: &str, known: &'static str) -> QuantityError {
@@ -73,7 +71,7 @@ fn whole(value: f64, unit: &'static str) -> Result<u64, QuantityError> {
 
 #[cfg(test)]
 mod tests {
-    use super::{bytes, duration, mebibytes};
+    use super::{QuantityError, bytes, duration, mebibytes};
     use std::time::Duration;
 
     #[test]
@@ -90,6 +88,12 @@ mod tests {
         for text in ["", "s", "0", "0.1ms", "-1", "1 year", "1.2.3", "1e99h"] {
             assert!(duration(text).is_err(), "{text:?} was accepted");
         }
+    }
+
+    #[test]
+    fn a_text_without_a_number_is_not_an_unknown_unit() {
+        assert_eq!(duration("soon"), Err(QuantityError::NotANumber));
+        assert_eq!(mebibytes("lots"), Err(QuantityError::NotANumber));
     }
 
     #[test]

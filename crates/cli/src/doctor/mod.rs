@@ -14,7 +14,7 @@ use serde::Serialize;
 use self::check::{Check, State};
 use crate::args;
 use crate::client::Backend;
-use crate::error::CliError;
+use crate::error::{BackendError, CliError};
 use crate::paths;
 use crate::terminal::{self, Style, paint};
 
@@ -116,7 +116,13 @@ fn check(backend: &Backend, languages: &Result<Vec<LanguageInfo>, CliError>) -> 
         }
         Err(error) => Check::broken(
             name,
-            error.to_string(),
+            match error {
+                // Without the way out, which is the fix.
+                CliError::Backend(BackendError::Connect { url, reason }) => {
+                    format!("no connection to {url}: {reason}")
+                }
+                error => error.to_string(),
+            },
             "start `clouded`, or name another backend with --backend or CLOUDE_BACKEND",
         ),
     }
