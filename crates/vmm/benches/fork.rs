@@ -1,25 +1,25 @@
-//! How long a fork takes to run: from a shell, and from a fork that waits, with one and four vCPUs.
+//! The time from a blank VM, and from a paused fork, to the guest's first instructions, with one and four vCPUs.
 //!
-//! The guest is hand-made, so that any KVM runs it. What is measured ends when every vCPU has run its first
-//! instructions and left the guest: each writes a byte to the serial port, and the last byte has come
-//! through the console's pipe. Making shells and ending VMs is not on a request's path, and not in it.
+//! The guest is hand-made, so that any KVM runs it. A measurement ends when every vCPU has written a byte to the
+//! serial port and the last byte has arrived through the console's pipe. Creating blank VMs and ending VMs is not
+//! included, since no request waits for them.
 //!
-//! First comes a table of percentiles and of the steps; with CLOUDE_BENCH_TABLE_ONLY set nothing else.
+//! A table of percentiles is printed first; with CLOUDE_BENCH_TABLE_ONLY set only the table.
 
 #![allow(clippy::unwrap_used)] // A benchmark fails by panicking.
 
 use std::time::{Duration, Instant};
 
-use cloude_vmm::snapshot::{Template, Trace};
+use cloude_vmm::snapshot::{CallCount, Template};
 use cloude_vmm::vm::Vm;
 use criterion::{Criterion, criterion_group};
 
 #[path = "../tests/common/mod.rs"]
 mod common;
 
-use common::prover::{self, Said};
+use common::prover::{self, GuestOutput};
 
-/// Forks for the table of steps, for each shape.
+/// Forks per row of the table.
 const ROUNDS: usize = 100;
 
 fn benches(criterion: &mut Criterion) {
@@ -27,7 +27,7 @@ fn benches(criterion: &mut Criterion) {
         let template = prover::tight_template(vcpus);
         let mut group = criterion.benchmark_group(format!("{vcpus} vCPUs"));
         group.sample_size(20);
-        group.bench_function("shell to first exit", |bencher| {
+        group.bench_function("blank VM to first exit", |bencher| {
             bencher.iter_custom(|rounds| (0..rounds).map(|_| Round::run(&template).total()).sum());
         });
         group.bench_function("paused fork to first exit", |bencher| {
@@ -39,45 +39,45 @@ fn benches(criterion: &mut Criterion) {
 
 /// One fork.
 struct Round {
-    /// From the shell to a paused fork.
-    take: Duration,
+    /// From the blank VM to a paused fork.
+    restore: Duration,
     /// From there to the last vCPU's first exit.
     run: Duration,
     /// Page faults of the process, in both.
     faults: [u64; 2],
-    trace: Trace,
+    calls: CallCount,
 }
 
 impl Round {
     fn run(template: &Template) -> Self {
         let vcpus = template.record().key.vcpus;
-        let (shell, mut said) = prover::shell(vcpus);
+        let (blank, mut output) = prover::blank(vcpus);
         let faults = [minor_faults(), 0];
         let start = Instant::now();
-        let (mut vm, trace) = shell.take(template, &prover::origin()).unwrap();
-        let take = start.elapsed();
+        let (mut vm, calls) = blank.restore(template, &prover::origin()).unwrap();
+        let restore = start.elapsed();
         let faults = [faults[0], minor_faults()];
-        // Not part of either: a fork runs on by itself, and this guest has to be told.
+        // Not measured: only this guest waits to be released.
         prover::go(&vm);
-        let run = first_exits(&mut vm, &mut said, vcpus);
+        let run = first_exits(&mut vm, &mut output, vcpus);
         let faults = [faults[1] - faults[0], minor_faults() - faults[1]];
         Self {
-            take,
+            restore,
             run,
             faults,
-            trace,
+            calls,
         }
     }
 
     fn total(&self) -> Duration {
-        self.take + self.run
+        self.restore + self.run
     }
 }
 
-fn first_exits(vm: &mut Vm, said: &mut Said, vcpus: u8) -> Duration {
+fn first_exits(vm: &mut Vm, output: &mut GuestOutput, vcpus: u8) -> Duration {
     let start = Instant::now();
     vm.resume().unwrap();
-    said.wait_for('g', vcpus);
+    output.wait_for('g', vcpus);
     start.elapsed()
 }
 
@@ -89,7 +89,7 @@ fn minor_faults() -> u64 {
     usage.ru_minflt as u64
 }
 
-/// Percentiles of both ways, and what each step of taking a template costs in the median.
+/// Prints percentiles of both measurements, and the system calls and page faults of a restore.
 fn table(vcpus: u8) {
     let template = prover::tight_template(vcpus);
     let rounds: Vec<Round> = (0..ROUNDS).map(|_| Round::run(&template)).collect();
@@ -101,26 +101,14 @@ fn table(vcpus: u8) {
         let (p50, p95, p99) = (at(50), at(95), at(99));
         println!("{name:34} {p50:8.1} {p95:8.1} {p99:8.1}");
     };
-    row("shell to first exit", Round::total);
-    row("  of it, taking the template", |round| round.take);
+    row("blank VM to first exit", Round::total);
+    row("  of it, restoring", |round| round.restore);
     row("paused fork to first exit", |round| round.run);
-    println!(
-        "\n{:34} {:>8} {:>8} {:>8}",
-        "step", "p50", "ioctls", "other"
-    );
     let last = &rounds[ROUNDS - 1];
-    for (index, step) in last.trace.steps().iter().enumerate() {
-        let times = sorted(rounds.iter().map(|r| r.trace.steps()[index].time));
-        let p50 = micros(times[ROUNDS / 2]);
-        println!(
-            "{:34} {p50:8.1} {:8} {:8}",
-            step.name, step.ioctls, step.syscalls
-        );
-    }
-    let (ioctls, syscalls) = (last.trace.ioctls(), last.trace.syscalls());
-    println!("{:34} {:>8} {ioctls:8} {syscalls:8}", "all", "");
-    let [take, run] = last.faults;
-    println!("minor faults: {take} while taking the template, {run} while running");
+    let CallCount { ioctls, memory } = last.calls;
+    println!("a restore makes {ioctls} ioctls and {memory} system calls that map memory");
+    let [restore, run] = last.faults;
+    println!("minor faults: {restore} in the restore, {run} in the run");
 }
 
 fn sorted(times: impl Iterator<Item = Duration>) -> Vec<Duration> {
@@ -136,7 +124,7 @@ fn micros(time: Duration) -> f64 {
 criterion_group!(group, benches);
 
 fn main() {
-    // As a test, or to list what there is, the table is no help.
+    // No table under `cargo test` and `--list`.
     let plain = std::env::args().any(|arg| arg == "--bench");
     if plain {
         table(1);

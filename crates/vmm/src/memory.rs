@@ -1,8 +1,8 @@
-//! Guest memory: anonymous, in one or two regions around the MMIO gap.
+//! Guest memory: one or two mappings around the MMIO gap below 4 GiB.
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 
 use rustix::fs::{MemfdFlags, SealFlags};
@@ -12,37 +12,36 @@ use vm_memory::{
 };
 
 use crate::arch::layout;
-use crate::snapshot::MemoryFileError;
 
-/// The memory of a guest, as devices and loaders see it.
+/// The memory of a guest, indexed by guest-physical address.
 pub type GuestMemory = vm_memory::GuestMemoryMmap<()>;
 
-/// The least memory that a guest may have, in MiB: a small kernel and its initramfs still start.
+/// The smallest guest memory in MiB: enough for a small kernel and initramfs.
 pub const MIN_MIB: u64 = 32;
 
-/// Guest memory that could not be made.
+/// Guest memory that could not be mapped.
 #[derive(Debug, thiserror::Error)]
 pub enum MemoryError {
     /// Ask for at least [`MIN_MIB`].
-    #[error("{mib} MiB of memory are too few: a guest needs at least {MIN_MIB} MiB")]
+    #[error("{mib} MiB of guest memory are too few: use at least {MIN_MIB} MiB")]
     TooSmall {
-        /// What was asked for.
+        /// The requested size in MiB.
         mib: u64,
     },
     /// Ask for no more than the host has.
-    #[error("{mib} MiB of memory are more than the host has ({host_mib} MiB)")]
+    #[error("{mib} MiB of guest memory are more than the host has ({host_mib} MiB)")]
     TooLarge {
-        /// What was asked for.
+        /// The requested size in MiB.
         mib: u64,
-        /// What the host has.
+        /// The host's memory in MiB.
         host_mib: u64,
     },
-    /// The host refused the mapping; its address space limits say why.
-    #[error("cannot map {mib} MiB of guest memory: {source}")]
+    /// mmap or mprotect failed: see RLIMIT_AS and vm.overcommit_memory.
+    #[error("mmap of {mib} MiB of guest memory failed: {source}")]
     Map {
-        /// What was asked for.
+        /// The requested size in MiB.
         mib: u64,
-        /// The host's error.
+        /// The error of the call.
         source: MmapRegionError,
     },
 }
@@ -50,10 +49,10 @@ pub enum MemoryError {
 /// The mapping's name in `/proc/PID/smaps`, where the host's kernel has CONFIG_ANON_VMA_NAME.
 const NAME: &std::ffi::CStr = c"guest-memory";
 
-/// Makes `mib` MiB of guest memory, all zero and not yet backed by pages.
+/// Maps `mib` MiB of zeroed guest memory that no pages back yet.
 ///
-/// The host is asked for huge pages, since each page that a guest touches first costs an exit: what a boot
-/// unpacks comes 2 MiB at a time.
+/// Each first touch of a page is an exit and a fault, so the mapping has MADV_HUGEPAGE: a boot then faults 2 MiB
+/// at a time.
 pub fn allocate(mib: u64) -> Result<GuestMemory, MemoryError> {
     check_size(mib)?;
     let memory = regions(mib << 20).map_err(|source| MemoryError::Map { mib, source })?;
@@ -64,56 +63,20 @@ pub fn allocate(mib: u64) -> Result<GuestMemory, MemoryError> {
     Ok(memory)
 }
 
-/// Reserves the address space of `mib` MiB of guest memory: nothing may touch it before
-/// [`map_private`] has put memory there.
+/// Reserves address space (PROT_NONE) for `mib` MiB of guest memory. No access is possible before
+/// [`crate::snapshot::map_private`] has mapped a snapshot's memory over it.
 pub fn reserve(mib: u64) -> Result<GuestMemory, MemoryError> {
     check_size(mib)?;
     let map = |source| MemoryError::Map { mib, source };
     let memory = regions(mib << 20).map_err(map)?;
     for region in memory.iter() {
         let (start, len) = (region.as_ptr(), region.size());
-        // SAFETY: the range is that of a region that was just mapped, and which nobody has used.
+        // SAFETY: the range is that of a region that was just mapped and that no code has accessed.
         if unsafe { libc::mprotect(start.cast(), len, libc::PROT_NONE) } != 0 {
             return Err(map(MmapRegionError::Mmap(io::Error::last_os_error())));
         }
     }
     Ok(memory)
-}
-
-/// Puts a private, copy-on-write mapping of `file` in the place of each region's memory. The file has
-/// the size of the memory, and nobody may cut it while it is mapped. Gives the number of system calls.
-pub fn map_private(memory: &GuestMemory, file: &File) -> Result<u32, MemoryFileError> {
-    let (have, need) = (
-        file.metadata().map_err(MemoryFileError::Read)?.len(),
-        size(memory),
-    );
-    if have != need {
-        return Err(MemoryFileError::Size { have, need });
-    }
-    let mut offset = 0;
-    let mut calls = 1;
-    for region in memory.iter() {
-        // SAFETY: the range is exactly that of a mapping that the region owns and unmaps when it is
-        // dropped; whoever has a pointer into it finds memory of the same size there, readable and
-        // writable, before and after.
-        let mapped = unsafe {
-            libc::mmap(
-                region.as_ptr().cast(),
-                region.size(),
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_PRIVATE | libc::MAP_FIXED | libc::MAP_NORESERVE,
-                file.as_fd().as_raw_fd(),
-                offset,
-            )
-        };
-        if mapped == libc::MAP_FAILED {
-            return Err(MemoryFileError::Map(io::Error::last_os_error()));
-        }
-        keep_out_of_core_dumps(region);
-        offset += region.size() as libc::off_t;
-        calls += 2;
-    }
-    Ok(calls)
 }
 
 fn check_size(mib: u64) -> Result<(), MemoryError> {
@@ -127,7 +90,7 @@ fn check_size(mib: u64) -> Result<(), MemoryError> {
     Ok(())
 }
 
-/// A memfd whose size nobody can change any more: a mapping of it can never fault with SIGBUS.
+/// A memfd whose size is sealed, so that access to a mapping of it can never raise SIGBUS.
 pub(crate) fn memfd(size: u64) -> Result<File, rustix::io::Errno> {
     let fd = rustix::fs::memfd_create(
         "guest-memory",
@@ -139,7 +102,7 @@ pub(crate) fn memfd(size: u64) -> Result<File, rustix::io::Errno> {
     Ok(fd.into())
 }
 
-/// A memfd of these bytes that nobody can change any more.
+/// A memfd with these bytes, sealed against writing and resizing.
 pub(crate) fn sealed(bytes: &[u8]) -> io::Result<File> {
     let file = memfd(bytes.len() as u64)?;
     file.write_all_at(bytes, 0)?;
@@ -162,10 +125,10 @@ fn regions(size: u64) -> Result<GuestMemory, MmapRegionError> {
     Ok(GuestMemory::from_regions(regions).expect("the layout's ranges are sorted and apart"))
 }
 
-/// Both are hints: a kernel without huge pages or names goes on without.
+/// Both calls are hints, so their errors do not matter.
 fn advise(region: &GuestRegionMmap) {
     let (start, len) = (region.as_ptr(), region.size());
-    // SAFETY: the range is that of the region's mapping; neither call changes what is in it.
+    // SAFETY: the range is that of the region's mapping; neither call changes content.
     unsafe {
         libc::madvise(start.cast(), len, libc::MADV_HUGEPAGE);
         libc::prctl(
@@ -178,10 +141,10 @@ fn advise(region: &GuestRegionMmap) {
     }
 }
 
-/// A dump of a worker that crashed has none of its guest's memory. Mapping a file over a region undoes this.
-fn keep_out_of_core_dumps(region: &GuestRegionMmap) {
-    // SAFETY: the range is that of the region's mapping, and the call changes nothing in it. It fails for no
-    // mapping that exists.
+/// Keeps guest memory out of a worker's core dump (MADV_DONTDUMP). Mapping a file over a region undoes this.
+pub(crate) fn keep_out_of_core_dumps(region: &GuestRegionMmap) {
+    // SAFETY: the range is that of the region's mapping, and the call changes no content. It cannot fail for an
+    // existing mapping.
     unsafe { libc::madvise(region.as_ptr().cast(), region.size(), libc::MADV_DONTDUMP) };
 }
 
@@ -190,9 +153,8 @@ pub fn size(memory: &GuestMemory) -> u64 {
     memory.iter().map(|region| region.len()).sum()
 }
 
-/// Backs a range with pages in one call, so that a long read into it does not fault page by page.
-///
-/// Only a hint: where the host cannot, the pages come when they are touched.
+/// Backs a range with pages in one call (MADV_POPULATE_WRITE), so that a long read into it does not fault page by
+/// page. A hint: if it fails, pages are faulted in on access.
 pub fn populate(memory: &GuestMemory, start: GuestAddress, len: u64) {
     if len == 0 {
         return;
@@ -226,17 +188,31 @@ fn host_memory_mib() -> u64 {
     (info.totalram as u64).saturating_mul(u64::from(info.mem_unit)) >> 20
 }
 
+/// True if each region has the VmFlag "dd" (do not dump).
+#[cfg(test)]
+pub(crate) fn kept_out_of_dumps(memory: &GuestMemory) -> bool {
+    let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+    memory.iter().all(|region| {
+        let start = format!("{:x}-", region.as_ptr() as usize);
+        let mut lines = smaps.lines().skip_while(|line| !line.starts_with(&start));
+        let flags = lines
+            .find_map(|line| line.strip_prefix("VmFlags:"))
+            .unwrap();
+        flags.split_whitespace().any(|flag| flag == "dd")
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use vm_memory::Bytes;
 
     #[test]
-    fn less_than_the_minimum_is_refused_with_the_number() {
+    fn less_than_the_minimum_is_refused() {
         let error = allocate(31).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "31 MiB of memory are too few: a guest needs at least 32 MiB"
+            "31 MiB of guest memory are too few: use at least 32 MiB"
         );
     }
 
@@ -249,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_zero_writable_and_of_the_size_asked_for() {
+    fn memory_is_zeroed_writable_and_of_the_requested_size() {
         let memory = allocate(64).unwrap();
         assert_eq!(size(&memory), 64 << 20);
         assert_eq!(memory.read_obj::<u64>(GuestAddress(0x1234)).unwrap(), 0);
@@ -270,28 +246,8 @@ mod tests {
         assert_eq!((failed, resident), (0, [1; 4]));
     }
 
-    /// Whether each region is marked "do not dump".
-    fn kept_out_of_dumps(memory: &GuestMemory) -> bool {
-        let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
-        memory.iter().all(|region| {
-            let start = format!("{:x}-", region.as_ptr() as usize);
-            let mut lines = smaps.lines().skip_while(|line| !line.starts_with(&start));
-            let flags = lines
-                .find_map(|line| line.strip_prefix("VmFlags:"))
-                .unwrap();
-            flags.split_whitespace().any(|flag| flag == "dd")
-        })
-    }
-
     #[test]
     fn memory_is_kept_out_of_core_dumps() {
         assert!(kept_out_of_dumps(&allocate(32).unwrap()));
-    }
-
-    #[test]
-    fn mapped_memory_is_kept_out_of_core_dumps() {
-        let memory = reserve(32).unwrap();
-        map_private(&memory, &memfd(32 << 20).unwrap()).unwrap();
-        assert!(kept_out_of_dumps(&memory));
     }
 }

@@ -1,4 +1,4 @@
-//! What a guest can do to its machine, and how each ends.
+//! Guests that power off, reset, panic and fault, and the exit reason of each.
 
 #![allow(clippy::unwrap_used)] // A test fails by panicking.
 
@@ -10,7 +10,7 @@ use cloude_vmm::control::{BootSpec, ExitReason};
 use common::{Code, memfd, run, run_with, spec};
 
 #[test]
-fn a_guest_that_prints_and_powers_off_is_heard_and_ends() {
+fn a_guest_prints_and_powers_off() {
     let (report, output) = run(Code::new().print("hello\n").power_off());
     assert_eq!(report.reason, ExitReason::PowerOff);
     assert_eq!(report.console_dropped_bytes, 0);
@@ -26,13 +26,13 @@ fn each_way_to_reset_resets() {
 }
 
 #[test]
-fn a_panic_is_told_from_a_reset() {
+fn a_pvpanic_write_is_a_panic() {
     let (report, _) = run(Code::new().out(0x505, 1).halt());
     assert_eq!(report.reason, ExitReason::Panic);
 }
 
 #[test]
-fn a_panic_without_pvpanic_is_told_from_a_reset_by_its_words() {
+fn a_printed_linux_panic_makes_a_reset_a_panic() {
     let code = Code::new()
         .print("Kernel panic - not syncing: x\n")
         .out(0x64, 0xfe)
@@ -42,7 +42,7 @@ fn a_panic_without_pvpanic_is_told_from_a_reset_by_its_words() {
 }
 
 #[test]
-fn an_exception_that_nobody_handles_is_a_triple_fault() {
+fn an_unhandled_exception_is_a_triple_fault() {
     const UD2: [u8; 2] = [0x0f, 0x0b];
     let (report, output) = run(Code::new().print("x").bytes(&UD2));
     assert_eq!(report.reason, ExitReason::TripleFault);
@@ -50,12 +50,12 @@ fn an_exception_that_nobody_handles_is_a_triple_fault() {
 }
 
 #[test]
-fn a_guest_that_halts_for_good_ends_when_its_owner_hangs_up() {
+fn a_halted_guest_ends_when_its_socket_closes() {
     let mut worker = common::Worker::start();
-    let (mut said, console) = std::io::pipe().unwrap();
+    let (mut output, console) = std::io::pipe().unwrap();
     let guest = Code::new().print("x").halt();
     worker.boot(&spec(), &[&guest.pvh()], Some(console.into()));
-    said.read_exact(&mut [0]).unwrap();
+    output.read_exact(&mut [0]).unwrap();
 
     worker.hang_up();
 
@@ -63,7 +63,7 @@ fn a_guest_that_halts_for_good_ends_when_its_owner_hangs_up() {
 }
 
 #[test]
-fn where_no_device_is_all_bits_are_one() {
+fn an_address_without_device_reads_all_ones() {
     // Each compares with all ones and dies if it differs: cmp; je over; ud2.
     let code = Code::new()
         .input(0x70)
@@ -108,7 +108,7 @@ fn a_pvh_guest_finds_its_command_line() {
 }
 
 #[test]
-fn a_pvh_guest_finds_its_initramfs_segments_one_behind_the_other() {
+fn a_pvh_guest_finds_its_initramfs_segments_in_order() {
     // mov esi, [ebx + 16]: modlist_paddr; mov esi, [esi]: the module's paddr.
     let code = Code::new()
         .bytes(&[0x8b, 0x73, 16, 0x8b, 0x36])

@@ -9,7 +9,7 @@ use std::time::Duration;
 use cloude_vmm::arch::x86_64::cpuid::{CpuModel, leaf};
 use cloude_vmm::control::{CpuBaseline, ExitReason};
 use cloude_vmm::probe::open_kvm;
-use cloude_vmm::vm::{Shape, Vm, VmError};
+use cloude_vmm::vm::{MachineShape, Vm, VmError};
 use common::Code;
 use vm_memory::{Bytes, GuestAddress};
 
@@ -18,7 +18,7 @@ const COUNTER: u64 = 0x9000;
 /// Counts at [`COUNTER`] for ever: `inc dword [0x9000]; jmp` back.
 fn counting() -> Vm {
     let code = Code::new().bytes(&[0xff, 0x05, 0x00, 0x90, 0, 0, 0xeb, 0xf8]);
-    let shape = Shape {
+    let shape = MachineShape {
         vcpus: 1,
         memory_mib: 32,
         cpu_baseline: CpuBaseline::Host,
@@ -91,7 +91,7 @@ fn a_baseline_makes_a_vm_or_names_what_the_host_lacks() {
     let kvm = open_kvm().unwrap();
     let supported = leaf::supported(&kvm).unwrap();
     for cpu_baseline in CpuBaseline::ALL {
-        let shape = Shape {
+        let shape = MachineShape {
             vcpus: 2,
             memory_mib: 32,
             cpu_baseline,

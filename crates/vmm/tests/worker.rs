@@ -22,7 +22,7 @@ use virtio_bindings::virtio_ring::{VRING_AVAIL_F_NO_INTERRUPT, VRING_DESC_F_WRIT
 const FOREVER: [u8; 2] = [0xeb, 0xfe];
 
 #[test]
-fn a_worker_says_that_it_started_and_how_it_ended() {
+fn a_worker_reports_start_and_exit() {
     let worker = Worker::start();
     let (console, _output) = collect();
     worker.boot(&spec(), &[&Code::new().power_off().pvh()], Some(console));
@@ -49,14 +49,14 @@ fn a_worker_ends_when_its_socket_closes() {
 }
 
 #[test]
-fn a_worker_ends_when_its_socket_closes_before_anything_was_asked() {
+fn a_worker_ends_when_its_socket_closes_at_once() {
     let mut worker = Worker::start();
     worker.hang_up();
     assert!(worker.child.wait().unwrap().success());
 }
 
 #[test]
-fn console_input_arrives_even_when_it_came_before_the_guest_listened() {
+fn early_console_input_waits_for_the_guest() {
     // Listens: enables the receive interrupt. Then echoes until 'q'.
     let code = Code::new()
         .out(0x3f9, 1)
@@ -80,7 +80,7 @@ fn console_input_arrives_even_when_it_came_before_the_guest_listened() {
 }
 
 #[test]
-fn a_console_that_nobody_reads_stops_no_guest_and_its_bytes_are_counted() {
+fn an_unread_console_blocks_no_guest_and_counts_bytes() {
     // mov ecx, 20000; mov dx, 0x3f8; mov al, 'x'; out dx, al; loop
     let code = Code::new()
         .bytes(&[
@@ -99,7 +99,7 @@ fn a_console_that_nobody_reads_stops_no_guest_and_its_bytes_are_counted() {
     assert_eq!(output.len() as u64 + report.console_dropped_bytes, 20_000);
 }
 
-/// A worker whose guest runs and does nothing.
+/// A worker whose guest spins.
 fn spinning() -> Worker {
     let worker = Worker::start();
     worker.boot(
@@ -112,7 +112,7 @@ fn spinning() -> Worker {
 }
 
 #[test]
-fn console_input_beyond_its_bound_ends_the_worker() {
+fn too_much_console_input_ends_the_worker() {
     let worker = spinning();
     let bytes = vec![b'x'; MAX_CONSOLE_INPUT + 1];
     worker
@@ -125,8 +125,8 @@ fn console_input_beyond_its_bound_ends_the_worker() {
     assert!(message.contains("4097 bytes of console input"), "{message}");
 }
 
-/// Asks the virtio-rng device for entropy again and again, and prints a dot for each answer.
-fn asking_for_entropy() -> Code {
+/// Requests entropy from the virtio-rng device in a loop, and prints a dot for each buffer.
+fn requesting_entropy() -> Code {
     const DEVICE: u32 = 0xd000_0000;
     const DESCRIPTORS: u32 = 0x2_0000;
     const AVAILABLE: u32 = 0x2_1000;
@@ -173,20 +173,20 @@ fn asking_for_entropy() -> Code {
 }
 
 #[test]
-fn a_host_that_reads_no_events_stops_no_device() {
+fn a_host_that_reads_no_events_blocks_no_device() {
     const PIPE: usize = 4096;
     let worker = Worker::start();
     let (mut dots, console) = std::io::pipe().unwrap();
     rustix::pipe::fcntl_setpipe_size(&console, PIPE).unwrap();
     worker.boot(
         &spec(),
-        &[&asking_for_entropy().pvh()],
+        &[&requesting_entropy().pvh()],
         Some(console.into()),
     );
-    // More than the pipe holds: the device has worked since the call.
+    // More bytes than the pipe holds, so the device has worked since the call.
     let mut wait_for_device = || dots.read_exact(&mut [0; PIPE + 100]).unwrap();
 
-    // Each is refused, for want of a vsock device, by an event. In the end no request is read any more.
+    // There is no vsock device, so each connect is answered by an event. In the end no request is read.
     let mut sent = 0;
     let mut refused = 0;
     while refused < 2 {
@@ -223,7 +223,7 @@ fn a_worker_leaves_no_core_file() {
 
 #[test]
 fn a_panic_is_a_workers_last_event_and_ends_it() {
-    // To print to a pipe that nobody reads is what makes the standard library panic.
+    // The standard library panics when it prints to a pipe without a reader.
     let (read, broken) = std::io::pipe().unwrap();
     drop(read);
     let (host, theirs) = Channel::pair().unwrap();
@@ -235,7 +235,7 @@ fn a_panic_is_a_workers_last_event_and_ends_it() {
         .spawn()
         .unwrap();
 
-    // Not possible first, which is printed.
+    // Not allowed as the first message: the worker prints the error.
     host.send(&Request::Resume, &[]).unwrap();
 
     assert!(matches!(host.recv().unwrap().0, Event::Failed { .. }));
@@ -280,7 +280,7 @@ fn a_connect_without_a_vsock_device_is_refused() {
     assert!(matches!(worker.event(), Event::ConnectFailed { id: 5, .. }));
 }
 
-/// Boots what cannot boot; gives the message.
+/// The message of a boot that fails.
 fn failure(spec: &BootSpec, kernel: &[u8]) -> String {
     let mut worker = Worker::start();
     let (console, _output) = collect();
@@ -293,7 +293,7 @@ fn failure(spec: &BootSpec, kernel: &[u8]) -> String {
 }
 
 #[test]
-fn what_cannot_boot_is_refused_with_the_reason() {
+fn a_failed_boot_names_the_reason() {
     let good = elf(&[0xf4], Some(common::ENTRY));
     let too_big = elf(&vec![0; 33 << 20], Some(common::ENTRY));
     let many_segments = BootSpec {
@@ -328,7 +328,7 @@ fn what_cannot_boot_is_refused_with_the_reason() {
             &good,
         ),
         (
-            "31 MiB of memory are too few",
+            "31 MiB of guest memory are too few",
             BootSpec {
                 memory_mib: 31,
                 ..spec()
@@ -353,7 +353,7 @@ fn what_cannot_boot_is_refused_with_the_reason() {
 }
 
 #[test]
-fn a_first_request_that_is_not_to_boot_is_refused() {
+fn console_input_as_the_first_request_is_refused() {
     let worker = Worker::start();
     let request = Request::ConsoleInput { bytes: vec![1] };
     worker.channel.send(&request, &[]).unwrap();
@@ -361,7 +361,7 @@ fn a_first_request_that_is_not_to_boot_is_refused() {
 }
 
 #[test]
-fn a_worker_without_a_socket_says_how_it_is_meant_to_be_used() {
+fn a_worker_without_a_socket_prints_its_usage() {
     let output = Command::new(Path::new(env!("CARGO_BIN_EXE_cloude-vmm")))
         .arg("worker")
         .output()
@@ -372,7 +372,7 @@ fn a_worker_without_a_socket_says_how_it_is_meant_to_be_used() {
 }
 
 #[test]
-fn nothing_of_a_guest_is_left_in_the_next() {
+fn a_guest_sees_no_memory_of_an_earlier_one() {
     // Prints the byte at 0x200000, then writes there.
     let code = || {
         Code::new()

@@ -1,4 +1,4 @@
-//! The worker's side of the control socket: saving, and shells that take what was saved.
+//! The worker's side of the control socket: saving, and restoring into blank VMs.
 
 #![allow(clippy::unwrap_used)] // A test fails by panicking.
 
@@ -16,7 +16,7 @@ use cloude_vmm::control::{
 use cloude_vmm::snapshot::{FORMAT_VERSION, Record};
 use common::{Code, Worker, collect, kvm, memfd, spec};
 
-/// Waits for its first input, then prints what it remembers and powers off.
+/// Waits for input, then prints the input and the register that it set before, and powers off.
 fn remembering() -> Code {
     Code::new()
         .bytes(&[0xbe]) // mov esi, …
@@ -45,21 +45,21 @@ const VSOCK: VsockSpec = VsockSpec {
     ready_port: 1025,
 };
 
-/// A worker whose guest has said that it is ready.
+/// A worker whose guest waits for input.
 fn ready() -> Worker {
     ready_of(remembering())
 }
 
 fn ready_of(guest: Code) -> Worker {
     let worker = Worker::start();
-    let (mut said, console) = std::io::pipe().unwrap();
+    let (mut output, console) = std::io::pipe().unwrap();
     let spec = BootSpec {
         vsock: Some(VSOCK),
         ..spec()
     };
     worker.boot(&spec, &[&guest.pvh()], Some(console.into()));
     worker.expect(&Event::Started);
-    said.read_exact(&mut [0]).unwrap();
+    output.read_exact(&mut [0]).unwrap();
     worker
 }
 
@@ -67,7 +67,7 @@ fn saved() -> (File, File) {
     ready().save(origin())
 }
 
-fn shell_spec() -> ShellSpec {
+fn blank_spec() -> ShellSpec {
     ShellSpec {
         vcpus: 1,
         memory_mib: 32,
@@ -78,22 +78,22 @@ fn shell_spec() -> ShellSpec {
     }
 }
 
-fn shell() -> (Worker, JoinHandle<Vec<u8>>) {
+fn blank() -> (Worker, JoinHandle<Vec<u8>>) {
     let worker = Worker::start();
     let (console, output) = collect();
-    ask_for_shell(&worker, &shell_spec(), console);
+    request_blank(&worker, &blank_spec(), console);
     worker.expect(&Event::ShellReady);
     (worker, output)
 }
 
-fn ask_for_shell(worker: &Worker, spec: &ShellSpec, console: OwnedFd) {
+fn request_blank(worker: &Worker, spec: &ShellSpec, console: OwnedFd) {
     let kvm = kvm();
     let descriptors = [kvm.as_fd(), console.as_fd()];
     let request = Request::Shell(spec.clone());
     worker.channel.send(&request, &descriptors).unwrap();
 }
 
-fn ask_to_restore(worker: &Worker, origin: Origin, descriptors: &[BorrowedFd]) {
+fn request_restore(worker: &Worker, origin: Origin, descriptors: &[BorrowedFd]) {
     let request = Request::Restore {
         origin,
         working_set: false,
@@ -102,7 +102,7 @@ fn ask_to_restore(worker: &Worker, origin: Origin, descriptors: &[BorrowedFd]) {
 }
 
 fn restore(worker: &Worker, memory: &File, record: &File) -> RestoreCosts {
-    ask_to_restore(worker, origin(), &[memory.as_fd(), record.as_fd()]);
+    request_restore(worker, origin(), &[memory.as_fd(), record.as_fd()]);
     match worker.event() {
         Event::Restored { costs } => costs,
         event => panic!("{event:?}"),
@@ -116,10 +116,10 @@ fn type_key(worker: &Worker) {
 }
 
 #[test]
-fn shells_take_what_was_saved_and_go_on() {
+fn forks_continue_with_the_saved_state() {
     let (memory, record) = saved();
     for _ in 0..3 {
-        let (worker, output) = shell();
+        let (worker, output) = blank();
         let costs = restore(&worker, &memory, &record);
         assert!(costs.ioctls > 0 && costs.syscalls > 0, "{costs:?}");
         worker.channel.send(&Request::Resume, &[]).unwrap();
@@ -131,7 +131,7 @@ fn shells_take_what_was_saved_and_go_on() {
 }
 
 #[test]
-fn a_saved_vm_waits_and_goes_on_when_told() {
+fn a_saved_vm_stays_paused_until_resume() {
     let worker = ready();
     let (memory, record) = worker.save(origin());
     assert!(Record::decode(&std::fs::read(proc_path(&record)).unwrap()).is_ok());
@@ -147,7 +147,7 @@ fn proc_path(file: &File) -> String {
     format!("/proc/self/fd/{}", file.as_raw_fd())
 }
 
-/// What a worker says last.
+/// The message of a worker that fails.
 fn failure(mut worker: Worker) -> String {
     let Event::Failed { message } = worker.event() else {
         panic!("it did not fail");
@@ -157,40 +157,44 @@ fn failure(mut worker: Worker) -> String {
 }
 
 #[test]
-fn what_cannot_be_restored_is_refused_with_the_reason() {
+fn a_bad_snapshot_is_refused_with_the_reason() {
     let (memory, record) = saved();
     let bytes = std::fs::read(proc_path(&record)).unwrap();
     let mut damaged = bytes.clone();
     damaged[bytes.len() / 2] ^= 4;
     let mut newer = bytes.clone();
     newer[8] += 1;
-    let other_format = format!("has format {}", FORMAT_VERSION + 1);
+    let other_format = format!("has format version {}", FORMAT_VERSION + 1);
     let cases: [(&str, &File, &File); 6] = [
-        ("checksum does not match", &memory, &memfd(&damaged)),
+        ("SHA-256 does not match", &memory, &memfd(&damaged)),
         (
-            "the record ends after",
+            "state file ends after",
             &memory,
             &memfd(&bytes[..bytes.len() - 1]),
         ),
-        ("the record ends after 0", &memory, &memfd(b"")),
+        ("state file ends after 0", &memory, &memfd(b"")),
         (&other_format, &memory, &memfd(&newer)),
-        ("not a snapshot's record", &memory, &memfd(b"hello, world")),
-        ("the memory has 12 bytes", &memfd(b"hello, world"), &record),
+        ("not a VM state file", &memory, &memfd(b"hello, world")),
+        (
+            "the memory file has 12 bytes",
+            &memfd(b"hello, world"),
+            &record,
+        ),
     ];
     for (expected, memory, record) in cases {
-        let (worker, _output) = shell();
-        ask_to_restore(&worker, origin(), &[memory.as_fd(), record.as_fd()]);
+        let (worker, _output) = blank();
+        request_restore(&worker, origin(), &[memory.as_fd(), record.as_fd()]);
         let message = failure(worker);
         assert!(message.contains(expected), "{message:?} lacks {expected:?}");
     }
-    let (worker, _output) = shell();
+    let (worker, _output) = blank();
     let other = Origin::default();
-    ask_to_restore(&worker, other, &[memory.as_fd(), record.as_fd()]);
+    request_restore(&worker, other, &[memory.as_fd(), record.as_fd()]);
     assert!(failure(worker).contains("kernel saved hand-made"));
 }
 
 #[test]
-fn descriptors_that_do_not_fit_the_request_are_refused() {
+fn a_wrong_number_of_descriptors_is_refused() {
     let (memory, record) = saved();
     let (_ours, theirs) = UnixStream::pair().unwrap();
     let kvm = kvm();
@@ -198,16 +202,19 @@ fn descriptors_that_do_not_fit_the_request_are_refused() {
     for (expected, descriptors) in [
         ("needs 2 descriptors and came with 0", &all[..0]),
         ("needs 2 descriptors and came with 1", &all[..1]),
-        ("0 open, and a stream", &all[..3]),
+        (
+            "0 open connections, and the request has one stream",
+            &all[..3],
+        ),
         ("needs 3 descriptors and came with 4", &all[..4]),
     ] {
-        let (worker, _output) = shell();
-        ask_to_restore(&worker, origin(), descriptors);
+        let (worker, _output) = blank();
+        request_restore(&worker, origin(), descriptors);
         let message = failure(worker);
         assert!(message.contains(expected), "{message:?} lacks {expected:?}");
     }
     let worker = Worker::start();
-    let request = Request::Shell(shell_spec());
+    let request = Request::Shell(blank_spec());
     worker.channel.send(&request, &[kvm.as_fd()]).unwrap();
     assert!(failure(worker).contains("needs 2 descriptors and came with 1"));
 }
@@ -232,8 +239,8 @@ fn writing() -> Code {
 /// A paused fork with its console.
 fn fork(memory: &File, record: &File, working_set: Option<&File>) -> (Worker, PipeReader) {
     let worker = Worker::start();
-    let (said, console) = std::io::pipe().unwrap();
-    ask_for_shell(&worker, &shell_spec(), console.into());
+    let (output, console) = std::io::pipe().unwrap();
+    request_blank(&worker, &blank_spec(), console.into());
     worker.expect(&Event::ShellReady);
     let mut descriptors = vec![memory.as_fd(), record.as_fd()];
     descriptors.extend(working_set.map(File::as_fd));
@@ -243,13 +250,13 @@ fn fork(memory: &File, record: &File, working_set: Option<&File>) -> (Worker, Pi
     };
     worker.channel.send(&request, &descriptors).unwrap();
     match worker.event() {
-        Event::Restored { .. } => (worker, said),
+        Event::Restored { .. } => (worker, output),
         event => panic!("{event:?}"),
     }
 }
 
-/// The pages that a fork has touched: how many it wrote to, and the list.
-fn ask_for_working_set(fork: &Worker) -> (u64, File) {
+/// Requests the working set of a fork: the number of written pages, and the list.
+fn request_working_set(fork: &Worker) -> (u64, File) {
     let pagemap = File::open(format!("/proc/{}/pagemap", fork.child.id())).unwrap();
     let channel = &fork.channel;
     channel
@@ -263,16 +270,16 @@ fn ask_for_working_set(fork: &Worker) -> (u64, File) {
 }
 
 /// Lets a fork run until it has written to its page.
-fn let_write(worker: &Worker, said: &mut PipeReader) {
+fn let_write(worker: &Worker, output: &mut PipeReader) {
     worker.channel.send(&Request::Resume, &[]).unwrap();
     worker.expect(&Event::Started);
     type_key(worker);
     let mut letter = [0];
-    said.read_exact(&mut letter).unwrap();
+    output.read_exact(&mut letter).unwrap();
     assert_eq!(&letter, b"w");
 }
 
-/// How many pages of a fork's memory are its own.
+/// Number of copied pages of a fork.
 fn copied_pages(fork: &Worker) -> u64 {
     let path = format!("/proc/{}/smaps", fork.child.id());
     let smaps = std::fs::read_to_string(path).unwrap();
@@ -285,23 +292,23 @@ fn copied_pages(fork: &Worker) -> u64 {
 }
 
 #[test]
-fn a_working_set_is_copied_when_the_fork_is_resumed() {
+fn a_working_set_is_copied_at_resume() {
     let (memory, record) = ready_of(writing()).save(origin());
-    let (first, mut said) = fork(&memory, &record, None);
-    let_write(&first, &mut said);
-    let (written_pages, list) = ask_for_working_set(&first);
-    // The guest's own page and that of the generation ID.
+    let (first, mut output) = fork(&memory, &record, None);
+    let_write(&first, &mut output);
+    let (written_pages, list) = request_working_set(&first);
+    // The page that the guest wrote and the page of the generation ID.
     assert!((2..100).contains(&written_pages), "{written_pages}");
 
-    let (next, mut said) = fork(&memory, &record, Some(&list));
-    // The generation ID's alone: a fork that waits has copies of nothing else.
+    let (next, mut output) = fork(&memory, &record, Some(&list));
+    // Only the page of the generation ID: a waiting fork has no other copies.
     assert_eq!(copied_pages(&next), 1);
     next.channel.send(&Request::Resume, &[]).unwrap();
     next.expect(&Event::Started);
     assert_eq!(copied_pages(&next), written_pages);
 
     type_key(&next);
-    said.read_exact(&mut [0]).unwrap();
+    output.read_exact(&mut [0]).unwrap();
     type_key(&next);
     assert_eq!(next.exit_report().reason, ExitReason::PowerOff);
 }
@@ -309,7 +316,7 @@ fn a_working_set_is_copied_when_the_fork_is_resumed() {
 #[test]
 fn a_working_set_that_does_not_parse_is_refused() {
     let (memory, record) = saved();
-    let (worker, _output) = shell();
+    let (worker, _output) = blank();
     let request = Request::Restore {
         origin: origin(),
         working_set: true,
@@ -321,26 +328,26 @@ fn a_working_set_that_does_not_parse_is_refused() {
 }
 
 #[test]
-fn a_working_set_is_not_reported_without_the_page_map() {
+fn a_working_set_needs_the_pagemap() {
     let (memory, record) = ready_of(writing()).save(origin());
-    let (running, mut said) = fork(&memory, &record, None);
-    let_write(&running, &mut said);
+    let (running, mut output) = fork(&memory, &record, None);
+    let_write(&running, &mut output);
     let ask = Request::WorkingSet;
     running.channel.send(&ask, &[]).unwrap();
     assert!(failure(running).contains("needs 1 descriptors and came with 0"));
 }
 
 #[test]
-fn a_shell_of_another_shape_is_refused() {
+fn a_blank_vm_with_other_devices_is_refused() {
     let (memory, record) = saved();
     let worker = Worker::start();
     let spec = ShellSpec {
         vsock: None,
-        ..shell_spec()
+        ..blank_spec()
     };
-    ask_for_shell(&worker, &spec, collect().0);
+    request_blank(&worker, &spec, collect().0);
     worker.expect(&Event::ShellReady);
-    ask_to_restore(&worker, origin(), &[memory.as_fd(), record.as_fd()]);
+    request_restore(&worker, origin(), &[memory.as_fd(), record.as_fd()]);
     assert!(failure(worker).contains("vsock"));
 }
 
@@ -349,28 +356,28 @@ fn requests_out_of_order_are_refused() {
     let save = || Request::Save { origin: origin() };
     let first = Worker::start();
     first.channel.send(&Request::Resume, &[]).unwrap();
-    assert!(failure(first).contains("resume is not possible first"));
-    let (early, _output) = shell();
+    assert!(failure(first).contains("resume is not allowed as the first message"));
+    let (early, _output) = blank();
     early.channel.send(&Request::Resume, &[]).unwrap();
-    assert!(failure(early).contains("resume is not possible to a shell"));
+    assert!(failure(early).contains("resume is not allowed for a blank VM"));
     let running = ready();
     running.channel.send(&Request::Resume, &[]).unwrap();
     assert!(failure(running).contains("while the VM runs"));
     let twice = ready();
     twice.save(origin());
     twice.channel.send(&save(), &[]).unwrap();
-    assert!(failure(twice).contains("once it was saved"));
+    assert!(failure(twice).contains("after a save"));
 }
 
 #[test]
-fn a_connect_that_waits_keeps_the_vm_from_being_saved() {
+fn a_pending_connect_prevents_a_save() {
     let worker = ready();
     let (_ours, theirs) = UnixStream::pair().unwrap();
     let connect = Request::Connect { id: 1, port: 5 };
     worker.channel.send(&connect, &[theirs.as_fd()]).unwrap();
     let save = Request::Save { origin: origin() };
     worker.channel.send(&save, &[]).unwrap();
-    assert!(failure(worker).contains("a connect is under way"));
+    assert!(failure(worker).contains("a connect is pending"));
 }
 
 /// Closes the worker's control socket and waits for its end.
@@ -380,13 +387,13 @@ fn hang_up(mut worker: Worker) {
 }
 
 #[test]
-fn a_worker_ends_when_its_socket_closes_whatever_state_it_is_in() {
-    hang_up(shell().0);
+fn a_worker_ends_in_any_state_when_its_socket_closes() {
+    hang_up(blank().0);
     let (memory, record) = saved();
-    let (paused, _output) = shell();
+    let (paused, _output) = blank();
     restore(&paused, &memory, &record);
     hang_up(paused);
-    let (running, _output) = shell();
+    let (running, _output) = blank();
     restore(&running, &memory, &record);
     running.channel.send(&Request::Resume, &[]).unwrap();
     running.expect(&Event::Started);

@@ -12,14 +12,14 @@ use cloude_vmm::devices::virtio::net::{Net, NetConfig, NetError};
 use cloude_vmm::devices::virtio::rng::Rng;
 use cloude_vmm::memory::MemoryError;
 use cloude_vmm::probe::{KvmKind, kvm_kind, open_kvm};
-use cloude_vmm::vm::{Shape, SignalWatch, Vm, VmError};
+use cloude_vmm::vm::{MachineShape, SignalWatch, Vm, VmError};
 
 use super::terminal::{Output, RawMode, start_input};
 use super::{RunArgs, exit_code, net};
 
 #[derive(Debug, thiserror::Error)]
 enum RunError {
-    #[error("{what} {path} cannot be opened: {source}")]
+    #[error("cannot open {what} {path}: {source}")]
     Open {
         what: &'static str,
         path: PathBuf,
@@ -29,11 +29,11 @@ enum RunError {
     NoKvm(String),
     #[error(transparent)]
     Vm(#[from] VmError),
-    #[error("TAP {name} cannot be used: {source}")]
+    #[error("cannot open TAP {name}: {source}")]
     Tap { name: String, source: io::Error },
     #[error(transparent)]
     Net(#[from] NetError),
-    #[error("the terminal cannot be set up: {0}")]
+    #[error("cannot set up the terminal: {0}")]
     Terminal(io::Error),
 }
 
@@ -60,7 +60,7 @@ pub fn main(args: RunArgs) -> ExitCode {
             if report.console_dropped_bytes > 0 {
                 let dropped = report.console_dropped_bytes;
                 eprintln!(
-                    "cloude-vmm: {dropped} bytes of console output were dropped: nobody took them"
+                    "cloude-vmm: {dropped} bytes of console output were dropped: the output pipe was full"
                 );
             }
             hint(&report);
@@ -73,7 +73,7 @@ pub fn main(args: RunArgs) -> ExitCode {
     }
 }
 
-/// An instruction that is not emulated is most often the host's doing, not the guest's.
+/// A failed emulation is most often caused by a PVM host, not by the guest.
 fn hint(report: &ExitReport) {
     use cloude_vmm::control::ExitReason::InternalError;
     if matches!(report.reason, InternalError { .. })
@@ -99,10 +99,10 @@ fn run(args: &RunArgs) -> Result<ExitReport, RunError> {
     let tap = tap.transpose()?;
     let kvm = open_kvm().map_err(RunError::NoKvm)?;
 
-    // Before any thread starts, so that none takes the signals.
+    // Before any thread exists, so that every thread blocks the signals.
     let signals = SignalWatch::block().map_err(RunError::Terminal)?;
     let (output, console) = Output::start().map_err(RunError::Terminal)?;
-    let shape = Shape {
+    let shape = MachineShape {
         vcpus: args.vcpus,
         memory_mib: args.memory,
         cpu_baseline: args.cpu_baseline,
@@ -116,7 +116,7 @@ fn run(args: &RunArgs) -> Result<ExitReport, RunError> {
     let cmdline = cmdline(args, vm.has_invariant_tsc());
     vm.load(&kernel, &initramfs, &cmdline)?;
     let report = serve(&mut vm, args.console, signals);
-    // Closes the guest's end of the console.
+    // Closes the guest's end of the console pipe, which ends the output thread.
     drop(vm);
     output.finish();
     report
@@ -157,11 +157,11 @@ fn open(what: &'static str, path: &Path) -> Result<File, RunError> {
 fn cmdline(args: &RunArgs, invariant_tsc: bool) -> String {
     let mut parts = vec![DEFAULT_CMDLINE.to_owned()];
     if invariant_tsc {
-        // The guest need not compare it with other clocks.
+        // Skips the guest's comparison of the TSC with other clocks.
         parts.push("tsc=reliable".to_owned());
     }
     if !args.verbose {
-        // Past "quiet", which still shows errors such as that there is no PCI bus. A panic is shown.
+        // `quiet` alone still prints errors, such as the missing PCI bus. A panic is always printed.
         parts.push("quiet loglevel=3".to_owned());
     }
     parts.extend(args.init.iter().map(|init| format!("rdinit={init}")));

@@ -1,4 +1,4 @@
-//! This terminal as the guest's console.
+//! Connects this terminal to the guest's console.
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -12,15 +12,15 @@ use cloude_vmm::panics;
 use rustix::termios::{OptionalActions, Termios};
 use vmm_sys_util::eventfd::EventFd;
 
-/// How much output waits for a slow terminal, in bytes, before it is dropped.
+/// Bytes of output that wait for a slow terminal before output is dropped.
 const OUTPUT_PIPE: usize = 1 << 20;
 const STACK: usize = 64 << 10;
 
-/// A terminal that passes every key on, until this is dropped.
+/// Puts the terminal into raw mode until it is dropped.
 pub struct RawMode(Option<Termios>);
 
 impl RawMode {
-    /// Takes standard input, if it is a terminal.
+    /// Sets standard input to raw mode if it is a terminal.
     pub fn enter() -> io::Result<Self> {
         let stdin = io::stdin();
         if !rustix::termios::isatty(&stdin) {
@@ -45,18 +45,18 @@ impl Drop for RawMode {
 }
 
 fn restore(before: &Termios) {
-    // There is nothing to be done for a terminal that is gone.
+    // Fails only if the terminal is gone.
     let _ = rustix::termios::tcsetattr(io::stdin(), OptionalActions::Drain, before);
 }
 
-/// Carries output: the guest's end, which never waits, and the thread that writes it out.
+/// The thread that copies the console's pipe to standard output.
 pub struct Output(JoinHandle<()>);
 
 impl Output {
-    /// Starts the thread; gives the end for the guest.
+    /// Starts the thread and returns the pipe's write end for the guest.
     pub fn start() -> io::Result<(Self, OwnedFd)> {
         let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-        // Without the privilege the pipe stays smaller, and a slow terminal loses bytes sooner.
+        // Without CAP_SYS_RESOURCE the pipe may stay smaller, and output is dropped sooner.
         let _ = rustix::pipe::fcntl_setpipe_size(&write, OUTPUT_PIPE);
         let thread = std::thread::Builder::new()
             .name("console-output".to_owned())
@@ -65,9 +65,9 @@ impl Output {
         Ok((Self(thread), write))
     }
 
-    /// Waits until all is written. The guest's end has to be closed.
+    /// Waits until all output is written. The write end must be closed.
     pub fn finish(self) {
-        // The process has ended if the thread panicked.
+        // A panic of the thread ends the process.
         let _ = self.0.join();
     }
 }
@@ -86,21 +86,21 @@ fn copy_out(from: &OwnedFd) {
     }
 }
 
-/// Types standard input at the console, on a thread of its own that ends with the process.
+/// Starts a thread that copies standard input to the console. It ends with the process.
 pub fn start_input(serial: Arc<Mutex<Serial>>, exit: ExitSignal) -> io::Result<()> {
-    // Blocking: the thread waits on it while the guest does not read.
-    let room = EventFd::new(0)?;
-    lock(&serial).notify_input_room(room.try_clone()?);
-    // The thread waits for a key long after the VM has ended, and would keep its console open.
+    // A blocking eventfd: the thread waits on it while the input queue is full.
+    let space = EventFd::new(0)?;
+    lock(&serial).notify_input_space(space.try_clone()?);
+    // Weak, since the thread waits for input after the VM has ended and would keep the console's pipe open.
     let serial = Arc::downgrade(&serial);
     std::thread::Builder::new()
         .name("console-input".to_owned())
         .stack_size(STACK)
-        .spawn(move || copy_in(&serial, &exit, &room))?;
+        .spawn(move || copy_in(&serial, &exit, &space))?;
     Ok(())
 }
 
-fn copy_in(serial: &Weak<Mutex<Serial>>, exit: &ExitSignal, room: &EventFd) {
+fn copy_in(serial: &Weak<Mutex<Serial>>, exit: &ExitSignal, space: &EventFd) {
     let mut escape = Escape::default();
     let mut buffer = [0; 1024];
     let is_terminal = rustix::termios::isatty(io::stdin().as_fd());
@@ -121,7 +121,7 @@ fn copy_in(serial: &Weak<Mutex<Serial>>, exit: &ExitSignal, room: &EventFd) {
             let taken = lock(&serial).input(rest);
             drop(serial);
             rest = &rest[taken..];
-            if !rest.is_empty() && room.read().is_err() {
+            if !rest.is_empty() && space.read().is_err() {
                 return;
             }
         }
@@ -132,7 +132,7 @@ fn lock(serial: &Mutex<Serial>) -> MutexGuard<'_, Serial> {
     serial.lock().expect("a panic ends the process")
 }
 
-/// Looks for Ctrl-A and what follows it.
+/// Detects the escape sequences that begin with Ctrl-A.
 #[derive(Default)]
 struct Escape {
     pending: bool,
@@ -141,7 +141,7 @@ struct Escape {
 const CTRL_A: u8 = 1;
 
 impl Escape {
-    /// What to type of `bytes`; `None` is Ctrl-A x.
+    /// The bytes to send to the guest; `None` after Ctrl-A x.
     fn filter(&mut self, bytes: &[u8]) -> Option<Vec<u8>> {
         let mut typed = Vec::with_capacity(bytes.len() + 1);
         for byte in bytes {
@@ -162,14 +162,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ctrl_a_x_ends_even_when_it_comes_in_two_reads() {
+    fn ctrl_a_x_ends_across_two_reads() {
         let mut escape = Escape::default();
         assert_eq!(escape.filter(b"ab\x01"), Some(b"ab".to_vec()));
         assert_eq!(escape.filter(b"x"), None);
     }
 
     #[test]
-    fn ctrl_a_can_be_typed_and_other_keys_pass() {
+    fn ctrl_a_a_sends_ctrl_a_and_other_keys_pass() {
         let mut escape = Escape::default();
         assert_eq!(escape.filter(b"\x01a"), Some(vec![CTRL_A]));
         assert_eq!(escape.filter(b"\x01\x01"), Some(vec![CTRL_A]));

@@ -1,16 +1,16 @@
-//! Bytes of a kernel structure in a record, without the zeros at their end.
+//! Bytes of a kernel structure, saved without trailing zeros.
 
 use std::fmt;
 
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Bytes whose trailing zeros cost nothing: most of an XSAVE area and of a local APIC is zero.
+/// Bytes without their trailing zeros. Most of an XSAVE area and of a local APIC page is zero.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Blob(Vec<u8>);
 
 impl Blob {
-    /// Of these bytes.
+    /// Drops the trailing zeros of `bytes`.
     pub fn new(bytes: &[u8]) -> Self {
         let len = bytes
             .iter()
@@ -19,17 +19,17 @@ impl Blob {
         Self(bytes[..len].to_vec())
     }
 
-    /// Of these words, least significant byte first.
+    /// From little-endian words.
     pub fn from_words(words: impl Iterator<Item = u32>) -> Self {
         Self::new(&words.flat_map(u32::to_le_bytes).collect::<Vec<_>>())
     }
 
-    /// The bytes, less their trailing zeros.
+    /// The bytes without trailing zeros.
     pub fn bytes(&self) -> &[u8] {
         &self.0
     }
 
-    /// Words, as many as are not zero to the end.
+    /// The words up to the last that is not zero.
     pub fn words(&self) -> impl Iterator<Item = u32> + '_ {
         self.0.chunks(4).map(|chunk| {
             let mut word = [0; 4];
@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_come_back_without_the_zeros_at_their_end() {
+    fn words_lose_only_their_trailing_zeros() {
         let blob = Blob::from_words([1, 0, 0x100, 0, 0].into_iter());
         assert_eq!(blob.bytes().len(), 10);
         assert_eq!(blob.words().collect::<Vec<_>>(), [1, 0, 0x100]);

@@ -1,18 +1,16 @@
-//! What can go wrong when a machine is saved or restored.
+//! Errors of saving and restoring a VM.
 
 use std::fmt;
 use std::io;
 
-use super::key::Mismatch;
 use super::memory::MemoryFileError;
-use super::record::RecordError;
 use super::working_set::WorkingSetError;
 use crate::devices::StateError;
 use crate::devices::vmgenid::GenerationError;
 
-/// A part of the state, by the name that KVM's interface has for it (Linux, Documentation/virt/kvm/api.rst).
+/// A part of the state, named as in its KVM_GET_* and KVM_SET_* ioctls (Documentation/virt/kvm/api.rst).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)] // The interface documents them.
+#[allow(missing_docs)] // The KVM API documents them.
 pub enum StateKind {
     MpState,
     Regs,
@@ -53,68 +51,128 @@ impl fmt::Display for StateKind {
     }
 }
 
-/// A machine that cannot be saved or restored. A VM that a restore failed in is of no use any more.
+/// The snapshot does not fit this host or VM. Build it again, or load it where it fits.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the snapshot does not fit this machine: {part} saved {saved}, here {here}")]
+pub struct Mismatch {
+    /// The first part of the key that differs.
+    pub part: &'static str,
+    /// The value in the snapshot.
+    pub saved: String,
+    /// The value on this host.
+    pub here: String,
+}
+
+impl Mismatch {
+    pub(super) fn of(part: &'static str, saved: impl ToString, here: impl ToString) -> Self {
+        Self {
+            part,
+            saved: saved.to_string(),
+            here: here.to_string(),
+        }
+    }
+}
+
+/// A VM state that cannot be read. In every case: discard the snapshot and build it again.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum RecordError {
+    /// The first 8 bytes are not the magic "CLOUDEVM".
+    #[error("not a VM state file")]
+    NotARecord,
+    /// The file ends too early: its writer was interrupted, or the disk was full.
+    #[error("the VM state file ends after {have} of {need} bytes")]
+    Truncated {
+        /// The file's length in bytes.
+        have: u64,
+        /// The length that the header implies, in bytes.
+        need: u64,
+    },
+    /// Bytes follow the end of the state.
+    #[error("the VM state file has {have} bytes, its header says {need}")]
+    TooLong {
+        /// The file's length in bytes.
+        have: u64,
+        /// The length that the header implies, in bytes.
+        need: u64,
+    },
+    /// The content has changed since it was written.
+    #[error("the VM state file is damaged: its SHA-256 does not match")]
+    Damaged,
+    /// Another version of this crate wrote the file.
+    #[error("the VM state file has format version {found}, this worker reads version {supported}")]
+    OtherVersion {
+        /// The version in the file.
+        found: u32,
+        /// [`super::FORMAT_VERSION`].
+        supported: u32,
+    },
+    /// The SHA-256 matches and the content does not parse: another build of the same version wrote it.
+    #[error("the VM state file does not parse: {0}")]
+    Format(#[from] postcard::Error),
+}
+
+/// A VM that cannot be saved or restored. A VM is unusable after a failed restore.
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {
-    /// KVM refused to give a part of the state.
+    /// KVM_GET_* failed.
     #[error("KVM_GET_{kind} failed: {source}")]
     Get {
-        /// Which part.
+        /// The part of the state.
         kind: StateKind,
-        /// Its error.
+        /// KVM's error.
         source: kvm_ioctls::Error,
     },
-    /// KVM refused a part of the state: it is damaged, or of another kind of host.
+    /// KVM_SET_* failed: the state is damaged or from another kind of host.
     #[error("KVM_SET_{kind} failed: {source}")]
     Set {
-        /// Which part.
+        /// The part of the state.
         kind: StateKind,
-        /// Its error.
+        /// KVM's error.
         source: kvm_ioctls::Error,
     },
-    /// KVM refused a register's value: the guest would go on with another machine than it knows.
-    #[error("KVM_SET_MSRS refused {value:#x} for the model-specific register {index:#x}")]
+    /// KVM refused the value of an MSR. The guest cannot run without it.
+    #[error("KVM_SET_MSRS refused {value:#x} for MSR {index:#x}")]
     Msr {
-        /// Which.
+        /// The MSR's index.
         index: u32,
-        /// The value that was saved.
+        /// The saved value.
         value: u64,
     },
-    /// A device does not give or take its state.
+    /// A device's state cannot be saved or restored.
     #[error(transparent)]
     Device(#[from] StateError),
-    /// A fork has to have a generation ID of its own.
-    #[error("the VM generation ID: {0}")]
+    /// The fork's VM generation ID could not be written or announced.
+    #[error(transparent)]
     Generation(#[from] GenerationError),
-    /// The snapshot is of another machine. Take a shell that fits, or build the snapshot anew.
+    /// The snapshot's key differs from this VM's. Restore it into another blank VM or build it again.
     #[error(transparent)]
     Mismatch(#[from] Mismatch),
-    /// The record is damaged or of another version. Set it aside and build the snapshot anew.
+    /// The VM state is damaged or from another version. Discard the snapshot and build it again.
     #[error(transparent)]
     Record(#[from] RecordError),
-    /// The memory is damaged, missing in part, or cannot be mapped.
+    /// The memory file is damaged, incomplete, or cannot be mapped.
     #[error(transparent)]
     Memory(#[from] MemoryFileError),
-    /// The pages that forks touch cannot be told or copied.
+    /// The working set cannot be read, or its pages cannot be copied.
     #[error(transparent)]
     WorkingSet(#[from] WorkingSetError),
-    /// The state has another number of vCPUs or devices than its key says.
-    #[error("the record has the state of {have} {what}, not {need}")]
+    /// The number of vCPU or device states, or of XSAVE words, does not fit the VM.
+    #[error("the VM state has {have} {what}, this VM needs {need}")]
     Incomplete {
-        /// vCPUs or devices.
+        /// The counted part.
         what: &'static str,
-        /// How many states there are.
+        /// The number in the VM state.
         have: usize,
-        /// How many there have to be.
+        /// The number that this VM has.
         need: usize,
     },
-    /// Pause the VM first.
-    #[error("cannot save a VM that runs: pause it first")]
+    /// Saving needs [`crate::vm::VmHandle::pause`] first.
+    #[error("cannot save a running VM: pause it first")]
     NotPaused,
     /// The host refused: most often its limit on open files, threads or memory.
     #[error("cannot {what}: {source}")]
     Host {
-        /// What was tried.
+        /// The operation that failed.
         what: &'static str,
         /// The host's error.
         source: io::Error,

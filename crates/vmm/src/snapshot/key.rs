@@ -1,75 +1,59 @@
-//! What has to be equal where a snapshot is loaded: version, software, CPU model and the machine's shape.
+//! The compatibility key: everything that must be equal where a snapshot is restored.
 //!
-//! The TSC frequency is compared apart, with a tolerance: [`super::tsc`].
+//! The TSC frequency is not part of it. It is compared with a tolerance: [`super::tsc`].
 
 use serde::{Deserialize, Serialize};
 
+use super::error::Mismatch;
 use crate::arch::x86_64::cpuid::{CpuBaseline, Leaf, differences, vendor_name};
-use crate::vm::Shape;
+use crate::vm::MachineShape;
 
-/// The software that a snapshot was saved of, as the host calls it: the worker cannot know.
+/// The software in a snapshot. The host names it, since the worker does not know the files.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Origin {
-    /// A digest of the kernel.
+    /// The host's digest of the kernel file.
     pub kernel: String,
-    /// A digest of the initramfs: image and agent.
+    /// The host's digest of the initramfs: image and agent.
     pub initramfs: String,
 }
 
-/// The compatibility key of a record. All of it has to be equal.
+/// The compatibility key of a snapshot. Every field must be equal for a restore.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Key {
     /// The version of this crate.
     pub version: String,
-    /// The software.
+    /// Kernel and initramfs.
     pub origin: Origin,
-    /// The CPU model.
+    /// The CPU model of the guest.
     pub cpu: CpuKey,
     /// 1 to [`crate::vm::MAX_VCPUS`].
     pub vcpus: u8,
-    /// MiB.
+    /// Guest memory in MiB.
     pub memory_mib: u64,
-    /// The devices' names, in the order of their windows and interrupts.
+    /// Names of the devices in the order in which they were attached, which decides their MMIO windows and GSIs.
     pub devices: Vec<String>,
 }
 
-/// The part of a key that the processor decides.
+/// The part of a key that depends on the host's processor.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CpuKey {
-    /// The baseline that the guest's CPU was made of.
+    /// The CPU baseline that was configured.
     pub baseline: CpuBaseline,
-    /// The guest's CPUID, without ids, topology, caches and the brand string. Leaves, not a digest, so that a
-    /// refusal can name the features.
+    /// The guest's CPUID leaves, without APIC ids, topology, caches and brand string. They are stored whole, so that
+    /// a mismatch can name the features.
     pub leaves: Vec<Leaf>,
-    /// IA32_ARCH_CAPABILITIES, by which a guest chooses its mitigations; 0 if it cannot read it.
+    /// IA32_ARCH_CAPABILITIES, from which a guest derives its mitigations; 0 if the guest cannot read it.
     pub arch_capabilities: u64,
 }
 
-/// A snapshot does not fit: build it anew, or load it where it fits.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the snapshot does not fit this machine: {part} saved {saved}, here {here}")]
-pub struct Mismatch {
-    /// The first part of the key that differs.
-    pub part: &'static str,
-    /// Its value in the snapshot.
-    pub saved: String,
-    /// Its value here.
-    pub here: String,
-}
-
-impl Mismatch {
-    fn of(part: &'static str, saved: impl ToString, here: impl ToString) -> Self {
-        Self {
-            part,
-            saved: saved.to_string(),
-            here: here.to_string(),
-        }
-    }
-}
-
 impl Key {
-    pub(crate) fn new(shape: Shape, origin: Origin, cpu: CpuKey, devices: Vec<String>) -> Self {
+    pub(crate) fn new(
+        shape: MachineShape,
+        origin: Origin,
+        cpu: CpuKey,
+        devices: Vec<String>,
+    ) -> Self {
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             origin,
@@ -80,7 +64,7 @@ impl Key {
         }
     }
 
-    /// Whether a snapshot with this key can be loaded by a machine with the key `here`.
+    /// Checks that a snapshot with this key can be restored into a VM with the key `here`.
     pub fn check(&self, here: &Self) -> Result<(), Mismatch> {
         let equal = |part, saved: &str, here: &str| match saved == here {
             true => Ok(()),
@@ -135,7 +119,7 @@ mod tests {
             kernel: "k".into(),
             initramfs: "i".into(),
         };
-        let shape = Shape {
+        let shape = MachineShape {
             vcpus: 2,
             memory_mib: 64,
             cpu_baseline: CpuBaseline::Host,
@@ -150,7 +134,7 @@ mod tests {
         Key::new(shape, origin, cpu, vec!["serial".into()])
     }
 
-    /// The message of the snapshot with the key after `change`, loaded by a machine with the key.
+    /// The mismatch of a snapshot whose key differs by `change`, without its common prefix.
     fn refusal(change: impl Fn(&mut Key)) -> String {
         let mut saved = key();
         change(&mut saved);
@@ -160,19 +144,19 @@ mod tests {
     }
 
     #[test]
-    fn a_key_fits_itself() {
+    fn equal_keys_match() {
         assert_eq!(key().check(&key()), Ok(()));
     }
 
     #[test]
-    fn another_version_is_named() {
+    fn a_mismatch_names_the_version() {
         let here = env!("CARGO_PKG_VERSION");
         let expected = format!("version saved 0, here {here}");
         assert_eq!(refusal(|key| key.version = "0".into()), expected);
     }
 
     #[test]
-    fn other_software_is_named() {
+    fn a_mismatch_names_kernel_or_initramfs() {
         let kernel = refusal(|key| key.origin.kernel.push('x'));
         assert_eq!(kernel, "kernel saved kx, here k");
         let initramfs = refusal(|key| key.origin.initramfs.push('x'));
@@ -180,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn another_shape_is_named_with_all_of_it() {
+    fn a_mismatch_names_the_whole_machine_shape() {
         assert_eq!(
             refusal(|key| key.memory_mib = 128),
             "machine saved 2 vCPUs, 128 MiB and serial, here 2 vCPUs, 64 MiB and serial"
@@ -190,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_feature_that_differs_is_named() {
+    fn a_mismatch_names_the_cpu_features() {
         assert_eq!(
             refusal(|key| key.cpu.leaves[1].registers[1] |= 1 << 28),
             "CPU saved with avx512cd, here without avx512cd"
@@ -202,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn another_vendor_is_named_and_not_its_features() {
+    fn another_vendor_is_named_without_its_features() {
         assert_eq!(
             refusal(|key| key.cpu.leaves.remove(0).registers[1] = 0),
             "CPU vendor saved , here AuthenticAMD"
@@ -210,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn another_baseline_is_named() {
+    fn a_mismatch_names_the_cpu_baseline() {
         assert_eq!(
             refusal(|key| key.cpu.baseline = CpuBaseline::V3),
             "CPU baseline saved x86-64-v3, here host"
@@ -218,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn other_arch_capabilities_are_named() {
+    fn a_mismatch_names_arch_capabilities() {
         assert_eq!(
             refusal(|key| key.cpu.arch_capabilities = 0x2b),
             "IA32_ARCH_CAPABILITIES saved 0x2b, here 0x0"

@@ -1,6 +1,6 @@
 //! The local APIC's timer in TSC-deadline mode (Intel SDM volume 3, 12.5.4.1).
 
-/// Offsets in the local APIC's page: in service, interrupt request, and the timer's vector with its mode.
+/// Offsets of registers in the local APIC page.
 const ISR: usize = 0x100;
 const IRR: usize = 0x200;
 const LVT_TIMER: usize = 0x320;
@@ -8,10 +8,12 @@ const MASKED: u32 = 1 << 16;
 const MODE: u32 = 0b11 << 17;
 const MODE_TSC_DEADLINE: u32 = 0b10 << 17;
 
-/// The deadline to save, of one that was read, the TSC and the local APIC's page without the zeros at its end.
+/// The IA32_TSC_DEADLINE to save, given the value that KVM returned, the TSC, and the local APIC page without trailing
+/// zeros.
 ///
-/// An unmasked timer without a deadline and without its interrupt has lost it: the guest may wait for that
-/// interrupt. A deadline of now raises it once more, which a guest that does not wait takes for a late timer.
+/// An unmasked timer with neither a deadline nor an interrupt in IRR or ISR may have expired while the state was
+/// read, and its interrupt may be lost. Saving the current TSC as its deadline raises the interrupt again. A spurious
+/// timer interrupt is harmless.
 pub fn deadline_to_save(deadline: u64, tsc: u64, lapic: &[u8]) -> u64 {
     let timer = register(lapic, LVT_TIMER);
     let armed = timer & MASKED == 0 && timer & MODE == MODE_TSC_DEADLINE;
@@ -49,13 +51,13 @@ mod tests {
     }
 
     #[test]
-    fn a_timer_that_lost_its_deadline_fires_at_once() {
+    fn a_timer_with_a_lost_interrupt_fires_at_once() {
         let lapic = lapic(MODE_TSC_DEADLINE | VECTOR, None);
         assert_eq!(deadline_to_save(0, NOW, &lapic), NOW);
     }
 
     #[test]
-    fn a_deadline_is_saved_as_it_is() {
+    fn a_deadline_is_saved_unchanged() {
         let lapic = lapic(MODE_TSC_DEADLINE | VECTOR, None);
         assert_eq!(deadline_to_save(6000, NOW, &lapic), 6000);
     }
@@ -69,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn a_timer_that_is_masked_or_periodic_needs_no_deadline() {
+    fn a_masked_one_shot_or_periodic_timer_needs_no_deadline() {
         for timer in [
             MASKED | MODE_TSC_DEADLINE | VECTOR,
             0b01 << 17 | VECTOR,

@@ -1,4 +1,4 @@
-//! The state of a whole machine: vCPUs, what they share, and devices.
+//! The state of a VM without its memory: vCPUs, VM-wide KVM state, and devices.
 
 use kvm_bindings::{
     KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE, kvm_clock_data, kvm_irqchip,
@@ -6,47 +6,49 @@ use kvm_bindings::{
 use kvm_ioctls::VmFd;
 use serde::{Deserialize, Serialize};
 
-use super::{SnapshotError, StateKind, Trace, VcpuState};
+use super::calls::CallCount;
+use super::error::{SnapshotError, StateKind};
+use super::vcpu_state::VcpuState;
 
-/// Everything but the memory.
+/// Everything that a restore sets besides memory.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct MachineState {
-    /// By the vCPU's index.
+    /// By vCPU index.
     pub vcpus: Vec<VcpuState>,
-    /// What the vCPUs share.
-    pub vm: VmState,
-    /// In the order in which they were attached, which is that of the key.
+    /// The clock and the interrupt controllers.
+    pub vm: KvmVmState,
+    /// In the order in which the devices were attached, as in the key.
     pub devices: Vec<DeviceState>,
 }
 
-/// The state of one device, as the device gave it.
+/// The state of one device.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct DeviceState {
-    /// Its name.
+    /// [`crate::devices::Device::name`].
     pub name: String,
-    /// JSON.
-    pub state: String,
+    /// The bytes of [`crate::devices::Device::save`].
+    pub state: Vec<u8>,
 }
 
-/// The interrupt controllers' number in KVM's interface, in the order of [`VmState::irqchips`].
+/// `chip_id` of the interrupt controllers, in the order of [`KvmVmState::irqchips`].
 const IRQCHIPS: [u32; 3] = [
     KVM_IRQCHIP_PIC_MASTER,
     KVM_IRQCHIP_PIC_SLAVE,
     KVM_IRQCHIP_IOAPIC,
 ];
 
-/// What the vCPUs share: the clock, both PICs and the I/O APIC.
+/// The VM-wide state in KVM: kvmclock, both PICs and the I/O APIC.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct VmState {
-    /// Nanoseconds of the guest's clock.
+pub struct KvmVmState {
+    /// `kvm_clock_data.clock`, in nanoseconds.
     clock: u64,
     irqchips: [kvm_irqchip; 3],
 }
 
-impl VmState {
-    /// Reads the state while the vCPUs are paused.
+impl KvmVmState {
+    /// Reads the state. The vCPUs must be paused.
     pub fn save(vm: &VmFd) -> Result<Self, SnapshotError> {
-        // After the vCPUs stopped: no guest has read a later time.
+        // After the vCPUs have stopped, so that the guest has not read a later time.
         let clock = vm
             .get_clock()
             .map_err(SnapshotError::get(StateKind::Clock))?;
@@ -62,11 +64,10 @@ impl VmState {
         })
     }
 
-    /// Sets the clock to the time at which it was read, after the vCPUs' own time.
+    /// Sets kvmclock to the saved time. Call it after [`VcpuState::restore_time`].
     pub fn restore_time(&self, vm: &VmFd) -> Result<(), SnapshotError> {
-        // Without KVM_CLOCK_REALTIME and KVM_CLOCK_HOST_TSC: the guest's monotonic time goes on from
-        // where it stood, neither back nor ahead by how long the snapshot lay. Whoever runs the guest
-        // tells it the time of day.
+        // Without KVM_CLOCK_REALTIME, so that guest time continues from the save and is not advanced by the age of
+        // the snapshot. The wall clock is set by the agent.
         let clock = kvm_clock_data {
             clock: self.clock,
             flags: 0,
@@ -76,24 +77,29 @@ impl VmState {
             .map_err(SnapshotError::set(StateKind::Clock))
     }
 
-    /// Sets the state but for the time, after that of the vCPUs. What `now` has already is not set again.
-    pub fn restore(&self, vm: &VmFd, now: &Self, trace: &mut Trace) -> Result<(), SnapshotError> {
-        // The I/O APIC last and after the local APICs: it delivers at once what is pending in it.
-        for (chip, now) in self.irqchips.iter().zip(&now.irqchips) {
-            if !same_chip(chip, now) {
-                trace
+    /// Sets the interrupt controllers that differ from `blank`, the state of the blank VM. Call it after
+    /// [`VcpuState::restore`].
+    pub fn restore(
+        &self,
+        vm: &VmFd,
+        blank: &Self,
+        calls: &mut CallCount,
+    ) -> Result<(), SnapshotError> {
+        // The I/O APIC comes last and after the local APICs: it delivers its pending interrupts at once.
+        for (chip, blank) in self.irqchips.iter().zip(&blank.irqchips) {
+            if !same_chip(chip, blank) {
+                calls
                     .ioctl(|| vm.set_irqchip(chip))
                     .map_err(SnapshotError::set(StateKind::Irqchip))?;
             }
         }
-        trace.step("VM: IRQCHIP");
         Ok(())
     }
 }
 
-/// Whether two states of one controller are the same, byte for byte.
+/// Compares two controller states byte for byte.
 fn same_chip(a: &kvm_irqchip, b: &kvm_irqchip) -> bool {
-    // SAFETY: both are fully initialised: they start as zero, and the kernel writes within them.
+    // SAFETY: all bytes are initialised: they start as zero, and the kernel writes within them.
     let bytes = |chip: &kvm_irqchip| unsafe { chip.chip.dummy };
     a.chip_id == b.chip_id && bytes(a) == bytes(b)
 }

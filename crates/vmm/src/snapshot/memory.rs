@@ -1,8 +1,8 @@
-//! The memory of a snapshot: a sealed memfd, or a file in which zero pages are holes.
+//! The memory file of a snapshot: a sealed memfd, or a sparse file in which zero pages are holes.
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::FileExt;
 
 use rustix::fs::{SealFlags, SeekFrom};
@@ -12,38 +12,38 @@ use vm_memory::{Bytes, GuestMemoryBackend, GuestMemoryRegion, MemoryRegionAddres
 
 use crate::memory::{self, GuestMemory, PAGE};
 
-/// Memory of a snapshot that cannot be used or made.
+/// A memory file that cannot be written, read or mapped.
 #[derive(Debug, thiserror::Error)]
 pub enum MemoryFileError {
-    /// It was cut, or is the memory of another snapshot. Build the snapshot anew.
-    #[error("the memory has {have} bytes, and the record is of {need}")]
+    /// The file was truncated or belongs to another snapshot. Build the snapshot again.
+    #[error("the memory file has {have} bytes, its VM state expects {need}")]
     Size {
-        /// Its size in bytes.
+        /// The file's size in bytes.
         have: u64,
-        /// What the record says.
+        /// The size of guest memory in the VM state, in bytes.
         need: u64,
     },
-    /// Bits of it have changed. Build the snapshot anew.
-    #[error("the memory is damaged: its digest does not match the record's")]
+    /// The content has changed. Build the snapshot again.
+    #[error("the memory file is damaged: its SHA-256 is not that of the VM state")]
     Damaged,
-    /// It cannot be read.
-    #[error("the memory cannot be read: {0}")]
+    /// Reading the file or guest memory failed.
+    #[error("cannot read the memory file: {0}")]
     Read(#[source] io::Error),
-    /// It cannot be written: most often the disk is full.
-    #[error("the memory cannot be written: {0}")]
+    /// Writing failed: most often the disk is full.
+    #[error("cannot write the memory file: {0}")]
     Write(#[source] io::Error),
-    /// The host does not map it; its address space limits say why.
-    #[error("the memory cannot be mapped: {0}")]
+    /// mmap failed: see RLIMIT_AS and vm.max_map_count.
+    #[error("mmap of the memory file failed: {0}")]
     Map(#[source] io::Error),
-    /// The host's kernel refused.
-    #[error("the memory cannot be sealed: {0}")]
+    /// F_ADD_SEALS failed.
+    #[error("cannot seal the memory file: {0}")]
     Seal(#[source] io::Error),
 }
 
-/// Copies the memory of a paused VM into a memfd that nobody can change any more. Zero pages become holes.
+/// Copies the memory of a paused VM into a memfd and seals it against writing. Zero pages become holes.
 ///
-/// The guest's own memory is anonymous, since a boot in a memfd takes several times as long: many times what
-/// this copy takes, once for each template (docs/decisions.md).
+/// Guest memory is anonymous rather than a memfd from the start, because a boot in a memfd takes several times as
+/// long (docs/decisions/anonymous-memory.md). This copy is made once per template.
 pub fn freeze(memory: &GuestMemory) -> Result<File, MemoryFileError> {
     let size = memory::size(memory);
     let file = memory::memfd(size).map_err(|error| MemoryFileError::Write(error.into()))?;
@@ -66,13 +66,47 @@ pub fn freeze(memory: &GuestMemory) -> Result<File, MemoryFileError> {
     Ok(file)
 }
 
+/// Maps a snapshot's memory file over each region, private and copy-on-write. The file must have the size of the
+/// memory and must not be truncated while it is mapped. Returns the number of system calls.
+pub fn map_private(memory: &GuestMemory, file: &File) -> Result<u32, MemoryFileError> {
+    let (have, need) = (
+        file.metadata().map_err(MemoryFileError::Read)?.len(),
+        memory::size(memory),
+    );
+    if have != need {
+        return Err(MemoryFileError::Size { have, need });
+    }
+    let mut offset = 0;
+    let mut calls = 1;
+    for region in memory.iter() {
+        // SAFETY: the range is exactly that of a mapping that the region owns and unmaps when it is dropped. A
+        // pointer into it stays valid: the new mapping has the same size and is readable and writable.
+        let mapped = unsafe {
+            libc::mmap(
+                region.as_ptr().cast(),
+                region.size(),
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_FIXED | libc::MAP_NORESERVE,
+                file.as_raw_fd(),
+                offset,
+            )
+        };
+        if mapped == libc::MAP_FAILED {
+            return Err(MemoryFileError::Map(io::Error::last_os_error()));
+        }
+        memory::keep_out_of_core_dumps(region);
+        offset += region.size() as libc::off_t;
+        calls += 2;
+    }
+    Ok(calls)
+}
+
 fn seal(file: &File) -> Result<(), MemoryFileError> {
     rustix::fs::fcntl_add_seals(file.as_fd(), SealFlags::WRITE | SealFlags::SEAL)
         .map_err(|error| MemoryFileError::Seal(error.into()))
 }
 
-/// Writes memory to an empty file. Zero pages become holes: they take no room and no time to load.
-/// Gives the number of bytes that take room.
+/// Writes a memory file to the empty file `to`, with holes for zero pages. Returns the number of bytes written.
 pub fn save_sparse(memory: &File, to: &File) -> Result<u64, MemoryFileError> {
     let size = memory.metadata().map_err(MemoryFileError::Read)?.len();
     to.set_len(size).map_err(MemoryFileError::Write)?;
@@ -85,14 +119,14 @@ pub fn save_sparse(memory: &File, to: &File) -> Result<u64, MemoryFileError> {
     Ok(written)
 }
 
-/// SHA-256 of the memory's size and of each page that is not zero, with its place: the same for a memfd
-/// and for the sparse file that was made of it.
+/// SHA-256 over the size, and over offset and content of each page that is not zero. A memfd and a sparse copy of
+/// it have the same digest.
 pub fn memory_digest(memory: &File) -> Result<[u8; 32], MemoryFileError> {
     let size = memory.metadata().map_err(MemoryFileError::Read)?.len();
     let mut digest = Sha256::new();
     digest.update(size.to_le_bytes());
     for_each_run(memory, |offset, bytes| {
-        // Page by page, for where runs are cut depends on the file system's holes.
+        // Page by page: the file system's holes decide where runs begin and end.
         for (page, at) in bytes.chunks(PAGE).zip((offset..).step_by(PAGE)) {
             digest.update(at.to_le_bytes());
             digest.update(page);
@@ -102,10 +136,10 @@ pub fn memory_digest(memory: &File) -> Result<[u8; 32], MemoryFileError> {
     Ok(digest.finalize().into())
 }
 
-/// How much is read at once.
+/// Bytes per read.
 const CHUNK: usize = 1 << 20;
 
-/// Calls `f` with each run of pages that are not zero, at most [`CHUNK`] bytes long.
+/// Calls `f` with the offset and bytes of each run of non-zero pages, at most [`CHUNK`] bytes long.
 fn for_each_run(
     file: &File,
     mut f: impl FnMut(u64, &[u8]) -> Result<(), MemoryFileError>,
@@ -128,7 +162,7 @@ fn for_each_run(
     Ok(())
 }
 
-/// The first stretch of data at or after `from`, by page bounds.
+/// The first data (SEEK_DATA to SEEK_HOLE) at or after `from`, extended to page boundaries.
 fn next_data(file: &File, from: u64) -> io::Result<Option<(u64, u64)>> {
     let page = PAGE as u64;
     let start = match rustix::fs::seek(file, SeekFrom::Data(from)) {
@@ -142,7 +176,7 @@ fn next_data(file: &File, from: u64) -> io::Result<Option<(u64, u64)>> {
     Ok(Some((start.max(from), end)))
 }
 
-/// The runs of pages of a chunk that are not zero, with their offsets.
+/// The runs of non-zero pages in a chunk, with their offsets.
 fn runs(chunk: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
     let mut at = 0;
     std::iter::from_fn(move || {
@@ -160,7 +194,7 @@ fn runs(chunk: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
 }
 
 fn is_zero(page: &[u8]) -> bool {
-    // By 16 bytes: the compiler makes vector instructions of it.
+    // 16 bytes at a time, which compiles to vector instructions.
     let mut chunks = page.chunks_exact(16);
     chunks.all(|chunk| chunk == [0; 16])
         && page[page.len() / 16 * 16..].iter().all(|byte| *byte == 0)
@@ -185,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn zero_pages_take_no_room_in_the_file() {
+    fn zero_pages_use_no_disk_space() {
         let to = tempfile();
         let written = save_sparse(&memory(), &to).unwrap();
         assert_eq!(written, 3 * 4096);
@@ -194,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_and_the_memory_that_it_was_made_of_have_one_digest() {
+    fn a_memfd_and_its_sparse_copy_have_the_same_digest() {
         let (memory, to) = (memory(), tempfile());
         save_sparse(&memory, &to).unwrap();
         let digest = memory_digest(&memory).unwrap();
@@ -202,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bit_or_a_place_that_changes_changes_the_digest() {
+    fn the_digest_depends_on_content_and_position() {
         let digest = memory_digest(&memory()).unwrap();
         let flipped = memory();
         flipped.write_all_at(b"ond", 4096).unwrap();
@@ -211,6 +245,13 @@ mod tests {
         moved.write_all_at(&[0; 3], 600 * 4096).unwrap();
         moved.write_all_at(b"far", 601 * 4096).unwrap();
         assert_ne!(memory_digest(&moved).unwrap(), digest);
+    }
+
+    #[test]
+    fn mapped_memory_is_kept_out_of_core_dumps() {
+        let memory = memory::reserve(32).unwrap();
+        map_private(&memory, &memory::memfd(32 << 20).unwrap()).unwrap();
+        assert!(memory::kept_out_of_dumps(&memory));
     }
 
     fn tempfile() -> File {

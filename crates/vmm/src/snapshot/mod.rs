@@ -1,12 +1,13 @@
-//! Snapshots: a machine's whole state, the record that it travels in, and the memory beside it.
+//! Snapshots: the state of a VM and its memory, in two files.
 //!
-//! A [`Template`] is a record and its memory. Any number of VMs can be made from it, each with the
-//! memory mapped copy-on-write; see [`crate::vm::Shell`].
+//! A [`Template`] is a decoded snapshot. Any number of forks can be restored from it, each with the memory mapped
+//! copy-on-write: [`crate::vm::BlankVm`].
 //!
-//! State is saved while the vCPUs and the devices are paused. `docs/snapshots.md` lists the order of a
-//! restore and the reason for each place; [`crate::vm::Shell::take`] and [`VcpuState::restore`] carry it out.
+//! State is saved while vCPUs and devices are paused. `docs/snapshots.md` lists the order of a restore and the reason
+//! for each place; [`crate::vm::BlankVm::restore`] and [`VcpuState::restore`] implement it.
 
 mod blob;
+mod calls;
 mod error;
 mod key;
 mod lapic_timer;
@@ -15,19 +16,20 @@ mod memory;
 mod msrs;
 mod record;
 mod template;
-mod trace;
 mod tsc;
 mod vcpu_state;
 mod working_set;
+mod xsave;
 
-pub use error::{SnapshotError, StateKind};
-pub use key::{CpuKey, Key, Mismatch, Origin};
-pub use machine_state::{DeviceState, MachineState, VmState};
-pub use memory::{MemoryFileError, freeze, memory_digest, save_sparse};
+pub use calls::CallCount;
+pub use error::{Mismatch, RecordError, SnapshotError, StateKind};
+pub use key::{CpuKey, Key, Origin};
+pub use machine_state::{DeviceState, KvmVmState, MachineState};
+pub use memory::{MemoryFileError, freeze, map_private, memory_digest, save_sparse};
 pub use msrs::MsrPolicy;
 pub(crate) use msrs::{ARCH_CAPABILITIES, read as read_msr};
-pub use record::{FORMAT_VERSION, Record, RecordError};
+pub use record::{FORMAT_VERSION, Record};
 pub use template::Template;
-pub use trace::{Step, Trace};
-pub use vcpu_state::{VcpuContext, VcpuState, XsaveSize};
-pub use working_set::{Run, WorkingSet, WorkingSetError};
+pub use vcpu_state::{VcpuContext, VcpuState};
+pub use working_set::{PageRange, WorkingSet, WorkingSetError};
+pub use xsave::XsaveSize;

@@ -1,9 +1,10 @@
-//! Model-specific registers: which are saved, and reading and writing them in chunks.
+//! Model-specific registers (MSRs): which ones are saved, and reading and writing them in chunks.
 
 use kvm_bindings::{KVM_MAX_MSR_ENTRIES, Msrs, kvm_msr_entry};
 use kvm_ioctls::{Kvm, VcpuFd};
 
-use super::{SnapshotError, StateKind, Trace};
+use super::calls::CallCount;
+use super::error::{SnapshotError, StateKind};
 
 /// IA32_TIME_STAMP_COUNTER.
 pub const TSC: u32 = 0x10;
@@ -12,10 +13,10 @@ pub const TSC_DEADLINE: u32 = 0x6e0;
 /// IA32_ARCH_CAPABILITIES.
 pub const ARCH_CAPABILITIES: u32 = 0x10a;
 
-/// The most registers in one request (Linux, arch/x86/kvm/x86.c, MAX_IO_MSRS).
+/// The most MSRs per ioctl (Linux, arch/x86/kvm/x86.c, MAX_IO_MSRS).
 const CHUNK: usize = KVM_MAX_MSR_ENTRIES;
 
-/// MTRRs, which KVM keeps and does not list: variable, fixed, and the default type.
+/// MTRRs (variable, fixed, default type), which KVM_GET_MSR_INDEX_LIST leaves out.
 const MTRRS: [std::ops::RangeInclusive<u32>; 5] = [
     0x200..=0x20f,
     0x250..=0x250,
@@ -23,26 +24,26 @@ const MTRRS: [std::ops::RangeInclusive<u32>; 5] = [
     0x268..=0x26f,
     0x2ff..=0x2ff,
 ];
-/// IA32_MC0_CTL, and how far the next bank's is. KVM lists none of its 32 banks (KVM_MAX_MCE_BANKS).
+/// IA32_MC0_CTL, the distance to the next bank's, and KVM_MAX_MCE_BANKS. KVM_GET_MSR_INDEX_LIST leaves them out.
 const MC0_CTL: u32 = 0x400;
 const MC_STEP: usize = 4;
 const MC_BANKS: u32 = 32;
-/// Hyper-V's range. Reading one of its registers makes KVM allocate Hyper-V state for the vCPU.
+/// Hyper-V's MSRs. Reading one makes KVM allocate Hyper-V state for the vCPU.
 const HYPERV: std::ops::RangeInclusive<u32> = 0x4000_0000..=0x4000_00ff;
-/// Registers of features that no guest has, whose values are the host's: IA32_FEATURE_CONTROL (VMX, SGX),
-/// IA32_PERF_CAPABILITIES (PDCM) and the capability registers of VMX.
+/// MSRs of features that no guest sees, with the host's values: IA32_FEATURE_CONTROL (VMX, SGX),
+/// IA32_PERF_CAPABILITIES (PDCM) and the VMX capability MSRs.
 const HIDDEN: [std::ops::RangeInclusive<u32>; 3] = [0x3a..=0x3a, 0x345..=0x345, 0x480..=0x491];
 
-/// Which registers to save.
+/// The MSRs to save.
 #[derive(Clone, Debug, Default)]
 pub struct MsrPolicy {
-    /// By index, ascending: the TSC (0x10) is set before the TSC deadline (0x6e0) that counts in it.
+    /// Ascending, so that the TSC (0x10) is set before the TSC deadline (0x6e0), which is a TSC value.
     indices: Vec<u32>,
 }
 
 impl MsrPolicy {
-    /// Those that KVM lists (KVM_GET_MSR_INDEX_LIST) and those that it keeps without listing them.
-    /// IA32_ARCH_CAPABILITIES is saved only of guests that can read it.
+    /// The MSRs of KVM_GET_MSR_INDEX_LIST, MTRRs and machine-check banks. IA32_ARCH_CAPABILITIES is included if
+    /// `arch_capabilities`: the guest can read it.
     pub fn of(kvm: &Kvm, arch_capabilities: bool) -> Result<Self, SnapshotError> {
         let list = kvm
             .get_msr_index_list()
@@ -65,7 +66,7 @@ impl MsrPolicy {
     }
 }
 
-/// Reads the registers of `policy` that this vCPU has.
+/// Reads the MSRs of `policy` that this vCPU has.
 pub fn save(vcpu: &VcpuFd, policy: &MsrPolicy) -> Result<Vec<(u32, u64)>, SnapshotError> {
     let mut saved = Vec::with_capacity(policy.indices.len());
     let mut rest = policy.indices.as_slice();
@@ -80,14 +81,14 @@ pub fn save(vcpu: &VcpuFd, policy: &MsrPolicy) -> Result<Vec<(u32, u64)>, Snapsh
                 .iter()
                 .map(|msr| (msr.index, msr.data)),
         );
-        // KVM stopped at a register that this vCPU does not have: its CPUID lacks the feature.
+        // KVM stops at an MSR that this vCPU does not have because its CPUID lacks the feature.
         let skipped = usize::from(count < chunk.len());
         rest = &rest[count + skipped..];
     }
     Ok(saved)
 }
 
-/// Reads one register; `None` if the vCPU does not have it.
+/// Reads one MSR; `None` if the vCPU does not have it.
 pub fn read(vcpu: &VcpuFd, index: u32) -> Result<Option<u64>, SnapshotError> {
     let mut msrs = entries([(index, 0)].into_iter());
     let count = vcpu
@@ -96,16 +97,16 @@ pub fn read(vcpu: &VcpuFd, index: u32) -> Result<Option<u64>, SnapshotError> {
     Ok(msrs.as_slice()[..count].first().map(|msr| msr.data))
 }
 
-/// Sets registers. A register that KVM refuses is an error.
+/// Writes MSRs. An MSR that KVM refuses is an error.
 pub fn restore(
     vcpu: &VcpuFd,
     registers: impl Iterator<Item = (u32, u64)>,
-    trace: &mut Trace,
+    calls: &mut CallCount,
 ) -> Result<(), SnapshotError> {
     let registers: Vec<_> = registers.collect();
     for chunk in registers.chunks(CHUNK) {
         let msrs = entries(chunk.iter().copied());
-        let count = trace
+        let count = calls
             .ioctl(|| vcpu.set_msrs(&msrs))
             .map_err(SnapshotError::set(StateKind::Msrs))?;
         if let Some(&(index, value)) = chunk.get(count) {
@@ -115,19 +116,20 @@ pub fn restore(
     Ok(())
 }
 
-/// The registers of `saved` to write to a vCPU that has the registers `now`: those that differ, but for the time.
-/// Both are in ascending order. A register that is zero and that the vCPU does not have holds nothing to lose: the
-/// host that it was saved on lists more registers.
+/// The MSRs of `saved` that differ from `blank`, except TSC and TSC deadline. Both lists are in ascending order.
+///
+/// An MSR that is zero and missing in `blank` is left out: the saving host's KVM lists more MSRs, and its initial value
+/// needs no restore.
 pub fn changed<'a>(
     saved: &'a [(u32, u64)],
-    now: &'a [(u32, u64)],
+    blank: &'a [(u32, u64)],
 ) -> impl Iterator<Item = (u32, u64)> + 'a {
-    let mut known = now.iter().peekable();
+    let mut known = blank.iter().peekable();
     saved.iter().copied().filter(move |(index, value)| {
         while known.next_if(|(other, _)| other < index).is_some() {}
-        let now = known.peek().filter(|(other, _)| other == index);
-        let same = match now {
-            Some((_, now)) => now == value,
+        let blank = known.peek().filter(|(other, _)| other == index);
+        let same = match blank {
+            Some((_, blank)) => blank == value,
             None => *value == 0,
         };
         !same && !matches!(*index, TSC | TSC_DEADLINE)
@@ -142,7 +144,7 @@ fn entries(registers: impl ExactSizeIterator<Item = (u32, u64)>) -> Msrs {
             ..Default::default()
         })
         .collect();
-    Msrs::from_entries(&entries).expect("a chunk has at most KVM_MAX_MSR_ENTRIES registers")
+    Msrs::from_entries(&entries).expect("a chunk has at most KVM_MAX_MSR_ENTRIES MSRs")
 }
 
 #[cfg(test)]
@@ -154,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn mtrrs_and_machine_check_banks_are_saved_though_kvm_lists_none() {
+    fn mtrrs_and_machine_check_banks_are_saved() {
         let indices = selected(&[]);
         for index in [
             0x200, 0x20f, 0x250, 0x259, 0x268, 0x26f, 0x2ff, 0x400, 0x404, 0x47c,
@@ -165,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn hyperv_and_hidden_features_are_not_read() {
+    fn hyperv_and_hidden_msrs_are_not_read() {
         let indices = selected(&[0x3a, 0x345, 0x480, 0x4000_0000, 0x4000_00ff, 0xc000_0080]);
         let hidden = [0x3a, 0x345, 0x480, 0x4000_0000, 0x4000_00ff];
         assert!(!hidden.iter().any(|index| indices.contains(index)));
@@ -182,21 +184,21 @@ mod tests {
     }
 
     #[test]
-    fn the_registers_are_in_ascending_order_and_none_is_twice() {
+    fn msrs_are_in_ascending_order_without_duplicates() {
         let indices = selected(&[0x6e0, 0x10, 0x2ff, 0x10]);
         assert!(indices.is_sorted_by(|a, b| a < b));
     }
 
     #[test]
-    fn only_registers_that_differ_are_written() {
+    fn only_msrs_that_differ_are_written() {
         let saved = [(0x10, 5), (0x174, 1), (0x175, 2), (0x6e0, 9)];
-        let now = [(0x10, 1), (0x174, 1), (0x175, 0), (0x6e0, 0)];
-        let written: Vec<_> = changed(&saved, &now).collect();
+        let blank = [(0x10, 1), (0x174, 1), (0x175, 0), (0x6e0, 0)];
+        let written: Vec<_> = changed(&saved, &blank).collect();
         assert_eq!(written, [(0x175, 2)]);
     }
 
     #[test]
-    fn a_register_that_this_host_lacks_is_written_unless_it_is_zero() {
+    fn an_msr_that_this_host_lacks_is_written_unless_zero() {
         let saved = [(0xe1, 0), (0x1c4, 1)];
         let written: Vec<_> = changed(&saved, &[]).collect();
         assert_eq!(written, [(0x1c4, 1)]);

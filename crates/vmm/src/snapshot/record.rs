@@ -1,74 +1,41 @@
-//! The record: a header with a version and a checksum, then the key and the state.
+//! The VM state file: a header with version and SHA-256, then key and state.
 //!
 //! ```text
 //! 0   8   magic "CLOUDEVM"
 //! 8   4   format version, little endian
 //! 12  8   length of the body in bytes, little endian
 //! 20  32  SHA-256 of the first 20 bytes and the body
-//! 52  …   the body: postcard of the key, the memory's digest and the state
+//! 52  …   the body: postcard of key, memory digest and state
 //! ```
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{Key, MachineState};
+use super::error::RecordError;
+use super::key::Key;
+use super::machine_state::MachineState;
 
-/// The version of the format. To be counted up with every change of what is saved.
-pub const FORMAT_VERSION: u32 = 2;
+/// The one version of everything in a VM state file. Increase it with every change of a saved struct, a device's
+/// state included, and with every change of the meaning of a field.
+pub const FORMAT_VERSION: u32 = 3;
 
 const MAGIC: &[u8; 8] = b"CLOUDEVM";
 const PREFIX: usize = 20;
 const HEADER: usize = PREFIX + 32;
 
-/// A record that cannot be used. In every case: set it aside and build the snapshot anew.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum RecordError {
-    /// It is something else, or its first bytes are damaged.
-    #[error("this is not a snapshot's record")]
-    NotARecord,
-    /// It ends too early: its writer was interrupted, or the disk was full.
-    #[error("the record ends after {have} of {need} bytes")]
-    Truncated {
-        /// Its length in bytes.
-        have: u64,
-        /// What it should have.
-        need: u64,
-    },
-    /// There is something behind its end.
-    #[error("the record has {have} bytes and should have {need}")]
-    TooLong {
-        /// Its length in bytes.
-        have: u64,
-        /// What it should have.
-        need: u64,
-    },
-    /// Its checksum does not match: bits of it have changed.
-    #[error("the record is damaged: its checksum does not match")]
-    Damaged,
-    /// Another version wrote it.
-    #[error("the record has format {found}, and this version reads {FORMAT_VERSION}")]
-    OtherVersion {
-        /// Its version.
-        found: u32,
-    },
-    /// The checksum matches and the content does not parse: another build of the same version wrote it.
-    #[error("the record does not parse: {0}")]
-    Format(#[from] postcard::Error),
-}
-
-/// What a record holds.
+/// The state of a VM without its memory.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Record {
-    /// What it fits to.
+    /// What must be equal where it is restored.
     pub key: Key,
-    /// SHA-256 of the memory's pages ([`super::memory_digest`]).
+    /// SHA-256 of the memory file ([`super::memory_digest`]).
     pub memory_digest: [u8; 32],
-    /// The state.
+    /// vCPUs, interrupt controllers and devices.
     pub state: MachineState,
 }
 
 impl Record {
-    /// The bytes of the record. Fails only for want of memory.
+    /// Encodes the file. Fails only if memory runs out.
     pub fn encode(&self) -> Result<Vec<u8>, RecordError> {
         let body = postcard::to_stdvec(self)?;
         let mut bytes = Vec::with_capacity(HEADER + body.len());
@@ -81,7 +48,7 @@ impl Record {
         Ok(bytes)
     }
 
-    /// The record that `bytes` are. Whatever they are, it is a record or an error.
+    /// Decodes a file. Any bytes give a state or an error, never a panic.
     pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
         let have = bytes.len() as u64;
         let magic = &bytes[..bytes.len().min(MAGIC.len())];
@@ -97,7 +64,10 @@ impl Record {
         let (prefix, sum) = header.split_at(PREFIX);
         let found = u32::from_le_bytes(array(&prefix[8..12]));
         if found != FORMAT_VERSION {
-            return Err(RecordError::OtherVersion { found });
+            return Err(RecordError::OtherVersion {
+                found,
+                supported: FORMAT_VERSION,
+            });
         }
         let need = u64::from_le_bytes(array(&prefix[12..])).saturating_add(HEADER as u64);
         if have < need {

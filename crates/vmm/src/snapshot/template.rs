@@ -1,25 +1,26 @@
-//! A snapshot that forks are made of: its record, checked, and its memory, which no longer changes.
+//! A snapshot to restore forks from: its decoded VM state and its memory file.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
+use super::error::SnapshotError;
 use super::memory::{self, MemoryFileError};
-use super::{Record, SnapshotError};
+use super::record::Record;
 
-/// A snapshot, ready to be mapped. Clones share it.
+/// A snapshot that is ready to be restored. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Template {
     record: Arc<Record>,
     memory: Arc<File>,
 }
 
-/// More than a record of eight vCPUs with full state and devices has.
-const LONGEST_RECORD: u64 = 16 << 20;
+/// The most bytes that are read of a VM state file: more than eight vCPUs and all devices need.
+const MAX_STATE_FILE: u64 = 16 << 20;
 
 impl Template {
-    /// Of a record and its memory, a sealed memfd or a file of the same size that nobody writes to.
-    /// The record is checked, the memory's size too, its content is not: see [`Template::verify_memory`].
+    /// Decodes the VM state in `record` and checks the size of `memory`, a sealed memfd or a file that no process
+    /// writes to. The content of the memory is checked by [`Template::verify_memory`] only.
     pub fn new(record: &[u8], memory: File) -> Result<Self, SnapshotError> {
         let record = Record::decode(record)?;
         let need = record.key.memory_mib << 20;
@@ -33,17 +34,17 @@ impl Template {
         })
     }
 
-    /// Of a file, or memfd, with the record, and the memory.
+    /// [`Template::new`] with the VM state in a file or memfd.
     pub fn open(record: &File, memory: File) -> Result<Self, SnapshotError> {
-        let read = SnapshotError::host("read the record");
-        let len = record.metadata().map_err(&read)?.len().min(LONGEST_RECORD);
+        let read = SnapshotError::host("read the VM state file");
+        let len = record.metadata().map_err(&read)?.len().min(MAX_STATE_FILE);
         let mut bytes = vec![0; len as usize];
         record.read_exact_at(&mut bytes, 0).map_err(&read)?;
         Self::new(&bytes, memory)
     }
 
-    /// Reads all of the memory and compares it with the digest in the record: once for a file that was
-    /// found on a disk, before anything is made of it. 1 GiB with data takes about a second.
+    /// Compares the memory file with the digest in the VM state. Call it once for a file from a disk, before the first
+    /// restore. It reads the whole file: about a second per GiB of data.
     pub fn verify_memory(&self) -> Result<(), MemoryFileError> {
         if memory::memory_digest(&self.memory)? == self.record.memory_digest {
             Ok(())
@@ -52,7 +53,7 @@ impl Template {
         }
     }
 
-    /// The record.
+    /// The VM state.
     pub fn record(&self) -> &Record {
         &self.record
     }
@@ -61,7 +62,7 @@ impl Template {
         Arc::clone(&self.record)
     }
 
-    /// The memory.
+    /// The memory file.
     pub fn memory(&self) -> &File {
         &self.memory
     }

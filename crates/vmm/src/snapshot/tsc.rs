@@ -1,16 +1,15 @@
-//! Whether a snapshot's TSC frequency fits a host.
+//! Compares a snapshot's TSC frequency with the host's.
 
-use super::key::Mismatch;
+use super::error::Mismatch;
 
-/// How far two frequencies may be apart, in millionths. KVM itself takes them for equal then (its parameter
-/// `tsc_tolerance_ppm`): Linux measures the frequency anew at each boot of the host, with differences of some 100
-/// kHz.
+/// The largest difference between two frequencies that count as equal, in ppm: KVM's default `tsc_tolerance_ppm`.
+/// Linux calibrates the TSC at each boot of the host, and results differ by some 100 kHz.
 const TOLERANCE_PPM: u64 = 250;
 
-/// The frequency to set with KVM_SET_TSC_KHZ on a vCPU that has `here` kHz, so that it can go on from `saved` kHz;
-/// `None` to leave it alone. 0 is a frequency that KVM did not report.
+/// The frequency to set with KVM_SET_TSC_KHZ on a vCPU of `here` kHz that continues at `saved` kHz, or `None` if the
+/// two are equal within the tolerance. 0 means that KVM did not report the frequency.
 ///
-/// `scales` is KVM_CAP_TSC_CONTROL: the processor multiplies the TSC for its guests.
+/// `scales` is KVM_CAP_TSC_CONTROL: the processor can scale the TSC.
 pub fn frequency_to_set(saved: u32, here: u32, scales: bool) -> Result<Option<u32>, Mismatch> {
     let apart = u64::from(saved.abs_diff(here)) * 1_000_000;
     if saved == 0 || here == 0 || apart <= TOLERANCE_PPM * u64::from(saved) {
@@ -33,11 +32,11 @@ mod tests {
     use super::*;
 
     const SAVED: u32 = 2_600_000;
-    /// 250 ppm of it.
+    /// 250 ppm of [`SAVED`], in kHz.
     const TOLERANCE: u32 = 650;
 
     #[test]
-    fn another_calibration_of_the_same_host_changes_nothing() {
+    fn frequencies_within_the_tolerance_are_equal() {
         for here in [SAVED - TOLERANCE, SAVED, SAVED + TOLERANCE] {
             assert_eq!(frequency_to_set(SAVED, here, false), Ok(None));
             assert_eq!(frequency_to_set(SAVED, here, true), Ok(None));
@@ -45,13 +44,13 @@ mod tests {
     }
 
     #[test]
-    fn another_frequency_is_set_where_the_processor_scales() {
+    fn another_frequency_is_set_if_the_processor_scales() {
         let here = SAVED + TOLERANCE + 1;
         assert_eq!(frequency_to_set(SAVED, here, true), Ok(Some(SAVED)));
     }
 
     #[test]
-    fn another_frequency_is_refused_with_both_numbers_elsewhere() {
+    fn another_frequency_is_refused_without_scaling() {
         let error = frequency_to_set(SAVED, 2_400_000, false).unwrap_err();
         assert_eq!(
             error.to_string(),
@@ -60,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frequency_that_kvm_does_not_know_is_left_alone() {
+    fn an_unknown_frequency_is_not_set() {
         assert_eq!(frequency_to_set(0, SAVED, true), Ok(None));
         assert_eq!(frequency_to_set(SAVED, 0, false), Ok(None));
     }

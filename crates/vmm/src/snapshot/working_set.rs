@@ -1,9 +1,8 @@
-//! The working set: the pages that one fork has touched, so that the next fork has them before it runs.
+//! The working set: the pages that one fork has touched. Later forks of the template prefault them.
 //!
-//! The host copies each page at a fork's first write to it, and maps each page at its first read. Each is
-//! an exit and a page fault that the vCPU waits for, and every fork of a template touches nearly the same
-//! pages until its program answers. The list changes nothing that a guest can see: every page has the
-//! template's content, whether it is on the list or not.
+//! The first write to a page copies it, the first read maps it. Each is an exit and a page fault that the vCPU waits
+//! for, and all forks of a template touch nearly the same pages until their program answers. The list does not change
+//! what a guest sees: a page has the template's content whether it is on the list or not.
 
 use std::fs::File;
 use std::io;
@@ -21,55 +20,55 @@ use crate::memory::{GuestMemory, PAGE};
 // Linux 6.12, include/uapi/linux/kvm.h.
 ioctl_iowr_nr!(KVM_PRE_FAULT_MEMORY, KVMIO, 0xd5, kvm_pre_fault_memory);
 
-/// More than the list of a fork has; a longer one is not taken.
-const LONGEST: usize = 1 << 20;
+/// The most bytes that are read of a list file.
+const MAX_LIST_FILE: usize = 1 << 20;
 
-/// Pages by what a fork did with them, in ascending order.
+/// The pages that a fork has touched, in ascending order.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkingSet {
-    /// Those that it wrote to.
-    pub written: Vec<Run>,
-    /// Those that it only read, with neighbours that the host mapped along with them.
-    pub read: Vec<Run>,
+    /// Pages that it has written.
+    pub written: Vec<PageRange>,
+    /// Pages that it has only read, and neighbours that the host mapped with them (fault-around).
+    pub read: Vec<PageRange>,
 }
 
-/// Pages of the memory one behind the other, counted as in the file that the memory is saved in.
+/// Consecutive pages, numbered as in the memory file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Run {
-    /// The first, in pages of 4 KiB.
+pub struct PageRange {
+    /// The first page: offset in the memory file divided by 4096.
     pub first: u32,
-    /// How many: 1 or more.
+    /// The number of pages, 1 or more.
     pub count: u32,
 }
 
-/// A list of pages that cannot be made or used.
+/// A working set that cannot be read or prefaulted.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkingSetError {
-    /// The file is not this process's /proc/PID/pagemap.
-    #[error("the page map cannot be read: {0}")]
+    /// Reading failed: the file is not the /proc/PID/pagemap of this process.
+    #[error("cannot read /proc/PID/pagemap: {0}")]
     Pagemap(#[source] io::Error),
-    /// The list cannot be read.
-    #[error("the list of pages cannot be read: {0}")]
+    /// Reading the list file failed.
+    #[error("cannot read the working set file: {0}")]
     Read(#[source] io::Error),
-    /// The list is damaged, or of something else.
-    #[error("the list of pages does not parse: {0}")]
+    /// The list is damaged.
+    #[error("the working set does not parse: {0}")]
     Format(#[from] postcard::Error),
-    /// The list is of another machine.
-    #[error("the list has pages {first} to {last}, which are not of one stretch of the memory")]
+    /// The list belongs to a VM with another memory size.
+    #[error("the working set has pages {first} to {end}, which are not in one memory region")]
     Outside {
-        /// The first.
+        /// The first page.
         first: u64,
-        /// The one behind the last.
-        last: u64,
+        /// The page after the last.
+        end: u64,
     },
-    /// The host does not copy the pages: it has no memory left.
-    #[error("the pages cannot be copied: {0}")]
+    /// MADV_POPULATE_WRITE failed: most often the host or the worker's cgroup has no memory left.
+    #[error("cannot copy the pages of the working set: {0}")]
     Copy(#[source] io::Error),
 }
 
 impl WorkingSet {
-    /// What a fork has touched so far. `pagemap` is this process's own `/proc/PID/pagemap`, opened by
-    /// whoever may open paths.
+    /// The pages touched so far in `memory`, a private mapping of a memory file. `pagemap` is the `/proc/PID/pagemap`
+    /// of this process, which the host opens because a worker opens no path.
     pub fn of(memory: &GuestMemory, pagemap: &File) -> Result<Self, WorkingSetError> {
         let mut set = Self::default();
         let mut page = 0;
@@ -102,48 +101,52 @@ impl WorkingSet {
         };
         match runs.last_mut() {
             Some(run) if run.first + run.count == page => run.count += 1,
-            _ => runs.push(Run {
+            _ => runs.push(PageRange {
                 first: page,
                 count: 1,
             }),
         }
     }
 
-    /// How many pages were written to.
+    /// Number of pages that were written.
     pub fn written_pages(&self) -> u64 {
         pages(&self.written)
     }
 
-    /// How many pages were only read.
+    /// Number of pages that were only read.
     pub fn read_pages(&self) -> u64 {
         pages(&self.read)
     }
 
-    /// The list as bytes. Fails only for want of memory.
+    /// Encodes the list (postcard). Fails only if memory runs out.
     pub fn encode(&self) -> Result<Vec<u8>, WorkingSetError> {
         Ok(postcard::to_stdvec(self)?)
     }
 
-    /// The list that a file, or memfd, is.
+    /// Reads a list from a file or memfd.
     pub fn open(file: &File) -> Result<Self, WorkingSetError> {
         let read = WorkingSetError::Read;
-        let len = file.metadata().map_err(read)?.len().min(LONGEST as u64);
+        let len = file
+            .metadata()
+            .map_err(read)?
+            .len()
+            .min(MAX_LIST_FILE as u64);
         let mut bytes = vec![0; len as usize];
         file.read_exact_at(&mut bytes, 0).map_err(read)?;
         Ok(postcard::from_bytes(&bytes)?)
     }
 
-    /// Has KVM map the pages that were only read, where it can. They stay the template's, so that a fork that
-    /// waits takes no memory for them. The memory has been mapped, and the vCPU has its state.
+    /// Maps the pages that were only read into the guest (KVM_PRE_FAULT_MEMORY, if KVM has it). They stay shared with
+    /// the template, so that a waiting fork needs no memory for them. Call it after the restore of memory and vCPU.
     pub fn map_read(&self, memory: &GuestMemory, vcpu: &VcpuFd) -> Result<(), WorkingSetError> {
         map_all(&self.read, memory, vcpu)
     }
 
-    /// Copies the pages that were written to, and has KVM map the copies where it can. The memory has been
-    /// mapped, and the vCPU has its state.
+    /// Copies the pages that were written (MADV_POPULATE_WRITE), then maps the copies into the guest
+    /// (KVM_PRE_FAULT_MEMORY, if KVM has it). Call it after the restore of memory and vCPU.
     ///
-    /// KVM maps no page of these before its copy is there: the guest's write to it would exit to have it
-    /// copied, which removes the mapping, and exit again to have the copy mapped.
+    /// Mapping a page before it is copied would cost two exits at the guest's first write: one copies the page, which
+    /// removes the mapping, and one maps the copy.
     pub fn copy_written(&self, memory: &GuestMemory, vcpu: &VcpuFd) -> Result<(), WorkingSetError> {
         for run in &self.written {
             let (host, _) = place(memory, *run)?;
@@ -153,45 +156,44 @@ impl WorkingSet {
     }
 }
 
-fn pages(runs: &[Run]) -> u64 {
+fn pages(runs: &[PageRange]) -> u64 {
     runs.iter().map(|run| u64::from(run.count)).sum()
 }
 
-/// How many bytes an entry of a page map has, and how many entries are read at once.
+/// Bytes per pagemap entry, and entries per read.
 const ENTRY: usize = 8;
 const ENTRIES: usize = 8192;
 
-// Linux, Documentation/admin-guide/mm/pagemap.rst. Of a private mapping of a file, the pages that were copied
-// are no file's.
+// Linux, Documentation/admin-guide/mm/pagemap.rst. In a private file mapping, a copied page lacks the FILE bit.
 const PRESENT: u64 = 1 << 63;
 const SWAPPED: u64 = 1 << 62;
 const FILE: u64 = 1 << 61;
 
-/// Where a run lies in this process and in the guest.
-fn place(memory: &GuestMemory, run: Run) -> Result<(*mut u8, u64), WorkingSetError> {
-    let (first, last) = (
+/// The host address and the guest-physical address of a range.
+fn place(memory: &GuestMemory, run: PageRange) -> Result<(*mut u8, u64), WorkingSetError> {
+    let (first, end) = (
         u64::from(run.first),
         u64::from(run.first) + u64::from(run.count),
     );
     let mut base = 0;
     for region in memory.iter() {
         let pages = region.size() as u64 / PAGE as u64;
-        if (base..base + pages).contains(&first) && last <= base + pages {
+        if (base..base + pages).contains(&first) && end <= base + pages {
             let offset = (first - base) * PAGE as u64;
-            // Within the region, as was just checked.
+            // In range: checked above.
             let host = region.as_ptr().wrapping_add(offset as usize);
             return Ok((host, region.start_addr().0 + offset));
         }
         base += pages;
     }
-    Err(WorkingSetError::Outside { first, last })
+    Err(WorkingSetError::Outside { first, end })
 }
 
 fn copy(host: *mut u8, pages: usize) -> Result<(), WorkingSetError> {
     if pages == 0 {
         return Ok(());
     }
-    // SAFETY: the range is within a region's mapping (`place`); populating changes no content.
+    // SAFETY: the range lies in a region's mapping (`place`), and populating changes no content.
     let result = unsafe { libc::madvise(host.cast(), pages * PAGE, libc::MADV_POPULATE_WRITE) };
     match result {
         0 => Ok(()),
@@ -199,8 +201,8 @@ fn copy(host: *mut u8, pages: usize) -> Result<(), WorkingSetError> {
     }
 }
 
-/// Has KVM map the pages of `runs`, where it can.
-fn map_all(runs: &[Run], memory: &GuestMemory, vcpu: &VcpuFd) -> Result<(), WorkingSetError> {
+/// Maps the pages of `runs` into the guest, if KVM can.
+fn map_all(runs: &[PageRange], memory: &GuestMemory, vcpu: &VcpuFd) -> Result<(), WorkingSetError> {
     for run in runs {
         let (_, guest) = place(memory, *run)?;
         if !map(vcpu, guest, u64::from(run.count) * PAGE as u64) {
@@ -210,7 +212,7 @@ fn map_all(runs: &[Run], memory: &GuestMemory, vcpu: &VcpuFd) -> Result<(), Work
     Ok(())
 }
 
-/// Has KVM map a range in the guest; false where it cannot, which only costs the guest page faults.
+/// Maps a range into the guest. Returns false if KVM cannot, which only costs page faults later.
 fn map(vcpu: &VcpuFd, guest: u64, size: u64) -> bool {
     let mut range = kvm_pre_fault_memory {
         gpa: guest,
@@ -220,7 +222,7 @@ fn map(vcpu: &VcpuFd, guest: u64, size: u64) -> bool {
     while range.size > 0 {
         // SAFETY: the argument is the structure that this ioctl reads and writes.
         let result = unsafe { ioctl_with_mut_ref(vcpu, KVM_PRE_FAULT_MEMORY(), &mut range) };
-        // What it did before a signal came is taken off the range.
+        // KVM removes the part that it mapped before a signal from the range.
         if result != 0 && io::Error::last_os_error().raw_os_error() != Some(libc::EINTR) {
             return false;
         }
@@ -230,17 +232,18 @@ fn map(vcpu: &VcpuFd, guest: u64, size: u64) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::memory::map_private;
     use super::*;
     use crate::memory;
     use vm_memory::{Bytes, GuestAddress};
 
-    fn run(first: u32, count: u32) -> Run {
-        Run { first, count }
+    fn run(first: u32, count: u32) -> PageRange {
+        PageRange { first, count }
     }
 
     fn fork_of(file: &File) -> GuestMemory {
         let fork = memory::reserve(32).unwrap();
-        memory::map_private(&fork, file).unwrap();
+        map_private(&fork, file).unwrap();
         fork
     }
 
@@ -250,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_and_what_was_read_is_told_apart() {
+    fn written_and_read_pages_are_told_apart() {
         let template = memory::memfd(32 << 20).unwrap();
         let fork = fork_of(&template);
         assert_eq!(of(&fork), WorkingSet::default());
@@ -261,7 +264,7 @@ mod tests {
         let set = of(&fork);
         assert_eq!(set.written, [run(7, 3), run(200, 1)]);
         assert_eq!(set.written_pages(), 4);
-        let covers = |run: &Run| (run.first..run.first + run.count).contains(&100);
+        let covers = |run: &PageRange| (run.first..run.first + run.count).contains(&100);
         assert!(set.read.iter().any(covers), "{set:?}");
     }
 
@@ -294,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_that_were_read_are_mapped_and_not_copied() {
+    fn read_pages_are_mapped_and_not_copied() {
         let fork = fork_of(&memory::memfd(32 << 20).unwrap());
         set().map_read(&fork, &vcpu()).unwrap();
         assert_eq!(of(&fork).written_pages(), 0);

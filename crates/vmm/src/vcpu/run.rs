@@ -1,4 +1,4 @@
-//! The inner loop of a vCPU: enter the guest, answer its exit, again.
+//! The loop of a vCPU: KVM_RUN, serve the exit, repeat.
 
 use kvm_bindings::{
     KVM_MP_STATE_RUNNABLE, KVM_SYSTEM_EVENT_CRASH, KVM_SYSTEM_EVENT_RESET,
@@ -7,27 +7,28 @@ use kvm_bindings::{
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use vm_memory::{Bytes, GuestAddress};
 
-use super::{ImmediateExit, Machine};
+use super::immediate_exit::ImmediateExit;
+use super::machine::Machine;
 use crate::control::ExitReason;
 
-/// Why the guest was left.
-pub(super) enum Left {
-    /// The thread's target changed.
+/// The reason for which [`run`] returned.
+pub(super) enum Outcome {
+    /// A kick interrupted KVM_RUN; the thread's target may have changed.
     Kicked,
-    /// The VM ended.
+    /// The exit ends the VM.
     Ended(ExitReason),
 }
 
 /// Runs the guest until it ends or the thread is kicked.
 ///
-/// The target is looked at after an interrupted KVM_RUN alone, never after an exit: an access that
-/// the guest began is finished by the next KVM_RUN, so that a paused vCPU is between two instructions.
-pub(super) fn run(fd: &mut VcpuFd, immediate_exit: &ImmediateExit, machine: &Machine) -> Left {
+/// It returns for a kick only after an interrupted KVM_RUN, never after a served exit: the next KVM_RUN
+/// completes the I/O instruction, so that a paused vCPU is between two instructions.
+pub(super) fn run(fd: &mut VcpuFd, immediate_exit: &ImmediateExit, machine: &Machine) -> Outcome {
     let run: *const kvm_run = fd.get_kvm_run();
     loop {
         let ended = match fd.run() {
             Ok(VcpuExit::IoOut(port, data)) => {
-                // SAFETY: the exit is of the kind `io`, and `run` is mapped as long as `fd` lives.
+                // SAFETY: the exit reason is KVM_EXIT_IO, and `run` is mapped as long as `fd` lives.
                 let size = unsafe { (*run).__bindgen_anon_1.io.size };
                 for data in data.chunks(size.max(1).into()) {
                     machine.ports.write(port.into(), data);
@@ -53,30 +54,30 @@ pub(super) fn run(fd: &mut VcpuFd, immediate_exit: &ImmediateExit, machine: &Mac
             Ok(VcpuExit::InternalError) => Some(internal_error(fd, machine)),
             Ok(exit) => end_of(exit),
             Err(error) if error.errno() == libc::EINTR => {
-                // Before the target is looked at: a kick that comes now is seen by the next KVM_RUN.
+                // Before the target is read: a kick after this point makes the next KVM_RUN return.
                 immediate_exit.set(0);
-                return Left::Kicked;
+                return Outcome::Kicked;
             }
-            // A vCPU that another one has to start: it was started, or was woken for nothing.
+            // A vCPU in KVM_MP_STATE_UNINITIALIZED returns EAGAIN when another vCPU starts it, or spuriously.
             Err(error) if error.errno() == libc::EAGAIN => None,
             Err(error) => Some(ExitReason::Unhandled {
                 exit: format!("KVM_RUN: {error}"),
             }),
         };
         if let Some(reason) = ended {
-            return Left::Ended(reason);
+            return Outcome::Ended(reason);
         }
     }
 }
 
-/// Runs a vCPU whose VM has no memory: it fails at its first instruction, 16 bytes below 4 GiB.
+/// Calls KVM_RUN once on a vCPU whose VM has no memory. It fails at the reset vector, 16 bytes below 4 GiB.
 ///
-/// The first run of a vCPU makes KVM allocate its page tables' caches, and the first of a VM start a kernel
-/// thread; that it was on this very thread spares the next run a grace period (Linux, virt/kvm/kvm_main.c,
-/// kvm_vcpu_ioctl). Only that is wanted, so that it does not matter how it fails. What it leaves, such as an
-/// exception that waits, is overwritten by the state to come.
+/// KVM allocates a vCPU's page-table caches in its first KVM_RUN and starts a VM's recovery thread in the VM's
+/// first. A later KVM_RUN on the same thread also needs no RCU grace period for the vCPU's `pid` (Linux,
+/// virt/kvm/kvm_main.c, kvm_vcpu_ioctl). The kind of failure does not matter: the restore overwrites the state
+/// that it leaves, such as a pending exception.
 pub(super) fn warm_up(fd: &mut VcpuFd) {
-    // Or it would wait for another vCPU to start it.
+    // A vCPU other than 0 would wait for INIT and SIPI.
     let runnable = kvm_mp_state {
         mp_state: KVM_MP_STATE_RUNNABLE,
     };
@@ -85,7 +86,7 @@ pub(super) fn warm_up(fd: &mut VcpuFd) {
     }
 }
 
-/// The exits that end a VM, and `None` for those that do not.
+/// The reason if this exit ends the VM.
 fn end_of(exit: VcpuExit) -> Option<ExitReason> {
     match exit {
         VcpuExit::Shutdown => Some(ExitReason::TripleFault),
@@ -101,7 +102,7 @@ fn end_of(exit: VcpuExit) -> Option<ExitReason> {
 }
 
 fn internal_error(fd: &mut VcpuFd, machine: &Machine) -> ExitReason {
-    // SAFETY: the exit is of the kind `internal`.
+    // SAFETY: the exit reason is KVM_EXIT_INTERNAL_ERROR.
     let internal = unsafe { fd.get_kvm_run().__bindgen_anon_1.internal };
     let count = (internal.ndata as usize).min(internal.data.len());
     let rip = fd.get_regs().map_or(0, |regs| regs.rip);
@@ -113,7 +114,7 @@ fn internal_error(fd: &mut VcpuFd, machine: &Machine) -> ExitReason {
     }
 }
 
-/// The longest instruction of x86 has 15 bytes.
+/// The longest x86 instruction in bytes.
 const LONGEST_INSTRUCTION: usize = 15;
 
 fn instruction(fd: &VcpuFd, machine: &Machine, rip: u64) -> Option<Vec<u8>> {

@@ -1,4 +1,4 @@
-//! What KVM makes of a machine: the VM, its memslots and its vCPUs as firmware would leave them.
+//! Creates the KVM VM, its memslots, and its vCPUs in the state that firmware leaves.
 
 use kvm_bindings::{
     KVM_CAP_PMU_CAPABILITY, KVM_PMU_CAP_DISABLE, kvm_enable_cap, kvm_userspace_memory_region,
@@ -6,7 +6,8 @@ use kvm_bindings::{
 use kvm_ioctls::{Cap, Kvm, VcpuFd, VmFd};
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 
-use super::{Shape, VmError};
+use super::error::VmError;
+use super::shape::MachineShape;
 use crate::arch::x86_64::boot::BootError;
 use crate::arch::x86_64::cpuid::{CpuModel, leaf, xsave_components};
 use crate::arch::x86_64::{layout, msrs, regs};
@@ -14,7 +15,7 @@ use crate::capabilities;
 use crate::memory::GuestMemory;
 use crate::snapshot::{self, CpuKey, MsrPolicy, VcpuContext, XsaveSize};
 
-/// A VM's processor: what its guest sees of it, and what saving and restoring a vCPU depends on.
+/// The CPU model of a VM, and the parameters for saving and restoring its vCPUs.
 pub(super) struct Cpu {
     pub model: CpuModel,
     pub context: VcpuContext,
@@ -23,7 +24,7 @@ pub(super) struct Cpu {
 
 pub(super) fn create_vm(kvm: &Kvm) -> Result<VmFd, VmError> {
     capabilities::check(kvm)?;
-    // KVM gives EINTR when a signal comes while it makes a VM.
+    // KVM_CREATE_VM returns EINTR if a signal arrives meanwhile.
     let vm = loop {
         match kvm.create_vm() {
             Err(error) if error.errno() == libc::EINTR => {}
@@ -38,8 +39,9 @@ pub(super) fn create_vm(kvm: &Kvm) -> Result<VmFd, VmError> {
     Ok(vm)
 }
 
-/// Performance counters let a guest watch its neighbours. Hiding their CPUID leaves turns them off on Intel alone:
-/// on AMD KVM gives every guest the four of the K7. To be called before the first vCPU.
+/// Turns performance counters off, with which a guest could observe other guests. Hiding their CPUID leaves is
+/// enough on Intel only: on AMD KVM gives every guest the four counters of the K7. Call it before the first
+/// KVM_CREATE_VCPU.
 fn disable_performance_counters(vm: &VmFd) -> Result<(), VmError> {
     let supported = vm.check_extension_raw(KVM_CAP_PMU_CAPABILITY.into());
     if supported & KVM_PMU_CAP_DISABLE as i32 == 0 {
@@ -66,19 +68,19 @@ pub(super) fn map_memory(vm: &VmFd, memory: &GuestMemory) -> Result<(), VmError>
             memory_size: region.len(),
             userspace_addr: host as u64,
         };
-        // SAFETY: the mapping is the guest's alone and outlives the VM: `Vm` drops its memory after
-        // its vCPUs, and KVM keeps no pointer past the last of its descriptors.
+        // SAFETY: the mapping holds guest memory only and outlives the VM: `Vm` drops its memory after its
+        // vCPUs, and KVM keeps no pointer once its last descriptor is closed.
         unsafe { vm.set_user_memory_region(memslot) }
             .map_err(VmError::kvm("KVM_SET_USER_MEMORY_REGION"))?;
     }
     Ok(())
 }
 
-/// The vCPUs, as firmware would leave them, and their processor.
+/// Creates the vCPUs, in the state that firmware leaves, and their CPU model.
 pub(super) fn create_vcpus(
     kvm: &Kvm,
     vm: &VmFd,
-    shape: Shape,
+    shape: MachineShape,
 ) -> Result<(Vec<VcpuFd>, Cpu), VmError> {
     let supported = leaf::supported(kvm).map_err(VmError::kvm("KVM_GET_SUPPORTED_CPUID"))?;
     let model = CpuModel::new(&supported, shape.cpu_baseline)?;

@@ -13,8 +13,8 @@ use crate::snapshot::SnapshotError;
 /// A VM that cannot be made or run.
 #[derive(Debug, thiserror::Error)]
 pub enum VmError {
-    /// Ask for 1 to [`super::MAX_VCPUS`].
-    #[error("{vcpus} vCPUs are not possible; ask for 1 to {max}", max = super::MAX_VCPUS)]
+    /// Ask for 1 to [`crate::vm::MAX_VCPUS`].
+    #[error("{vcpus} vCPUs are not possible; ask for 1 to {max}", max = crate::vm::MAX_VCPUS)]
     Vcpus {
         /// What was asked for.
         vcpus: u8,

@@ -5,13 +5,16 @@ use std::sync::{Arc, Mutex};
 
 use event_manager::{EventManager, EventOps, EventSet, Events, MutEventSubscriber, SubscriberOps};
 
-use super::{Subscriber, VmError};
+use super::error::VmError;
 use crate::exit::ExitSignal;
 
-/// How many ready descriptors one turn of the loop takes. A VM has some twenty at most.
+/// Ready descriptors that one epoll_wait may return. A VM has about twenty descriptors at most.
 const READY_CAPACITY: usize = 32;
 
-/// What waits for the descriptors of a VM's devices and of its owner.
+/// A handler that the event loop calls when one of its descriptors is ready.
+pub type Subscriber = Arc<Mutex<dyn MutEventSubscriber + Send>>;
+
+/// Waits (epoll) for the descriptors of a VM's devices and of its owner.
 pub struct EventLoop {
     manager: EventManager<Subscriber>,
     exit: ExitSignal,
@@ -38,7 +41,7 @@ impl EventLoop {
     }
 }
 
-/// Wakes the loop, whose condition then ends it.
+/// Wakes the loop when the exit signal is raised; the loop's condition then ends it.
 struct WakeOnExit(ExitSignal);
 
 impl MutEventSubscriber for WakeOnExit {
@@ -49,17 +52,17 @@ impl MutEventSubscriber for WakeOnExit {
     fn process(&mut self, _: Events, _: &mut EventOps) {}
 }
 
-/// Adds a descriptor to the loop. That it cannot be added is the end of the VM: nobody would serve it.
+/// Adds a descriptor to the loop, or ends the VM if that fails: the descriptor would never be served.
 pub(crate) fn watch_or_end(ops: &mut EventOps, events: Events, exit: &ExitSignal) {
     let fd = events.fd();
     if let Err(error) = ops.add(events) {
         exit.raise(crate::control::ExitReason::Unhandled {
-            exit: format!("descriptor {fd} cannot be watched: {error}"),
+            exit: format!("epoll_ctl failed on descriptor {fd}: {error}"),
         });
     }
 }
 
-/// A descriptor by number, for [`Events`].
+/// The number of a descriptor, for [`Events`].
 pub(crate) fn raw(fd: &impl std::os::fd::AsFd) -> std::os::fd::RawFd {
     fd.as_fd().as_raw_fd()
 }

@@ -6,54 +6,42 @@ use std::sync::Arc;
 use kvm_ioctls::{VcpuFd, VmFd};
 
 use super::build::Cpu;
-use super::first_run::FirstRun;
-use super::{Shape, Vm};
+use super::shape::MachineShape;
+use super::time_restore::TimeRestore;
 use crate::bus::SharedDevice;
 use crate::devices::{StateError, vmgenid};
 use crate::memory::GuestMemory;
 use crate::snapshot::{
-    self, DeviceState, Key, MachineState, Origin, Record, SnapshotError, VcpuState, VmState,
+    self, DeviceState, Key, KvmVmState, MachineState, Origin, Record, SnapshotError, VcpuState,
     WorkingSet, WorkingSetError,
 };
 use crate::sync::lock;
 use crate::vcpu::Vcpus;
 
-/// A VM, as seen by whoever pauses, resumes and saves it: on the event loop's thread, or any other that
-/// alone does so.
+/// Pauses, resumes and saves a VM. One thread at a time may use the handle and its clones; the event loop's
+/// thread may.
 #[derive(Clone)]
 pub struct VmHandle {
     pub(super) vcpus: Arc<Vcpus>,
     pub(super) vm: Arc<VmFd>,
     pub(super) cpu: Arc<Cpu>,
     pub(super) devices: Vec<SharedDevice>,
-    memory: GuestMemory,
-    shape: Shape,
-    pub(super) first_run: FirstRun,
+    pub(super) memory: GuestMemory,
+    pub(super) shape: MachineShape,
+    pub(super) time_restore: TimeRestore,
 }
 
-/// A VM that was saved.
+/// The two parts of a new snapshot.
 #[derive(Debug)]
 pub struct Saved {
-    /// The record.
+    /// CPU, interrupt controllers and devices.
     pub record: Record,
-    /// The memory: a memfd that nobody can write to any more.
+    /// Guest memory: a memfd sealed against writing and resizing.
     pub memory: File,
 }
 
 impl VmHandle {
-    pub(super) fn new(vm: &Vm, vcpus: Arc<Vcpus>) -> Self {
-        Self {
-            vcpus,
-            vm: vm.vm.clone(),
-            cpu: vm.cpu.clone(),
-            devices: vm.devices.clone(),
-            memory: vm.memory.clone(),
-            shape: vm.shape,
-            first_run: vm.first_run.clone(),
-        }
-    }
-
-    /// Whether the vCPUs were last let run, not paused.
+    /// True after [`VmHandle::resume`], false after [`VmHandle::pause`].
     pub fn is_running(&self) -> bool {
         self.vcpus.is_running()
     }
@@ -66,9 +54,10 @@ impl VmHandle {
         }
     }
 
-    /// Lets the devices and then the vCPUs go on. Fails if the time at which the VM was saved cannot be set.
+    /// Starts the devices, then the vCPUs. The first time after a restore it sets guest time before, which is
+    /// the only thing that can fail.
     pub fn resume(&self) -> Result<(), SnapshotError> {
-        self.first_run.prepare(&self.vcpus, &self.vm)?;
+        self.time_restore.apply(&self.vcpus, &self.vm)?;
         for device in &self.devices {
             lock(device).resume();
         }
@@ -76,17 +65,17 @@ impl VmHandle {
         Ok(())
     }
 
-    /// Saves the VM, which has to be paused. The snapshot's memory is a copy; the VM may resume afterwards.
+    /// Saves the paused VM. The snapshot's memory is a copy; the VM may resume afterwards.
     pub fn save(&self, origin: &Origin) -> Result<Saved, SnapshotError> {
         if self.vcpus.is_running() {
             return Err(SnapshotError::NotPaused);
         }
         let state = MachineState {
             vcpus: self.vcpu_states()?,
-            vm: VmState::save(&self.vm)?,
+            vm: KvmVmState::save(&self.vm)?,
             devices: self.device_states()?,
         };
-        // Last: reading a vCPU's state may write to the memory, such as that it was preempted.
+        // Memory comes last: KVM may write to it while a vCPU's state is read (KVM_VCPU_PREEMPTED).
         let memory = snapshot::freeze(&self.memory)?;
         let record = Record {
             key: self.key(origin),
@@ -96,22 +85,23 @@ impl VmHandle {
         Ok(Saved { record, memory })
     }
 
-    /// The pages that a fork has touched so far; `pagemap` is this process's own `/proc/PID/pagemap`.
+    /// The pages that a fork has touched so far. `pagemap` is the `/proc/PID/pagemap` of this process.
     pub fn working_set(&self, pagemap: &File) -> Result<WorkingSet, SnapshotError> {
         Ok(WorkingSet::of(&self.memory, pagemap)?)
     }
 
-    /// Maps the pages that another fork only read ([`WorkingSet::map_read`]). The VM is paused.
+    /// Maps the pages that another fork only read ([`WorkingSet::map_read`]). The VM must be paused.
     pub fn map_read(&self, set: &WorkingSet) -> Result<(), SnapshotError> {
         self.on_first_vcpu(|vcpu| set.map_read(&self.memory, vcpu))
     }
 
-    /// Copies and maps the pages that another fork wrote to ([`WorkingSet::copy_written`]). The VM is paused.
+    /// Copies and maps the pages that another fork wrote to ([`WorkingSet::copy_written`]). The VM must be
+    /// paused.
     pub fn copy_written(&self, set: &WorkingSet) -> Result<(), SnapshotError> {
         self.on_first_vcpu(|vcpu| set.copy_written(&self.memory, vcpu))
     }
 
-    /// All vCPUs share one set of second-stage page tables, so that one vCPU maps for all.
+    /// All vCPUs share one set of second-stage page tables, so KVM_PRE_FAULT_MEMORY on one maps for all.
     fn on_first_vcpu(
         &self,
         run: impl Fn(&VcpuFd) -> Result<(), WorkingSetError>,
@@ -131,27 +121,26 @@ impl VmHandle {
         Ok(states)
     }
 
-    pub(super) fn device_states(&self) -> Result<Vec<DeviceState>, SnapshotError> {
+    fn device_states(&self) -> Result<Vec<DeviceState>, SnapshotError> {
         let save = |device: &SharedDevice| {
             let device = lock(device);
             Ok(DeviceState {
                 name: device.name().to_owned(),
-                state: device.save()?.to_string(),
+                state: device.save()?,
             })
         };
         self.devices.iter().map(save).collect()
     }
 
-    /// Gives the devices the states that they or their like had, in the same order.
+    /// Restores the devices; `states` are in the order in which the devices were attached.
     pub(super) fn restore_devices(&self, states: &[DeviceState]) -> Result<(), SnapshotError> {
         for (device, saved) in self.devices.iter().zip(states) {
             let mut device = lock(device);
-            let name = device.name();
-            let format = |source| StateError::Format {
-                device: name,
-                source,
-            };
-            device.restore(&serde_json::from_str(&saved.state).map_err(format)?)?;
+            if device.name() != saved.name {
+                let what = format!("it belongs to device {}", saved.name);
+                return Err(StateError::invalid(device.name(), what).into());
+            }
+            device.restore(&saved.state)?;
         }
         Ok(())
     }
@@ -159,7 +148,7 @@ impl VmHandle {
     pub(super) fn key(&self, origin: &Origin) -> Key {
         let devices = self.devices.iter();
         let names = devices.map(|device| lock(device).name().to_owned());
-        // It has no state, and a guest that was told of it has its interrupt.
+        // It has no state; its interrupt and DSDT nodes are part of the guest.
         let names = names.chain([vmgenid::NAME.to_owned()]);
         Key::new(
             self.shape,

@@ -1,4 +1,4 @@
-//! Signals that ask the process to end, as the end of its VM.
+//! SIGINT, SIGTERM, SIGHUP and SIGQUIT end the VM.
 
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd};
@@ -6,17 +6,16 @@ use std::sync::{Arc, Mutex};
 
 use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
 
-use super::Subscriber;
-use super::event_loop::{raw, watch_or_end};
+use super::event_loop::{Subscriber, raw, watch_or_end};
 use crate::control::ExitReason;
 use crate::exit::ExitSignal;
 
-/// SIGINT, SIGTERM, SIGHUP and SIGQUIT, to be read from a descriptor.
+/// A signalfd for SIGINT, SIGTERM, SIGHUP and SIGQUIT.
 pub struct SignalWatch(OwnedFd);
 
 impl SignalWatch {
-    /// Keeps the signals from the calling thread and those that it starts: call it before any other
-    /// thread runs.
+    /// Blocks the signals in the calling thread and in threads that it starts later. Call it before any other
+    /// thread exists.
     pub fn block() -> io::Result<Self> {
         // SAFETY: the set is initialised by sigemptyset before use, and all calls read or write it alone.
         let fd = unsafe {
@@ -33,11 +32,11 @@ impl SignalWatch {
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: the descriptor is new and nobody else's.
+        // SAFETY: signalfd returned the descriptor just now, and nothing else owns it.
         Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
     }
 
-    /// For the event loop: a signal raises `exit`.
+    /// A subscriber that raises `exit` with [`ExitReason::Stopped`] on the first signal.
     pub fn into_subscriber(self, exit: ExitSignal) -> Subscriber {
         Arc::new(Mutex::new(Watch { fd: self.0, exit }))
     }

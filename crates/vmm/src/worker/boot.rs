@@ -1,33 +1,34 @@
-//! A VM that boots.
+//! A VM that boots a kernel.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use super::WorkerError;
-use super::handed::ForBoot;
+use super::descriptors::BootFds;
+use super::error::WorkerError;
 use super::serve::Server;
 use super::vsock::{VsockLink, attach_vsock};
 use crate::control::{BootSpec, Channel, Event, ExitReason, TapSpec, VsockSpec};
 use crate::devices::virtio::net::{Net, NetConfig};
 use crate::devices::virtio::rng::Rng;
-use crate::vm::{Shape, Vm, VmError};
+use crate::vm::{MachineShape, Vm, VmError};
 
-pub(super) fn boot_and_serve(
+/// Boots a VM and serves it until it ends.
+pub(super) fn serve(
     channel: &Arc<Channel>,
     spec: &BootSpec,
     descriptors: Vec<OwnedFd>,
 ) -> Result<ExitReason, WorkerError> {
-    let handed = ForBoot::sort(spec, descriptors)?;
-    let shape = Shape {
+    let fds = BootFds::sort(spec, descriptors)?;
+    let shape = MachineShape {
         vcpus: spec.vcpus,
         memory_mib: spec.memory_mib,
         cpu_baseline: spec.cpu_baseline,
     };
-    let mut vm = Vm::new(&handed.kvm, shape, handed.console)?;
-    let net = spec.tap.as_ref().zip(handed.tap);
+    let mut vm = Vm::new(&fds.kvm, shape, fds.console)?;
+    let net = spec.tap.as_ref().zip(fds.tap);
     let vsock = attach_devices(&mut vm, net, spec.vsock.as_ref())?;
-    vm.load(&handed.kernel, &handed.initramfs, &spec.cmdline)?;
-    drop((handed.kernel, handed.initramfs, handed.kvm));
+    vm.load(&fds.kernel, &fds.initramfs, &spec.cmdline)?;
+    drop((fds.kernel, fds.initramfs, fds.kvm));
     vm.start()?;
     channel.send(&Event::Started, &[])?;
     let handle = vm.handle().ok_or(VmError::Started)?;
@@ -35,7 +36,8 @@ pub(super) fn boot_and_serve(
     server.serve(&mut vm)
 }
 
-/// The devices of every VM, in the one order that a snapshot's key knows them by.
+/// Attaches the virtio devices. Booted and blank VMs need the same order: it decides MMIO windows and GSIs, and is
+/// part of a snapshot's key.
 pub(super) fn attach_devices(
     vm: &mut Vm,
     net: Option<(&TapSpec, OwnedFd)>,

@@ -1,4 +1,4 @@
-//! Events on their way to the host, which may read them as late as it likes.
+//! Events that wait for space in the control socket.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -7,14 +7,14 @@ use std::sync::Arc;
 
 use crate::control::{Channel, ChannelError, Event};
 
-/// Events that were not sent yet, in order.
+/// Events that are not sent yet, in order.
 pub(super) struct Outbox {
     channel: Arc<Channel>,
     events: VecDeque<(Event, Vec<File>)>,
 }
 
 impl Outbox {
-    /// Nothing yet, for the host at the other end of `channel`.
+    /// An empty outbox for `channel`.
     pub fn new(channel: Arc<Channel>) -> Self {
         Self {
             channel,
@@ -22,12 +22,12 @@ impl Outbox {
         }
     }
 
-    /// Adds an event and the files that travel with it.
+    /// Adds an event and the files to send with it.
     pub fn push(&mut self, event: Event, files: Vec<File>) {
         self.events.push_back((event, files));
     }
 
-    /// Sends what the socket takes without waiting. `false` if something is left.
+    /// Sends events until the socket is full. Returns false if events are left.
     pub fn flush(&mut self) -> Result<bool, ChannelError> {
         while let Some((event, files)) = self.events.front() {
             let descriptors: Vec<_> = files.iter().map(AsFd::as_fd).collect();
@@ -40,7 +40,7 @@ impl Outbox {
         Ok(true)
     }
 
-    /// Sends everything, waiting for the host where it has to.
+    /// Sends every event, blocking while the socket is full.
     pub fn flush_and_wait(&mut self) -> Result<(), ChannelError> {
         for (event, files) in self.events.drain(..) {
             let descriptors: Vec<_> = files.iter().map(AsFd::as_fd).collect();
@@ -54,7 +54,7 @@ impl Outbox {
 mod tests {
     use super::*;
 
-    /// An outbox with more events than its socket takes, and how many they are.
+    /// An outbox with more events than its socket holds, and their number.
     fn overfull() -> (Outbox, Channel, u64) {
         let (host, worker) = Channel::pair().unwrap();
         let mut outbox = Outbox::new(Arc::new(worker));
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_socket_is_not_waited_for_and_loses_no_event() {
+    fn a_full_socket_neither_blocks_nor_loses_an_event() {
         let (mut outbox, host, count) = overfull();
         for id in 0..count {
             let (event, _) = host.recv::<Event>().unwrap();
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_that_is_gone_is_an_error() {
+    fn a_closed_socket_is_an_error() {
         let (mut outbox, host, _) = overfull();
         drop(host);
         assert!(matches!(outbox.flush(), Err(ChannelError::Closed)));

@@ -1,4 +1,4 @@
-//! The control socket on the event loop, while a VM runs or was saved.
+//! Serves the control socket on the event loop, while the VM runs or is paused after a save.
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
 
-use super::WorkerError;
+use super::error::WorkerError;
 use super::outbox::Outbox;
 use super::vsock::{VsockLink, check_before_save};
 use crate::control::{
@@ -19,14 +19,14 @@ use crate::snapshot::SnapshotError;
 use crate::sync::lock;
 use crate::vm::{EventLoop, Subscriber, Vm, VmError, VmHandle};
 
-/// What serves a VM to its end.
+/// The event loop of a VM, with its control socket.
 pub(super) struct Server {
     event_loop: EventLoop,
     control: Arc<Mutex<Control>>,
 }
 
 impl Server {
-    /// Of a VM that has its devices and its vCPU threads.
+    /// Makes the event loop. The VM must have its devices and vCPU threads.
     pub fn new(
         vm: &mut Vm,
         handle: VmHandle,
@@ -50,13 +50,13 @@ impl Server {
         })
     }
 
-    /// Serves until the VM ends, and tells the host how.
+    /// Serves until the VM ends, then sends [`Event::Exited`].
     pub fn serve(self, vm: &mut Vm) -> Result<ExitReason, WorkerError> {
         let report = vm.serve_on(self.event_loop)?;
         let mut control = lock(&self.control);
         control.collect_events();
         if let Some(error) = control.failure.take() {
-            // The caller reports the error; what came before it goes first.
+            // Events from before the error go first; the caller reports the error.
             let _ = control.outbox.flush_and_wait();
             return Err(error);
         }
@@ -72,17 +72,17 @@ impl Server {
 struct Control {
     channel: Arc<Channel>,
     outbox: Outbox,
-    /// The socket takes no more events now: it is watched for room, and no request is read before.
+    /// The socket is full: it is watched for EPOLLOUT, and no request is read until the outbox is empty.
     blocked: bool,
     vm: VmHandle,
     serial: Arc<Mutex<Serial>>,
     vsock: Option<VsockLink>,
     exit: ExitSignal,
-    /// Why the worker gave up a VM that had not ended.
+    /// The error for which the worker ends a VM.
     failure: Option<WorkerError>,
 }
 
-/// Tokens of the descriptors that are watched.
+/// Epoll tokens.
 const SOCKET: u32 = 0;
 const VSOCK: u32 = 1;
 
@@ -96,14 +96,14 @@ impl Control {
             Request::Connect { id, port } => match (&self.vsock, descriptors.pop()) {
                 (Some(vsock), Some(stream)) => vsock.connect(id, port, stream),
                 (None, _) => self.refuse(id, "the VM has no vsock device"),
-                (_, None) => self.refuse(id, "the request came without a stream"),
+                (_, None) => self.refuse(id, "the request has no stream descriptor"),
             },
             Request::ConsoleInput { bytes } if bytes.len() > MAX_CONSOLE_INPUT => {
                 let bytes = bytes.len();
                 return Err(WorkerError::ConsoleInput { bytes });
             }
             Request::ConsoleInput { bytes } => {
-                // What does not fit into the bounded queue is lost, as on a line without flow control.
+                // Input beyond the queue is dropped, as on a serial line without flow control.
                 lock(&self.serial).input(&bytes);
             }
             Request::Save { origin } if self.vm.is_running() => self.save(&origin)?,
@@ -118,8 +118,8 @@ impl Control {
                 };
                 self.working_set(&pagemap.into())?;
             }
-            Request::WorkingSet => return Err(WorkerError::order(&request, "once it was saved")),
-            Request::Save { .. } => return Err(WorkerError::order(&request, "once it was saved")),
+            Request::WorkingSet => return Err(WorkerError::order(&request, "after a save")),
+            Request::Save { .. } => return Err(WorkerError::order(&request, "after a save")),
             Request::Resume | Request::Boot(_) | Request::Shell(_) | Request::Restore { .. } => {
                 return Err(WorkerError::order(&request, "while the VM runs"));
             }
@@ -130,21 +130,23 @@ impl Control {
     fn save(&mut self, origin: &Origin) -> Result<(), WorkerError> {
         self.vm.pause();
         if self.exit.is_raised() {
-            // It ended meanwhile, which the host hears next.
+            // The VM ended before it was paused: the host gets `Exited` instead of `Saved`.
             return Ok(());
         }
         check_before_save(self.vsock.as_ref())?;
         let saved = self.vm.save(origin)?;
         let bytes = saved.record.encode().map_err(SnapshotError::from)?;
-        let record = memory::sealed(&bytes).map_err(SnapshotError::host("keep the record"))?;
-        self.outbox.push(Event::Saved, vec![saved.memory, record]);
+        let state =
+            memory::sealed(&bytes).map_err(SnapshotError::host("write the VM state to a memfd"))?;
+        self.outbox.push(Event::Saved, vec![saved.memory, state]);
         Ok(())
     }
 
     fn working_set(&mut self, pagemap: &File) -> Result<(), WorkerError> {
         let set = self.vm.working_set(pagemap)?;
         let bytes = set.encode().map_err(SnapshotError::from)?;
-        let list = memory::sealed(&bytes).map_err(SnapshotError::host("keep the list of pages"))?;
+        let list = memory::sealed(&bytes)
+            .map_err(SnapshotError::host("write the working set to a memfd"))?;
         let event = Event::WorkingSet {
             written_pages: set.written_pages(),
             read_pages: set.read_pages(),
@@ -159,7 +161,7 @@ impl Control {
             .push(Event::ConnectFailed { id, reason }, Vec::new());
     }
 
-    /// Takes what the devices have reported.
+    /// Moves the events of the devices to the outbox.
     fn collect_events(&mut self) {
         if let Some(vsock) = &self.vsock {
             for event in vsock.take_events() {
@@ -168,8 +170,8 @@ impl Control {
         }
     }
 
-    /// Sends events and carries out requests, as long as the socket takes the one and has the other. A host
-    /// that does not read its events has its requests wait, and not the devices.
+    /// Sends events and serves requests until the socket is full or has no request. If the host does not read its
+    /// events, its own requests wait; the devices do not.
     fn exchange(&mut self) -> Result<(), WorkerError> {
         loop {
             self.collect_events();
@@ -193,8 +195,8 @@ impl Control {
         Events::with_data_raw(crate::vm::raw(&*self.channel), SOCKET, events)
     }
 
-    /// One turn of the event loop.
-    fn turn(&mut self, ops: &mut EventOps) -> Result<(), WorkerError> {
+    /// [`Control::exchange`], and then watches the socket for EPOLLIN or EPOLLOUT.
+    fn serve_socket(&mut self, ops: &mut EventOps) -> Result<(), WorkerError> {
         let was_blocked = self.blocked;
         self.exchange()?;
         if self.blocked != was_blocked {
@@ -215,10 +217,10 @@ impl MutEventSubscriber for Control {
     }
 
     fn process(&mut self, _: Events, ops: &mut EventOps) {
-        let Err(error) = self.turn(ops) else {
+        let Err(error) = self.serve_socket(ops) else {
             return;
         };
-        // A closed or malformed control channel ends the VM without a report: nobody would read it.
+        // A closed or malformed control channel ends the VM without a report, which no host could read.
         if !matches!(error, WorkerError::Channel(_)) {
             self.failure = Some(error);
         }

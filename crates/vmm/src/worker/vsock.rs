@@ -1,16 +1,16 @@
-//! What the worker does with the vsock device: passes connects on, and its answers back.
+//! The worker's use of the vsock device: connects, events, and the connection in a snapshot.
 
 use std::os::fd::{OwnedFd, RawFd};
 use std::sync::MutexGuard;
 
-use super::WorkerError;
+use super::error::WorkerError;
 use crate::control::{Event, VsockSpec};
 use crate::devices::virtio::MmioTransport;
 use crate::devices::virtio::vsock::{ConnectionInfo, Vsock, VsockConfig, VsockEvent, VsockHandle};
 use crate::sync::lock;
 use crate::vm::{Attached, Vm};
 
-/// The device, as the control socket's side sees it.
+/// The vsock device, as the control socket's handler uses it.
 #[derive(Clone)]
 pub(super) struct VsockLink {
     handle: VsockHandle,
@@ -18,17 +18,17 @@ pub(super) struct VsockLink {
 }
 
 impl VsockLink {
-    /// The answer comes by [`VsockLink::take_events`].
+    /// Starts a connect. Its result is an event of [`VsockLink::take_events`].
     pub fn connect(&self, id: u64, port: u32, stream: OwnedFd) {
         self.handle.connect(id, port, stream);
     }
 
-    /// Readable when there are events to take.
+    /// An eventfd that is readable when there are events.
     pub fn events_fd(&self) -> RawFd {
         self.handle.events_fd()
     }
 
-    /// What the device has reported since the last call, for the host.
+    /// Takes the device's events since the last call, as messages for the host.
     pub fn take_events(&self) -> impl Iterator<Item = Event> {
         self.handle
             .take_events()
@@ -51,23 +51,23 @@ impl VsockLink {
     }
 }
 
-/// Whether what there is of connections can be part of a snapshot: one at most, and nothing under way.
+/// Checks that a snapshot can hold the connections: at most one, with no bytes outside guest memory.
 pub(super) fn check_before_save(vsock: Option<&VsockLink>) -> Result<(), WorkerError> {
     let Some(vsock) = vsock else {
         return Ok(());
     };
-    if let Some(why) = vsock.device().device().under_way() {
+    if let Some(why) = vsock.device().device().busy() {
         return Err(WorkerError::Connection(why.to_owned()));
     }
     match vsock.open_connections().len() {
         0 | 1 => Ok(()),
         count => Err(WorkerError::Connection(format!(
-            "{count} are open, and a snapshot has one at most"
+            "{count} connections are open; a snapshot holds at most one"
         ))),
     }
 }
 
-/// Gives the connection of a restored VM its stream.
+/// Attaches the stream of the request to the connection of a restored VM.
 pub(super) fn attach_saved(
     vsock: Option<&VsockLink>,
     stream: Option<OwnedFd>,
@@ -81,12 +81,12 @@ pub(super) fn attach_saved(
             attached.map_err(|error| WorkerError::Connection(error.to_string()))
         }
         (_, open, stream) => Err(WorkerError::Connection(format!(
-            "the snapshot has {} open, and {} came with the request",
+            "the snapshot has {} open connections, and the request has {}",
             open.len(),
             if stream.is_some() {
-                "a stream"
+                "one stream descriptor"
             } else {
-                "no stream"
+                "no stream descriptor"
             },
         ))),
     }

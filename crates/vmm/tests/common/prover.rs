@@ -1,5 +1,5 @@
-//! A guest that can tell whether it goes on where it was: every vCPU fills its state with values of its
-//! own, says that it is ready, and waits to be told to go on. Then it writes down what it finds.
+//! A guest that checks that its state survives a save and restore: every vCPU fills its registers with known values,
+//! prints a letter, and waits to be released. Then it stores the values that it finds.
 
 use std::arch::global_asm;
 use std::fs::File;
@@ -7,21 +7,21 @@ use std::io::Read;
 
 use cloude_vmm::control::{CpuBaseline, Origin};
 use cloude_vmm::probe::open_kvm;
-use cloude_vmm::snapshot::{Template, Trace};
-use cloude_vmm::vm::{Saved, Shape, Shell, Vm};
+use cloude_vmm::snapshot::{CallCount, Template};
+use cloude_vmm::vm::{BlankVm, MachineShape, Saved, Vm};
 use vm_memory::{Bytes, GuestAddress};
 
 use super::{ENTRY, elf, memfd};
 
-/// What each vCPU writes: 0x100 bytes for each, from here.
+/// The results of the vCPUs: 0x100 bytes each.
 const BLOCKS: u64 = 0x9000;
-/// Not zero: go on.
+/// Not zero: the guest continues.
 const GO: u64 = 0x9f00;
-/// Not zero: wait in two instructions, and do nothing but say so when told to go on.
+/// Not zero: the guest waits in a loop of two instructions, and once released only prints a letter.
 const TIGHT: u64 = 0x9f20;
 /// kvmclock pages, 64 bytes for each vCPU.
 const CLOCKS: u64 = 0xa000;
-/// A word that the guest copies to the block when it is told to go on, and adds one to.
+/// A word that each released vCPU copies to its block and increments.
 const SHARED: u64 = 0x9f10;
 
 // Loaded at ENTRY and entered there in flat 32-bit mode. The GDT at 0x500 is the VMM's: code at 0x10, data
@@ -200,8 +200,7 @@ prover_end:
     timer_ns = const TIMER_NS,
 );
 
-/// How long the timer of each vCPU runs. Longer than a guest takes from there to its save, and as long as a
-/// test takes.
+/// The timeout of each vCPU's timer in nanoseconds: longer than the time to the save. Tests wait for it.
 const TIMER_NS: u32 = 1_500_000_000;
 
 unsafe extern "C" {
@@ -224,8 +223,8 @@ pub fn kernel() -> File {
 
 pub const MEMORY_MIB: u64 = 32;
 
-pub fn shape(vcpus: u8) -> Shape {
-    Shape {
+pub fn shape(vcpus: u8) -> MachineShape {
+    MachineShape {
         vcpus,
         memory_mib: MEMORY_MIB,
         cpu_baseline: CpuBaseline::Host,
@@ -239,18 +238,18 @@ pub fn origin() -> Origin {
     }
 }
 
-/// What a guest says, a letter at a time.
-pub struct Said(std::io::PipeReader);
+/// The serial output of a guest, one letter per event.
+pub struct GuestOutput(std::io::PipeReader);
 
-impl Said {
-    /// Waits until each of `vcpus` has said `letter`, and nothing else.
+impl GuestOutput {
+    /// Waits for `letter` from each of `vcpus`, and for no other letter.
     pub fn wait_for(&mut self, letter: char, vcpus: u8) {
-        let mut said = vec![0; vcpus.into()];
-        self.0.read_exact(&mut said).unwrap();
-        assert_eq!(said, vec![letter as u8; vcpus.into()]);
+        let mut output = vec![0; vcpus.into()];
+        self.0.read_exact(&mut output).unwrap();
+        assert_eq!(output, vec![letter as u8; vcpus.into()]);
     }
 
-    /// As far as it has said anything: all that comes until `vcpus` have said `last`.
+    /// Skips letters until `vcpus` have printed `last`.
     pub fn wait_for_last(&mut self, last: char, vcpus: u8) {
         let mut missing = vcpus;
         while missing > 0 {
@@ -261,13 +260,13 @@ impl Said {
     }
 }
 
-/// A guest that waits to be told to go on.
-pub fn ready(vcpus: u8) -> (Vm, Said) {
+/// A guest that waits for [`go`].
+pub fn ready(vcpus: u8) -> (Vm, GuestOutput) {
     start(vcpus, false)
 }
 
-fn start(vcpus: u8, tight: bool) -> (Vm, Said) {
-    let (said, console) = std::io::pipe().unwrap();
+fn start(vcpus: u8, tight: bool) -> (Vm, GuestOutput) {
+    let (output, console) = std::io::pipe().unwrap();
     let kvm = open_kvm().unwrap();
     let mut vm = Vm::new(&kvm, shape(vcpus), Some(console.into())).unwrap();
     vm.load(&kernel(), &[], "").unwrap();
@@ -278,15 +277,15 @@ fn start(vcpus: u8, tight: bool) -> (Vm, Said) {
         .write_obj(u32::from(tight), GuestAddress(TIGHT))
         .unwrap();
     vm.start().unwrap();
-    let mut said = Said(said);
-    said.wait_for('r', vcpus);
-    (vm, said)
+    let mut output = GuestOutput(output);
+    output.wait_for('r', vcpus);
+    (vm, output)
 }
 
-/// What the shared word starts from.
+/// The initial value of the shared word.
 pub const SHARED_START: u32 = 1000;
 
-/// Such a guest, saved.
+/// The snapshot of a guest that waits for [`go`].
 pub fn saved(vcpus: u8) -> Saved {
     save(ready(vcpus).0)
 }
@@ -300,7 +299,7 @@ pub fn template(vcpus: u8) -> Template {
     template_of(saved(vcpus))
 }
 
-/// Of a guest whose vCPUs, told to go on, say so in three instructions at most, and halt.
+/// A template whose vCPUs, once released, print a letter within three instructions and halt.
 pub fn tight_template(vcpus: u8) -> Template {
     template_of(save(start(vcpus, true).0))
 }
@@ -309,21 +308,21 @@ fn template_of(saved: Saved) -> Template {
     Template::new(&saved.record.encode().unwrap(), saved.memory).unwrap()
 }
 
-pub fn shell(vcpus: u8) -> (Shell, Said) {
-    let (said, console) = std::io::pipe().unwrap();
+pub fn blank(vcpus: u8) -> (BlankVm, GuestOutput) {
+    let (output, console) = std::io::pipe().unwrap();
     let vm = Vm::reserved(&open_kvm().unwrap(), shape(vcpus), Some(console.into())).unwrap();
-    (Shell::new(vm).unwrap(), Said(said))
+    (BlankVm::new(vm).unwrap(), GuestOutput(output))
 }
 
 /// A paused fork.
-pub fn fork(template: &Template) -> (Vm, Said, Trace) {
+pub fn fork(template: &Template) -> (Vm, GuestOutput, CallCount) {
     let vcpus = template.record().key.vcpus;
-    let (shell, said) = shell(vcpus);
-    let (vm, trace) = shell.take(template, &origin()).unwrap();
-    (vm, said, trace)
+    let (blank, output) = blank(vcpus);
+    let (vm, calls) = blank.restore(template, &origin()).unwrap();
+    (vm, output, calls)
 }
 
-/// Tells the guest to go on.
+/// Releases the guest from its wait.
 pub fn go(vm: &Vm) {
     vm.memory().write_obj(1u32, GuestAddress(GO)).unwrap();
 }
@@ -336,7 +335,7 @@ pub fn set_shared(vm: &Vm, value: u32) {
     vm.memory().write_obj(value, GuestAddress(SHARED)).unwrap();
 }
 
-/// What a vCPU wrote down.
+/// The results of one vCPU.
 pub struct Block<'a>(pub &'a Vm, pub u8);
 
 impl Block<'_> {
@@ -353,12 +352,12 @@ impl Block<'_> {
         self.word(0) == 1
     }
 
-    /// The shared word, as the vCPU found it.
+    /// The shared word as the vCPU read it.
     pub fn shared(&self) -> u32 {
         self.word(0x60)
     }
 
-    /// The timer's interrupt, as last seen before the guest went on.
+    /// True if the timer's interrupt was pending before the guest was released.
     pub fn timer_fired_before(&self) -> bool {
         self.word(0x34) & 1 != 0
     }
@@ -380,7 +379,7 @@ impl Block<'_> {
         )
     }
 
-    /// Every register that was given a value has it.
+    /// Checks that every register has the value that the guest set before the save.
     pub fn check_registers(&self) {
         let id = u32::from(self.1);
         let block = BLOCKS as u32 + id * 0x100;

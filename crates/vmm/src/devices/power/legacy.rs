@@ -1,4 +1,4 @@
-//! Resets as a PC has them: the keyboard controller's pulse, and port 0xcf9.
+//! The legacy PC resets: the keyboard controller's reset pulse, and port 0xcf9.
 
 use vm_superio::{I8042Device, Trigger};
 
@@ -17,22 +17,21 @@ impl Trigger for Reset {
     }
 }
 
-/// The part of an i8042 that resets the machine, at ports 0x60 to 0x64. Keeps no state.
+/// The reset part of an i8042 keyboard controller, at ports 0x60 to 0x64. Has no state.
 pub struct KeyboardController(I8042Device<Reset>);
 
 impl KeyboardController {
     /// The first port.
     pub const PORT: u16 = 0x60;
-    /// How many ports there are.
+    /// Number of ports.
     pub const SIZE: u64 = 5;
 
-    /// Ends the VM through `exit`.
+    /// A device that raises `exit` with [`ExitReason::Reset`].
     pub fn new(exit: ExitSignal) -> Self {
         Self(I8042Device::new(Reset(exit)))
     }
 }
 
-/// Kernels know the ports.
 impl Device for KeyboardController {
     fn name(&self) -> &'static str {
         "keyboard-controller"
@@ -51,24 +50,23 @@ impl BusDevice for KeyboardController {
     }
 }
 
-/// The reset control register of a PC's chipset, at port 0xcf9. Keeps no state.
+/// The reset control register of a PC chipset, at port 0xcf9. Has no state.
 pub struct ResetControl(ExitSignal);
 
 impl ResetControl {
     /// The port.
     pub const PORT: u16 = 0xcf9;
-    /// How many ports there are.
+    /// Number of ports.
     pub const SIZE: u64 = 1;
     /// RST_CPU: its rising edge resets.
     const RESET_CPU: u8 = 1 << 2;
 
-    /// Ends the VM through `exit`.
+    /// A device that raises `exit` with [`ExitReason::Reset`].
     pub fn new(exit: ExitSignal) -> Self {
         Self(exit)
     }
 }
 
-/// Kernels know the port.
 impl Device for ResetControl {
     fn name(&self) -> &'static str {
         "reset-control"
@@ -107,11 +105,11 @@ mod tests {
     }
 
     #[test]
-    fn a_state_where_there_is_none_is_refused() {
+    fn a_device_without_state_refuses_one() {
         let mut device = ResetControl::new(ExitSignal::new().unwrap());
         let state = device.save().unwrap();
         assert!(device.restore(&state).is_ok());
-        let error = device.restore(&serde_json::json!(1)).unwrap_err();
+        let error = device.restore(&[1]).unwrap_err();
         assert!(matches!(error, StateError::Invalid { .. }));
     }
 

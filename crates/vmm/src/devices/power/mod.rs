@@ -1,4 +1,4 @@
-//! Power-off and reset: the registers that the FADT names, and the older ways to ask for a reset.
+//! Power-off and reset: the sleep and reset registers of the FADT, and the legacy PC resets.
 
 mod legacy;
 mod sleep;

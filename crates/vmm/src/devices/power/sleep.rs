@@ -4,35 +4,34 @@ use crate::control::ExitReason;
 use crate::devices::{BusDevice, Device};
 use crate::exit::ExitSignal;
 
-/// The sleep control register.
+/// Offset of the sleep control register.
 pub const SLEEP_CONTROL: u64 = 0;
-/// The sleep status register.
+/// Offset of the sleep status register.
 pub const SLEEP_STATUS: u64 = 1;
-/// The reset register.
+/// Offset of the reset register.
 pub const RESET: u64 = 2;
-/// How many ports there are.
+/// Number of ports.
 pub const SIZE: u64 = 4;
 
-/// What to write to [`RESET`].
+/// The value that resets when written to [`RESET`].
 pub const RESET_VALUE: u8 = 1;
-/// The SLP_TYP that means "soft off".
+/// SLP_TYP of S5 (soft off).
 pub const S5_SLEEP_TYPE: u8 = 5;
 
 const SLEEP_TYPE_SHIFT: u8 = 2;
 const SLEEP_TYPE_MASK: u8 = 7;
 const SLEEP_ENABLE: u8 = 1 << 5;
 
-/// Ends the VM when the guest powers off or resets through ACPI. Keeps no state.
+/// Ends the VM when the guest powers off or resets through ACPI. Has no state.
 pub struct PowerControl(ExitSignal);
 
 impl PowerControl {
-    /// Ends the VM through `exit`.
+    /// A device that raises `exit`.
     pub fn new(exit: ExitSignal) -> Self {
         Self(exit)
     }
 }
 
-/// The FADT names the registers.
 impl Device for PowerControl {
     fn name(&self) -> &'static str {
         "power"
@@ -77,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sleep_type_without_enable_or_another_one_does_nothing() {
+    fn only_s5_with_sleep_enable_powers_off() {
         assert_eq!(
             after_write(SLEEP_CONTROL, S5_SLEEP_TYPE << SLEEP_TYPE_SHIFT),
             None
@@ -89,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn the_reset_register_resets_on_its_value_alone() {
+    fn only_the_reset_value_resets() {
         assert_eq!(after_write(RESET, RESET_VALUE), Some(ExitReason::Reset));
         assert_eq!(after_write(RESET, 0), None);
     }

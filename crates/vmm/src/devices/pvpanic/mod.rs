@@ -1,4 +1,4 @@
-//! pvpanic: how a guest's kernel says that it panicked (QEMU, docs/specs/pvpanic.rst).
+//! pvpanic: a guest's kernel reports its panic here (QEMU, docs/specs/pvpanic.rst).
 
 use acpi_tables::{Aml, aml};
 
@@ -9,17 +9,17 @@ use crate::exit::ExitSignal;
 
 /// `PVPANIC_PANICKED`: the kernel panicked.
 const PANICKED: u8 = 1;
-/// `PVPANIC_CRASH_LOADED`: it panicked and a crash kernel takes over. Ours is the only one.
+/// `PVPANIC_CRASH_LOADED`: the kernel panicked and a crash kernel takes over. We end the VM all the same.
 const CRASH_LOADED: u8 = 1 << 1;
 
-/// Ends the VM when the guest's kernel panics. Keeps no state.
+/// Ends the VM when the guest's kernel panics. Has no state.
 pub struct PvPanic(ExitSignal);
 
 impl PvPanic {
-    /// How many ports there are.
+    /// Number of ports.
     pub const SIZE: u64 = 1;
 
-    /// Ends the VM through `exit`.
+    /// A device that raises `exit` with [`ExitReason::Panic`].
     pub fn new(exit: ExitSignal) -> Self {
         Self(exit)
     }
@@ -51,7 +51,7 @@ impl Device for PvPanic {
 }
 
 impl BusDevice for PvPanic {
-    /// Which events the device understands.
+    /// The events that the device supports.
     fn read(&mut self, _: u64, data: &mut [u8]) {
         data.fill(PANICKED | CRASH_LOADED);
     }

@@ -1,4 +1,4 @@
-//! The 16550 itself, around vm-superio's registers.
+//! COM1, a 16550A: the registers are vm-superio's; input queue, ACPI node and state are ours.
 
 use std::collections::VecDeque;
 use std::io;
@@ -11,12 +11,15 @@ use vmm_sys_util::eventfd::EventFd;
 
 use super::ConsoleSink;
 use crate::arch::layout;
+use crate::devices::state::{decode, encode};
 use crate::devices::{BusDevice, Device, StateError};
 
-/// How many ports there are.
+const NAME: &str = "serial";
+
+/// Number of ports.
 pub const SIZE: u64 = 8;
 
-/// How many bytes of input wait for the guest at most.
+/// The most bytes of input that wait for the guest.
 pub const INPUT_LIMIT: usize = 64 << 10;
 
 /// Bit of the interrupt identification register (IIR): no interrupt is pending.
@@ -33,20 +36,20 @@ impl Trigger for Interrupt {
     }
 }
 
-/// COM1.
+/// The serial port COM1.
 ///
-/// Output goes to a [`ConsoleSink`], which never waits. Input waits in a bounded queue and moves on
+/// Output goes to a [`ConsoleSink`], which never blocks. Input waits in a queue of [`INPUT_LIMIT`] bytes and moves
 /// to the port's FIFO as the guest reads.
 pub struct Serial {
     port: vm_superio::Serial<Interrupt, NoEvents, ConsoleSink>,
     input: VecDeque<u8>,
-    /// Input was refused, and whoever typed it waits for room.
+    /// Input was refused, and its sender waits for space.
     refused: bool,
-    /// Told when there is room again for input that was refused.
-    input_room: Option<EventFd>,
+    /// Written when there is space again for refused input.
+    input_space: Option<EventFd>,
 }
 
-/// What a snapshot keeps.
+/// The port's state in a snapshot.
 #[derive(Serialize, Deserialize)]
 struct State {
     baud_divisor_low: u8,
@@ -69,16 +72,16 @@ impl Serial {
             port: vm_superio::Serial::new(Interrupt(irqfd), sink),
             input: VecDeque::new(),
             refused: false,
-            input_room: None,
+            input_space: None,
         }
     }
 
-    /// The descriptor to write to when there is room again for input that was refused.
-    pub fn notify_input_room(&mut self, event: EventFd) {
-        self.input_room = Some(event);
+    /// Sets the eventfd to write to when there is space again for refused input.
+    pub fn notify_input_space(&mut self, event: EventFd) {
+        self.input_space = Some(event);
     }
 
-    /// Types `bytes`. Gives how many were taken: the rest has no room now.
+    /// Queues console input. Returns how many of `bytes` were accepted; the queue is full for the rest.
     pub fn input(&mut self, bytes: &[u8]) -> usize {
         let count = bytes.len().min(INPUT_LIMIT - self.input.len());
         self.input.extend(&bytes[..count]);
@@ -87,51 +90,51 @@ impl Serial {
         count
     }
 
-    /// Where output goes.
+    /// The sink of the guest's output.
     pub fn sink(&self) -> &ConsoleSink {
         self.port.writer()
     }
 
-    /// Moves input to the FIFO as far as there is room, once the guest listens: a driver empties the
-    /// FIFO when it takes the port over, and what was typed before would be lost.
+    /// Moves input to the FIFO as far as it has space, once the guest has enabled the received-data interrupt:
+    /// a driver clears the FIFO when it opens the port, and earlier input would be lost.
     fn feed(&mut self) {
-        if !self.listens() {
+        if !self.receives() {
             return;
         }
         while !self.input.is_empty() && self.port.fifo_capacity() > 0 {
             let (chunk, _) = self.input.as_slices();
             match self.port.enqueue_raw_bytes(chunk) {
-                // The guest has the port in loopback mode: the input waits.
+                // The port is in loopback mode: the input waits.
                 Ok(0) => break,
                 Ok(count) => drop(self.input.drain(..count)),
-                // The interrupt's counter is full: one is pending already.
+                // The irqfd's counter is full: an interrupt is already pending.
                 Err(_) => break,
             }
         }
         if self.refused && self.input.len() < INPUT_LIMIT {
             self.refused = false;
-            // A full counter means that the reader is due to come already.
-            let _ = self.input_room.as_ref().map(|event| event.write(1));
+            // A full counter means that the reader has a wake-up pending.
+            let _ = self.input_space.as_ref().map(|event| event.write(1));
         }
     }
 }
 
 impl Device for Serial {
     fn name(&self) -> &'static str {
-        "serial"
+        NAME
     }
 
     fn resume(&mut self) {
         self.feed();
-        // KVM injects an irqfd's interrupt from a work queue, so one may have been on its way when the state
-        // was saved. One too many is harmless: the handler reads the IIR. One too few hangs a transmit.
+        // KVM injects an irqfd's interrupt from a work queue, so one may have been in flight when the state
+        // was saved. A spurious interrupt is harmless (the handler reads the IIR); a lost one hangs a transmit.
         if self.port.state().interrupt_identification & NO_INTERRUPT == 0 {
             // A full counter means that an interrupt is pending already.
             let _ = self.port.interrupt_evt().trigger();
         }
     }
 
-    fn save(&self) -> Result<serde_json::Value, StateError> {
+    fn save(&self) -> Result<Vec<u8>, StateError> {
         let port = self.port.state();
         let state = State {
             baud_divisor_low: port.baud_divisor_low,
@@ -146,25 +149,17 @@ impl Device for Serial {
             fifo: port.in_buffer,
             input: self.input.iter().copied().collect(),
         };
-        serde_json::to_value(state).map_err(|source| StateError::Format {
-            device: "serial",
-            source,
-        })
+        encode(NAME, &state)
     }
 
-    fn restore(&mut self, state: &serde_json::Value) -> Result<(), StateError> {
-        let state = State::deserialize(state).map_err(|source| StateError::Format {
-            device: "serial",
-            source,
-        })?;
+    fn restore(&mut self, state: &[u8]) -> Result<(), StateError> {
+        let state: State = decode(NAME, state)?;
         if state.input.len() > INPUT_LIMIT {
-            return Err(StateError::Invalid {
-                device: "serial",
-                what: format!(
-                    "{} bytes of input wait; {INPUT_LIMIT} can",
-                    state.input.len()
-                ),
-            });
+            let what = format!(
+                "{} bytes of input, at most {INPUT_LIMIT} are possible",
+                state.input.len()
+            );
+            return Err(StateError::invalid(NAME, what));
         }
         let port = SerialState {
             baud_divisor_low: state.baud_divisor_low,
@@ -178,10 +173,8 @@ impl Device for Serial {
             scratch: state.scratch,
             in_buffer: state.fifo,
         };
-        self.rebuild(&port).map_err(|what| StateError::Invalid {
-            device: "serial",
-            what,
-        })?;
+        self.rebuild(&port)
+            .map_err(|what| StateError::invalid(NAME, what))?;
         self.input = state.input.into();
         Ok(())
     }
@@ -209,8 +202,8 @@ impl Device for Serial {
 }
 
 impl Serial {
-    /// Whether the guest has the interrupt for received data on.
-    fn listens(&mut self) -> bool {
+    /// True if the guest has enabled the received-data interrupt.
+    fn receives(&mut self) -> bool {
         const LINE_CONTROL: u8 = 3;
         const DIVISOR_ACCESS: u8 = 1 << 7;
         const INTERRUPT_ENABLE: u8 = 1;
@@ -219,11 +212,11 @@ impl Serial {
             && self.port.read(INTERRUPT_ENABLE) & RECEIVED_DATA != 0
     }
 
-    /// A port in another state, with the same interrupt and sink.
+    /// Replaces the port by one in `state`, with the same interrupt and sink.
     fn rebuild(&mut self, state: &SerialState) -> Result<(), String> {
         let irqfd = self.port.interrupt_evt().0.try_clone();
         let irqfd = irqfd.map_err(|error| error.to_string())?;
-        // Tried without the sink first: a refused state must not lose it.
+        // Without the sink first: a refused state must not lose it.
         let trial = irqfd.try_clone().map_err(|error| error.to_string())?;
         vm_superio::Serial::from_state(state, Interrupt(trial), NoEvents, io::sink())
             .map_err(|error| error.to_string())?;
@@ -234,7 +227,7 @@ impl Serial {
     }
 
     fn register_write(&mut self, register: u8, value: u8) {
-        // An error is an interrupt whose counter is full, and so pending; the sink gives none.
+        // The only error is an irqfd whose counter is full, and so an interrupt is pending.
         let _ = self.port.write(register, value);
     }
 }
@@ -281,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_guest_writes_comes_out() {
+    fn guest_output_reaches_the_sink() {
         let (output, write) = rustix::pipe::pipe().unwrap();
         let mut serial = serial(Some(write));
         serial.write(DATA, b"a");
@@ -291,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn input_larger_than_the_fifo_arrives_whole_and_in_order() {
+    fn input_larger_than_the_fifo_arrives_in_order() {
         let mut serial = serial(None);
         serial.write(INTERRUPT_ENABLE, &[1]);
         let typed: Vec<u8> = (0..1000u32).map(|i| i as u8).collect();
@@ -304,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_typed_before_the_guest_listens_waits() {
+    fn input_waits_until_the_guest_enables_its_interrupt() {
         let mut serial = serial(None);
         serial.input(b"a");
         assert_eq!(read(&mut serial, LINE_STATUS) & 1, 0);
@@ -313,11 +306,11 @@ mod tests {
     }
 
     #[test]
-    fn a_full_queue_takes_no_more_until_the_guest_reads_and_then_says_so() {
+    fn a_full_input_queue_signals_when_it_has_space_again() {
         let mut serial = serial(None);
         let room = EventFd::new(EFD_NONBLOCK).unwrap();
         serial.write(INTERRUPT_ENABLE, &[1]);
-        serial.notify_input_room(room.try_clone().unwrap());
+        serial.notify_input_space(room.try_clone().unwrap());
         let taken = serial.input(&vec![b'x'; INPUT_LIMIT]) + serial.input(&vec![b'x'; INPUT_LIMIT]);
         assert!(taken < 2 * INPUT_LIMIT);
         assert_eq!(serial.input(b"x"), 0);
@@ -328,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn a_saved_port_goes_on_where_it_was() {
+    fn a_restored_port_continues_where_the_saved_one_stopped() {
         let mut first = serial(None);
         first.write(INTERRUPT_ENABLE, &[1]);
         first.input(&[b'y'; 100]);
@@ -341,14 +334,15 @@ mod tests {
     }
 
     #[test]
-    fn a_state_of_another_shape_is_refused() {
+    fn a_truncated_state_is_refused() {
         let mut serial = serial(None);
-        let error = serial.restore(&serde_json::json!({"fifo": 3})).unwrap_err();
+        let state = serial.save().unwrap();
+        let error = serial.restore(&state[..state.len() - 1]).unwrap_err();
         assert!(matches!(error, StateError::Format { .. }));
     }
 
     #[test]
-    fn an_interrupt_that_is_pending_at_the_save_is_raised_at_the_resume() {
+    fn an_interrupt_pending_at_the_save_is_raised_at_the_resume() {
         let mut first = serial(None);
         first.write(INTERRUPT_ENABLE, &[TRANSMITTER_EMPTY]);
         let state = first.save().unwrap();
@@ -363,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_without_a_pending_interrupt_raises_none_at_the_resume() {
+    fn resume_raises_no_interrupt_if_none_is_pending() {
         let mut port = serial(None);
         port.write(INTERRUPT_ENABLE, &[TRANSMITTER_EMPTY]);
         let irqfd = port.port.interrupt_evt().0.try_clone().unwrap();

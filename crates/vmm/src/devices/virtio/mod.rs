@@ -29,7 +29,6 @@ mod testing;
 use std::os::fd::RawFd;
 
 use event_manager::EventSet;
-use serde_json::Value;
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 
@@ -37,7 +36,8 @@ pub use interrupt::Interrupt;
 pub use mmio::{MmioSlot, MmioTransport};
 pub use queue::{Chain, RingError, Rings, Segment};
 
-use super::{StateError, expect_no_state};
+use super::StateError;
+use super::state::expect_none;
 
 /// A descriptor may point to a table of descriptors (spec section 6).
 const F_INDIRECT_DESC: u64 = 1 << VIRTIO_RING_F_INDIRECT_DESC;
@@ -132,14 +132,15 @@ pub trait VirtioDevice: Send {
     /// were given at construction.
     fn reset(&mut self) {}
 
-    /// The device's own state, while paused. Queues and registers are the transport's.
-    fn save(&self) -> Result<Value, StateError> {
-        Ok(Value::Null)
+    /// Returns the device-specific state, while paused: postcard bytes, empty without state. The transport saves
+    /// registers and queues.
+    fn save(&self) -> Result<Vec<u8>, StateError> {
+        Ok(Vec::new())
     }
 
-    /// Takes what [`VirtioDevice::save`] gave. [`VirtioDevice::activate`] follows if the driver was ready.
-    fn restore(&mut self, state: &Value) -> Result<(), StateError> {
-        expect_no_state(self.name(), state)
+    /// Restores a state from [`VirtioDevice::save`]. [`VirtioDevice::activate`] follows if the driver was ready.
+    fn restore(&mut self, state: &[u8]) -> Result<(), StateError> {
+        expect_none(self.name(), state)
     }
 }
 

@@ -1,4 +1,4 @@
-//! A driver for tests: what a guest's kernel does, over the registers and the guest's memory alone.
+//! A virtio driver for tests. It uses only the device's registers and guest memory, as a kernel's driver does.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -13,7 +13,7 @@ use crate::devices::{BusDevice, Device};
 use crate::memory::GuestMemory;
 
 pub const MEMORY_SIZE: usize = 64 << 20;
-/// What `Driver` sets each queue to.
+/// The size that `Driver` sets for each queue.
 pub const RING_SIZE: u16 = 64;
 
 const NEXT: u16 = 1;
@@ -22,7 +22,7 @@ pub const INDIRECT: u16 = 4;
 
 const STATUS: u32 = VIRTIO_MMIO_STATUS;
 
-/// One buffer of a chain: where, how long, and whether the device writes it.
+/// One buffer of a chain: guest-physical address, length, and true if the device writes it.
 pub type Buffer = (u64, u32, bool);
 
 struct Ring {
@@ -53,7 +53,7 @@ pub fn slot() -> MmioSlot {
 }
 
 impl<D: VirtioDevice> Driver<D> {
-    /// A device on the bus, untouched.
+    /// A device after power-on.
     pub fn new(device: D) -> Self {
         Self::on(device, memory())
     }
@@ -79,12 +79,12 @@ impl<D: VirtioDevice> Driver<D> {
         }
     }
 
-    /// A device that works, with every feature that it offers.
+    /// A device after DRIVER_OK, with every feature that it offers.
     pub fn started(device: D) -> Self {
         Self::started_with(device, u64::MAX)
     }
 
-    /// A device that works, with those of `features` that it offers.
+    /// A device after DRIVER_OK, with those of `features` that it offers.
     pub fn started_with(device: D, features: u64) -> Self {
         let mut driver = Self::new(device);
         driver.negotiate(features);
@@ -144,12 +144,12 @@ impl<D: VirtioDevice> Driver<D> {
         self.read(STATUS) & 64 != 0
     }
 
-    /// Runs the event loop until nothing is left to do.
+    /// Runs the event loop until no descriptor is ready.
     pub fn run(&mut self) {
         while self.manager.run_with_timeout(0).unwrap() > 0 {}
     }
 
-    /// Runs the event loop until something happens, at most `milliseconds`.
+    /// Runs the event loop once, waiting for at most `milliseconds`; -1 waits without limit.
     pub fn wait(&mut self, milliseconds: i32) {
         self.manager.run_with_timeout(milliseconds).unwrap();
     }
@@ -177,7 +177,7 @@ impl<D: VirtioDevice> Driver<D> {
         self.memory.write_slice(&bytes, at).unwrap();
     }
 
-    /// Makes a chain available, without notifying. Its first descriptor.
+    /// Makes a chain available without notifying, and returns its first descriptor.
     pub fn add(&mut self, queue: usize, buffers: &[Buffer]) -> u16 {
         let ring = &mut self.rings[queue];
         let ids: Vec<u16> = buffers
@@ -199,7 +199,7 @@ impl<D: VirtioDevice> Driver<D> {
         head
     }
 
-    /// Puts a descriptor index into the available ring, whatever it is.
+    /// Puts a descriptor index into the available ring without checking it.
     pub fn publish(&mut self, queue: usize, head: u16) {
         let avail = self.avail_ring(queue);
         let ring = &mut self.rings[queue];
@@ -216,7 +216,7 @@ impl<D: VirtioDevice> Driver<D> {
         self.write(VIRTIO_MMIO_QUEUE_NOTIFY, queue as u32);
     }
 
-    /// Makes a chain available, notifies, and lets the device work.
+    /// Makes a chain available, notifies, and runs the event loop.
     pub fn submit(&mut self, queue: usize, buffers: &[Buffer]) -> u16 {
         let head = self.add(queue, buffers);
         self.notify(queue);
@@ -224,13 +224,13 @@ impl<D: VirtioDevice> Driver<D> {
         head
     }
 
-    /// The next chain that came back: its first descriptor, and the bytes written.
+    /// The next entry of the used ring: the chain's first descriptor and the bytes written.
     pub fn used(&mut self, queue: usize) -> Option<(u16, u32)> {
         let base = self.used_ring(queue);
         let index: u16 = self.memory.read_obj(GuestAddress(base + 2)).unwrap();
         let event = self.avail_ring(queue) + 4 + 2 * u64::from(RING_SIZE);
         let ring = &mut self.rings[queue];
-        // Wants to hear of the next one: used_event of VIRTIO_F_EVENT_IDX.
+        // used_event of VIRTIO_F_EVENT_IDX: interrupt for the next entry.
         self.memory
             .write_obj(ring.seen, GuestAddress(event))
             .unwrap();
@@ -245,22 +245,20 @@ impl<D: VirtioDevice> Driver<D> {
         Some((head as u16, len))
     }
 
-    /// How many interrupts were raised since the last call.
+    /// Number of interrupts since the last call.
     pub fn interrupts(&self) -> u64 {
         let count = self.device().irq_eventfd().read().unwrap_or(0);
         self.write(VIRTIO_MMIO_INTERRUPT_ACK, 3);
         count
     }
 
-    /// Saves the device, and goes on with `device` in the same memory, as after a restore elsewhere.
+    /// Saves the device and restores its state into `device`, with the same guest memory.
     pub fn move_to<E: VirtioDevice>(self, device: E) -> Driver<E> {
         let state = {
             let mut transport = self.device();
             transport.pause();
             transport.save().unwrap()
         };
-        // Through text, as a snapshot goes.
-        let state = serde_json::from_str(&state.to_string()).unwrap();
         let mut driver = Driver::on(device, self.memory.clone());
         driver.rings = self.rings;
         {
@@ -273,7 +271,7 @@ impl<D: VirtioDevice> Driver<D> {
     }
 }
 
-/// Every feature but the event indices.
+/// Every feature except VIRTIO_F_EVENT_IDX.
 pub const WITHOUT_EVENT_IDX: u64 = !F_EVENT_IDX;
-/// No feature beyond what must be.
+/// Only VIRTIO_F_VERSION_1, which is required.
 pub const BARE: u64 = F_VERSION_1;

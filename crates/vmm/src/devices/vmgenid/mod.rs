@@ -1,8 +1,8 @@
-//! The VM generation ID: 16 bytes in guest memory that differ in each fork, and an interrupt that tells the
-//! guest to look (Microsoft, "Virtual Machine Generation ID"; QEMU, docs/specs/vmgenid.rst). Linux
-//! (drivers/virt/vmgenid.c) then mixes them into its generator of random numbers and reseeds it.
+//! The VM generation ID: 16 bytes in guest memory that differ in each fork, and an interrupt that announces a change
+//! (Microsoft, "Virtual Machine Generation ID"; QEMU, docs/specs/vmgenid.rst). On the interrupt Linux
+//! (drivers/virt/vmgenid.c) mixes the ID into its random number generator and reseeds it.
 //!
-//! It has no registers: it is two nodes in the DSDT, a place in memory and a line of the I/O APIC.
+//! The device has no registers. It consists of two nodes in the DSDT, 16 bytes of guest memory and a GSI.
 
 use std::io;
 
@@ -13,61 +13,61 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryError};
 use crate::arch::layout;
 use crate::memory::GuestMemory;
 
-/// Its name in a snapshot's key.
+/// The device's name in a snapshot's key.
 pub const NAME: &str = "vmgenid";
 
-/// How many bytes an ID has.
+/// Bytes of an ID.
 pub const SIZE: usize = 16;
 
-/// What the guest's driver is told: the ID has changed.
+/// The ACPI notification for a changed ID.
 const CHANGED: u8 = 0x80;
 
-/// A generation ID that could not be made or told.
+/// A generation ID that could not be written or announced.
 #[derive(Debug, thiserror::Error)]
 pub enum GenerationError {
-    /// The host's generator failed.
-    #[error("the host gives no random numbers: {0}")]
+    /// getrandom failed.
+    #[error("getrandom for the VM generation ID failed: {0}")]
     Random(#[source] io::Error),
-    /// The guest has no memory where the ID lies.
-    #[error("the ID cannot be written: {0}")]
+    /// The guest has no memory at the address of the ID.
+    #[error("cannot write the VM generation ID to guest memory: {0}")]
     Memory(#[from] GuestMemoryError),
-    /// KVM does not raise the interrupt.
-    #[error("KVM does not raise its interrupt: {0}")]
+    /// KVM_IRQ_LINE failed.
+    #[error("KVM_IRQ_LINE for the VM generation ID failed: {0}")]
     Interrupt(kvm_ioctls::Error),
 }
 
-/// Writes a fresh ID to where the guest finds it.
+/// Writes a new random ID to [`layout::VMGENID`].
 pub fn write_fresh(memory: &GuestMemory) -> Result<(), GenerationError> {
     let id = fresh().map_err(GenerationError::Random)?;
     memory.write_slice(&id, GuestAddress(layout::VMGENID))?;
     Ok(())
 }
 
-/// Tells the guest that its ID has changed. Makes two requests to KVM.
+/// Raises the interrupt that announces a changed ID. Returns the number of ioctls.
 ///
-/// The line is a pulse through the ioctl, not an eventfd: what it raises is in the local APIC when this
-/// returns, and so before the vCPU's first instruction.
-pub fn tell(vm: &VmFd) -> Result<(), GenerationError> {
+/// KVM_IRQ_LINE rather than an irqfd: when it returns, the interrupt is pending in the local APIC, and so before the
+/// vCPU's first instruction. An irqfd injects from a work queue.
+pub fn notify(vm: &VmFd) -> Result<u32, GenerationError> {
     for level in [true, false] {
         vm.set_irq_line(layout::EVENT_GSI, level)
             .map_err(GenerationError::Interrupt)?;
     }
-    Ok(())
+    Ok(2)
 }
 
 fn fresh() -> io::Result<[u8; SIZE]> {
     let mut id = [0; SIZE];
     // SAFETY: the pointer and length are those of a live, exclusive array.
     let got = unsafe { libc::getrandom(id.as_mut_ptr().cast(), id.len(), 0) };
-    // Up to 256 bytes getrandom gives all or fails.
+    // getrandom returns up to 256 bytes whole or fails.
     match usize::try_from(got) {
         Ok(SIZE) => Ok(id),
         _ => Err(io::Error::last_os_error()),
     }
 }
 
-/// The nodes for the DSDT's `\_SB_`: the ID's, and a generic event device (ACPI 6.5, section 5.6.9) that
-/// turns the interrupt into a notification, for hardware-reduced ACPI has no other way.
+/// The AML nodes for `\_SB_` in the DSDT: the ID, and a generic event device (ACPI 6.5, section 5.6.9), which is how
+/// hardware-reduced ACPI turns an interrupt into a notification.
 pub fn acpi_nodes() -> Vec<u8> {
     let mut nodes = id_node();
     nodes.extend(event_node());
@@ -80,8 +80,7 @@ fn id_node() -> Vec<u8> {
     aml::Device::new(
         "VGEN".into(),
         vec![
-            // QEMU's, as for pvpanic. Drivers go by the compatible id, which ACPI's interpreters turn into
-            // upper-case letters.
+            // QEMU's id, as for pvpanic. Drivers match the compatible id, which ACPICA converts to upper case.
             &aml::Name::new("_HID".into(), &"QEMUVGID"),
             &aml::Name::new("_CID".into(), &"VM_Gen_Counter"),
             &aml::Name::new("_DDN".into(), &"VM_Gen_Counter"),
@@ -109,7 +108,7 @@ fn event_node() -> Vec<u8> {
                     layout::EVENT_GSI,
                 )]),
             ),
-            // It has one interrupt, so that there is nothing to tell apart by the argument.
+            // The argument is the GSI; the device has only one.
             &aml::Method::new(
                 "_EVT".into(),
                 1,
@@ -133,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn the_nodes_name_the_id_its_place_and_its_event() {
+    fn the_nodes_have_the_ids_address_and_interrupt() {
         let nodes = acpi_nodes();
         assert!(contains(&nodes, b"_CID\x0dVM_Gen_Counter\0"));
         // Name ADDR, a package of 2 elements: a double word with the address, and zero.
@@ -151,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn each_id_is_another_one_where_the_guest_finds_it() {
+    fn each_write_gives_another_id() {
         let memory = crate::memory::allocate(32).unwrap();
         let mut ids = Vec::new();
         for _ in 0..3 {
@@ -163,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn the_guest_has_its_interrupt_before_it_runs() {
+    fn the_interrupt_is_pending_before_the_guest_runs() {
         const VECTOR: u8 = 0x31;
         let vm = crate::probe::open_kvm().unwrap().create_vm().unwrap();
         vm.create_irq_chip().unwrap();
@@ -182,7 +181,7 @@ mod tests {
         unsafe { chip.chip.ioapic.redirtbl[layout::EVENT_GSI as usize].bits = VECTOR.into() };
         vm.set_irqchip(&chip).unwrap();
 
-        tell(&vm).unwrap();
+        notify(&vm).unwrap();
 
         // The interrupt request register: a bit for each vector, 4 bytes of 16.
         let lapic = vcpu.get_lapic().unwrap();
@@ -191,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn the_id_is_where_no_kernel_puts_or_looks_for_anything_else() {
+    fn the_id_is_in_reserved_memory_outside_option_roms() {
         let id = layout::VMGENID..layout::VMGENID + SIZE as u64;
         let reserved = layout::EBDA..layout::ACPI;
         assert!(reserved.contains(&id.start) && id.end <= reserved.end);

@@ -23,7 +23,8 @@ use super::{F_EVENT_IDX, F_INDIRECT_DESC, F_VERSION_1, RingError, Rings, VirtioD
 use crate::devices::{Device, StateError};
 use crate::memory::GuestMemory;
 
-pub use state::{QueueRecord, TransportState};
+#[cfg(test)]
+use state::TransportState;
 
 /// Bytes of guest-physical address space that one device takes.
 pub const WINDOW_SIZE: u64 = 0x1000;
@@ -196,11 +197,11 @@ impl<D: VirtioDevice> Device for MmioTransport<D> {
         self.rings.interrupt().raise_again();
     }
 
-    fn save(&self) -> Result<serde_json::Value, StateError> {
+    fn save(&self) -> Result<Vec<u8>, StateError> {
         self.save_state()
     }
 
-    fn restore(&mut self, state: &serde_json::Value) -> Result<(), StateError> {
+    fn restore(&mut self, state: &[u8]) -> Result<(), StateError> {
         self.restore_state(state)
     }
 

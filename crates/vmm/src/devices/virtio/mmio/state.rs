@@ -1,52 +1,45 @@
-//! What a snapshot keeps of the transport.
+//! The transport's state in a snapshot.
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use virtio_queue::{Queue, QueueState};
 
 use super::{FEATURES_OK, MmioTransport, NEEDS_RESET, VirtioDevice, WRITABLE};
 use crate::devices::StateError;
+use crate::devices::state::{decode, encode};
 
-/// The version of [`TransportState`]; a record of another is refused.
-const VERSION: u32 = 2;
-
-/// The registers and queues of a device, and the device's own state.
+/// Registers, queues and device-specific state.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
-#[serde(deny_unknown_fields)]
-pub struct TransportState {
-    /// The version of this record.
-    pub version: u32,
-    /// The device status register.
+pub(super) struct TransportState {
+    /// `Status`.
     pub status: u32,
-    /// Selectors, as the driver left them.
+    /// `DeviceFeaturesSel`.
     pub device_features_sel: u32,
-    /// See above.
+    /// `DriverFeaturesSel`.
     pub driver_features_sel: u32,
-    /// See above.
+    /// `QueueSel`.
     pub queue_sel: u32,
-    /// What the driver chose.
+    /// The features that the driver accepted.
     pub driver_features: u64,
-    /// Unacknowledged interrupt bits.
+    /// `InterruptStatus`: bits that the driver has not acknowledged.
     pub interrupt_status: u32,
-    /// In the order of their indices.
-    pub queues: Vec<QueueRecord>,
-    /// The device's own.
-    pub device: Value,
+    /// By queue index.
+    pub queues: Vec<VirtqueueState>,
+    /// Bytes of [`VirtioDevice::save`].
+    pub device: Vec<u8>,
 }
 
-/// One queue.
+/// The state of one virtqueue.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
-#[serde(deny_unknown_fields)]
-pub struct QueueRecord {
-    /// Entries, as the driver chose.
+pub(super) struct VirtqueueState {
+    /// `QueueNum`: entries, chosen by the driver.
     pub size: u16,
-    /// Whether the driver has set it up.
+    /// `QueueReady`.
     pub ready: bool,
-    /// Whether `VIRTIO_F_EVENT_IDX` holds.
+    /// True if `VIRTIO_F_EVENT_IDX` was negotiated.
     pub event_idx: bool,
-    /// The next index to take from the available ring.
+    /// The next entry to read of the available ring.
     pub next_avail: u16,
-    /// The next index to fill in the used ring.
+    /// The next entry to write of the used ring.
     pub next_used: u16,
     /// Guest-physical address of the descriptor table.
     pub desc_table: u64,
@@ -56,7 +49,7 @@ pub struct QueueRecord {
     pub used_ring: u64,
 }
 
-impl QueueRecord {
+impl VirtqueueState {
     fn of(queue: &Queue) -> Self {
         let state = queue.state();
         Self {
@@ -87,29 +80,27 @@ impl QueueRecord {
 }
 
 impl<D: VirtioDevice> MmioTransport<D> {
-    pub(super) fn save_state(&self) -> Result<Value, StateError> {
+    pub(super) fn save_state(&self) -> Result<Vec<u8>, StateError> {
         let state = TransportState {
-            version: VERSION,
             status: self.status,
             device_features_sel: self.device_features_sel,
             driver_features_sel: self.driver_features_sel,
             queue_sel: self.queue_sel,
             driver_features: self.driver_features,
             interrupt_status: self.rings.interrupt().status(),
-            queues: self.rings.queues.iter().map(QueueRecord::of).collect(),
+            queues: self.rings.queues.iter().map(VirtqueueState::of).collect(),
             device: self.device.save()?,
         };
-        serde_json::to_value(state).map_err(|source| self.format_error(source))
+        encode(self.device.name(), &state)
     }
 
-    pub(super) fn restore_state(&mut self, state: &Value) -> Result<(), StateError> {
-        let state =
-            TransportState::deserialize(state).map_err(|source| self.format_error(source))?;
+    pub(super) fn restore_state(&mut self, state: &[u8]) -> Result<(), StateError> {
+        let state: TransportState = decode(self.device.name(), state)?;
         self.check(&state)?;
         let sizes = self.device.queue_sizes();
         let mut queues = Vec::with_capacity(sizes.len());
-        for (index, (record, size)) in state.queues.iter().zip(sizes).enumerate() {
-            let queue = record.queue(*size);
+        for (index, (saved, size)) in state.queues.iter().zip(sizes).enumerate() {
+            let queue = saved.queue(*size);
             queues.push(queue.map_err(|e| self.invalid(format!("queue {index}: {e}")))?);
         }
         self.device.restore(&state.device)?;
@@ -123,12 +114,14 @@ impl<D: VirtioDevice> MmioTransport<D> {
         self.paused = true;
         if self.active() {
             if let Some(index) = self.invalid_queue() {
-                return Err(self.invalid(format!("queue {index} lies outside memory")));
+                return Err(self.invalid(format!("queue {index} lies outside guest memory")));
             }
             let mut queues = 0..self.rings.queues.len();
-            // A paused device has returned all, and this one would never return the rest.
+            // A paused device holds no chain, and a restored one could never return one.
             if let Some(index) = queues.find(|index| self.rings.outstanding(*index) > 0) {
-                return Err(self.invalid(format!("queue {index} has chains that no device holds")));
+                return Err(self.invalid(format!(
+                    "queue {index} has chains in use, and a paused device has none"
+                )));
             }
             let result = self.device.activate(self.driver_features);
             result.map_err(|error| self.invalid(error.to_string()))?;
@@ -137,11 +130,12 @@ impl<D: VirtioDevice> MmioTransport<D> {
     }
 
     fn check(&self, state: &TransportState) -> Result<(), StateError> {
-        if state.version != VERSION {
-            return Err(self.invalid(format!("version {}, not {VERSION}", state.version)));
-        }
         if state.queues.len() != self.device.queue_sizes().len() {
-            return Err(self.invalid(format!("{} queues", state.queues.len())));
+            return Err(self.invalid(format!(
+                "{} queues, this device has {}",
+                state.queues.len(),
+                self.device.queue_sizes().len()
+            )));
         }
         if state.status & !(WRITABLE | NEEDS_RESET) != 0 {
             return Err(self.invalid(format!("status {:#x}", state.status)));
@@ -149,7 +143,7 @@ impl<D: VirtioDevice> MmioTransport<D> {
         let agreed = state.status & FEATURES_OK != 0;
         if agreed && state.driver_features & !self.offered_features() != 0 {
             return Err(self.invalid(format!(
-                "features {:#x}, of which this device offers {:#x}",
+                "negotiated features {:#x}, this device offers {:#x}",
                 state.driver_features,
                 self.offered_features()
             )));
@@ -157,17 +151,7 @@ impl<D: VirtioDevice> MmioTransport<D> {
         Ok(())
     }
 
-    fn format_error(&self, source: serde_json::Error) -> StateError {
-        StateError::Format {
-            device: self.device.name(),
-            source,
-        }
-    }
-
     fn invalid(&self, what: String) -> StateError {
-        StateError::Invalid {
-            device: self.device.name(),
-            what,
-        }
+        StateError::invalid(self.device.name(), what)
     }
 }

@@ -5,12 +5,11 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use event_manager::EventSet;
-use serde::Deserialize;
-use serde_json::Value;
 use virtio_bindings::virtio_net::*;
 
 use super::{MAX_FRAME, NetState, RXQ, TXQ, tap};
 use crate::devices::StateError;
+use crate::devices::state::{decode, encode};
 use crate::devices::virtio::{
     ActivateError, Chain, RingError, Rings, VirtioDevice, Watch, read_config_bytes,
 };
@@ -205,28 +204,19 @@ impl VirtioDevice for Net {
         self.tx_blocked = false;
     }
 
-    fn save(&self) -> Result<Value, StateError> {
-        serde_json::to_value(NetState {
+    fn save(&self) -> Result<Vec<u8>, StateError> {
+        let state = NetState {
             mac: self.config.mac,
             mtu: self.config.mtu,
-        })
-        .map_err(|source| StateError::Format {
-            device: NAME,
-            source,
-        })
+        };
+        encode(NAME, &state)
     }
 
-    fn restore(&mut self, state: &Value) -> Result<(), StateError> {
-        let state = NetState::deserialize(state).map_err(|source| StateError::Format {
-            device: NAME,
-            source,
-        })?;
+    fn restore(&mut self, state: &[u8]) -> Result<(), StateError> {
+        let state: NetState = decode(NAME, state)?;
         if state.mtu != self.config.mtu {
-            let what = format!(
-                "it was saved with MTU {}, not {}",
-                state.mtu, self.config.mtu
-            );
-            return Err(StateError::Invalid { device: NAME, what });
+            let what = format!("MTU {}, this device has {}", state.mtu, self.config.mtu);
+            return Err(StateError::invalid(NAME, what));
         }
         Ok(())
     }

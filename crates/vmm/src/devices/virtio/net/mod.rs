@@ -9,7 +9,7 @@ mod tests;
 mod tx;
 
 pub use device::{Net, NetConfig, NetError};
-pub use state::NetState;
+use state::NetState;
 
 /// Size of `struct virtio_net_hdr_v1`, which every frame starts with (spec section 5.1.6).
 const HEADER_SIZE: usize = 12;

@@ -1,14 +1,13 @@
-//! What a snapshot keeps.
+//! The device's state in a snapshot.
 
 use serde::{Deserialize, Serialize};
 
-/// The network device's state: what the guest was told. The TAP and the address are the new owner's.
+/// The configuration space that the guest has read. TAP and MAC address belong to the restoring device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct NetState {
-    /// The address that the guest was told. A device that takes the state keeps its own, and drops what
-    /// the guest sends from any other: the guest has to be told.
+pub(super) struct NetState {
+    /// The MAC address of the saved device. A restored device keeps its own and drops frames from any other
+    /// source, so the guest's interface must be given the new address.
     pub mac: [u8; 6],
-    /// The MTU that the guest was told.
+    /// The MTU of the saved device, in bytes. A restored device must have the same.
     pub mtu: u16,
 }

@@ -1,4 +1,7 @@
-//! One connection: its stream, its credit, and how far each side has closed.
+//! One connection: its stream, its credit, and the shutdown flags of both sides.
+//!
+//! Counters have the names of the spec (5.10.6.3): `fwd_cnt` and `tx_cnt` are the device's, `peer_fwd_cnt` and
+//! `peer_buf_alloc` the guest's.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
@@ -12,20 +15,20 @@ use super::BUFFER_SIZE;
 use super::header::{SHUTDOWN_RCV, SHUTDOWN_SEND};
 use crate::devices::virtio::io as guest_io;
 
-/// After this many bytes taken from the guest it is told, unless a packet told it anyway.
+/// Bytes taken from the guest after which a CREDIT_UPDATE is sent if no other packet carried `fwd_cnt`.
 const CREDIT_STEP: u32 = BUFFER_SIZE / 4;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// The request is on its way.
+    /// REQUEST is queued or sent.
     Connecting,
-    /// Bytes may flow.
+    /// RESPONSE was received.
     Established,
-    /// The host's end is gone and the guest was told; its reset is awaited.
+    /// The stream is closed and SHUTDOWN was sent; the guest's RST is awaited.
     Closing,
 }
 
-/// A connection. "Received" and "sent" are the host's view.
+/// A connection, from the device's view.
 pub struct Connection {
     pub id: u64,
     pub local_port: u32,
@@ -33,45 +36,45 @@ pub struct Connection {
     pub phase: Phase,
     pub deadline: Option<Instant>,
     pub stream: Option<OwnedFd>,
-    /// Bytes from the guest that the stream has not taken yet.
+    /// Bytes from the guest that the stream has not accepted yet.
     pub buffer: VecDeque<u8>,
-    /// Bytes taken from the guest and passed on: `fwd_cnt`.
-    pub forwarded: Wrapping<u32>,
-    /// The `fwd_cnt` that the guest knows of.
-    pub forwarded_told: Wrapping<u32>,
-    /// Bytes sent to the guest: `tx_cnt`.
-    pub sent: Wrapping<u32>,
-    /// The guest's last `buf_alloc`.
+    /// Bytes from the guest that the stream has accepted.
+    pub fwd_cnt: Wrapping<u32>,
+    /// The `fwd_cnt` of the last packet to the guest.
+    pub last_fwd_cnt: Wrapping<u32>,
+    /// Bytes sent to the guest.
+    pub tx_cnt: Wrapping<u32>,
+    /// `buf_alloc` of the guest's last packet.
     pub peer_buf_alloc: u32,
-    /// The guest's last `fwd_cnt`.
-    pub peer_forwarded: Wrapping<u32>,
+    /// `fwd_cnt` of the guest's last packet.
+    pub peer_fwd_cnt: Wrapping<u32>,
     /// The guest's shutdown flags so far.
     pub guest_shutdown: u32,
-    /// Shutdown flags that the host's end stands for.
+    /// Shutdown flags that follow from the state of the stream.
     pub host_shutdown: u32,
-    /// The part of them that the guest was told.
-    pub told_shutdown: u32,
-    /// The request has not been put on the queue yet.
+    /// The host's shutdown flags that were sent to the guest.
+    pub sent_shutdown: u32,
+    /// REQUEST has not been sent yet.
     pub wants_request: bool,
-    /// The guest is to be told our credit.
+    /// CREDIT_UPDATE is due.
     pub wants_credit_update: bool,
-    /// The guest was asked for its credit and has not answered.
-    pub asked_for_credit: bool,
-    /// The stream may have bytes, or its end.
+    /// CREDIT_REQUEST was sent and not answered.
+    pub credit_requested: bool,
+    /// The stream may have bytes or be at its end.
     pub readable: bool,
-    /// It is in the device's line of those with something for the guest.
+    /// The port is in [`super::Vsock`]'s `rx_pending`.
     pub queued: bool,
-    /// The stream is watched for room.
-    pub watches_room: bool,
+    /// The stream is watched for EPOLLOUT.
+    pub watches_writable: bool,
 }
 
-/// What a connection has for the guest.
+/// The next packet from a connection to the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Next {
+pub enum PendingPacket {
     Request,
     CreditUpdate,
     CreditRequest,
-    /// At most this many bytes of the stream.
+    /// RW with at most this many bytes of the stream.
     Data(usize),
     Shutdown(u32),
     Nothing,
@@ -87,54 +90,54 @@ impl Connection {
             deadline: None,
             stream: None,
             buffer: VecDeque::new(),
-            forwarded: Wrapping(0),
-            forwarded_told: Wrapping(0),
-            sent: Wrapping(0),
+            fwd_cnt: Wrapping(0),
+            last_fwd_cnt: Wrapping(0),
+            tx_cnt: Wrapping(0),
             peer_buf_alloc: 0,
-            peer_forwarded: Wrapping(0),
+            peer_fwd_cnt: Wrapping(0),
             guest_shutdown: 0,
             host_shutdown: 0,
-            told_shutdown: 0,
+            sent_shutdown: 0,
             wants_request: phase == Phase::Connecting,
             wants_credit_update: false,
-            asked_for_credit: false,
+            credit_requested: false,
             readable: false,
             queued: false,
-            watches_room: false,
+            watches_writable: false,
         }
     }
 
-    /// Bytes that the guest takes now (spec section 5.10.6.3).
+    /// Bytes that the guest can accept now (spec section 5.10.6.3).
     pub fn credit(&self) -> u32 {
-        let under_way = (self.sent - self.peer_forwarded).0;
-        self.peer_buf_alloc.saturating_sub(under_way)
+        let in_flight = (self.tx_cnt - self.peer_fwd_cnt).0;
+        self.peer_buf_alloc.saturating_sub(in_flight)
     }
 
-    /// Each packet of the guest says its credit.
-    pub fn note_peer_credit(&mut self, buf_alloc: u32, fwd_cnt: u32) {
+    /// Takes the credit fields that every packet of the guest carries.
+    pub fn update_peer_credit(&mut self, buf_alloc: u32, fwd_cnt: u32) {
         self.peer_buf_alloc = buf_alloc;
-        self.peer_forwarded = Wrapping(fwd_cnt);
+        self.peer_fwd_cnt = Wrapping(fwd_cnt);
         if self.credit() > 0 {
-            self.asked_for_credit = false;
+            self.credit_requested = false;
         }
     }
 
-    /// What to tell the guest next.
-    pub fn next(&self) -> Next {
+    /// The packet to send next.
+    pub fn pending_packet(&self) -> PendingPacket {
         if self.wants_request {
-            return Next::Request;
+            return PendingPacket::Request;
         }
         if self.phase != Phase::Established {
-            return Next::Nothing;
+            return PendingPacket::Nothing;
         }
         if self.wants_credit_update {
-            return Next::CreditUpdate;
+            return PendingPacket::CreditUpdate;
         }
         if self.may_read() {
             return match self.credit() {
-                0 if self.asked_for_credit => self.next_shutdown(),
-                0 => Next::CreditRequest,
-                credit => Next::Data(credit as usize),
+                0 if self.credit_requested => self.next_shutdown(),
+                0 => PendingPacket::CreditRequest,
+                credit => PendingPacket::Data(credit as usize),
             };
         }
         self.next_shutdown()
@@ -147,17 +150,16 @@ impl Connection {
             && self.guest_shutdown & SHUTDOWN_RCV == 0
     }
 
-    fn next_shutdown(&self) -> Next {
-        if self.host_shutdown != self.told_shutdown {
-            Next::Shutdown(self.host_shutdown)
+    fn next_shutdown(&self) -> PendingPacket {
+        if self.host_shutdown != self.sent_shutdown {
+            PendingPacket::Shutdown(self.host_shutdown)
         } else {
-            Next::Nothing
+            PendingPacket::Nothing
         }
     }
 
-    /// Bytes from the guest. `false` if it sent more than it had credit for.
-    ///
-    /// What the stream does not take at once is for [`Connection::keep`]: the number of bytes taken.
+    /// Writes bytes from the guest to the stream and returns how many it accepted. The caller gives the rest to
+    /// [`Connection::buffer_bytes`].
     pub fn deliver(&mut self, views: &[VolatileSlice]) -> usize {
         let len = views.iter().map(VolatileSlice::len).sum();
         if self.host_shutdown & SHUTDOWN_RCV != 0 {
@@ -170,33 +172,33 @@ impl Connection {
             Ok(taken) => self.forward(taken),
             Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
             Err(_) => {
-                self.host_stopped_receiving();
+                self.stop_host_receiving();
                 self.forward(len)
             }
         }
     }
 
-    /// Whether `len` more bytes are within the credit that the guest has.
-    pub fn has_room_for(&self, len: usize) -> bool {
+    /// True if `len` more bytes are within the credit that the guest has.
+    pub fn fits_credit(&self, len: usize) -> bool {
         self.buffer.len() + len <= BUFFER_SIZE as usize
     }
 
-    /// Keeps bytes that the stream did not take.
-    pub fn keep(&mut self, bytes: &[u8]) {
+    /// Buffers bytes that the stream did not accept.
+    pub fn buffer_bytes(&mut self, bytes: &[u8]) {
         self.buffer.extend(bytes);
     }
 
     fn forward(&mut self, len: usize) -> usize {
         // A packet is at most 4 GiB by its header, and far less by the credit.
-        self.forwarded += Wrapping(len as u32);
-        if (self.forwarded - self.forwarded_told).0 >= CREDIT_STEP {
+        self.fwd_cnt += Wrapping(len as u32);
+        if (self.fwd_cnt - self.last_fwd_cnt).0 >= CREDIT_STEP {
             self.wants_credit_update = true;
         }
         len
     }
 
-    /// Gives kept bytes to the stream, as far as it takes them, and closes its writing side behind
-    /// the last if the guest sends no more.
+    /// Writes buffered bytes to the stream as far as it accepts them. After the last byte it shuts the stream's
+    /// write side down if the guest sends no more.
     pub fn flush(&mut self) {
         while let Some(stream) = &self.stream {
             let bytes = self.buffer.as_slices().0;
@@ -209,11 +211,11 @@ impl Connection {
                     self.forward(taken);
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
-                Err(_) => self.host_stopped_receiving(),
+                Err(_) => self.stop_host_receiving(),
             }
         }
         if self.buffer.is_empty() {
-            // A burst is over: an idle connection holds no memory.
+            // An idle connection holds no buffer memory.
             self.buffer = VecDeque::new();
             if self.guest_shutdown & SHUTDOWN_SEND != 0 {
                 self.shut(libc::SHUT_WR);
@@ -221,15 +223,15 @@ impl Connection {
         }
     }
 
-    /// The stream takes no more: what is kept has nowhere to go.
-    pub fn host_stopped_receiving(&mut self) {
+    /// Drops the buffered bytes: the stream accepts no more.
+    pub fn stop_host_receiving(&mut self) {
         self.host_shutdown |= SHUTDOWN_RCV;
         let lost = self.buffer.len();
         self.buffer = VecDeque::new();
         self.forward(lost);
     }
 
-    /// The guest will do less from now on.
+    /// Applies the flags of the guest's SHUTDOWN.
     pub fn guest_shut_down(&mut self, flags: u32) {
         self.guest_shutdown |= flags & (SHUTDOWN_RCV | SHUTDOWN_SEND);
         if self.guest_shutdown & SHUTDOWN_RCV != 0 {
@@ -238,25 +240,24 @@ impl Connection {
         self.flush();
     }
 
-    /// Whether the stream has bytes for the guest.
+    /// True if the stream has bytes for the guest (FIONREAD).
     pub fn stream_has_bytes(&self) -> bool {
         let Some(stream) = &self.stream else {
             return false;
         };
-        // One that does not say so is broken, and has none.
+        // FIONREAD fails only on a broken stream, which has none.
         rustix::io::ioctl_fionread(stream).is_ok_and(|count| count > 0)
     }
 
     fn shut(&self, how: libc::c_int) {
         if let Some(stream) = &self.stream {
-            // SAFETY: shutdown takes integers alone; a stream that is no longer connected answers
-            // with an error, which says nothing new.
+            // SAFETY: shutdown takes integers only. Its error (the stream is not connected) changes nothing.
             unsafe { libc::shutdown(stream.as_raw_fd(), how) };
         }
     }
 
-    /// Bytes of the stream into the guest's buffers. `Ok(None)` if there are none now; at the end of
-    /// the stream too, which is noted.
+    /// Reads from the stream into the guest's buffers. `Ok(None)` if there are no bytes now or the stream has
+    /// ended, which sets SHUTDOWN_SEND.
     pub fn receive(&mut self, views: &[VolatileSlice]) -> io::Result<Option<usize>> {
         let Some(stream) = &self.stream else {
             return Ok(None);
@@ -268,7 +269,7 @@ impl Connection {
                 Ok(None)
             }
             Ok(len) => {
-                self.sent += Wrapping(len as u32);
+                self.tx_cnt += Wrapping(len as u32);
                 Ok(Some(len))
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {

@@ -1,4 +1,4 @@
-//! The device: what it offers, and the one round of work that every event leads to.
+//! [`Vsock`]: its configuration and state, and the one work routine that every event runs.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -7,15 +7,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use event_manager::EventSet;
-use serde::Deserialize;
-use serde_json::Value;
 use vmm_sys_util::epoll::Epoll;
 use vmm_sys_util::timerfd::TimerFd;
 
 use super::connection::{Connection, Phase};
 use super::handle::{ConnectRequest, Shared};
-use super::{ConnectionState, RXQ, TXQ, VsockHandle, VsockState};
+use super::state::{ConnectionState, VsockState};
+use super::{FIRST_PORT, RXQ, TIMEOUT, TXQ, VsockHandle};
 use crate::devices::StateError;
+use crate::devices::state::{decode, encode};
 use crate::devices::virtio::{RingError, Rings, VirtioDevice, Watch, read_config_bytes};
 
 const NAME: &str = "vsock";
@@ -23,49 +23,49 @@ const NAME: &str = "vsock";
 const DEVICE_TYPE: u32 = 19;
 /// Receive, transmit, event.
 const QUEUE_SIZES: &[u16] = &[256, 256, 64];
-/// Resets that wait for the guest's buffers. At the limit no more is taken from the guest, so that a
-/// guest that provokes them and takes none waits for itself.
+/// The most RST packets that wait for receive buffers. At the limit the device reads no more TX packets, so that
+/// a guest which provokes resets and provides no buffers blocks only itself.
 pub(super) const RESET_LIMIT: usize = 256;
 
-/// Who the guest is.
+/// The addresses of the guest and of its ready report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VsockConfig {
-    /// The guest's context id, 3 or more (0 to 2 are reserved, spec section 5.10.4).
+    /// The guest's CID, 3 or more (0 to 2 are reserved, spec section 5.10.4).
     pub guest_cid: u32,
     /// The host port whose connection attempt means that the guest is ready.
     pub ready_port: u32,
 }
 
-/// A connection of the state, for [`Vsock::attach`].
+/// A connection of a restored device, for [`Vsock::attach`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnectionInfo {
-    /// The id of the connect that it came from.
+    /// The id of its connect request.
     pub id: u64,
-    /// The host's port, which names the connection.
+    /// The host's port, unique per connection.
     pub local_port: u32,
     /// The guest's port.
     pub guest_port: u32,
-    /// Whether it has a stream.
+    /// True if it has a stream.
     pub attached: bool,
-    /// Whether either side may still send: not waiting for the guest to agree to its end.
+    /// True unless it only waits for the guest's RST.
     pub open: bool,
 }
 
 /// A stream that cannot be attached.
 #[derive(Debug, thiserror::Error)]
 pub enum AttachError {
-    /// No connection has this host port. Look at [`Vsock::connections`].
+    /// No connection has this host port: see [`Vsock::connections`].
     #[error("no connection has the host port {0}")]
     NoConnection(u32),
-    /// The connection has its stream.
-    #[error("the connection of host port {0} has a stream already")]
+    /// The connection already has a stream.
+    #[error("the connection of host port {0} already has a stream")]
     Attached(u32),
-    /// The descriptor cannot be watched: it is no socket, or watched already.
-    #[error("the stream for host port {port} cannot be watched: {source}")]
+    /// epoll refused the descriptor: it is not a socket, or in use by another connection.
+    #[error("epoll_ctl failed on the stream of host port {port}: {source}")]
     Watch {
         /// The host port.
         port: u32,
-        /// Why.
+        /// The error of epoll_ctl.
         source: io::Error,
     },
 }
@@ -74,60 +74,60 @@ pub enum AttachError {
 pub struct Vsock {
     pub(super) config: VsockConfig,
     pub(super) shared: Arc<Shared>,
-    /// Watches the streams, the timer and the handle's eventfd; the event loop watches this alone, so
-    /// that streams come and go on any thread.
+    /// Watches the streams, the timer and the handle's eventfd. The event loop watches only this descriptor, so
+    /// that streams can be added on any thread.
     pub(super) epoll: Epoll,
     pub(super) timer: TimerFd,
-    /// How long the guest may take to answer.
-    pub(super) patience: Duration,
-    /// What the timer is set to.
+    /// How long the guest may take to answer a connect or a shutdown.
+    pub(super) timeout: Duration,
+    /// The deadline that the timer is set to.
     pub(super) timer_set: Option<Instant>,
-    /// By the host's port, which is unique.
+    /// By host port.
     pub(super) connections: BTreeMap<u32, Connection>,
-    /// Gone for the guest; the rest of what it sent still goes to the stream. By the host's port.
+    /// Ended for the guest, with bytes still buffered for the stream. By host port.
     pub(super) draining: BTreeMap<u32, Connection>,
     /// Connects that wait for the guest to report ready.
     pub(super) waiting: VecDeque<ConnectRequest>,
-    /// Resets for the guest: the host's port, then the guest's.
+    /// RST packets to send: host port, guest port.
     pub(super) resets: VecDeque<(u32, u32)>,
-    /// Host ports of connections with something for the guest, each once.
-    pub(super) line: VecDeque<u32>,
+    /// Host ports of connections with a packet for the guest, each once.
+    pub(super) rx_pending: VecDeque<u32>,
     pub(super) next_port: u32,
     pub(super) ready: bool,
-    pub(super) ready_said: bool,
+    pub(super) ready_reported: bool,
 }
 
 impl Vsock {
-    /// A device that reports through its [`Vsock::handle`].
+    /// A device that reports events through [`Vsock::handle`].
     pub fn new(config: VsockConfig) -> io::Result<Self> {
         let device = Self {
             config,
             shared: Arc::new(Shared::new()?),
             epoll: Epoll::new()?,
             timer: TimerFd::new().map_err(io::Error::from)?,
-            patience: super::host::PATIENCE,
+            timeout: TIMEOUT,
             timer_set: None,
             connections: BTreeMap::new(),
             draining: BTreeMap::new(),
             waiting: VecDeque::new(),
             resets: VecDeque::new(),
-            line: VecDeque::new(),
-            next_port: super::host::FIRST_PORT,
+            rx_pending: VecDeque::new(),
+            next_port: FIRST_PORT,
             ready: false,
-            ready_said: false,
+            ready_reported: false,
         };
-        device.watch_own_descriptors()?;
+        device.watch_event_and_timer()?;
         Ok(device)
     }
 
-    /// What to ask for connections with.
+    /// The handle for connects and events.
     pub fn handle(&self) -> VsockHandle {
         VsockHandle {
             shared: Arc::clone(&self.shared),
         }
     }
 
-    /// The connections that the guest has.
+    /// The guest's connections.
     pub fn connections(&self) -> Vec<ConnectionInfo> {
         let info = |c: &Connection| ConnectionInfo {
             id: c.id,
@@ -139,18 +139,18 @@ impl Vsock {
         self.connections.values().map(info).collect()
     }
 
-    /// Why a save now would lose bytes, or a connect, if it would: what streams hold is not part of the
-    /// state. To be asked while paused.
-    pub fn under_way(&self) -> Option<&'static str> {
-        let asked = self.shared.has_requests() || !self.waiting.is_empty();
-        if asked || self.has(|c| c.phase == Phase::Connecting) {
-            return Some("a connect is under way");
+    /// The reason why a save would now lose a connect or bytes: streams are not part of the state. Call it while
+    /// the device is paused.
+    pub fn busy(&self) -> Option<&'static str> {
+        let requested = self.shared.has_requests() || !self.waiting.is_empty();
+        if requested || self.has(|c| c.phase == Phase::Connecting) {
+            return Some("a connect is pending");
         }
         if !self.draining.is_empty() || self.has(|c| !c.buffer.is_empty()) {
-            return Some("the guest has sent what the host has not taken");
+            return Some("bytes from the guest are buffered for the host");
         }
         if self.has(Connection::stream_has_bytes) {
-            return Some("the host has sent what the guest has not taken");
+            return Some("bytes from the host are not yet read by the guest");
         }
         None
     }
@@ -159,8 +159,8 @@ impl Vsock {
         self.connections.values().any(what)
     }
 
-    /// Gives a restored connection its stream, a connected stream socket. What the guest sent in the
-    /// meantime goes to it first.
+    /// Gives a restored connection its stream, a connected stream socket. Bytes that the guest has sent in the
+    /// meantime are written to it first.
     pub fn attach(&mut self, local_port: u32, stream: OwnedFd) -> Result<(), AttachError> {
         let connection = self
             .connections
@@ -177,7 +177,7 @@ impl Vsock {
         if let Some(connection) = self.connections.get_mut(&local_port) {
             connection.stream = Some(stream);
             connection.readable = true;
-            // Also carries out what the guest's shutdown asks of the new stream.
+            // Applies a shutdown of the guest to the new stream.
             connection.guest_shut_down(0);
         }
         self.after_flush(local_port);
@@ -186,7 +186,7 @@ impl Vsock {
         Ok(())
     }
 
-    /// All that can be done now.
+    /// Does all work that is possible now.
     fn work(&mut self, rings: Option<&mut Rings>) -> Result<(), RingError> {
         self.poll_streams();
         if let Some(rings) = rings {
@@ -246,7 +246,7 @@ impl VirtioDevice for Vsock {
     }
 
     fn pause(&mut self, rings: &mut Rings) -> Result<(), RingError> {
-        // What the guest has sent goes to its streams, which a restored device does not have.
+        // Delivers the TX packets to their streams: a restored device has no streams.
         self.work(Some(rings))
     }
 
@@ -255,16 +255,16 @@ impl VirtioDevice for Vsock {
             if connection.phase == Phase::Connecting {
                 self.connect_failed(connection.id, "the guest reset its vsock device");
             } else if !connection.buffer.is_empty() && connection.stream.is_some() {
-                // What the guest sent before is still the stream's.
+                // Bytes that the guest sent before the reset still go to the stream.
                 self.draining.insert(connection.local_port, connection);
             }
         }
         self.resets.clear();
-        self.line.clear();
+        self.rx_pending.clear();
         self.ready = false;
     }
 
-    fn save(&self) -> Result<Value, StateError> {
+    fn save(&self) -> Result<Vec<u8>, StateError> {
         let (connecting, connections): (Vec<_>, Vec<_>) = self
             .connections
             .values()
@@ -273,43 +273,38 @@ impl VirtioDevice for Vsock {
         let state = VsockState {
             guest_cid: self.config.guest_cid,
             ready: self.ready,
-            ready_said: self.ready_said,
+            ready_reported: self.ready_reported,
             next_port: self.next_port,
             connections: connections.into_iter().map(ConnectionState::of).collect(),
             resets: self.resets.iter().copied().chain(aborted).collect(),
         };
-        serde_json::to_value(state).map_err(|source| StateError::Format {
-            device: NAME,
-            source,
-        })
+        encode(NAME, &state)
     }
 
-    fn restore(&mut self, state: &Value) -> Result<(), StateError> {
-        let invalid = |what| StateError::Invalid { device: NAME, what };
-        let state = VsockState::deserialize(state).map_err(|source| StateError::Format {
-            device: NAME,
-            source,
-        })?;
+    fn restore(&mut self, state: &[u8]) -> Result<(), StateError> {
+        let invalid = |what: String| StateError::invalid(NAME, what);
+        let state: VsockState = decode(NAME, state)?;
         if state.guest_cid != self.config.guest_cid {
             let ours = self.config.guest_cid;
             return Err(invalid(format!(
-                "guest CID {}, not {ours}",
+                "guest CID {}, this device has {ours}",
                 state.guest_cid
             )));
         }
         let mut connections = BTreeMap::new();
-        for record in &state.connections {
-            let connection = record.connection().map_err(invalid)?;
-            if connections.insert(record.local_port, connection).is_some() {
-                return Err(invalid(format!("host port {} twice", record.local_port)));
+        for saved in state.connections {
+            let port = saved.local_port;
+            let connection = saved.into_connection().map_err(invalid)?;
+            if connections.insert(port, connection).is_some() {
+                return Err(invalid(format!("two connections of host port {port}")));
             }
         }
         self.connections = connections;
         self.resets = state.resets.into();
         self.ready = state.ready;
-        self.ready_said = state.ready_said;
+        self.ready_reported = state.ready_reported;
         self.next_port = state.next_port;
-        self.line.clear();
+        self.rx_pending.clear();
         for port in self.connections.keys().copied().collect::<Vec<_>>() {
             self.enqueue(port);
         }

@@ -1,4 +1,4 @@
-//! How the owner speaks to a device that the event loop works on, and hears from it.
+//! Connect requests to the device, and events from it, without the device's lock.
 
 use std::collections::VecDeque;
 use std::io;
@@ -9,14 +9,15 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use crate::sync::lock;
 
-/// What the owner is told, by [`VsockHandle::take_events`].
+/// An event from the device ([`VsockHandle::take_events`]).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum VsockEvent {
-    /// The guest connected to the ready port. Said once in the device's life.
+    /// The guest connected to the ready port. Reported once in the device's life.
     Ready,
-    /// The guest accepted this connect; its stream is live.
+    /// The guest accepted the connect with this id; its stream is open.
     Connected(u64),
-    /// The guest refused this connect, or did not answer; its stream is closed. The reason, for people.
+    /// The guest refused the connect with this id, or did not answer; its stream is closed. The text is the
+    /// reason.
     ConnectFailed(u64, String),
 }
 
@@ -29,7 +30,7 @@ pub(super) struct ConnectRequest {
 pub(super) struct Shared {
     requests: Mutex<VecDeque<ConnectRequest>>,
     pub event: EventFd,
-    /// For the owner. One `Ready`, and at most one for each connect that the owner asked for.
+    /// For the owner: one `Ready`, and at most one event per connect that the owner requested.
     events: Mutex<VecDeque<VsockEvent>>,
     reported: EventFd,
 }
@@ -46,12 +47,12 @@ impl Shared {
 
     pub fn report(&self, event: VsockEvent) {
         lock(&self.events).push_back(event);
-        // A full counter means that the owner is due to come already.
+        // A full counter means that the owner has a wake-up pending.
         let _ = self.reported.write(1);
     }
 
     pub fn kick(&self) {
-        // A full counter means that the event loop is due to come already.
+        // A full counter means that the event loop has a wake-up pending.
         let _ = self.event.write(1);
     }
 
@@ -60,7 +61,7 @@ impl Shared {
         std::mem::take(&mut *lock(&self.requests))
     }
 
-    /// Whether a connect was asked for that the device has not taken up.
+    /// True if the device has not yet taken a requested connect.
     pub fn has_requests(&self) -> bool {
         !lock(&self.requests).is_empty()
     }
@@ -71,27 +72,27 @@ impl Shared {
     }
 }
 
-/// Asks a [`super::Vsock`] for connections, and takes its events, from any thread and without its lock.
+/// Requests connects from a [`super::Vsock`] and takes its events, on any thread and without its lock.
 #[derive(Clone)]
 pub struct VsockHandle {
     pub(super) shared: Arc<Shared>,
 }
 
 impl VsockHandle {
-    /// Connects `stream`, a connected stream socket, to `port` of the guest: once the guest has
-    /// reported ready, and then within 5 seconds. The answer is a [`VsockEvent`] with this `id`.
+    /// Connects `stream`, a connected stream socket, to `port` of the guest. The connect starts when the guest
+    /// has reported ready and fails after 5 seconds. The answer is a [`VsockEvent`] with this `id`.
     pub fn connect(&self, id: u64, port: u32, stream: OwnedFd) {
         self.shared.push(ConnectRequest { id, port, stream });
     }
 
-    /// Readable when there are events to take.
+    /// An eventfd that is readable when there are events.
     pub fn events_fd(&self) -> RawFd {
         self.shared.reported.as_raw_fd()
     }
 
-    /// What the device has reported since the last call, in order.
+    /// Takes the events since the last call, in order.
     pub fn take_events(&self) -> VecDeque<VsockEvent> {
-        // Emptied first: an event that comes now makes it readable again.
+        // The eventfd is read first: an event from now on makes it readable again.
         let _ = self.shared.reported.read();
         std::mem::take(&mut *lock(&self.shared.events))
     }

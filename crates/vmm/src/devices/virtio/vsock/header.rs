@@ -1,6 +1,6 @@
 //! `struct virtio_vsock_hdr` (spec section 5.10.6).
 
-/// Its size in bytes.
+/// Size of the header in bytes.
 pub const HEADER_SIZE: usize = 44;
 
 /// `VIRTIO_VSOCK_TYPE_STREAM`.
@@ -17,11 +17,11 @@ pub mod op {
     pub const CREDIT_REQUEST: u16 = 7;
 }
 
-/// Flags of `SHUTDOWN`: the sender will receive no more.
+/// Flag of `SHUTDOWN`: the sender will not receive any more.
 pub const SHUTDOWN_RCV: u32 = 1;
-/// Flags of `SHUTDOWN`: the sender will send no more.
+/// Flag of `SHUTDOWN`: the sender will not send any more.
 pub const SHUTDOWN_SEND: u32 = 2;
-/// Both.
+/// Both flags of `SHUTDOWN`.
 pub const SHUTDOWN_BOTH: u32 = SHUTDOWN_RCV | SHUTDOWN_SEND;
 
 /// A packet's header.
@@ -40,7 +40,7 @@ pub struct Header {
 }
 
 impl Header {
-    /// The header in memory, little endian.
+    /// Encodes the header, little endian.
     pub fn to_bytes(self) -> [u8; HEADER_SIZE] {
         let mut bytes = [0; HEADER_SIZE];
         bytes[0..8].copy_from_slice(&self.src_cid.to_le_bytes());
@@ -56,7 +56,7 @@ impl Header {
         bytes
     }
 
-    /// The reverse.
+    /// Decodes [`Header::to_bytes`].
     pub fn from_bytes(bytes: &[u8; HEADER_SIZE]) -> Self {
         Self {
             src_cid: u64::from_le_bytes(field(bytes, 0)),

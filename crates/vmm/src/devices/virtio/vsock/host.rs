@@ -1,4 +1,4 @@
-//! The host's side: connects, streams that are ready, and time limits.
+//! The host's side: connects, streams that are ready, and timeouts.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -6,21 +6,17 @@ use std::time::{Duration, Instant};
 
 use vmm_sys_util::epoll::{ControlOperation, EpollEvent, EventSet};
 
-use super::connection::{Connection, Next, Phase};
+use super::connection::{Connection, PendingPacket, Phase};
 use super::handle::ConnectRequest;
 use super::header::{SHUTDOWN_BOTH, SHUTDOWN_SEND};
-use super::{Vsock, VsockEvent};
+use super::{FIRST_PORT, Vsock, VsockEvent};
 
-/// Host ports start here, away from the well-known ones.
-pub const FIRST_PORT: u32 = 1 << 30;
-/// How long the guest may take to answer a connect, or the end of a connection.
-pub const PATIENCE: Duration = Duration::from_secs(5);
-/// Tokens of the device's own descriptors; a stream's token is its host port, of 32 bits.
+/// Epoll tokens of the handle's eventfd and the timer. A stream's token is its host port, which has 32 bits.
 const REQUESTS: u64 = u64::MAX;
 const TIMER: u64 = u64::MAX - 1;
 
 impl Vsock {
-    pub(super) fn watch_own_descriptors(&self) -> io::Result<()> {
+    pub(super) fn watch_event_and_timer(&self) -> io::Result<()> {
         let add = |fd: RawFd, token| {
             let events = EventSet::IN | EventSet::EDGE_TRIGGERED;
             self.epoll
@@ -36,13 +32,13 @@ impl Vsock {
             .ctl(ControlOperation::Add, stream.as_raw_fd(), event)
     }
 
-    /// Takes what [`super::VsockHandle::connect`] was asked for.
+    /// Takes the requests of [`super::VsockHandle::connect`].
     pub(super) fn take_requests(&mut self) {
         let requests = self.shared.take();
         self.waiting.extend(requests);
     }
 
-    /// Starts the connects that waited, once the guest is ready.
+    /// Starts the waiting connects if the guest is ready.
     pub(super) fn start_waiting(&mut self) {
         while self.ready {
             let Some(request) = self.waiting.pop_front() else {
@@ -56,11 +52,11 @@ impl Vsock {
         let ConnectRequest { id, port, stream } = request;
         let local_port = self.free_port();
         if let Err(error) = self.watch_stream(local_port, &stream) {
-            return self.connect_failed(id, &format!("its stream cannot be watched: {error}"));
+            return self.connect_failed(id, &format!("epoll_ctl failed on its stream: {error}"));
         }
         let mut connection = Connection::new(id, local_port, port, Phase::Connecting);
         connection.stream = Some(stream);
-        connection.deadline = Some(Instant::now() + self.patience);
+        connection.deadline = Some(Instant::now() + self.timeout);
         self.connections.insert(local_port, connection);
         self.enqueue(local_port);
     }
@@ -80,11 +76,11 @@ impl Vsock {
             .report(VsockEvent::ConnectFailed(id, reason.to_owned()));
     }
 
-    /// Looks at every descriptor that became ready, without waiting.
+    /// Handles every descriptor that is ready, without waiting.
     pub(super) fn poll_streams(&mut self) {
         let mut ready = [EpollEvent::default(); 32];
         loop {
-            // An interrupted or failed wait found nothing: the edge stays for the next.
+            // After an interrupted or failed epoll_wait the edge stays for the next call.
             let count = self.epoll.wait(0, &mut ready).unwrap_or(0);
             for event in &ready[..count] {
                 match event.data() {
@@ -112,25 +108,25 @@ impl Vsock {
             connection.readable = true;
         }
         if gone {
-            connection.host_stopped_receiving();
+            connection.stop_host_receiving();
         }
         connection.flush();
         self.after_flush(port);
         self.enqueue(port);
     }
 
-    /// Puts a connection in line if it has something for the guest.
+    /// Queues a connection for [`Vsock::receive`] if it has a packet for the guest.
     pub(super) fn enqueue(&mut self, port: u32) {
         if let Some(connection) = self.connections.get_mut(&port)
             && !connection.queued
-            && connection.next() != Next::Nothing
+            && connection.pending_packet() != PendingPacket::Nothing
         {
             connection.queued = true;
-            self.line.push_back(port);
+            self.rx_pending.push_back(port);
         }
     }
 
-    /// Watches for room while there is something to give to the stream; ends what only drained.
+    /// Watches for EPOLLOUT while bytes are buffered for the stream; drops a drained connection that has ended.
     pub(super) fn after_flush(&mut self, port: u32) {
         if self
             .draining
@@ -146,23 +142,23 @@ impl Vsock {
         let Some(connection) = connection else {
             return;
         };
-        let wanted = !connection.buffer.is_empty();
+        let writable = !connection.buffer.is_empty();
         if let Some(stream) = &connection.stream
-            && wanted != connection.watches_room
+            && writable != connection.watches_writable
         {
-            let event = EpollEvent::new(stream_events(wanted), u64::from(port));
-            // The descriptor is in the set since the connect, so a change cannot fail.
+            let event = EpollEvent::new(stream_events(writable), u64::from(port));
+            // The descriptor is in the epoll set since the connect, so this cannot fail.
             if self
                 .epoll
                 .ctl(ControlOperation::Modify, stream.as_raw_fd(), event)
                 .is_ok()
             {
-                connection.watches_room = wanted;
+                connection.watches_writable = writable;
             }
         }
     }
 
-    /// The connection is over for the guest. Its stream closes, after what is kept for it.
+    /// Ends a connection that the guest has forgotten. Its stream closes once the buffered bytes are sent.
     pub(super) fn finish(&mut self, port: u32) {
         let Some(mut connection) = self.connections.remove(&port) else {
             return;
@@ -175,7 +171,7 @@ impl Vsock {
         self.after_flush(port);
     }
 
-    /// The connection is over, and the guest is to be told.
+    /// Ends a connection and queues an RST for the guest.
     pub(super) fn reset_connection(&mut self, port: u32) {
         if let Some(connection) = self.connections.get(&port) {
             self.resets.push_back((port, connection.guest_port));
@@ -183,12 +179,12 @@ impl Vsock {
         }
     }
 
-    /// The guest knows that the host does nothing more: only its answer is awaited.
-    pub(super) fn close_if_both_ends_told(connection: &mut Connection, patience: Duration) {
-        if connection.told_shutdown == SHUTDOWN_BOTH {
+    /// Closes the stream once the guest has both shutdown flags; only the guest's RST is still awaited.
+    pub(super) fn close_if_shut_down(connection: &mut Connection, timeout: Duration) {
+        if connection.sent_shutdown == SHUTDOWN_BOTH {
             connection.phase = Phase::Closing;
             connection.stream = None;
-            connection.deadline = Some(Instant::now() + patience);
+            connection.deadline = Some(Instant::now() + timeout);
         }
     }
 
@@ -203,14 +199,14 @@ impl Vsock {
             .collect();
         for (port, id, phase) in late {
             if phase == Phase::Connecting {
-                let reason = format!("the guest did not answer in {:?}", self.patience);
+                let reason = format!("the guest did not answer within {:?}", self.timeout);
                 self.connect_failed(id, &reason);
             }
             self.reset_connection(port);
         }
     }
 
-    /// Sets the timer to the next deadline, or off.
+    /// Sets the timer to the next deadline, or disarms it.
     pub(super) fn arm_timer(&mut self) {
         let next = self
             .connections
@@ -223,17 +219,21 @@ impl Vsock {
         let done = match next {
             Some(deadline) => {
                 let left = deadline.saturating_duration_since(Instant::now());
-                // Zero would mean "off".
+                // A timeout of zero would disarm the timer.
                 self.timer.reset(left.max(Duration::from_millis(1)), None)
             }
             None => self.timer.clear(),
         };
-        // A timer that could not be set is tried again with the next event.
+        // If timerfd_settime failed, the next event tries again.
         self.timer_set = if done.is_ok() { next } else { None };
     }
 }
 
-fn stream_events(room: bool) -> EventSet {
+fn stream_events(writable: bool) -> EventSet {
     let events = EventSet::IN | EventSet::READ_HANG_UP | EventSet::EDGE_TRIGGERED;
-    if room { events | EventSet::OUT } else { events }
+    if writable {
+        events | EventSet::OUT
+    } else {
+        events
+    }
 }

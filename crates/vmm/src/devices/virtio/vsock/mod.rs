@@ -1,17 +1,17 @@
-//! The socket device (spec section 5.10), entirely in user space: stream sockets between a descriptor
-//! of the host and a port of the guest.
+//! The socket device (spec section 5.10), entirely in user space: stream connections between a Unix socket of
+//! the host and a port of the guest.
 //!
-//! The host is the one that connects ([`VsockHandle::connect`]). The guest may try one connection: to
-//! the ready port on CID 2. It is answered with a reset, reported once as [`VsockEvent::Ready`], and
-//! releases the connects that wait. All else that the guest tries to connect to is reset.
+//! The host connects ([`VsockHandle::connect`]). The guest cannot: the device answers each of its requests with
+//! RST. A request to the ready port on CID 2 is also reported as [`VsockEvent::Ready`], once, and releases the
+//! host's waiting connects.
 //!
-//! Both directions are bounded by credit. What the guest sends goes from its memory to the host's
-//! stream in one call; what the stream does not take is kept, up to the [`BUFFER_SIZE`] that the guest was told.
-//! What the host sends is read from the stream straight into the guest's buffers, and only as much as
-//! the guest has said that it takes.
+//! Both directions obey the spec's credit. Guest to host: the payload goes from guest memory to the host's stream
+//! in one `sendmsg`; bytes that the stream refuses are buffered, at most the [`BUFFER_SIZE`] that the device
+//! advertises as `buf_alloc`. Host to guest: the stream is read straight into the guest's buffers, at most as
+//! many bytes as the guest's credit allows.
 //!
-//! A connection is part of the state: after a restore it has no stream until [`Vsock::attach`] gives
-//! it one, and what the guest sends meanwhile is kept within the same bound.
+//! Connections are part of the state. After a restore a connection has no stream until [`Vsock::attach`]; guest
+//! data that arrives meanwhile is buffered within the same bound.
 
 mod connection;
 mod device;
@@ -24,15 +24,21 @@ mod state;
 mod tests;
 mod tx;
 
+use std::time::Duration;
+
 pub use device::{AttachError, ConnectionInfo, Vsock, VsockConfig};
 pub use handle::{VsockEvent, VsockHandle};
-pub use state::{ConnectionState, VsockState};
 
 /// The host's context id (spec section 5.10.4).
 pub const HOST_CID: u64 = 2;
 
-/// What the guest may have under way to one stream, in bytes: four of its largest packets.
+/// `buf_alloc` of each connection in bytes: four packets of the largest size.
 pub const BUFFER_SIZE: u32 = 256 * 1024;
+
+/// The first host port, above the well-known ports.
+const FIRST_PORT: u32 = 1 << 30;
+/// How long the guest may take to answer a connect, or the end of a connection.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 const RXQ: usize = 0;
 const TXQ: usize = 1;

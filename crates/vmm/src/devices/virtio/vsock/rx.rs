@@ -1,26 +1,25 @@
-//! From the host to the guest: fills the guest's receive buffers.
+//! Host to guest: fills the guest's receive buffers.
 
 use std::io;
 use std::time::Duration;
 
 use vm_memory::Permissions;
 
-use super::connection::{Connection, Next};
+use super::connection::{Connection, PendingPacket};
 use super::header::{HEADER_SIZE, Header, TYPE_STREAM, op};
 use super::{BUFFER_SIZE, HOST_CID, RXQ, Vsock};
 use crate::devices::virtio::{Chain, RingError, Rings, io as guest_io};
 
-/// Packets in one turn of the event loop.
+/// The most packets per call, so that other devices get their turn on the event loop.
 const TURN_LIMIT: usize = 512;
-/// The most of a packet's payload, which is also what Linux's driver sends at most
-/// (`VIRTIO_VSOCK_MAX_PKT_BUF_SIZE`).
+/// The largest payload of a packet in bytes: Linux's `VIRTIO_VSOCK_MAX_PKT_BUF_SIZE`.
 const MAX_PAYLOAD: usize = 64 * 1024;
 
 impl Vsock {
-    /// Gives the guest what there is for it.
+    /// Sends the pending packets to the guest.
     pub(super) fn receive(&mut self, rings: &mut Rings) -> Result<(), RingError> {
         let mut packets = 0;
-        while !self.resets.is_empty() || !self.line.is_empty() {
+        while !self.resets.is_empty() || !self.rx_pending.is_empty() {
             if packets == TURN_LIMIT {
                 rings.kick(RXQ);
                 break;
@@ -31,7 +30,7 @@ impl Vsock {
                 }
                 break;
             };
-            // No payload at all would look like the end of a stream.
+            // A buffer without space for payload would read zero bytes, which looks like the end of the stream.
             if chain.writable_len() <= HEADER_SIZE {
                 return Err(RingError::Short {
                     queue: RXQ,
@@ -48,10 +47,10 @@ impl Vsock {
         Ok(())
     }
 
-    /// Fills one chain; `None` if it turns out that there is nothing to say.
+    /// Fills one chain and returns its length; `None` if no connection had a packet.
     fn fill(&mut self, rings: &Rings, chain: &Chain) -> Result<Option<usize>, RingError> {
         loop {
-            // Looked at again behind each connection, whose failed stream may have added one.
+            // Checked after each connection: a failed stream queues an RST.
             if let Some((local_port, guest_port)) = self.resets.pop_front() {
                 let header = Header {
                     src_port: local_port,
@@ -62,14 +61,14 @@ impl Vsock {
                 guest_io::copy_in(rings.memory(), &chain.writable, 0, &header.to_bytes())?;
                 return Ok(Some(HEADER_SIZE));
             }
-            let Some(port) = self.line.pop_front() else {
+            let Some(port) = self.rx_pending.pop_front() else {
                 return Ok(None);
             };
             let filled = self.fill_from(port, rings, chain)?;
             if let Some(connection) = self.connections.get_mut(&port) {
                 connection.queued = false;
             }
-            // Behind the others, if it has more.
+            // At the back of the queue if it has more packets.
             self.enqueue(port);
             if filled.is_some() {
                 return Ok(filled);
@@ -83,15 +82,15 @@ impl Vsock {
         rings: &Rings,
         chain: &Chain,
     ) -> Result<Option<usize>, RingError> {
-        let (base, patience) = (self.header_base(), self.patience);
+        let (base, timeout) = (self.header_base(), self.timeout);
         let Some(connection) = self.connections.get_mut(&port) else {
             return Ok(None);
         };
-        let (op, flags, len) = match connection.next() {
-            Next::Nothing => return Ok(None),
-            Next::Data(credit) => match read_stream(connection, rings, chain, credit)? {
+        let (op, flags, len) = match connection.pending_packet() {
+            PendingPacket::Nothing => return Ok(None),
+            PendingPacket::Data(credit) => match read_stream(connection, rings, chain, credit)? {
                 Ok(Some(len)) => (op::RW, 0, len),
-                // The end of the stream, or nothing yet: the line decides what follows.
+                // The stream has ended or has no bytes yet; the caller queues the connection again.
                 Ok(None) => return Ok(None),
                 Err(_) => {
                     self.reset_connection(port);
@@ -99,7 +98,7 @@ impl Vsock {
                 }
             },
             next => {
-                let (op, flags) = control(connection, next, patience);
+                let (op, flags) = control(connection, next, timeout);
                 (op, flags, 0)
             }
         };
@@ -110,11 +109,11 @@ impl Vsock {
             op,
             flags,
             buf_alloc: BUFFER_SIZE,
-            fwd_cnt: connection.forwarded.0,
+            fwd_cnt: connection.fwd_cnt.0,
             ..base
         };
-        // Every packet tells the credit.
-        connection.forwarded_told = connection.forwarded;
+        // Every packet carries the credit.
+        connection.last_fwd_cnt = connection.fwd_cnt;
         connection.wants_credit_update = false;
         guest_io::copy_in(rings.memory(), &chain.writable, 0, &header.to_bytes())?;
         Ok(Some(HEADER_SIZE + len))
@@ -130,23 +129,25 @@ impl Vsock {
     }
 }
 
-/// Notes that a packet without payload is being sent: its operation and flags.
-fn control(connection: &mut Connection, next: Next, patience: Duration) -> (u16, u32) {
+/// The operation and flags of a packet without payload, which the connection records as sent.
+fn control(connection: &mut Connection, next: PendingPacket, timeout: Duration) -> (u16, u32) {
     match next {
-        Next::Request => {
+        PendingPacket::Request => {
             connection.wants_request = false;
             (op::REQUEST, 0)
         }
-        Next::CreditRequest => {
-            connection.asked_for_credit = true;
+        PendingPacket::CreditRequest => {
+            connection.credit_requested = true;
             (op::CREDIT_REQUEST, 0)
         }
-        Next::Shutdown(flags) => {
-            connection.told_shutdown = flags;
-            Vsock::close_if_both_ends_told(connection, patience);
+        PendingPacket::Shutdown(flags) => {
+            connection.sent_shutdown = flags;
+            Vsock::close_if_shut_down(connection, timeout);
             (op::SHUTDOWN, flags)
         }
-        Next::CreditUpdate | Next::Data(_) | Next::Nothing => (op::CREDIT_UPDATE, 0),
+        PendingPacket::CreditUpdate | PendingPacket::Data(_) | PendingPacket::Nothing => {
+            (op::CREDIT_UPDATE, 0)
+        }
     }
 }
 
@@ -156,14 +157,14 @@ fn read_stream(
     chain: &Chain,
     credit: usize,
 ) -> Result<io::Result<Option<usize>>, RingError> {
-    let room = (chain.writable_len() - HEADER_SIZE)
+    let len = (chain.writable_len() - HEADER_SIZE)
         .min(credit)
         .min(MAX_PAYLOAD);
     let views = guest_io::slices(
         rings.memory(),
         &chain.writable,
         HEADER_SIZE,
-        room,
+        len,
         Permissions::Write,
     )?;
     Ok(connection.receive(&views))

@@ -1,4 +1,4 @@
-//! What a snapshot keeps: the connections, as the guest knows them.
+//! The device's state in a snapshot: the connections as the guest sees them.
 
 use std::num::Wrapping;
 
@@ -8,132 +8,92 @@ use super::BUFFER_SIZE;
 use super::connection::{Connection, Phase};
 use super::header::SHUTDOWN_BOTH;
 
-/// The device's state.
+/// The state of the device. Streams are not part of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct VsockState {
-    /// The guest's context id, which the guest has read.
+pub(super) struct VsockState {
+    /// The guest's CID, which the guest has read.
     pub guest_cid: u32,
-    /// Whether the guest has reported ready, so that connects need not wait.
+    /// True if the guest has reported ready, so that connects start at once.
     pub ready: bool,
-    /// Whether [`super::VsockEvent::Ready`] was said.
-    pub ready_said: bool,
-    /// Where the search for a free port of the host goes on.
+    /// True if [`super::VsockEvent::Ready`] was reported.
+    pub ready_reported: bool,
+    /// The host port to try first for the next connect.
     pub next_port: u32,
-    /// Those that were established. Their streams are not part of the state.
+    /// Established and closing connections.
     pub connections: Vec<ConnectionState>,
-    /// Port pairs, the host's first, that the guest is still to be told a reset for. A connect that was
-    /// under way is among them: whoever asked for it is not there after a restore.
+    /// RST packets that are not sent yet: host port, guest port. Pending connects are among them, since their
+    /// requester does not exist after a restore.
     pub resets: Vec<(u32, u32)>,
 }
 
-/// One connection.
+/// The state of one connection; the fields are those of [`Connection`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ConnectionState {
-    /// The id of the connect that it came from.
+pub(super) struct ConnectionState {
     pub id: u64,
-    /// The host's port.
     pub local_port: u32,
-    /// The guest's port.
     pub guest_port: u32,
-    /// Whether the host's end is closed and the guest's reset awaited.
+    /// True for [`Phase::Closing`], false for [`Phase::Established`].
     pub closing: bool,
-    /// `fwd_cnt`.
-    pub forwarded: u32,
-    /// The `fwd_cnt` that the guest was told.
-    pub forwarded_told: u32,
-    /// Whether the guest is to be told without anything to send.
+    pub fwd_cnt: u32,
+    pub last_fwd_cnt: u32,
     pub wants_credit_update: bool,
-    /// `tx_cnt`.
-    pub sent: u32,
-    /// The guest's `buf_alloc`.
+    pub tx_cnt: u32,
     pub peer_buf_alloc: u32,
-    /// The guest's `fwd_cnt`.
-    pub peer_forwarded: u32,
-    /// The guest's shutdown flags.
+    pub peer_fwd_cnt: u32,
     pub guest_shutdown: u32,
-    /// The host's shutdown flags.
     pub host_shutdown: u32,
-    /// The part of them that the guest knows.
-    pub told_shutdown: u32,
-    /// Bytes from the guest that no stream has taken, in hexadecimal.
-    pub buffer: String,
+    pub sent_shutdown: u32,
+    pub buffer: Vec<u8>,
 }
 
 impl ConnectionState {
-    pub(super) fn of(connection: &Connection) -> Self {
-        let hex = |bytes: &std::collections::VecDeque<u8>| {
-            bytes
-                .iter()
-                .flat_map(|byte| [byte >> 4, byte & 15])
-                .map(hex_digit)
-                .collect()
-        };
+    pub fn of(connection: &Connection) -> Self {
         Self {
             id: connection.id,
             local_port: connection.local_port,
             guest_port: connection.guest_port,
             closing: connection.phase == Phase::Closing,
-            forwarded: connection.forwarded.0,
-            forwarded_told: connection.forwarded_told.0,
+            fwd_cnt: connection.fwd_cnt.0,
+            last_fwd_cnt: connection.last_fwd_cnt.0,
             wants_credit_update: connection.wants_credit_update,
-            sent: connection.sent.0,
+            tx_cnt: connection.tx_cnt.0,
             peer_buf_alloc: connection.peer_buf_alloc,
-            peer_forwarded: connection.peer_forwarded.0,
+            peer_fwd_cnt: connection.peer_fwd_cnt.0,
             guest_shutdown: connection.guest_shutdown,
             host_shutdown: connection.host_shutdown,
-            told_shutdown: connection.told_shutdown,
-            buffer: hex(&connection.buffer),
+            sent_shutdown: connection.sent_shutdown,
+            buffer: connection.buffer.iter().copied().collect(),
         }
     }
 
-    /// The connection without its stream, or what is impossible about the record.
-    pub(super) fn connection(&self) -> Result<Connection, String> {
-        let buffer = unhex(&self.buffer)
-            .filter(|buffer| buffer.len() <= BUFFER_SIZE as usize)
-            .ok_or_else(|| format!("the buffer of port {}", self.local_port))?;
-        let flags = self.guest_shutdown | self.host_shutdown | self.told_shutdown;
-        if flags & !SHUTDOWN_BOTH != 0 {
+    /// The connection without its stream, or the field that is impossible.
+    pub fn into_connection(self) -> Result<Connection, String> {
+        let (port, buffered) = (self.local_port, self.buffer.len());
+        if buffered > BUFFER_SIZE as usize {
             return Err(format!(
-                "shutdown flags {flags:#x} of port {}",
-                self.local_port
+                "host port {port} has {buffered} buffered bytes, at most {BUFFER_SIZE} are possible"
             ));
+        }
+        let flags = self.guest_shutdown | self.host_shutdown | self.sent_shutdown;
+        if flags & !SHUTDOWN_BOTH != 0 {
+            return Err(format!("host port {port} has shutdown flags {flags:#x}"));
         }
         let phase = if self.closing {
             Phase::Closing
         } else {
             Phase::Established
         };
-        let mut connection = Connection::new(self.id, self.local_port, self.guest_port, phase);
-        connection.forwarded = Wrapping(self.forwarded);
-        connection.sent = Wrapping(self.sent);
+        let mut connection = Connection::new(self.id, port, self.guest_port, phase);
+        connection.fwd_cnt = Wrapping(self.fwd_cnt);
+        connection.last_fwd_cnt = Wrapping(self.last_fwd_cnt);
+        connection.wants_credit_update = self.wants_credit_update;
+        connection.tx_cnt = Wrapping(self.tx_cnt);
         connection.peer_buf_alloc = self.peer_buf_alloc;
-        connection.peer_forwarded = Wrapping(self.peer_forwarded);
+        connection.peer_fwd_cnt = Wrapping(self.peer_fwd_cnt);
         connection.guest_shutdown = self.guest_shutdown;
         connection.host_shutdown = self.host_shutdown;
-        connection.told_shutdown = self.told_shutdown;
-        connection.buffer = buffer.into();
-        connection.forwarded_told = Wrapping(self.forwarded_told);
-        connection.wants_credit_update = self.wants_credit_update;
+        connection.sent_shutdown = self.sent_shutdown;
+        connection.buffer = self.buffer.into();
         Ok(connection)
     }
-}
-
-fn hex_digit(value: u8) -> char {
-    char::from(b"0123456789abcdef"[usize::from(value & 15)])
-}
-
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    let digits: Option<Vec<u8>> = text
-        .chars()
-        .map(|c| c.to_digit(16).map(|digit| digit as u8))
-        .collect();
-    let digits = digits?;
-    digits.len().is_multiple_of(2).then(|| {
-        digits
-            .chunks_exact(2)
-            .map(|pair| pair[0] << 4 | pair[1])
-            .collect()
-    })
 }

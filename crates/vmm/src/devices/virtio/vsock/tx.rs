@@ -1,4 +1,4 @@
-//! From the guest to the host: takes the guest's packets.
+//! Guest to host: processes the guest's packets.
 
 use vm_memory::Permissions;
 
@@ -8,21 +8,21 @@ use super::header::{HEADER_SIZE, Header, SHUTDOWN_BOTH, TYPE_STREAM, op};
 use super::{HOST_CID, TXQ, Vsock, VsockEvent};
 use crate::devices::virtio::{Chain, RingError, Rings, io as guest_io};
 
-/// Packets in one turn of the event loop.
+/// The most packets per call, so that other devices get their turn on the event loop.
 const TURN_LIMIT: usize = 256;
 
-/// What a packet means for its connection.
+/// The effect of a packet on its connection.
 enum Verdict {
-    /// All is well.
+    /// The connection continues.
     Keep,
-    /// The guest ended it; no answer.
+    /// The guest ended it with RST, which is not answered.
     Finish,
-    /// It ends with a reset for the guest: both ends are closed, or the guest broke the protocol.
+    /// It ends with an RST to the guest: both sides have shut down, or the guest broke the protocol.
     Reset,
 }
 
 impl Vsock {
-    /// Takes the packets that there are. `true` if it stopped before the last.
+    /// Processes the available packets. Returns true if some are left.
     pub(super) fn transmit(&mut self, rings: &mut Rings) -> Result<bool, RingError> {
         rings.disable_notification(TXQ)?;
         let mut packets = 0;
@@ -36,14 +36,14 @@ impl Vsock {
                 }
                 break false;
             };
-            self.take_packet(rings, &chain)?;
+            self.process_packet(rings, &chain)?;
             rings.push_used(TXQ, chain.head, 0)?;
             packets += 1;
         };
         Ok(cut_short)
     }
 
-    fn take_packet(&mut self, rings: &Rings, chain: &Chain) -> Result<(), RingError> {
+    fn process_packet(&mut self, rings: &Rings, chain: &Chain) -> Result<(), RingError> {
         let mut bytes = [0; HEADER_SIZE];
         if guest_io::copy_out(rings.memory(), &chain.readable, 0, &mut bytes)? < HEADER_SIZE {
             return Err(RingError::Short {
@@ -61,25 +61,25 @@ impl Vsock {
             .get_mut(&port)
             .filter(|c| c.guest_port == header.src_port);
         let Some(connection) = ours else {
-            self.answer_stranger(&header);
+            self.handle_unknown_connection(&header);
             return Ok(());
         };
-        connection.note_peer_credit(header.buf_alloc, header.fwd_cnt);
+        connection.update_peer_credit(header.buf_alloc, header.fwd_cnt);
         let was = connection.phase;
         let verdict = if header.kind == TYPE_STREAM {
-            judge(connection, &header, rings, chain)?
+            handle_packet(connection, &header, rings, chain)?
         } else {
             Verdict::Reset
         };
         let (id, now) = (connection.id, connection.phase);
         self.report(id, was, now, &verdict);
-        self.carry_out(port, verdict);
+        self.apply(port, verdict);
         Ok(())
     }
 
-    /// A packet for no connection: the guest's report of being ready, or one to refuse.
-    fn answer_stranger(&mut self, header: &Header) {
-        // A reset is never answered, or two sides could go on for ever.
+    /// A packet for no connection: the ready report, or one to refuse.
+    fn handle_unknown_connection(&mut self, header: &Header) {
+        // An RST is never answered, or both sides could send RST for ever.
         if header.op == op::RST && header.kind == TYPE_STREAM {
             return;
         }
@@ -87,7 +87,7 @@ impl Vsock {
         let connect = header.op == op::REQUEST && header.kind == TYPE_STREAM;
         if connect && header.dst_port == self.config.ready_port {
             self.ready = true;
-            if !std::mem::replace(&mut self.ready_said, true) {
+            if !std::mem::replace(&mut self.ready_reported, true) {
                 self.shared.report(VsockEvent::Ready);
             }
         }
@@ -102,14 +102,19 @@ impl Vsock {
                 self.shared.report(VsockEvent::Connected(id));
             }
             Verdict::Keep => {}
-            Verdict::Finish => self.connect_failed(id, "the guest refused: nothing listens there"),
+            Verdict::Finish => {
+                self.connect_failed(id, "the guest refused: no process listens on the port");
+            }
             Verdict::Reset => {
-                self.connect_failed(id, "the guest answered with something else");
+                self.connect_failed(
+                    id,
+                    "the guest answered REQUEST with neither RESPONSE nor RST",
+                );
             }
         }
     }
 
-    fn carry_out(&mut self, port: u32, verdict: Verdict) {
+    fn apply(&mut self, port: u32, verdict: Verdict) {
         match verdict {
             Verdict::Keep => {
                 self.after_flush(port);
@@ -121,7 +126,7 @@ impl Vsock {
     }
 }
 
-fn judge(
+fn handle_packet(
     connection: &mut Connection,
     header: &Header,
     rings: &Rings,
@@ -138,7 +143,7 @@ fn judge(
         (_, op::RW) => data(connection, header, rings, chain)?,
         (_, op::SHUTDOWN) => {
             connection.guest_shut_down(header.flags);
-            // The guest waits for a reset to forget the port; what is kept drains without it.
+            // The guest waits for RST to release the port; buffered bytes drain without the connection.
             if connection.guest_shutdown == SHUTDOWN_BOTH {
                 Verdict::Reset
             } else {
@@ -162,7 +167,7 @@ fn data(
 ) -> Result<Verdict, RingError> {
     let len = header.len as usize;
     let all_there = chain.readable_len() - HEADER_SIZE >= len;
-    if !all_there || !connection.has_room_for(len) {
+    if !all_there || !connection.fits_credit(len) {
         return Ok(Verdict::Reset);
     }
     if len == 0 {
@@ -184,7 +189,7 @@ fn data(
             HEADER_SIZE + taken,
             &mut rest,
         )?;
-        connection.keep(&rest);
+        connection.buffer_bytes(&rest);
     }
     Ok(Verdict::Keep)
 }

@@ -8,11 +8,11 @@ mod transmit;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 
-use serde_json::json;
 use vm_memory::{Bytes, GuestAddress};
 
-use super::{Net, NetConfig, NetError, RXQ, TXQ};
+use super::{Net, NetConfig, NetError, NetState, RXQ, TXQ};
 use crate::devices::StateError;
+use crate::devices::state::encode;
 use crate::devices::virtio::VirtioDevice;
 use crate::devices::virtio::testing::Driver;
 
@@ -128,7 +128,7 @@ fn an_mtu_that_is_too_small_is_refused() {
 }
 
 #[test]
-fn a_moved_device_has_its_buffers_and_goes_on() {
+fn a_restored_device_returns_buffers_of_the_saved_one() {
     let mut guest = Guest::started();
     for slot in 0..4 {
         guest.give(slot, 2048);
@@ -149,25 +149,34 @@ fn a_moved_device_has_its_buffers_and_goes_on() {
 }
 
 #[test]
-fn a_state_gives_no_address_and_that_of_another_mtu_is_refused() {
-    let state = net().0.save().unwrap();
-    assert!(net().0.restore(&state).is_ok());
-    let mut other = state.clone();
-    other["mac"][5] = json!(9);
+fn a_restored_device_keeps_its_mac_address() {
+    let state = NetState {
+        mac: [2; 6],
+        mtu: CONFIG.mtu,
+    };
     let mut device = net().0;
-    device.restore(&other).unwrap();
+
+    device.restore(&encode("net", &state).unwrap()).unwrap();
+
     let mut mac = [0; 6];
     device.read_config(0, &mut mac);
     assert_eq!(mac, MAC);
-    other["mtu"] = json!(9000);
-    assert!(matches!(
-        net().0.restore(&other),
-        Err(StateError::Invalid { .. })
-    ));
-    let mut other = state;
-    other["speed"] = json!(9);
-    assert!(matches!(
-        net().0.restore(&other),
-        Err(StateError::Format { .. })
-    ));
+}
+
+#[test]
+fn a_state_with_another_mtu_is_refused() {
+    let state = NetState {
+        mac: MAC,
+        mtu: 9000,
+    };
+    let error = net().0.restore(&encode("net", &state).unwrap());
+    assert!(matches!(error, Err(StateError::Invalid { .. })));
+}
+
+#[test]
+fn a_state_with_bytes_after_its_end_is_refused() {
+    let mut state = net().0.save().unwrap();
+    state.push(0);
+    let error = net().0.restore(&state);
+    assert!(matches!(error, Err(StateError::Invalid { .. })));
 }

@@ -1,3 +1,5 @@
+//! Shutdown and reset of connections.
+
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::time::Duration;
@@ -8,7 +10,7 @@ use super::super::header::{SHUTDOWN_BOTH, SHUTDOWN_RCV, SHUTDOWN_SEND};
 use super::*;
 
 #[test]
-fn the_host_may_stop_sending_and_still_hear() {
+fn the_host_can_receive_after_it_stopped_sending() {
     let (mut guest, mut stream, port) = Guest::connected();
     stream.write_all(b"all").unwrap();
     stream.shutdown(Shutdown::Write).unwrap();
@@ -22,7 +24,7 @@ fn the_host_may_stop_sending_and_still_hear() {
 }
 
 #[test]
-fn the_guest_may_stop_sending_and_still_hear() {
+fn the_guest_can_receive_after_it_stopped_sending() {
     let (mut guest, mut stream, port) = Guest::connected();
     guest.send_data(port, b"all");
     guest.shut_down(port, SHUTDOWN_SEND);
@@ -34,7 +36,7 @@ fn the_guest_may_stop_sending_and_still_hear() {
 }
 
 #[test]
-fn the_guest_may_stop_hearing() {
+fn the_guest_can_stop_receiving() {
     let (mut guest, mut stream, port) = Guest::connected();
     guest.shut_down(port, SHUTDOWN_RCV);
     assert_eq!(
@@ -47,7 +49,7 @@ fn the_guest_may_stop_hearing() {
 }
 
 #[test]
-fn a_guest_that_closes_is_answered_with_a_reset_and_the_stream_ends() {
+fn a_guest_that_closes_gets_rst_and_the_stream_ends() {
     let (mut guest, mut stream, port) = Guest::connected();
     guest.send_data(port, b"last words");
     guest.shut_down(port, SHUTDOWN_BOTH);
@@ -59,7 +61,7 @@ fn a_guest_that_closes_is_answered_with_a_reset_and_the_stream_ends() {
 }
 
 #[test]
-fn what_was_kept_reaches_the_host_after_the_guest_has_gone() {
+fn buffered_bytes_reach_the_host_after_the_guest_closed() {
     let (mut guest, mut stream, port) = Guest::connected();
     let mut sent = 0;
     // More than the socket takes: some is kept.
@@ -83,7 +85,7 @@ fn what_was_kept_reaches_the_host_after_the_guest_has_gone() {
 }
 
 #[test]
-fn a_host_that_closes_is_told_whole_and_the_guests_reset_ends_it() {
+fn a_closed_stream_sends_both_shutdown_flags() {
     let (mut guest, mut stream, port) = Guest::connected();
     stream.write_all(b"bye").unwrap();
     drop(stream);
@@ -98,7 +100,7 @@ fn a_host_that_closes_is_told_whole_and_the_guests_reset_ends_it() {
 }
 
 #[test]
-fn a_host_that_closes_with_bytes_unread_resets_at_once() {
+fn a_stream_closed_with_unread_bytes_sends_rst_at_once() {
     let (mut guest, stream, port) = Guest::connected();
     guest.send_data(port, b"unread");
     // Reading the other end now gives ECONNRESET, not the end of the stream.
@@ -108,9 +110,9 @@ fn a_host_that_closes_with_bytes_unread_resets_at_once() {
 }
 
 #[test]
-fn a_guest_that_never_ends_a_closed_connection_is_reset() {
+fn a_guest_that_ignores_a_shutdown_gets_rst() {
     let (mut guest, stream, _port) = Guest::connected();
-    guest.driver.device().device_mut().patience = Duration::from_millis(20);
+    guest.driver.device().device_mut().timeout = Duration::from_millis(20);
     drop(stream);
     assert_eq!(guest.next().0.op, op::SHUTDOWN);
     while !guest.driver.device().device().connections().is_empty() {
@@ -120,7 +122,7 @@ fn a_guest_that_never_ends_a_closed_connection_is_reset() {
 }
 
 #[test]
-fn a_reset_from_the_guest_closes_the_stream() {
+fn rst_from_the_guest_closes_the_stream() {
     let (mut guest, mut stream, port) = Guest::connected();
     guest.answer(port, op::RST);
     assert_eq!(stream.read(&mut [0]).unwrap(), 0);
@@ -128,7 +130,7 @@ fn a_reset_from_the_guest_closes_the_stream() {
 }
 
 #[test]
-fn a_reset_of_the_device_closes_every_stream() {
+fn a_device_reset_closes_every_stream() {
     let (mut guest, mut stream, _port) = Guest::connected();
     let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
     guest.handle.connect(2, GUEST_PORT, theirs.into());

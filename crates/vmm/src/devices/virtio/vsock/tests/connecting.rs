@@ -1,3 +1,5 @@
+//! Connects, the ready report and refused packets.
+
 use std::io::Read;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -5,7 +7,7 @@ use std::time::Duration;
 use super::*;
 
 #[test]
-fn ready_is_said_once_and_every_attempt_is_reset() {
+fn ready_is_reported_once_and_each_attempt_gets_rst() {
     let mut guest = Guest::started();
     guest.report_ready();
     guest.send(Header {
@@ -19,7 +21,7 @@ fn ready_is_said_once_and_every_attempt_is_reset() {
 }
 
 #[test]
-fn the_guest_reads_its_context_id() {
+fn the_guest_reads_its_cid() {
     let guest = Guest::started();
     assert_eq!(guest.driver.read(0x100), CID);
     assert_eq!(guest.driver.read(0x104), 0);
@@ -27,7 +29,7 @@ fn the_guest_reads_its_context_id() {
 }
 
 #[test]
-fn another_port_is_refused_and_means_nothing() {
+fn a_connect_to_another_port_gets_rst_only() {
     let mut guest = Guest::started();
     guest.send(Header {
         dst_port: 22,
@@ -44,7 +46,7 @@ fn another_port_is_refused_and_means_nothing() {
 }
 
 #[test]
-fn a_connect_waits_for_the_guest_to_be_ready() {
+fn a_connect_waits_for_the_ready_report() {
     let mut guest = Guest::started();
     let (_ours, theirs) = UnixStream::pair().unwrap();
     guest.handle.connect(7, GUEST_PORT, theirs.into());
@@ -62,7 +64,7 @@ fn a_connect_waits_for_the_guest_to_be_ready() {
 }
 
 #[test]
-fn a_connect_before_the_driver_is_there_is_kept() {
+fn a_connect_before_driver_ok_waits() {
     let device = vsock();
     let (_ours, theirs) = UnixStream::pair().unwrap();
     device.handle().connect(7, GUEST_PORT, theirs.into());
@@ -88,10 +90,10 @@ fn a_refused_connect_fails_and_closes_its_stream() {
 }
 
 #[test]
-fn a_connect_that_is_not_answered_fails_in_time() {
+fn an_unanswered_connect_times_out() {
     let mut guest = Guest::started();
     guest.report_ready();
-    guest.driver.device().device_mut().patience = Duration::from_millis(20);
+    guest.driver.device().device_mut().timeout = Duration::from_millis(20);
     let (_ours, theirs) = UnixStream::pair().unwrap();
     guest.handle.connect(7, GUEST_PORT, theirs.into());
     assert_eq!(guest.next().0.op, op::REQUEST);
@@ -106,7 +108,7 @@ fn a_connect_that_is_not_answered_fails_in_time() {
 }
 
 #[test]
-fn an_answer_that_is_none_fails_the_connect() {
+fn an_answer_other_than_response_fails_the_connect() {
     let mut guest = Guest::started();
     guest.report_ready();
     let (_ours, theirs) = UnixStream::pair().unwrap();
@@ -121,7 +123,7 @@ fn an_answer_that_is_none_fails_the_connect() {
 }
 
 #[test]
-fn a_stream_that_cannot_be_watched_fails_the_connect() {
+fn a_stream_that_epoll_refuses_fails_the_connect() {
     let mut guest = Guest::started();
     guest.report_ready();
     // epoll takes no regular file.
@@ -135,7 +137,7 @@ fn a_stream_that_cannot_be_watched_fails_the_connect() {
 }
 
 #[test]
-fn packets_from_or_for_somebody_else_are_dropped() {
+fn packets_with_a_foreign_cid_are_dropped() {
     let (mut guest, _stream, port) = Guest::connected();
     let header = Header {
         dst_port: port,
@@ -159,7 +161,7 @@ fn packets_from_or_for_somebody_else_are_dropped() {
 }
 
 #[test]
-fn another_guest_port_cannot_speak_on_a_connection() {
+fn another_guest_port_cannot_use_a_connection() {
     let (mut guest, _stream, port) = Guest::connected();
     guest.send(Header {
         dst_port: port,
@@ -173,7 +175,7 @@ fn another_guest_port_cannot_speak_on_a_connection() {
 }
 
 #[test]
-fn a_packet_that_is_not_of_a_stream_is_reset() {
+fn a_packet_of_another_type_gets_rst() {
     let (mut guest, mut stream, port) = Guest::connected();
     guest.send(Header {
         dst_port: port,
@@ -186,7 +188,7 @@ fn a_packet_that_is_not_of_a_stream_is_reset() {
 }
 
 #[test]
-fn an_unknown_operation_is_reset() {
+fn an_unknown_operation_gets_rst() {
     let (mut guest, _stream, port) = Guest::connected();
     guest.answer(port, 77);
     assert_eq!(guest.next().0.op, op::RST);
@@ -200,7 +202,7 @@ fn a_packet_shorter_than_its_header_needs_a_reset() {
 }
 
 #[test]
-fn a_receive_buffer_without_room_for_payload_needs_a_reset() {
+fn a_receive_buffer_of_header_size_needs_a_reset() {
     let mut guest = Guest::without_buffers();
     guest.driver.add(RXQ, &[(RX_AREA, 44, true)]);
     guest.send(Header {
@@ -212,7 +214,7 @@ fn a_receive_buffer_without_room_for_payload_needs_a_reset() {
 }
 
 #[test]
-fn a_guest_that_takes_no_resets_waits_for_itself() {
+fn a_guest_without_rx_buffers_blocks_only_itself() {
     let mut guest = Guest::without_buffers();
     let header = Header {
         dst_port: 1,

@@ -1,3 +1,5 @@
+//! Data and credit.
+
 use std::io::{ErrorKind, Read, Write};
 
 use super::super::BUFFER_SIZE;
@@ -8,7 +10,7 @@ use crate::devices::Device as _;
 const MUCH: usize = 50 << 20;
 
 #[test]
-fn bytes_go_both_ways() {
+fn bytes_flow_in_both_directions() {
     let (mut guest, mut stream, port) = Guest::connected();
     stream.write_all(b"question").unwrap();
     let (header, data) = guest.next();
@@ -21,7 +23,7 @@ fn bytes_go_both_ways() {
 }
 
 #[test]
-fn a_sent_packet_comes_back_at_once() {
+fn a_tx_buffer_is_returned_at_once() {
     let (mut guest, _stream, port) = Guest::connected();
     while guest.driver.used(TXQ).is_some() {}
     guest.driver.interrupts();
@@ -31,7 +33,7 @@ fn a_sent_packet_comes_back_at_once() {
 }
 
 #[test]
-fn all_that_one_turn_does_costs_one_interrupt() {
+fn rx_and_tx_of_one_event_share_an_interrupt() {
     let (mut guest, mut stream, port) = Guest::connected();
     while guest.driver.used(TXQ).is_some() {}
     guest.poll();
@@ -49,7 +51,7 @@ fn all_that_one_turn_does_costs_one_interrupt() {
 }
 
 #[test]
-fn the_guests_credit_is_never_exceeded_and_more_of_it_goes_on() {
+fn the_guests_credit_is_never_exceeded() {
     let mut guest = Guest::started();
     guest.report_ready();
     guest.buf_alloc = 1000;
@@ -58,24 +60,24 @@ fn the_guests_credit_is_never_exceeded_and_more_of_it_goes_on() {
     stream.write_all(&sent).unwrap();
     let (mut got, ops) = guest.drain();
     assert_eq!((got.len(), ops), (1000, vec![op::CREDIT_REQUEST]));
-    guest.forwarded = 600;
+    guest.fwd_cnt = 600;
     guest.answer(port, op::CREDIT_UPDATE);
     let (more, ops) = guest.drain();
     assert_eq!((more.len(), ops), (600, vec![op::CREDIT_REQUEST]));
     got.extend(more);
-    guest.forwarded = 1600;
+    guest.fwd_cnt = 1600;
     guest.answer(port, op::CREDIT_UPDATE);
     got.extend(guest.drain().0);
     assert_eq!(got, sent);
 }
 
 #[test]
-fn a_count_that_the_guest_cannot_have_read_gives_no_credit() {
+fn an_impossible_fwd_cnt_gives_no_credit() {
     let mut guest = Guest::started();
     guest.report_ready();
     guest.buf_alloc = 1000;
     let (mut stream, port) = guest.accept(1);
-    guest.forwarded = 1;
+    guest.fwd_cnt = 1;
     guest.answer(port, op::CREDIT_UPDATE);
     stream.write_all(b"x").unwrap();
     assert_eq!(guest.drain(), (vec![], vec![op::CREDIT_REQUEST]));
@@ -92,14 +94,14 @@ fn a_credit_request_is_answered() {
     );
 }
 
-/// Sends until the device has told no more credit. What was sent.
+/// Sends until the credit is used up. Returns the number of bytes sent.
 fn fill(guest: &mut Guest, port: u32) -> usize {
-    let (mut sent, mut forwarded) = (0, 0);
+    let (mut sent, mut fwd_cnt) = (0, 0);
     loop {
         while let Some((header, _)) = guest.try_next() {
-            forwarded = header.fwd_cnt as usize;
+            fwd_cnt = header.fwd_cnt as usize;
         }
-        let credit = BUFFER_SIZE as usize - (sent - forwarded);
+        let credit = BUFFER_SIZE as usize - (sent - fwd_cnt);
         if credit == 0 {
             return sent;
         }
@@ -111,11 +113,11 @@ fn fill(guest: &mut Guest, port: u32) -> usize {
 }
 
 #[test]
-fn a_slow_reader_stops_the_guest_and_loses_nothing() {
+fn a_slow_reader_stops_the_guest_and_loses_no_byte() {
     let (mut guest, mut stream, port) = Guest::connected();
     let sent = fill(&mut guest, port);
     let mut got = Vec::new();
-    let mut told = 0;
+    let mut announced = 0;
     while got.len() < sent {
         match stream.read_to_end(&mut got) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => guest.driver.run(),
@@ -123,25 +125,25 @@ fn a_slow_reader_stops_the_guest_and_loses_nothing() {
         }
         while let Some((header, _)) = guest.try_next() {
             assert_eq!(header.op, op::CREDIT_UPDATE);
-            told = header.fwd_cnt as usize;
+            announced = header.fwd_cnt as usize;
         }
     }
     assert_eq!(got, pattern(sent));
-    assert!(sent - told < BUFFER_SIZE as usize / 4);
+    assert!(sent - announced < BUFFER_SIZE as usize / 4);
 }
 
 #[test]
-fn a_guest_that_sends_beyond_its_credit_is_reset() {
+fn a_guest_that_exceeds_its_credit_gets_rst() {
     let (mut guest, _stream, port) = Guest::connected();
     fill(&mut guest, port);
-    // What was passed on and not told yet is less than this.
+    // Less than this was forwarded without a CREDIT_UPDATE.
     guest.send_data(port, &pattern(64 << 10));
     assert_eq!(guest.next().0.op, op::RST);
     assert!(guest.driver.device().device().connections().is_empty());
 }
 
 #[test]
-fn a_length_beyond_the_payload_is_reset() {
+fn a_length_beyond_the_payload_gets_rst() {
     let (mut guest, _stream, port) = Guest::connected();
     for len in [4, u32::MAX] {
         let (_stream, port) = if len == 4 {
@@ -162,7 +164,7 @@ fn a_length_beyond_the_payload_is_reset() {
 }
 
 #[test]
-fn fifty_megabytes_to_the_host_arrive_whole() {
+fn fifty_megabytes_reach_the_host_intact() {
     let (mut guest, mut stream, port) = Guest::connected();
     let sent = pattern(MUCH);
     let reader = std::thread::spawn(move || {
@@ -171,12 +173,12 @@ fn fifty_megabytes_to_the_host_arrive_whole() {
         stream.read_to_end(&mut got).unwrap();
         got
     });
-    let (mut at, mut forwarded) = (0, 0);
+    let (mut at, mut fwd_cnt) = (0, 0);
     while at < MUCH {
         while let Some((header, _)) = guest.try_next() {
-            forwarded = header.fwd_cnt as usize;
+            fwd_cnt = header.fwd_cnt as usize;
         }
-        let credit = BUFFER_SIZE as usize - (at - forwarded);
+        let credit = BUFFER_SIZE as usize - (at - fwd_cnt);
         let chunk = credit.min(64 << 10).min(MUCH - at);
         if chunk == 0 {
             guest.driver.wait(-1);
@@ -185,7 +187,7 @@ fn fifty_megabytes_to_the_host_arrive_whole() {
         guest.send_data(port, &sent[at..at + chunk]);
         at += chunk;
     }
-    // What is kept for the stream still arrives after the guest has closed.
+    // Buffered bytes still arrive after the guest has closed.
     guest.shut_down(port, 3);
     while !guest.driver.device().device().draining.is_empty() {
         guest.driver.wait(-1);
@@ -194,7 +196,7 @@ fn fifty_megabytes_to_the_host_arrive_whole() {
 }
 
 #[test]
-fn fifty_megabytes_to_the_guest_arrive_whole() {
+fn fifty_megabytes_reach_the_guest_intact() {
     let (mut guest, mut stream, port) = Guest::connected();
     let sent = pattern(MUCH);
     let bytes = sent.clone();
@@ -203,19 +205,19 @@ fn fifty_megabytes_to_the_guest_arrive_whole() {
         stream.write_all(&bytes).unwrap();
     });
     let mut got = Vec::with_capacity(MUCH);
-    let mut told = 0;
+    let mut announced = 0;
     loop {
         let Some((header, data)) = guest.try_next() else {
             guest.driver.wait(-1);
             continue;
         };
         got.extend(data);
-        guest.forwarded = got.len() as u32;
+        guest.fwd_cnt = got.len() as u32;
         if header.op == op::SHUTDOWN && header.flags & SHUTDOWN_SEND != 0 {
             break;
         }
-        if got.len() - told >= GUEST_BUFFER as usize / 2 {
-            told = got.len();
+        if got.len() - announced >= GUEST_BUFFER as usize / 2 {
+            announced = got.len();
             guest.answer(port, op::CREDIT_UPDATE);
         }
     }

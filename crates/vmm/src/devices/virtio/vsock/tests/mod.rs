@@ -1,9 +1,9 @@
-//! The device against a guest that is played over its queues.
+//! The device with a simulated guest driver on its queues.
 
 mod closing;
 mod connecting;
 mod flow;
-mod moving;
+mod restoring;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::os::unix::net::UnixStream;
@@ -17,7 +17,7 @@ use crate::devices::virtio::testing::{Driver, RING_SIZE};
 const CID: u32 = 42;
 const READY_PORT: u32 = 999;
 const GUEST_PORT: u32 = 80;
-/// What the guest takes for one connection, unless a test says less.
+/// The guest's `buf_alloc` unless a test sets another.
 const GUEST_BUFFER: u32 = 256 * 1024;
 
 const CONFIG: VsockConfig = VsockConfig {
@@ -26,18 +26,18 @@ const CONFIG: VsockConfig = VsockConfig {
 };
 const RX_AREA: u64 = 0x100_0000;
 const TX_AREA: u64 = 0x200_0000;
-/// As Linux's driver gives them.
+/// The size that Linux's driver uses.
 const RX_BUFFER: u32 = 4096;
 
 struct Guest {
     driver: Driver<Vsock>,
     events: VecDeque<VsockEvent>,
     handle: VsockHandle,
-    /// Where the receive buffer of each head lies.
+    /// Guest address of the receive buffer of each head.
     rx_at: BTreeMap<u16, u64>,
     packets: VecDeque<(Header, Vec<u8>)>,
-    /// Bytes that the guest's program has read, for `fwd_cnt`.
-    forwarded: u32,
+    /// Bytes that the guest's program has read.
+    fwd_cnt: u32,
     buf_alloc: u32,
 }
 
@@ -46,7 +46,7 @@ fn vsock() -> Vsock {
 }
 
 impl Guest {
-    /// A guest whose driver runs, with receive buffers.
+    /// A guest after DRIVER_OK, with receive buffers.
     fn started() -> Self {
         let mut guest = Self::without_buffers();
         for slot in 0..u64::from(RING_SIZE / 2) {
@@ -64,12 +64,12 @@ impl Guest {
             handle,
             rx_at: BTreeMap::new(),
             packets: VecDeque::new(),
-            forwarded: 0,
+            fwd_cnt: 0,
             buf_alloc: GUEST_BUFFER,
         }
     }
 
-    /// A guest that has reported ready, and a connection to it: the host's end, and its port.
+    /// A guest that has reported ready, with one connection: its host socket and host port.
     fn connected() -> (Self, UnixStream, u32) {
         let mut guest = Self::started();
         guest.report_ready();
@@ -86,7 +86,7 @@ impl Guest {
         self.rx_at.insert(head, at);
     }
 
-    /// The next event that the device has reported.
+    /// The next event of the device.
     fn event(&mut self) -> Option<VsockEvent> {
         self.events.extend(self.handle.take_events());
         self.events.pop_front()
@@ -103,7 +103,7 @@ impl Guest {
         assert_eq!(self.event(), Some(VsockEvent::Ready));
     }
 
-    /// Asks the device for a connection, and accepts it as the guest.
+    /// Connects from the host and accepts as the guest.
     fn accept(&mut self, id: u64) -> (UnixStream, u32) {
         let (ours, theirs) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
@@ -122,7 +122,7 @@ impl Guest {
             src_port: GUEST_PORT,
             kind: TYPE_STREAM,
             buf_alloc: self.buf_alloc,
-            fwd_cnt: self.forwarded,
+            fwd_cnt: self.fwd_cnt,
             ..Header::default()
         }
     }
@@ -159,7 +159,7 @@ impl Guest {
         self.send_bytes(header, data);
     }
 
-    /// The payload in two descriptors, as it may come.
+    /// Sends the payload in two descriptors.
     fn send_bytes(&mut self, header: Header, data: &[u8]) {
         let half = data.len() / 2;
         let memory = &self.driver.memory;
@@ -178,12 +178,12 @@ impl Guest {
                 false,
             ));
         }
-        // What came back since the last one, so that there is always room.
+        // Reclaims used descriptors, so that the ring never runs full.
         while self.driver.used(TXQ).is_some() {}
         self.driver.submit(TXQ, &buffers);
     }
 
-    /// Takes what the device put into the receive queue, and gives the buffers back.
+    /// Collects the packets of the receive queue and makes their buffers available again.
     fn poll(&mut self) {
         self.driver.run();
         while let Some((head, len)) = self.driver.used(RXQ) {
@@ -209,11 +209,10 @@ impl Guest {
     }
 
     fn next(&mut self) -> (Header, Vec<u8>) {
-        self.try_next()
-            .expect("the device has something for the guest")
+        self.try_next().expect("the device has sent a packet")
     }
 
-    /// All payload that there is now, and the operations that were not payload.
+    /// The payload of all pending RW packets, and the operations of the others.
     fn drain(&mut self) -> (Vec<u8>, Vec<u16>) {
         let (mut data, mut ops) = (Vec::new(), Vec::new());
         while let Some((header, payload)) = self.try_next() {
@@ -226,7 +225,7 @@ impl Guest {
         (data, ops)
     }
 
-    /// Gives a moved connection its stream: the host's end.
+    /// Attaches a stream to a restored connection and returns its host socket.
     fn attach(&self, port: u32) -> UnixStream {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let mut transport = self.driver.device();
@@ -234,8 +233,8 @@ impl Guest {
         ours
     }
 
-    /// Goes on with a new device in the same memory.
-    fn moved(self) -> Self {
+    /// Restores the device's state into a new device with the same guest memory.
+    fn restored(self) -> Self {
         let device = vsock();
         let handle = device.handle();
         Self {
@@ -247,7 +246,7 @@ impl Guest {
     }
 }
 
-/// Bytes that say where they are.
+/// Bytes that depend on their position.
 fn pattern(len: usize) -> Vec<u8> {
     (0..len as u32)
         .map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8)

@@ -1,14 +1,14 @@
-//! The descriptors that come with a request, by what they are.
+//! Sorts the descriptors of a request (SCM_RIGHTS) by their purpose.
 
 use std::fs::File;
 use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
 
 use kvm_ioctls::Kvm;
 
-use super::WorkerError;
+use super::error::WorkerError;
 use crate::control::{BootSpec, ShellSpec};
 
-/// Descriptors in the order of their request, as many as it names.
+/// Descriptors in the order that the request documents.
 struct Descriptors(std::vec::IntoIter<OwnedFd>);
 
 impl Descriptors {
@@ -21,22 +21,23 @@ impl Descriptors {
     }
 
     fn next(&mut self) -> OwnedFd {
-        self.0.next().expect("their number was checked")
+        self.0
+            .next()
+            .expect("the number of descriptors was checked")
     }
 
-    fn next_if(&mut self, named: bool) -> Option<OwnedFd> {
-        named.then(|| self.next())
+    fn next_if(&mut self, present: bool) -> Option<OwnedFd> {
+        present.then(|| self.next())
     }
 
     fn next_kvm(&mut self) -> Kvm {
-        // SAFETY: the descriptor is owned and given away. One that is not /dev/kvm answers its first
-        // request with an error.
+        // SAFETY: the descriptor is owned and ownership moves to `Kvm`. If it is not /dev/kvm, the first ioctl fails.
         unsafe { Kvm::from_raw_fd(self.next().into_raw_fd()) }
     }
 }
 
-/// What comes with a boot request.
-pub(super) struct ForBoot {
+/// The descriptors of [`crate::control::Request::Boot`].
+pub(super) struct BootFds {
     pub kvm: Kvm,
     pub kernel: File,
     pub initramfs: Vec<File>,
@@ -44,7 +45,7 @@ pub(super) struct ForBoot {
     pub console: Option<OwnedFd>,
 }
 
-impl ForBoot {
+impl BootFds {
     pub fn sort(spec: &BootSpec, descriptors: Vec<OwnedFd>) -> Result<Self, WorkerError> {
         let optional = usize::from(spec.tap.is_some()) + usize::from(spec.console);
         let need = spec.initramfs_segments.saturating_add(2 + optional);
@@ -61,14 +62,14 @@ impl ForBoot {
     }
 }
 
-/// What comes with a shell request.
-pub(super) struct ForShell {
+/// The descriptors of [`crate::control::Request::Shell`].
+pub(super) struct BlankVmFds {
     pub kvm: Kvm,
     pub tap: Option<OwnedFd>,
     pub console: Option<OwnedFd>,
 }
 
-impl ForShell {
+impl BlankVmFds {
     pub fn sort(spec: &ShellSpec, descriptors: Vec<OwnedFd>) -> Result<Self, WorkerError> {
         let need = 1 + usize::from(spec.tap.is_some()) + usize::from(spec.console);
         let mut rest = Descriptors::new(descriptors, need)?;
@@ -80,23 +81,23 @@ impl ForShell {
     }
 }
 
-/// What comes with a restore request.
-pub(super) struct ForRestore {
+/// The descriptors of [`crate::control::Request::Restore`].
+pub(super) struct RestoreFds {
     pub memory: File,
-    pub record: File,
+    pub state: File,
     pub stream: Option<OwnedFd>,
     pub working_set: Option<File>,
 }
 
-impl ForRestore {
-    /// Whether a stream has to be there only the record says.
+impl RestoreFds {
+    /// Accepts with and without a stream: only the VM state says whether a connection needs one.
     pub fn sort(working_set: bool, descriptors: Vec<OwnedFd>) -> Result<Self, WorkerError> {
         let list = usize::from(working_set);
         let need = descriptors.len().clamp(2 + list, 3 + list);
         let mut rest = Descriptors::new(descriptors, need)?;
         Ok(Self {
             memory: rest.next().into(),
-            record: rest.next().into(),
+            state: rest.next().into(),
             stream: rest.next_if(need == 3 + list),
             working_set: rest.next_if(working_set).map(File::from),
         })

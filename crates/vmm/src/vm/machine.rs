@@ -1,15 +1,19 @@
-//! A VM: memory, interrupt controllers, devices and vCPUs, put together and run to its end.
+//! [`Vm`]: created, given its devices, loaded with a guest, started, and served to its end.
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 
-use event_manager::MutEventSubscriber;
 use kvm_ioctls::{IoEventAddress, Kvm, VcpuFd, VmFd};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
+use super::build;
+use super::error::VmError;
+use super::event_loop::{EventLoop, Subscriber};
+use super::handle::VmHandle;
+use super::shape::{MAX_VCPUS, MachineShape};
+use super::time_restore::TimeRestore;
 use crate::arch::x86_64::boot::{self, BootError};
-use crate::arch::x86_64::cpuid::CpuBaseline;
 use crate::arch::x86_64::kernel::Entry;
 use crate::arch::x86_64::{layout, regs};
 use crate::bus::{Bus, Overlap, SharedDevice};
@@ -26,52 +30,19 @@ use crate::snapshot::SnapshotError;
 use crate::sync::lock;
 use crate::vcpu::{Machine, Vcpus};
 
-mod build;
-mod error;
-mod event_loop;
-mod first_run;
-mod handle;
-mod shell;
-mod signal_watch;
-
-pub use error::VmError;
-pub use event_loop::EventLoop;
-pub(crate) use event_loop::{raw, watch_or_end};
-use first_run::FirstRun;
-pub use handle::{Saved, VmHandle};
-pub use shell::Shell;
-pub use signal_watch::SignalWatch;
-
-/// The most vCPUs that a VM may have.
-pub const MAX_VCPUS: u8 = 8;
-
-/// What the event loop serves.
-pub type Subscriber = Arc<Mutex<dyn MutEventSubscriber + Send>>;
-
-/// A virtio device on its transport, as the VM and its owner share it.
+/// A virtio device on its transport, shared by the VM and its owner.
 pub type Attached<D> = Arc<Mutex<MmioTransport<D>>>;
 
-/// The shape of a machine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shape {
-    /// 1 to [`MAX_VCPUS`].
-    pub vcpus: u8,
-    /// [`memory::MIN_MIB`] to what the host has.
-    pub memory_mib: u64,
-    /// Which features of the host's processor the guest sees.
-    pub cpu_baseline: CpuBaseline,
-}
-
-/// A VM. First devices are attached, then a guest is loaded, then it runs.
+/// A VM. The order is: attach devices, [`Vm::load`] a guest, [`Vm::start`], [`Vm::serve`].
 pub struct Vm {
-    // The vCPUs go first: their threads use what follows.
+    // Dropped first: the vCPU threads use the fields below.
     vcpus: Option<Arc<Vcpus>>,
     vm: Arc<VmFd>,
     idle_vcpus: Vec<VcpuFd>,
     cpu: Arc<build::Cpu>,
-    shape: Shape,
-    kind: Kind,
-    memory: GuestMemory,
+    shape: MachineShape,
+    pub(super) memory_kind: MemoryKind,
+    pub(super) memory: GuestMemory,
     ports: Bus,
     mmio: Bus,
     devices: Vec<SharedDevice>,
@@ -79,42 +50,46 @@ pub struct Vm {
     serial: Arc<Mutex<Serial>>,
     virtio_count: u8,
     exit: ExitSignal,
-    first_run: FirstRun,
+    time_restore: TimeRestore,
 }
 
-/// What a VM's memory is for.
+/// The mapping behind a VM's memslots.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    /// To run.
-    Plain,
-    /// Reserved address space: the memory comes from a template.
+pub(super) enum MemoryKind {
+    /// Private memory: anonymous, or a snapshot's mapped copy-on-write. The VM can run.
+    Private,
+    /// Reserved address space (PROT_NONE). The VM cannot run before a snapshot is restored.
     Reserved,
 }
 
 impl Vm {
-    /// A machine of this shape with its fixed devices. Console output goes to `console`, if anywhere.
-    pub fn new(kvm: &Kvm, shape: Shape, console: Option<OwnedFd>) -> Result<Self, VmError> {
-        Self::with_memory(kvm, shape, console, Kind::Plain)
+    /// Creates a VM with its fixed devices. Serial output goes to `console`; without one it is dropped.
+    pub fn new(kvm: &Kvm, shape: MachineShape, console: Option<OwnedFd>) -> Result<Self, VmError> {
+        Self::with_memory(kvm, shape, console, MemoryKind::Private)
     }
 
-    /// A machine without memory, to become a [`Shell`] once its devices are attached: in the same order
-    /// as those of the VMs that it is to take the state of.
-    pub fn reserved(kvm: &Kvm, shape: Shape, console: Option<OwnedFd>) -> Result<Self, VmError> {
-        Self::with_memory(kvm, shape, console, Kind::Reserved)
+    /// Creates a VM without memory, for [`super::BlankVm::new`]. Attach the same devices in the same order as
+    /// to the VMs whose snapshots it will restore.
+    pub fn reserved(
+        kvm: &Kvm,
+        shape: MachineShape,
+        console: Option<OwnedFd>,
+    ) -> Result<Self, VmError> {
+        Self::with_memory(kvm, shape, console, MemoryKind::Reserved)
     }
 
     fn with_memory(
         kvm: &Kvm,
-        shape: Shape,
+        shape: MachineShape,
         console: Option<OwnedFd>,
-        kind: Kind,
+        memory_kind: MemoryKind,
     ) -> Result<Self, VmError> {
         if shape.vcpus == 0 || shape.vcpus > MAX_VCPUS {
             return Err(VmError::Vcpus { vcpus: shape.vcpus });
         }
-        let memory = match kind {
-            Kind::Plain => memory::allocate(shape.memory_mib)?,
-            Kind::Reserved => memory::reserve(shape.memory_mib)?,
+        let memory = match memory_kind {
+            MemoryKind::Private => memory::allocate(shape.memory_mib)?,
+            MemoryKind::Reserved => memory::reserve(shape.memory_mib)?,
         };
         let vm = build::create_vm(kvm)?;
         build::map_memory(&vm, &memory)?;
@@ -134,7 +109,7 @@ impl Vm {
             idle_vcpus,
             cpu: Arc::new(cpu),
             shape,
-            kind,
+            memory_kind,
             memory,
             ports: Bus::default(),
             mmio: Bus::default(),
@@ -143,7 +118,7 @@ impl Vm {
             serial: serial.clone(),
             virtio_count: 0,
             exit,
-            first_run: FirstRun::default(),
+            time_restore: TimeRestore::default(),
         };
         machine.add_fixed_devices(serial)?;
         Ok(machine)
@@ -181,8 +156,8 @@ impl Vm {
         Ok(())
     }
 
-    /// Attaches a virtio device at the next free window and interrupt. To be called before
-    /// [`Vm::load`], which tells the guest.
+    /// Attaches a virtio device at the next free MMIO window and GSI. Call it before [`Vm::load`], which
+    /// writes the ACPI tables that describe the device.
     pub fn attach_virtio<D: VirtioDevice + 'static>(
         &mut self,
         device: D,
@@ -216,14 +191,14 @@ impl Vm {
         Ok(transport)
     }
 
-    /// Loads a guest: its kernel, initramfs segments and command line.
+    /// Loads a guest: kernel, initramfs segments in order, and kernel command line.
     pub fn load(
         &mut self,
         kernel: &File,
         initramfs: &[File],
         cmdline: &str,
     ) -> Result<(), VmError> {
-        if self.kind == Kind::Reserved {
+        if self.memory_kind == MemoryKind::Reserved {
             return Err(VmError::Reserved);
         }
         let mut nodes: Vec<u8> = self
@@ -244,7 +219,7 @@ impl Vm {
         self.set_entry(&entry)
     }
 
-    /// Sets the first vCPU to enter the guest.
+    /// Sets the registers of vCPU 0 to the kernel's entry point.
     fn set_entry(&mut self, entry: &Entry) -> Result<(), VmError> {
         regs::write_gdt(&self.memory, entry).map_err(BootError::Memory)?;
         match self.idle_vcpus.first() {
@@ -255,9 +230,9 @@ impl Vm {
         }
     }
 
-    /// Starts the vCPUs.
+    /// Starts the devices, then the vCPUs.
     pub fn start(&mut self) -> Result<(), VmError> {
-        if self.kind == Kind::Reserved {
+        if self.memory_kind == MemoryKind::Reserved {
             return Err(VmError::Reserved);
         }
         for device in &self.devices {
@@ -267,8 +242,8 @@ impl Vm {
         Ok(())
     }
 
-    /// Starts the vCPUs' threads, which wait.
-    fn spawn_vcpus(&mut self) -> Result<Arc<Vcpus>, VmError> {
+    /// Starts the vCPU threads, paused.
+    pub(super) fn spawn_vcpus(&mut self) -> Result<Arc<Vcpus>, VmError> {
         if self.vcpus.is_some() {
             return Err(VmError::Started);
         }
@@ -278,9 +253,9 @@ impl Vm {
             memory: self.memory.clone(),
             exit: self.exit.clone(),
         };
-        let spawn = match self.kind {
-            Kind::Reserved => Vcpus::spawn_warmed_up,
-            Kind::Plain => Vcpus::spawn,
+        let spawn = match self.memory_kind {
+            MemoryKind::Reserved => Vcpus::spawn_warmed_up,
+            MemoryKind::Private => Vcpus::spawn,
         };
         let vcpus = spawn(std::mem::take(&mut self.idle_vcpus), &machine)
             .map_err(VmError::host("start the vCPU threads"))?;
@@ -289,11 +264,22 @@ impl Vm {
         Ok(vcpus)
     }
 
-    /// What to pause, resume and save the VM with while [`Vm::serve`] has it; `None` before it was
-    /// started. After [`Vm::serve`] has returned a handle keeps the VM's memory and nothing that runs.
+    /// A handle that pauses, resumes and saves the VM while [`Vm::serve`] borrows it; `None` before the start.
+    /// After [`Vm::serve`] has returned a handle keeps the memory mapped, and its vCPUs have stopped.
     pub fn handle(&self) -> Option<VmHandle> {
-        let vcpus = self.vcpus.clone()?;
-        Some(VmHandle::new(self, vcpus))
+        Some(self.handle_of(self.vcpus.clone()?))
+    }
+
+    pub(super) fn handle_of(&self, vcpus: Arc<Vcpus>) -> VmHandle {
+        VmHandle {
+            vcpus,
+            vm: self.vm.clone(),
+            cpu: self.cpu.clone(),
+            devices: self.devices.clone(),
+            memory: self.memory.clone(),
+            shape: self.shape,
+            time_restore: self.time_restore.clone(),
+        }
     }
 
     /// Stops the vCPUs between two instructions, then the devices.
@@ -303,7 +289,7 @@ impl Vm {
         }
     }
 
-    /// Lets the devices and then the vCPUs go on. Fails if the time at which the VM was saved cannot be set.
+    /// Starts the devices, then the vCPUs ([`VmHandle::resume`]).
     pub fn resume(&mut self) -> Result<(), SnapshotError> {
         match self.handle() {
             Some(handle) => handle.resume(),
@@ -311,17 +297,17 @@ impl Vm {
         }
     }
 
-    /// Whether the guest's TSC counts at one rate in all states of the processor, and can be its clock.
+    /// True if the guest sees an invariant TSC (leaf 0x8000_0007 EDX bit 8) and may use it as its clock.
     pub fn has_invariant_tsc(&self) -> bool {
         self.cpu.model.has_invariant_tsc()
     }
 
-    /// Where the VM's end is told, and can be brought about.
+    /// The signal that ends the VM when raised, and holds the reason.
     pub fn exit_signal(&self) -> ExitSignal {
         self.exit.clone()
     }
 
-    /// The console.
+    /// The serial port.
     pub fn serial(&self) -> Arc<Mutex<Serial>> {
         self.serial.clone()
     }
@@ -331,22 +317,22 @@ impl Vm {
         &self.memory
     }
 
-    /// Serves the devices and `subscribers` until the VM ends, and says how it ended. No vCPU runs the guest
-    /// once this has returned, even where a [`VmHandle`] is left.
+    /// Serves the devices and `subscribers` until the VM ends and returns the reason. The vCPU threads have
+    /// ended when this returns, even if a [`VmHandle`] still exists.
     pub fn serve(&mut self, subscribers: Vec<Subscriber>) -> Result<ExitReport, VmError> {
         let event_loop = self.event_loop(subscribers)?;
         self.serve_on(event_loop)
     }
 
-    /// The event loop of the devices and `subscribers`, for [`Vm::serve_on`]: made ahead of the moment
-    /// when the vCPUs run.
+    /// Makes the event loop of the devices and `subscribers` for [`Vm::serve_on`], so that this work is done
+    /// before the vCPUs run.
     pub fn event_loop(&mut self, subscribers: Vec<Subscriber>) -> Result<EventLoop, VmError> {
         let mut all = std::mem::take(&mut self.subscribers);
         all.extend(subscribers);
         EventLoop::new(all, self.exit.clone())
     }
 
-    /// As [`Vm::serve`], on an event loop of this VM.
+    /// [`Vm::serve`] on an event loop from [`Vm::event_loop`].
     pub fn serve_on(&mut self, mut event_loop: EventLoop) -> Result<ExitReport, VmError> {
         let served = event_loop.run();
         drop(event_loop);
@@ -358,7 +344,7 @@ impl Vm {
         let serial = lock(&self.serial);
         Ok(ExitReport {
             reason: match reason {
-                // A kernel without a pvpanic driver can only reset when it panics.
+                // A kernel without a pvpanic driver prints its panic, then resets.
                 ExitReason::Reset if serial.sink().saw_panic() => ExitReason::Panic,
                 reason => reason,
             },

@@ -1,50 +1,34 @@
-//! vCPU threads: each enters the guest, answers what the guest asks of the machine, and can be paused.
+//! [`Vcpus`]: the vCPU threads of a VM, and how they are started, paused and stopped.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 
 use kvm_ioctls::VcpuFd;
 use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
 
-use crate::bus::Bus;
-use crate::exit::ExitSignal;
-use crate::memory::GuestMemory;
+use super::immediate_exit::ImmediateExit;
+use super::machine::Machine;
+use super::run;
 use crate::sync::lock;
-
-mod run;
-
-/// What a vCPU thread reaches of the machine.
-#[derive(Clone)]
-pub struct Machine {
-    /// Devices at ports.
-    pub ports: Arc<Bus>,
-    /// Devices in memory.
-    pub mmio: Arc<Bus>,
-    /// Guest memory, to report an instruction from.
-    pub memory: GuestMemory,
-    /// Where the guest's end is told.
-    pub exit: ExitSignal,
-}
 
 /// All vCPUs of a VM, each with its thread.
 pub struct Vcpus {
     threads: Vec<Thread>,
-    /// Whether they were last told to run.
+    /// True after `resume`, false after `pause` and `stop`.
     running: AtomicBool,
 }
 
 struct Thread {
     vcpu: Arc<Vcpu>,
-    /// `None` once it was joined.
+    /// `None` once joined.
     handle: Mutex<Option<JoinHandle<()>>>,
 }
 
 struct Vcpu {
-    /// Held by the thread while it runs the guest, and free while it is paused.
+    /// Locked by the thread while it runs the guest, unlocked while the vCPU is paused.
     fd: Mutex<VcpuFd>,
-    /// `immediate_exit` of the vCPU's `struct kvm_run`.
     immediate_exit: ImmediateExit,
     state: Mutex<State>,
     changed: Condvar,
@@ -62,18 +46,18 @@ enum Target {
     Stop,
 }
 
-/// Stacks of vCPU threads, in bytes: they call no deep code, and the worker's memory is counted.
+/// Stack of a vCPU thread in bytes. Its call chains are short, and a worker's memory is limited.
 const STACK: usize = 256 << 10;
 
 impl Vcpus {
-    /// Starts a thread for each vCPU; none enters the guest before [`Vcpus::resume`].
+    /// Starts one thread per vCPU. No vCPU enters the guest before [`Vcpus::resume`].
     pub fn spawn(vcpus: Vec<VcpuFd>, machine: &Machine) -> io::Result<Self> {
         Self::spawn_threads(vcpus, machine, false)
     }
 
-    /// As [`Vcpus::spawn`], of vCPUs that get their state later. Calls KVM_RUN once on each, which fails for
-    /// lack of memory, so that the first run with a state does not pay for what KVM sets up in the first run.
-    /// Returns when that is over.
+    /// [`Vcpus::spawn`] for vCPUs whose state is restored later. Calls KVM_RUN once on each, which fails for
+    /// lack of memory, so that KVM's one-time set-up is not part of the first run with a state. Returns when
+    /// all calls have returned.
     pub fn spawn_warmed_up(vcpus: Vec<VcpuFd>, machine: &Machine) -> io::Result<Self> {
         let vcpus = Self::spawn_threads(vcpus, machine, true)?;
         for thread in &vcpus.threads {
@@ -103,7 +87,7 @@ impl Vcpus {
         Ok(threads)
     }
 
-    /// Lets all enter the guest.
+    /// Lets every vCPU enter the guest.
     pub fn resume(&self) {
         self.running.store(true, Ordering::SeqCst);
         for thread in &self.threads {
@@ -111,7 +95,7 @@ impl Vcpus {
         }
     }
 
-    /// Takes all out of the guest, with nothing half done, and returns when they are.
+    /// Stops every vCPU between two instructions, and returns when all have left the guest.
     pub fn pause(&self) {
         self.running.store(false, Ordering::SeqCst);
         self.set_target_and_kick(Target::Pause);
@@ -120,26 +104,26 @@ impl Vcpus {
         }
     }
 
-    /// Whether they were last told to run, not to pause.
+    /// True after [`Vcpus::resume`], false after [`Vcpus::pause`] and [`Vcpus::stop`].
     pub fn is_running(&self) -> bool {
         self.running.load(Ordering::SeqCst)
     }
 
-    /// Stops all threads for good and waits for their end. No vCPU runs the guest afterwards, whoever still
-    /// holds this.
+    /// Ends all threads and joins them. No vCPU can run the guest afterwards, even if this value is still
+    /// shared.
     pub fn stop(&self) {
         self.running.store(false, Ordering::SeqCst);
         self.set_target_and_kick(Target::Stop);
         for thread in &self.threads {
             let handle = lock(&thread.handle).take();
             if let Some(handle) = handle {
-                // A panic of the thread was printed, and ends `cloude-vmm`.
+                // A panic of the thread has been printed and ends `cloude-vmm` (`crate::panics`).
                 let _ = handle.join();
             }
         }
     }
 
-    /// Calls `f` with each vCPU in order. To be used while paused: it waits for a vCPU that runs.
+    /// Calls `f` with each vCPU in order of its index. Blocks until the vCPUs are paused.
     pub fn with_each<E>(
         &self,
         mut f: impl FnMut(usize, &VcpuFd) -> Result<(), E>,
@@ -165,11 +149,11 @@ impl Drop for Vcpus {
 }
 
 impl Thread {
-    /// Makes the thread leave the guest, or not enter it, and look at its target.
+    /// Makes the thread leave the guest, or not enter it, and read its target.
     fn kick(&self) {
         self.vcpu.immediate_exit.set(1);
         if let Some(handle) = &*lock(&self.handle) {
-            // Fails only for a thread that has ended.
+            // Fails only if the thread has ended.
             let _ = handle.kill(SIGRTMIN());
         }
     }
@@ -177,7 +161,7 @@ impl Thread {
 
 impl Vcpu {
     fn new(mut fd: VcpuFd, running: bool) -> Self {
-        let immediate_exit = ImmediateExit(&raw mut fd.get_kvm_run().immediate_exit);
+        let immediate_exit = ImmediateExit::new(&mut fd);
         Self {
             fd: Mutex::new(fd),
             immediate_exit,
@@ -189,14 +173,14 @@ impl Vcpu {
         }
     }
 
-    /// The thread's life.
+    /// The body of the vCPU's thread.
     fn work(&self, machine: &Machine, warm_up: bool) {
         if warm_up {
             run::warm_up(&mut lock(&self.fd));
         }
         while self.wait_for_run() {
             let mut fd = lock(&self.fd);
-            if let run::Left::Ended(reason) = run::run(&mut fd, &self.immediate_exit, machine) {
+            if let run::Outcome::Ended(reason) = run::run(&mut fd, &self.immediate_exit, machine) {
                 machine.exit.raise(reason);
                 break;
             }
@@ -204,7 +188,7 @@ impl Vcpu {
         self.set_out();
     }
 
-    /// Waits for the target [`Target::Run`]; false is [`Target::Stop`].
+    /// Waits while the target is `Pause`. Returns true for `Run`, false for `Stop`.
     fn wait_for_run(&self) -> bool {
         let mut state = lock(&self.state);
         state.running = false;
@@ -239,27 +223,7 @@ impl Vcpu {
     }
 }
 
-/// `kvm_run.immediate_exit`: KVM reads it at the start of KVM_RUN, and another thread may write it.
-///
-/// `VcpuFd::run` makes a `&mut kvm_run` to decode an exit, and a kick may write this byte meanwhile. Rust's
-/// rules for references forbid that; nothing depends on it, since no code reads or writes the byte through
-/// that reference, and the kernel, which shares the page, may change any byte of it as well.
-struct ImmediateExit(*mut u8);
-
-// SAFETY: every thread accesses the byte as an atomic alone, and it lives as long as the `VcpuFd` beside
-// which the pointer is stored.
-unsafe impl Send for ImmediateExit {}
-// SAFETY: as above.
-unsafe impl Sync for ImmediateExit {}
-
-impl ImmediateExit {
-    fn set(&self, value: u8) {
-        // SAFETY: the pointer is valid (see above), and a byte is always aligned.
-        unsafe { AtomicU8::from_ptr(self.0) }.store(value, Ordering::SeqCst);
-    }
-}
-
-/// The signal has to interrupt KVM_RUN and do nothing else.
+/// The handler does nothing: delivering the signal makes KVM_RUN return EINTR.
 fn install_kick_handler() -> io::Result<()> {
     extern "C" fn nothing(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {}
     register_signal_handler(SIGRTMIN(), nothing).map_err(io::Error::from)
