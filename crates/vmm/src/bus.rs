@@ -1,24 +1,24 @@
-//! Which device answers at which address. One bus holds the ports, another the MMIO windows.
+//! [`Bus`]: dispatches vCPU accesses to devices by address. One bus is for I/O ports, one for MMIO.
 
 use std::sync::{Arc, Mutex};
 
 use crate::devices::BusDevice;
 use crate::sync::lock;
 
-/// A device as the bus, the event loop and the VM share it.
+/// A device that the buses, the event loop and the VM share.
 pub type SharedDevice = Arc<Mutex<dyn BusDevice>>;
 
-/// Two devices want the same addresses.
+/// Two devices have overlapping address ranges.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("device {device} at {base:#x} overlaps another device")]
 pub struct Overlap {
-    /// The one that came second.
+    /// The device that was inserted second.
     pub device: &'static str,
-    /// Where it wanted to be.
+    /// Its first address.
     pub base: u64,
 }
 
-/// Devices by address. Few, so that a sorted list is the fastest map.
+/// Devices by address: a sorted list, since a VM has only a few.
 #[derive(Clone, Default)]
 pub struct Bus {
     slots: Vec<Slot>,
@@ -32,7 +32,7 @@ struct Slot {
 }
 
 impl Bus {
-    /// Places `device` at `base .. base + len`.
+    /// Inserts `device` at the addresses `base .. base + len`.
     pub fn insert(&mut self, base: u64, len: u64, device: SharedDevice) -> Result<(), Overlap> {
         let at = self.slots.partition_point(|slot| slot.base < base);
         let before = at.checked_sub(1).map(|i| &self.slots[i]);
@@ -49,7 +49,7 @@ impl Bus {
         Ok(())
     }
 
-    /// A read by a vCPU. Where no device answers, all bits are one, as on an undriven bus.
+    /// Serves a read by a vCPU. Without a device all bits are one, as on real hardware.
     pub fn read(&self, address: u64, data: &mut [u8]) {
         match self.find(address, data.len()) {
             Some((device, offset)) => lock(device).read(offset, data),
@@ -57,7 +57,7 @@ impl Bus {
         }
     }
 
-    /// A write by a vCPU. Where no device answers, it is lost.
+    /// Serves a write by a vCPU. Without a device it is ignored.
     pub fn write(&self, address: u64, data: &[u8]) {
         if let Some((device, offset)) = self.find(address, data.len()) {
             lock(device).write(offset, data);
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn an_access_that_no_device_holds_whole_reads_ones_and_writes_nothing() {
+    fn an_access_outside_a_device_reads_all_ones() {
         let mut bus = Bus::default();
         bus.insert(0x100, 16, device()).unwrap();
         for address in [0, 0xff, 0x10f, 0x110] {

@@ -1,10 +1,10 @@
-//! The KVM capabilities that VMs need or make use of (Linux, Documentation/virt/kvm/api.rst).
+//! The KVM capabilities that VMs require or use (Linux, Documentation/virt/kvm/api.rst).
 
 use kvm_bindings::*;
 use kvm_ioctls::Kvm;
 use serde::Serialize;
 
-/// The version of the KVM interface. It has been 12 since Linux 2.6.22, and every other is refused.
+/// The required KVM_GET_API_VERSION: 12 since Linux 2.6.22.
 const API_VERSION: i32 = 12;
 
 /// A capability of KVM_CHECK_EXTENSION.
@@ -14,11 +14,11 @@ pub struct Capability {
     id: u32,
     /// Its name in `linux/kvm.h`.
     pub name: &'static str,
-    /// What it is for.
+    /// The use of the capability, as in "needed for ...".
     pub purpose: &'static str,
-    /// The first Linux that has it.
+    /// The first Linux release with the capability.
     pub since: &'static str,
-    /// Whether no VM can be made without it.
+    /// True if no VM can be created without it.
     pub required: bool,
 }
 
@@ -40,7 +40,7 @@ macro_rules! capability {
     };
 }
 
-/// All of them: first what every VM needs, then what makes it better.
+/// The required capabilities, then the optional ones.
 #[rustfmt::skip]
 pub const CAPABILITIES: &[Capability] = &[
     capability!(KVM_CAP_USER_MEMORY, required, "2.6.25", "guest memory"),
@@ -66,33 +66,33 @@ pub const CAPABILITIES: &[Capability] = &[
     capability!(KVM_CAP_PRE_FAULT_MEMORY, optional, "6.11", "mapping a fork's pages before it runs"),
 ];
 
-/// A KVM that cannot run VMs.
+/// A KVM that cannot run our VMs.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CapabilityError {
-    /// No Linux since 2.6.22 has another.
+    /// The kernel is older than Linux 2.6.22, or not Linux.
     #[error("KVM_GET_API_VERSION is {found} and must be {API_VERSION}: update the host's kernel")]
     ApiVersion {
-        /// What KVM said.
+        /// KVM_GET_API_VERSION of this host.
         found: i32,
     },
-    /// Update the host's kernel.
+    /// A required capability is missing. Update the host's kernel.
     #[error("KVM lacks {name}, which is needed for {purpose}: use Linux {since} or later")]
     Missing {
-        /// The capability.
+        /// The name in `linux/kvm.h`.
         name: &'static str,
-        /// What it is for.
+        /// The use of the capability.
         purpose: &'static str,
-        /// The first Linux that has it.
+        /// The first Linux release with the capability.
         since: &'static str,
     },
 }
 
-/// Checks the interface's version and all required capabilities.
+/// Checks the API version and all required capabilities.
 pub fn check(kvm: &Kvm) -> Result<(), CapabilityError> {
     check_with(kvm.get_api_version(), |id| has(kvm, id))
 }
 
-/// Each capability, and whether this KVM has it.
+/// Each capability, and true if this KVM has it.
 pub fn list(kvm: &Kvm) -> Vec<(Capability, bool)> {
     let with = |capability: &Capability| (*capability, has(kvm, capability.id));
     CAPABILITIES.iter().map(with).collect()
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn another_version_of_the_interface_is_refused() {
+    fn another_api_version_is_refused() {
         let error = check_with(11, |_| true).unwrap_err();
         assert_eq!(error, CapabilityError::ApiVersion { found: 11 });
     }

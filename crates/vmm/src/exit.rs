@@ -1,4 +1,4 @@
-//! How the end of a VM travels from wherever it is noticed to the VM's owner.
+//! [`ExitSignal`]: reports the end of a VM from a vCPU or device to the VM's owner.
 
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Arc, Mutex};
@@ -8,7 +8,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use crate::control::ExitReason;
 use crate::sync::lock;
 
-/// Takes the first reason for which a VM ended, and wakes its owner. Clones share it.
+/// Holds the first exit reason of a VM and wakes its owner. Clones share it.
 #[derive(Clone, Debug)]
 pub struct ExitSignal(Arc<Shared>);
 
@@ -19,7 +19,7 @@ struct Shared {
 }
 
 impl ExitSignal {
-    /// A signal that has not been raised.
+    /// A signal that is not raised yet.
     pub fn new() -> std::io::Result<Self> {
         Ok(Self(Arc::new(Shared {
             reason: Mutex::new(None),
@@ -27,7 +27,7 @@ impl ExitSignal {
         })))
     }
 
-    /// The VM ended. Only the first reason counts: what follows a death is its consequence.
+    /// Ends the VM for `reason`. Later reasons are ignored: they are consequences of the first.
     pub fn raise(&self, reason: ExitReason) {
         let mut slot = lock(&self.0.reason);
         if slot.is_none() {
@@ -37,18 +37,18 @@ impl ExitSignal {
         }
     }
 
-    /// Why the VM ended, if it did.
+    /// The reason if the VM has ended.
     pub fn reason(&self) -> Option<ExitReason> {
         lock(&self.0.reason).clone()
     }
 
-    /// Whether the VM ended.
+    /// True if the VM has ended.
     pub fn is_raised(&self) -> bool {
         lock(&self.0.reason).is_some()
     }
 }
 
-/// Readable once the VM ended, and from then on.
+/// The eventfd stays readable once the VM has ended.
 impl AsRawFd for ExitSignal {
     fn as_raw_fd(&self) -> RawFd {
         self.0.event.as_raw_fd()
@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_reason_stays() {
+    fn only_the_first_reason_is_kept() {
         let signal = ExitSignal::new().unwrap();
         assert_eq!(signal.reason(), None);
         signal.raise(ExitReason::Panic);

@@ -1,4 +1,7 @@
-//! A wrapper over KVM: a micro-VM with its vCPUs, memory and devices, and the worker process that is one.
+//! A micro-VM over KVM (memory, vCPUs, devices, snapshots), and the worker process that runs one.
+//!
+//! [`vm::Vm`] boots a guest, [`vm::BlankVm`] restores a snapshot. [`worker::run`] does both for a host process that
+//! sends the requests of [`control`].
 #![deny(missing_docs)]
 
 pub mod arch;
@@ -16,10 +19,9 @@ pub mod vcpu;
 pub mod vm;
 pub mod worker;
 
-/// The start of every guest's command line.
+/// The common start of every guest's kernel command line.
 ///
-/// `reboot=a` and `panic=-1`: a panic resets at once, through ACPI. `no_timer_check` skips a check of the
-/// timer that KVM vouches for, `8250.nr_uarts=1` looks for the one serial port there is, and `pci=off` for
-/// no PCI bus.
+/// `reboot=a` and `panic=-1` make a panic reset at once through ACPI. `no_timer_check` skips a timer check that is
+/// unnecessary on KVM, `8250.nr_uarts=1` probes the one existing serial port, and `pci=off` probes no PCI bus.
 pub const DEFAULT_CMDLINE: &str = "console=ttyS0 reboot=a panic=-1 no_timer_check \
      8250.nr_uarts=1 pci=off random.trust_cpu=on";

@@ -13,7 +13,7 @@ mod cli;
 
 fn main() -> ExitCode {
     panics::end_process();
-    // A worker has one way to be called, and no use for a command line parser's memory.
+    // Before clap, which would cost every worker the memory of a command line parser.
     let mut args = std::env::args_os().skip(1);
     if args.next().is_some_and(|arg| arg == "worker") && args.next().is_none() {
         return run_worker();
@@ -27,8 +27,8 @@ fn main() -> ExitCode {
 }
 
 fn run_worker() -> ExitCode {
-    // SAFETY: fcntl with F_GETFD only asks; whoever starts a worker gives it the descriptor, and
-    // nothing in this process has taken it yet.
+    // SAFETY: F_GETFD checks that the descriptor is open. The parent passed it to this process, and nothing else in the
+    // process owns it.
     let socket = unsafe {
         if libc::fcntl(CONTROL_FD, libc::F_GETFD) < 0 {
             None
@@ -39,13 +39,13 @@ fn run_worker() -> ExitCode {
     };
     let Some(socket) = socket else {
         eprintln!(
-            "cloude-vmm: a worker is started by clouded with a control socket as descriptor \
-             {CONTROL_FD}; to boot a VM by hand use `cloude-vmm run`"
+            "cloude-vmm: descriptor {CONTROL_FD} is not a control socket: clouded starts workers; \
+             to boot a VM by hand use `cloude-vmm run`"
         );
         return ExitCode::from(2);
     };
     if let Err(error) = contain_crashes(&socket) {
-        eprintln!("cloude-vmm: the worker cannot be set up: {error}");
+        eprintln!("cloude-vmm: cannot disable core dumps: {error}");
         return ExitCode::FAILURE;
     }
     match worker::run(Channel::new(socket)) {
@@ -57,7 +57,7 @@ fn run_worker() -> ExitCode {
     }
 }
 
-/// A panic is reported to the host, and no crash leaves a core file with what the guest had in memory.
+/// Reports a panic to the host, and sets RLIMIT_CORE to 0: a core file would contain guest memory.
 fn contain_crashes(socket: &OwnedFd) -> io::Result<()> {
     panics::report_to(Channel::new(socket.try_clone()?));
     let none = Rlimit {

@@ -1,9 +1,8 @@
 //! A panic in any thread ends the process.
 //!
-//! Whatever a guest provoked, its VM must not go on with half a device. `panic = "abort"` says that, but it is
-//! a setting of a Cargo profile, which all binaries of the workspace share, and `clouded` has to survive a
-//! panic of one request. A hook that does not return has the same effect: nothing is unwound, no lock is
-//! poisoned, and no other thread runs on.
+//! A VM must not continue after a device panicked halfway through its work. `panic = "abort"` would do this, but it
+//! belongs to a Cargo profile that all binaries share, and `clouded` must survive the panic of one request. A panic
+//! hook that exits the process has the same effect: nothing unwinds, and no lock is poisoned.
 
 use std::panic::{set_hook, take_hook};
 
@@ -12,17 +11,17 @@ use crate::control::{Channel, Event, ExitReason, ExitReport};
 /// The exit code of a process that panicked (`EX_SOFTWARE` of sysexits.h).
 pub const EXIT_CODE: u8 = 70;
 
-/// Makes a panic of any thread end the process with [`EXIT_CODE`], once it is printed. Call it first in `main`.
+/// Installs a panic hook that prints the panic and exits the process with [`EXIT_CODE`]. Call it first in `main`.
 pub fn end_process() {
     let print = take_hook();
     set_hook(Box::new(move |panic| {
         print(panic);
-        // SAFETY: ends the process; no code of it runs afterwards.
+        // SAFETY: _exit does not return and runs no destructors or exit handlers.
         unsafe { libc::_exit(EXIT_CODE.into()) }
     }));
 }
 
-/// Calls `f` with a panic's message before what was set earlier happens.
+/// Installs a panic hook that calls `f` with the panic's message, and then the previous hook.
 pub fn before(f: impl Fn(&str) + Send + Sync + 'static) {
     let next = take_hook();
     set_hook(Box::new(move |panic| {
@@ -31,7 +30,7 @@ pub fn before(f: impl Fn(&str) + Send + Sync + 'static) {
     }));
 }
 
-/// Makes a panic the last event on `channel`.
+/// Installs a panic hook that sends the panic on `channel` as the last event.
 pub fn report_to(channel: Channel) {
     before(move |message| {
         let report = ExitReport {
@@ -40,7 +39,7 @@ pub fn report_to(channel: Channel) {
             },
             console_dropped_bytes: 0,
         };
-        // Without waiting: a host that does not read must not keep the VM alive.
+        // Non-blocking: a host that does not read must not keep the VM alive.
         let _ = channel.try_send(&Event::Exited(report), &[]);
     });
 }

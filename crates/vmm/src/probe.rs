@@ -1,7 +1,7 @@
-//! What kind of KVM this host has, found by running instructions in a VM that every kernel runs.
+//! Detects whether this host's KVM can boot ordinary kernels, by running a few instructions that every kernel uses.
 //!
-//! Some hosts offer the whole interface and emulate instructions one by one, so that neither the
-//! device's presence nor its capabilities say anything.
+//! A PVM host has /dev/kvm with all capabilities but emulates only some instructions, so that capabilities do not
+//! tell.
 
 use std::fmt;
 
@@ -15,21 +15,20 @@ use crate::arch::x86_64::{long_mode_tables, regs};
 use crate::capabilities;
 use crate::memory::{self, GuestMemory};
 
-/// What kind of KVM a host has.
+/// The kind of a host's KVM.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum KvmKind {
     /// Ordinary kernels boot.
     Hardware,
-    /// The interface works and tiny guests run, but an ordinary kernel dies of an instruction that
-    /// is not emulated.
+    /// The API works and tiny guests run, but an ordinary kernel fails on an instruction that KVM does not emulate.
     Pvm {
-        /// How the probe's guest ended.
+        /// The exit of the probe's guest.
         reason: String,
     },
     /// There is no usable KVM.
     None {
-        /// Why, and what to do.
+        /// The cause and the way out.
         reason: String,
     },
 }
@@ -44,7 +43,7 @@ impl fmt::Display for KvmKind {
     }
 }
 
-/// Opens /dev/kvm, with an error that says what to do.
+/// Opens /dev/kvm. The error text names the way out.
 pub fn open_kvm() -> Result<Kvm, String> {
     Kvm::new().map_err(|error| match error.errno() {
         libc::ENOENT => "there is no /dev/kvm: load the module kvm_intel or kvm_amd, turn on \
@@ -53,11 +52,11 @@ pub fn open_kvm() -> Result<Kvm, String> {
         libc::EACCES | libc::EPERM => {
             "no permission for /dev/kvm: run as a member of the group kvm, or as root".to_owned()
         }
-        _ => format!("/dev/kvm cannot be opened: {error}"),
+        _ => format!("cannot open /dev/kvm: {error}"),
     })
 }
 
-/// Finds out what kind of KVM this host has. Takes some milliseconds.
+/// Detects the kind of this host's KVM. Takes some milliseconds.
 pub fn kvm_kind() -> KvmKind {
     let kvm = match open_kvm() {
         Ok(kvm) => kvm,
@@ -75,26 +74,26 @@ pub fn kvm_kind() -> KvmKind {
 }
 
 enum ProbeError {
-    /// The interface does not work.
+    /// KVM or the host's memory failed.
     Host(String),
-    /// The guest did not come through.
+    /// The guest did not finish.
     Guest(String),
 }
 
 impl From<kvm_ioctls::Error> for ProbeError {
     fn from(error: kvm_ioctls::Error) -> Self {
-        Self::Host(format!("KVM makes no VM: {error}"))
+        Self::Host(format!("a KVM ioctl failed: {error}"))
     }
 }
 
 const CODE: u64 = 0x10_0000;
-/// Where the guest leaves its mark, to be sure that the code ran to its end.
+/// The port to which the guest writes [`MARK`] as its last step.
 const MARK_PORT: u16 = 0x10;
 const MARK: u8 = 0x42;
 
 /// `lock cmpxchg16b [rsi]`, where `rsi` is aligned: kernels update page-allocator state with it.
 const CMPXCHG16B: &[u8] = &[0xf0, 0x48, 0x0f, 0xc7, 0x0e];
-/// `mulx rax, rax, rdx`, of BMI2: compilers use it where the CPU says so.
+/// `mulx rax, rax, rdx` (BMI2): compilers emit it if the CPU has the feature.
 const MULX: &[u8] = &[0xc4, 0xe2, 0xfb, 0xf6, 0xc2];
 /// `mov al, MARK; out MARK_PORT, al; hlt`.
 const FINISH: &[u8] = &[0xb0, MARK, 0xe6, MARK_PORT as u8, 0xf4];
@@ -113,7 +112,7 @@ fn run_guest(kvm: &Kvm) -> Result<(), ProbeError> {
         memory_size: memory::size(&memory),
         userspace_addr: host_address(&memory).map_err(ProbeError::Host)?,
     };
-    // SAFETY: the mapping belongs to `memory`, which is dropped after the VM.
+    // SAFETY: `memory` owns the mapping and is dropped after the VM.
     unsafe { vm.set_user_memory_region(region)? };
     let mut vcpu = vm.create_vcpu(0)?;
     vcpu.set_cpuid2(&cpuid)?;
@@ -155,7 +154,7 @@ fn drive(vcpu: &mut VcpuFd) -> Result<(), ProbeError> {
             Ok(VcpuExit::Intr) => {}
             Ok(VcpuExit::InternalError) => {
                 return Err(ProbeError::Guest(
-                    "an instruction that kernels need is not emulated".to_owned(),
+                    "KVM does not emulate an instruction that kernels use".to_owned(),
                 ));
             }
             Ok(exit) => return Err(ProbeError::Guest(format!("the guest ended with {exit:?}"))),
@@ -170,7 +169,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_probe_comes_to_a_result_that_survives_json() {
+    fn the_result_of_the_probe_survives_json() {
         let kind = kvm_kind();
         let json = serde_json::to_string(&kind).unwrap();
         assert_eq!(serde_json::from_str::<KvmKind>(&json).unwrap(), kind);

@@ -1,9 +1,9 @@
-//! Exit codes, one for each way to end.
+//! Exit codes of `cloude-vmm run`.
 
 use cloude_vmm::control::ExitReason;
 use cloude_vmm::panics;
 
-/// What `run --help` says of them.
+/// The exit codes in `run --help`.
 pub const HELP: &str = "\
 Exit codes:
     0  the guest powered off
@@ -20,16 +20,16 @@ Exit codes:
    70  a bug of cloude-vmm: it panicked
   130  ended by Ctrl-A x or a signal";
 
-/// The VM could not be made.
+/// The VM could not be created or run.
 pub const FAILED: u8 = 1;
-/// The command line is wrong; clap's own.
+/// The command line is wrong: the code that clap uses.
 pub const USAGE: u8 = 2;
 /// A file cannot be opened (`EX_NOINPUT` of sysexits.h).
 pub const NO_INPUT: u8 = 66;
 /// There is no usable KVM (`EX_UNAVAILABLE`).
 pub const UNAVAILABLE: u8 = 69;
 
-/// The exit code for a reason.
+/// The exit code for an exit reason.
 pub fn of(reason: &ExitReason) -> u8 {
     match reason {
         ExitReason::PowerOff => 0,

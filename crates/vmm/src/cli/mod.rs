@@ -22,16 +22,16 @@ pub struct Cli {
 
 #[derive(Subcommand)]
 pub enum Command {
-    /// Boot a VM and stay with it until it ends
+    /// Boot a VM and run it until it ends
     #[command(after_help = exit_code::HELP)]
     Run(RunArgs),
-    /// Say what kind of KVM this host has: hardware, pvm or none
+    /// Print the kind of this host's KVM: hardware, pvm or none
     ///
     /// The exit code is 0 for hardware, 1 for pvm and 2 for none.
     Probe(ProbeArgs),
-    /// Say which CPU guests see with each baseline, and what is hidden from them
+    /// Print the CPU model that guests see with each baseline, and the features hidden from them
     ///
-    /// Snapshots move between machines that show the same key for a baseline.
+    /// A snapshot can be restored on every host that prints the same key for its baseline.
     Cpuid(CpuidArgs),
     /// Serve one VM over the control socket that is descriptor 3 (started by clouded)
     #[command(hide = true)]
@@ -47,10 +47,10 @@ pub struct ProbeArgs {
 
 #[derive(Args)]
 pub struct CpuidArgs {
-    /// Tables of other processors, as --raw prints them; by default this host's KVM is asked
+    /// CPUID tables of other processors, in the format of --raw; the default is this host's KVM
     #[arg(value_name = "FILE")]
     pub files: Vec<PathBuf>,
-    /// Print what KVM supports on this host, one leaf a line
+    /// Print the CPUID leaves that KVM supports on this host, one per line
     #[arg(long, conflicts_with = "files")]
     pub raw: bool,
 }
@@ -60,35 +60,35 @@ pub struct RunArgs {
     /// An ELF vmlinux with a PVH note, a bzImage, or a folder with a `vmlinux`
     #[arg(long, short, value_name = "PATH", env = "VM_KERNEL_PATH")]
     pub kernel: PathBuf,
-    /// An initramfs; several are laid out one behind the other
+    /// An initramfs; several are concatenated in order
     #[arg(long, short, value_name = "FILE")]
     pub initramfs: Vec<PathBuf>,
-    /// How many vCPUs, 1 to 8
+    /// Number of vCPUs, 1 to 8
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub vcpus: u8,
     /// Guest memory in MiB, or with a suffix: 512M, 2G
     #[arg(long, short, value_name = "SIZE", default_value = "512M", value_parser = parse_memory)]
     pub memory: u64,
-    /// Which features of the processor the guest sees: host, x86-64-v2 or x86-64-v3
+    /// The CPU features that the guest sees: host, x86-64-v2 or x86-64-v3
     #[arg(long, value_name = "BASELINE", default_value_t = CpuBaseline::Host)]
     pub cpu_baseline: CpuBaseline,
-    /// A TAP to give the guest a network on; it is made if it does not exist
+    /// A TAP for the guest's network; it is created if it does not exist
     #[arg(long, value_name = "NAME")]
     pub tap: Option<String>,
     /// The guest's address, ADDRESS/PREFIX[,GATEWAY], for the agent (`cloude.ip=`)
     #[arg(long, value_name = "ADDRESS", requires = "tap", value_parser = net::parse_address)]
     pub ip: Option<String>,
-    /// The guest's MAC address; by default one made from the TAP's name
+    /// The guest's MAC address; the default is derived from the TAP's name
     #[arg(long, requires = "tap", value_parser = net::parse_mac)]
     pub mac: Option<net::Mac>,
     /// Connect this terminal, or standard input, to the guest's console. Ctrl-A x ends the VM,
     /// Ctrl-A a types a Ctrl-A
     #[arg(long, short)]
     pub console: bool,
-    /// The first program, in place of the initramfs's own (`rdinit=`)
+    /// The first program, instead of the initramfs's /init (`rdinit=`)
     #[arg(long, value_name = "PATH")]
     pub init: Option<String>,
-    /// More for the kernel's command line
+    /// Text to append to the kernel's command line
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub cmdline: String,
     /// Show the kernel's messages
@@ -96,7 +96,7 @@ pub struct RunArgs {
     pub verbose: bool,
 }
 
-/// A size in MiB.
+/// Parses a size into MiB.
 fn parse_memory(text: &str) -> Result<u64, String> {
     let (digits, unit) = match text.strip_suffix(['M', 'm']) {
         Some(digits) => (digits, 1),
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_mib_unless_it_says_otherwise() {
+    fn memory_without_a_suffix_is_in_mib() {
         assert_eq!(parse_memory("512"), Ok(512));
         assert_eq!(parse_memory("512M"), Ok(512));
         assert_eq!(parse_memory("2G"), Ok(2048));

@@ -1,4 +1,4 @@
-//! The network of a VM that is booted by hand.
+//! The options for the network of `cloude-vmm run`.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -7,7 +7,7 @@ use std::os::fd::AsRawFd;
 
 pub type Mac = [u8; 6];
 
-/// Checks `ADDRESS/PREFIX[,GATEWAY]`.
+/// Validates `ADDRESS/PREFIX[,GATEWAY]`.
 pub fn parse_address(text: &str) -> Result<String, String> {
     let usage = || "expected ADDRESS/PREFIX[,GATEWAY], such as 10.0.0.2/24,10.0.0.1".to_owned();
     let (own, gateway) = match text.split_once(',') {
@@ -23,7 +23,7 @@ pub fn parse_address(text: &str) -> Result<String, String> {
     good.then(|| text.to_owned()).ok_or_else(usage)
 }
 
-/// Reads `02:00:00:00:00:01`.
+/// Parses a MAC address such as `02:00:00:00:00:01`.
 pub fn parse_mac(text: &str) -> Result<Mac, String> {
     let bytes: Option<Vec<u8>> = text
         .split(':')
@@ -42,7 +42,7 @@ pub fn parse_mac(text: &str) -> Result<Mac, String> {
     Ok(mac)
 }
 
-/// A locally administered address that is the same for the same TAP.
+/// A locally administered MAC address derived from the TAP's name.
 pub fn mac_for(tap: &str) -> Mac {
     // FNV-1a, 32 bits.
     let hash = tap.bytes().fold(0x811c_9dc5_u32, |hash, byte| {
@@ -52,7 +52,7 @@ pub fn mac_for(tap: &str) -> Mac {
     [0x02, 0xc1, a, b, c, d]
 }
 
-/// Opens a TAP by name, as the net device wants it.
+/// Opens or creates a TAP by name, with the flags that virtio-net needs.
 pub fn open_tap(name: &str) -> io::Result<File> {
     // linux/if_tun.h: _IOW('T', 202, int).
     const TUNSETIFF: libc::c_ulong = 0x4004_54ca;
@@ -64,13 +64,13 @@ pub fn open_tap(name: &str) -> io::Result<File> {
         .read(true)
         .write(true)
         .open("/dev/net/tun")?;
-    // SAFETY: `ifreq` is plain data, of which zeros are a value.
+    // SAFETY: `ifreq` is plain data, and all bytes zero are a valid value.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
         *to = from as libc::c_char;
     }
     request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR) as _;
-    // SAFETY: the request reads and writes one `ifreq`, which lives through the call.
+    // SAFETY: TUNSETIFF reads and writes one `ifreq`, which outlives the call.
     if unsafe { libc::ioctl(tap.as_raw_fd(), TUNSETIFF, &mut request) } < 0 {
         return Err(io::Error::last_os_error());
     }
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn a_made_mac_is_local_unicast_and_differs_by_name() {
+    fn a_derived_mac_is_local_unicast_and_differs_by_name() {
         assert_eq!(mac_for("tap0")[0] & 3, 2);
         assert_eq!(mac_for("tap0"), mac_for("tap0"));
         assert_ne!(mac_for("tap0"), mac_for("tap1"));

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::ProbeArgs;
 
-/// What `--json` prints.
+/// The output of `--json`.
 #[derive(Serialize)]
 struct Report<'a> {
     #[serde(flatten)]

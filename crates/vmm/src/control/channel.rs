@@ -1,4 +1,4 @@
-//! Messages with descriptors, over a seqpacket socket.
+//! [`Channel`]: JSON messages with file descriptors over a SOCK_SEQPACKET socket.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -12,40 +12,42 @@ use rustix::net::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// How long a message may be, in bytes.
+/// The most bytes of a message.
 pub const MAX_MESSAGE: usize = 64 << 10;
-/// How many descriptors travel with one message (Linux allows 253).
+/// The most descriptors per message (Linux allows 253).
 pub const MAX_DESCRIPTORS: usize = 64;
 
 /// One end of a control socket.
 ///
-/// The socket itself stays blocking; [`Channel::send`] and [`Channel::recv`] wait, and [`Channel::try_send`]
-/// and [`Channel::try_recv`] do not, so that one end can serve both a plain program and an event loop.
-/// For the latter, [`AsFd`] gives what to wait for.
+/// [`Channel::send`] and [`Channel::recv`] block; [`Channel::try_send`] and [`Channel::try_recv`] do not. An event loop
+/// waits for the descriptor of [`AsFd`]. The socket stays in blocking mode.
 #[derive(Debug)]
 pub struct Channel(OwnedFd);
 
-/// A message that cannot travel.
+/// A message that cannot be sent or received.
 #[derive(Debug, thiserror::Error)]
 pub enum ChannelError {
-    /// The other end is gone.
+    /// The other end has closed the socket.
     #[error("the other end of the control socket is closed")]
     Closed,
-    /// The other end does not read: its queue is full.
-    #[error("the other end of the control socket does not read its messages")]
+    /// The socket's queue is full: the other end does not read.
+    #[error("the control socket is full: the other end does not read its messages")]
     Full,
-    /// The message is larger than [`MAX_MESSAGE`], or brings more than [`MAX_DESCRIPTORS`].
-    #[error("a control message of {bytes} bytes with {descriptors} descriptors is too large")]
+    /// The message is larger than [`MAX_MESSAGE`] or has more than [`MAX_DESCRIPTORS`] descriptors.
+    #[error(
+        "a control message has {bytes} bytes and {descriptors} descriptors; the limits are {MAX_MESSAGE} and \
+         {MAX_DESCRIPTORS}"
+    )]
     TooLarge {
-        /// Its size.
+        /// Size of the message in bytes.
         bytes: usize,
-        /// Its descriptors.
+        /// Number of descriptors.
         descriptors: usize,
     },
-    /// The other end speaks another version.
+    /// The message is not valid JSON or has unknown fields: the other end has another version.
     #[error("a control message does not parse: {0}")]
     Format(#[from] serde_json::Error),
-    /// The socket failed.
+    /// sendmsg or recvmsg failed.
     #[error("the control socket failed: {0}")]
     Socket(#[from] io::Error),
 }
@@ -62,12 +64,12 @@ impl Channel {
         Ok((Self(a), Self(b)))
     }
 
-    /// The end that `socket` is: a connected seqpacket socket.
+    /// A channel over `socket`, a connected SOCK_SEQPACKET socket.
     pub fn new(socket: OwnedFd) -> Self {
         Self(socket)
     }
 
-    /// Sends a message and copies of `descriptors`. Waits while the other end's queue is full.
+    /// Sends a message with duplicates of `descriptors`. Blocks while the socket is full.
     pub fn send<M: Serialize>(
         &self,
         message: &M,
@@ -76,8 +78,8 @@ impl Channel {
         self.send_with(message, descriptors, SendFlags::empty())
     }
 
-    /// As [`Channel::send`], but [`ChannelError::Full`] instead of waiting: for threads that must not wait
-    /// for a process which may have stopped reading. Nothing was sent then.
+    /// [`Channel::send`] that returns [`ChannelError::Full`] instead of blocking, and then has sent nothing. For threads
+    /// that must not wait for another process.
     pub fn try_send<M: Serialize>(
         &self,
         message: &M,
@@ -103,7 +105,7 @@ impl Channel {
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
         if !descriptors.is_empty() {
             let pushed = ancillary.push(SendAncillaryMessage::ScmRights(descriptors));
-            debug_assert!(pushed, "the space is for MAX_DESCRIPTORS");
+            debug_assert!(pushed, "the buffer holds MAX_DESCRIPTORS");
         }
         let data = [IoSlice::new(&bytes)];
         loop {
@@ -118,7 +120,7 @@ impl Channel {
         }
     }
 
-    /// Receives a message and its descriptors. Waits for one.
+    /// Receives a message and its descriptors. Blocks until one arrives.
     pub fn recv<M: DeserializeOwned>(&self) -> Result<(M, Vec<OwnedFd>), ChannelError> {
         loop {
             if let Some(message) = self.receive(RecvFlags::empty())? {
@@ -127,7 +129,7 @@ impl Channel {
         }
     }
 
-    /// Receives a message and its descriptors if one is there.
+    /// Receives a message and its descriptors, or `None` if none has arrived.
     pub fn try_recv<M: DeserializeOwned>(&self) -> Result<Option<(M, Vec<OwnedFd>)>, ChannelError> {
         self.receive(RecvFlags::DONTWAIT)
     }
@@ -136,7 +138,7 @@ impl Channel {
         &self,
         flags: RecvFlags,
     ) -> Result<Option<(M, Vec<OwnedFd>)>, ChannelError> {
-        // Zero pages from the kernel: a short message touches only the first.
+        // Zeroed by the kernel: a short message touches only the first page.
         let mut bytes = vec![0; MAX_MESSAGE];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
@@ -144,8 +146,8 @@ impl Channel {
             let mut data = [IoSliceMut::new(&mut bytes)];
             let flags = flags | RecvFlags::CMSG_CLOEXEC;
             match rustix::net::recvmsg(&self.0, &mut data, &mut ancillary, flags) {
-                // Told once, and before what the other end had sent, where it closed without having
-                // read everything (net/unix/af_unix.c, `unix_release_sock`).
+                // If the other end closed with unread messages, ECONNRESET is returned once, before the messages
+                // that it had sent (net/unix/af_unix.c, `unix_release_sock`).
                 Err(Errno::INTR | Errno::CONNRESET) => {}
                 Err(Errno::AGAIN) => return Ok(None),
                 Err(error) => return Err(io::Error::from(error).into()),
@@ -223,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_to_receive_is_none_and_a_closed_end_an_error() {
+    fn no_message_is_none_and_a_closed_socket_an_error() {
         let (host, worker) = Channel::pair().unwrap();
         assert!(worker.try_recv::<Request>().unwrap().is_none());
         drop(host);
@@ -238,12 +240,12 @@ mod tests {
     }
 
     #[test]
-    fn a_full_queue_is_an_error_where_sending_must_not_wait() {
+    fn try_send_to_a_full_socket_is_an_error() {
         let (host, _worker) = Channel::pair().unwrap();
         let request = Request::ConsoleInput {
             bytes: vec![0; 4096],
         };
-        // A queue holds a bounded number of bytes, so that this ends.
+        // A socket holds a bounded number of bytes, so the loop ends.
         let error = loop {
             if let Err(error) = host.try_send(&request, &[]) {
                 break error;
@@ -253,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_large_is_refused_before_it_is_sent() {
+    fn a_message_that_is_too_large_is_not_sent() {
         let (host, worker) = Channel::pair().unwrap();
         let bytes = vec![0; MAX_MESSAGE];
         let error = host
@@ -264,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_words_of_an_end_that_did_not_listen_arrive() {
+    fn messages_from_an_end_that_closed_unread_arrive() {
         let (host, worker) = Channel::pair().unwrap();
         host.send(&"connect", &[]).unwrap();
         worker.send(&"exited", &[]).unwrap();
@@ -274,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_parse_is_an_error_and_the_channel_goes_on() {
+    fn the_channel_survives_a_message_that_does_not_parse() {
         let (host, worker) = Channel::pair().unwrap();
         host.send(&"nonsense", &[]).unwrap();
         host.send(&Request::ConsoleInput { bytes: vec![1] }, &[])

@@ -1,10 +1,12 @@
-//! How a worker is told what to do.
+//! The protocol between a host process and a worker.
 //!
-//! A worker is `cloude-vmm worker`, started with one end of a `SOCK_SEQPACKET` socketpair as file
-//! descriptor 3. Each message is one packet of JSON; the descriptors that it names travel beside it
-//! (`SCM_RIGHTS`), in the order that its documentation gives. A worker opens no path of its own.
-//! It ends when its VM does, and at once when the other end of the socket closes, so that no VM
-//! outlives whoever asked for it.
+//! A worker is `cloude-vmm worker`, started with one end of a `SOCK_SEQPACKET` socketpair as file descriptor 3. Each
+//! message is one packet of JSON. Descriptors are passed with it (`SCM_RIGHTS`) in the order that the message
+//! documents; a worker opens no path. The worker exits when its VM ends, and at once when the other end of the socket
+//! closes, so that no VM outlives its host process.
+//!
+//! The order of requests is `Boot (Save Resume)?` or `Shell Restore Resume`. [`Request::Connect`],
+//! [`Request::ConsoleInput`] and [`Request::WorkingSet`] are possible while the VM runs.
 
 mod channel;
 mod report;
@@ -17,240 +19,235 @@ pub use spawn::spawn;
 
 use serde::{Deserialize, Serialize};
 
-/// The descriptor that a worker finds its control socket at.
+/// The number of a worker's control socket.
 pub const CONTROL_FD: i32 = 3;
 
-/// How many bytes one [`Request::ConsoleInput`] may have.
+/// The most bytes of one [`Request::ConsoleInput`].
 pub const MAX_CONSOLE_INPUT: usize = 4096;
 
-/// Host to worker.
+/// A message from the host to the worker.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 #[serde(tag = "request", rename_all = "snake_case")]
 pub enum Request {
-    /// Boot a VM; the first message, and only once. Descriptors: /dev/kvm, the kernel, each
-    /// initramfs segment in order, then the TAP if `tap`, then the console's write end if `console`.
+    /// Boot a VM; only as the first message. The answer is [`Event::Started`]. Descriptors: /dev/kvm, the kernel, each
+    /// initramfs segment in order, the TAP if `tap`, the console's write end if `console`.
     Boot(BootSpec),
-    /// Connect to a port of the guest's vsock. Descriptor: one end of a connected stream socket,
-    /// whose bytes the worker carries. Held until the guest has reported ready.
+    /// Connect to a vsock port of the guest. The connect waits until the guest has reported ready. Descriptor: one end
+    /// of a connected stream socket, between which and the guest the worker copies.
     Connect {
-        /// Chosen by the host, unique per worker, for the answer.
+        /// Chosen by the host, unique per worker; the answer repeats it.
         id: u64,
         /// The guest's port.
         port: u32,
     },
-    /// Bytes typed at the console. More than [`MAX_CONSOLE_INPUT`] in one message end the worker
-    /// ([`Event::Failed`]).
+    /// Send bytes to the console. More than [`MAX_CONSOLE_INPUT`] end the worker ([`Event::Failed`]).
     ConsoleInput {
-        /// The bytes.
+        /// The bytes to send.
         bytes: Vec<u8>,
     },
-    /// Pause the VM and save it: [`Event::Saved`]. It stays paused.
+    /// Pause and save the VM, which stays paused. The answer is [`Event::Saved`], or [`Event::Failed`], after which the
+    /// worker ends.
     ///
-    /// A vsock connection that is open becomes part of the snapshot; there may be one at most, and all
-    /// that either side sent on it has to have arrived. A VM that cannot be saved is the end of the
-    /// worker ([`Event::Failed`]).
+    /// A snapshot holds at most one open vsock connection. The save fails while a connect is pending or bytes are
+    /// buffered in either direction outside guest memory.
     Save {
-        /// What the VM was booted of.
+        /// The software that the VM was booted from.
         origin: Origin,
     },
-    /// Make a VM without a guest, for [`Request::Restore`]; the first message, instead of
-    /// [`Request::Boot`]. The answer is [`Event::ShellReady`]. Descriptors: /dev/kvm, then the TAP if
-    /// `tap`, then the console's write end if `console`.
+    /// Create a blank VM for [`Request::Restore`]; only as the first message. The answer is [`Event::ShellReady`].
+    /// Descriptors: /dev/kvm, the TAP if `tap`, the console's write end if `console`.
     Shell(ShellSpec),
-    /// Give a shell the state of a saved VM; once. The answer is [`Event::Restored`], or
-    /// [`Event::Failed`], after which the worker ends: a shell that took half a state is of no use.
-    /// Descriptors: the memory, the record, and, if a vsock connection was open when the VM was saved,
-    /// a connected stream socket that becomes the host's end of it.
+    /// Restore a snapshot into the blank VM; once. The answer is [`Event::Restored`], or [`Event::Failed`], after which
+    /// the worker ends: a partly restored VM is unusable. Descriptors: the memory file, the VM state file, a connected
+    /// stream socket if the snapshot has an open vsock connection, the working set if `working_set`.
     ///
-    /// The memory's size is checked and its content is not (`cloude_vmm::snapshot::Template`): whoever
-    /// found it on a disk has checked it once.
+    /// The worker checks the memory file's size, not its content: check a file from a disk once with
+    /// [`crate::snapshot::Template::verify_memory`].
     ///
-    /// With `working_set` the list of pages from an [`Event::WorkingSet`] follows as the last descriptor.
-    /// The pages that were only read are mapped now, which costs the paused VM no memory of its own; those
-    /// that were written to are copied when it is resumed, before its vCPUs run.
+    /// The working set is the list of an [`Event::WorkingSet`]. Pages that were only read are mapped now, which costs
+    /// the paused VM no memory. Pages that were written are copied at [`Request::Resume`], before the vCPUs run.
     Restore {
-        /// What the snapshot is expected to be of.
+        /// The software that the snapshot must be made from.
         origin: Origin,
-        /// A list of pages follows.
+        /// True if a working set is among the descriptors.
         #[serde(default)]
         working_set: bool,
     },
-    /// Report the pages that a restored VM has touched so far: [`Event::WorkingSet`]. Possible while it
-    /// runs. Descriptor: the worker's `/proc/PID/pagemap`, because a worker opens no path.
+    /// Report the pages that a restored VM has touched so far; only while it runs. The answer is
+    /// [`Event::WorkingSet`]. Descriptor: the worker's `/proc/PID/pagemap`.
     WorkingSet,
-    /// Let the vCPUs of a restored VM, or of one that was saved, run. The answer is [`Event::Started`].
+    /// Run the vCPUs of a restored or saved VM. The answer is [`Event::Started`].
     Resume,
 }
 
-/// What to make a shell of. All of it has to be as in the [`BootSpec`] of the VMs whose state it is to
-/// take, but for the MAC address and the console.
+/// The configuration of a blank VM. It must equal the [`BootSpec`] of every snapshot to restore, except for the MAC
+/// address and the console.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 pub struct ShellSpec {
-    /// 1 to 8.
+    /// Number of vCPUs, 1 to 8.
     pub vcpus: u8,
     /// Guest memory in MiB.
     pub memory_mib: u64,
-    /// A TAP follows. The MAC address is the restored VM's own, whatever that of the saved VM was: its
-    /// driver goes on with the old one until the guest is told.
+    /// The VM has a virtio-net device, and its TAP is among the descriptors. The MAC address is that of the restored
+    /// device; the guest's interface keeps the saved address until the guest changes it.
     pub tap: Option<TapSpec>,
-    /// A descriptor that takes the console's bytes follows, as for [`BootSpec::console`].
+    /// The console's write end is among the descriptors, as for [`BootSpec::console`].
     pub console: bool,
-    /// The guest's vsock.
+    /// The VM has a vsock device.
     pub vsock: Option<VsockSpec>,
-    /// Which features of the host's processor the guest sees.
+    /// The CPU features that the guest sees.
     #[serde(default)]
     pub cpu_baseline: CpuBaseline,
 }
 
-/// What a restore cost, measured in the worker from the request to the answer.
+/// The costs of a restore, measured in the worker from the request to the answer.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
 pub struct RestoreCosts {
-    /// Requests to KVM.
+    /// Number of KVM ioctls.
     pub ioctls: u64,
-    /// Other system calls that map the memory.
+    /// Number of system calls that map memory.
     pub syscalls: u64,
-    /// Page faults that no disk was read for.
+    /// Minor page faults of the process.
     pub minor_faults: u64,
-    /// Microseconds.
+    /// Duration in microseconds.
     pub elapsed_us: u64,
 }
 
-/// What to boot.
+/// The configuration of a VM to boot.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 pub struct BootSpec {
-    /// 1 to 8.
+    /// Number of vCPUs, 1 to 8.
     pub vcpus: u8,
     /// Guest memory in MiB.
     pub memory_mib: u64,
-    /// The kernel's command line, whole, ASCII, at most 2047 bytes.
+    /// The complete kernel command line: printable ASCII, at most 2047 bytes.
     pub cmdline: String,
-    /// How many initramfs segments follow among the descriptors. They are laid out one behind the
-    /// other, each padded to 4 bytes.
+    /// Number of initramfs segments among the descriptors. They are concatenated, each padded to 4 bytes.
     pub initramfs_segments: usize,
-    /// A TAP follows; the guest gets a virtio-net device with this MAC.
+    /// The VM has a virtio-net device, and its TAP is among the descriptors.
     pub tap: Option<TapSpec>,
-    /// A descriptor that takes the console's bytes follows. Never waited for: what it does not take
-    /// at once is dropped and counted.
+    /// The console's write end is among the descriptors. The worker never blocks on it: bytes that it does not accept
+    /// at once are dropped and counted.
     pub console: bool,
-    /// The guest's vsock: its own context id, 3 or more, and the host port whose connection attempt
-    /// means that the guest is ready. Every other connection that the guest tries is refused.
+    /// The VM has a vsock device. Connections from the guest are refused; the one to the ready port is reported as
+    /// [`Event::Ready`].
     pub vsock: Option<VsockSpec>,
-    /// Which features of the host's processor the guest sees.
+    /// The CPU features that the guest sees.
     #[serde(default)]
     pub cpu_baseline: CpuBaseline,
 }
 
-/// A network interface.
+/// A virtio-net device.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 pub struct TapSpec {
     /// The guest's MAC address.
     pub mac: [u8; 6],
-    /// Bytes, offered to the guest (VIRTIO_NET_F_MTU).
+    /// The MTU in bytes, 68 to 65535 (VIRTIO_NET_F_MTU).
     pub mtu: u16,
 }
 
 /// A vsock device.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 pub struct VsockSpec {
-    /// The guest's context id.
+    /// The guest's CID, 3 or more.
     pub guest_cid: u32,
-    /// The host port that means ready.
+    /// The host port to which the guest connects once it is ready.
     pub ready_port: u32,
 }
 
-/// Worker to host.
+/// A message from the worker to the host.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
-    /// The vCPUs run.
+    /// The vCPUs are running.
     Started,
-    /// The guest connected to its ready port.
+    /// The guest has connected to its ready port. Sent once.
     Ready,
-    /// A [`Request::Connect`] succeeded; its stream is live.
+    /// A [`Request::Connect`] succeeded; its stream is open.
     Connected {
-        /// The request's.
+        /// The id of the request.
         id: u64,
     },
     /// A [`Request::Connect`] was refused; its stream is closed.
     ConnectFailed {
-        /// The request's.
+        /// The id of the request.
         id: u64,
-        /// Why.
+        /// The reason as text.
         reason: String,
     },
-    /// The VM is paused and saved. Descriptors: its memory, a memfd that nobody can write to any more,
-    /// and its record, such a memfd too.
+    /// The VM is paused and saved. Descriptors: the memory file and the VM state file, both memfds sealed against
+    /// writing.
     Saved,
-    /// A [`Request::Shell`] is done: the shell waits for a state.
+    /// The blank VM waits for [`Request::Restore`].
     ShellReady,
-    /// A [`Request::Restore`] is done: the VM is paused.
+    /// The snapshot is restored; the VM is paused and waits for [`Request::Resume`].
     Restored {
-        /// What it cost.
+        /// The costs of the restore.
         costs: RestoreCosts,
     },
-    /// The answer to [`Request::WorkingSet`]. Descriptor: the list, a memfd that nobody can write to any more.
+    /// The answer to [`Request::WorkingSet`]. Descriptor: the list, a memfd sealed against writing.
     WorkingSet {
-        /// How many pages the VM has written to, and so has copies of.
+        /// Number of pages that the VM has written and so has copied.
         written_pages: u64,
-        /// How many it has only read, with the neighbours that the host mapped along with them.
+        /// Number of pages that it has only read, fault-around neighbours included.
         read_pages: u64,
     },
-    /// The VM ended; the last message, after which the worker exits.
+    /// The VM has ended. The last message: the worker exits.
     Exited(ExitReport),
-    /// The VM could not be made, saved or restored; the last message.
+    /// The VM could not be created, saved or restored. The last message: the worker exits.
     Failed {
-        /// What was wrong and what to do.
+        /// The error and the way out.
         message: String,
     },
 }
 
-/// How a VM ended.
+/// The end of a VM.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 pub struct ExitReport {
-    /// Why.
+    /// The reason.
     pub reason: ExitReason,
-    /// Console bytes that nobody took.
+    /// Console bytes that were dropped because the console's descriptor was full.
     pub console_dropped_bytes: u64,
 }
 
-/// Why a VM ended.
+/// The reason for the end of a VM.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum ExitReason {
     /// The guest powered off (ACPI S5).
     PowerOff,
-    /// The guest asked for a reset: ACPI, keyboard controller or port 0xcf9.
+    /// The guest requested a reset: ACPI, keyboard controller or port 0xcf9.
     Reset,
-    /// The guest reported a panic (pvpanic).
+    /// The guest's kernel panicked: pvpanic, or a panic message on the console before a reset.
     Panic,
-    /// A triple fault, which a real machine answers with a reset.
+    /// A vCPU triple-faulted (KVM_EXIT_SHUTDOWN).
     TripleFault,
-    /// KVM could not go on (KVM_EXIT_INTERNAL_ERROR), often an instruction that this KVM cannot emulate.
+    /// KVM_EXIT_INTERNAL_ERROR, often an instruction that this KVM cannot emulate.
     InternalError {
         /// `suberror` of `struct kvm_run`.
         suberror: u32,
-        /// The rest of its data, for a report.
+        /// `data` of the exit.
         data: Vec<u64>,
-        /// Where the vCPU was.
+        /// The instruction pointer of the vCPU.
         #[serde(default)]
         rip: u64,
-        /// The instruction's bytes and what follows them, as far as they can be read.
+        /// Up to 15 bytes at the instruction pointer; empty if they cannot be read.
         #[serde(default)]
         instruction: Vec<u8>,
     },
-    /// The vCPU could not be entered (KVM_EXIT_FAIL_ENTRY).
+    /// KVM_EXIT_FAIL_ENTRY: the vCPU could not be entered.
     FailEntry {
         /// `hardware_entry_failure_reason`.
         reason: u64,
     },
-    /// An exit that we do not handle.
+    /// A KVM exit that this crate does not handle.
     Unhandled {
-        /// What it was.
+        /// The exit, or the failed call.
         exit: String,
     },
-    /// `cloude-vmm` itself has a bug: one of its threads panicked, and the process ended at once.
+    /// A thread of the worker panicked, which is a bug in `cloude-vmm`, and the process ended at once.
     WorkerPanic {
-        /// What the panic said, and where.
+        /// The panic's message and place.
         message: String,
     },
     /// The control socket closed, or a signal asked the worker to stop.

@@ -1,4 +1,4 @@
-//! Why a VM ended, in words.
+//! The text of an [`ExitReason`].
 
 use std::fmt;
 
@@ -8,9 +8,9 @@ impl fmt::Display for ExitReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::PowerOff => write!(f, "the guest powered off"),
-            Self::Reset => write!(f, "the guest asked for a reset"),
+            Self::Reset => write!(f, "the guest requested a reset"),
             Self::Panic => write!(f, "the guest's kernel panicked"),
-            Self::TripleFault => write!(f, "a triple fault"),
+            Self::TripleFault => write!(f, "a vCPU triple-faulted"),
             Self::InternalError {
                 suberror,
                 data,
@@ -33,12 +33,12 @@ impl fmt::Display for ExitReason {
             Self::FailEntry { reason } => {
                 write!(
                     f,
-                    "the vCPU could not be entered (hardware reason {reason:#x})"
+                    "KVM_EXIT_FAIL_ENTRY: the vCPU could not be entered (hardware_entry_failure_reason {reason:#x})"
                 )
             }
-            Self::Unhandled { exit } => write!(f, "an exit that is not handled: {exit}"),
+            Self::Unhandled { exit } => write!(f, "unhandled KVM exit: {exit}"),
             Self::WorkerPanic { message } => write!(f, "cloude-vmm panicked: {message}"),
-            Self::Stopped => write!(f, "it was stopped"),
+            Self::Stopped => write!(f, "the VM was stopped"),
         }
     }
 }
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_emulation_failure_names_the_instruction_and_the_way_out() {
+    fn an_emulation_failure_names_instruction_and_way_out() {
         let reason = ExitReason::InternalError {
             suberror: EMULATION,
             data: vec![],

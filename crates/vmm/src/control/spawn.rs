@@ -1,4 +1,4 @@
-//! Starts workers.
+//! Starts a worker process.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -8,12 +8,11 @@ use std::process::{Child, Command, Stdio};
 
 use super::{CONTROL_FD, Channel};
 
-/// Starts `binary worker` and gives it with the host's end of its control socket.
+/// Starts `binary worker` and returns the process and the host's end of its control socket.
 ///
-/// The worker ends when the socket closes, however the caller ends: the kernel closes it. (The
-/// "parent death" signal is no help here: it follows the thread that spawned, which in a program
-/// with a pool of threads may end long before the program.) The worker's standard output is the
-/// caller's standard error, and it has no input. The caller reaps the child.
+/// The worker ends when the socket closes, which the kernel does when the caller ends for any reason.
+/// (PR_SET_PDEATHSIG would not do: it fires when the spawning thread ends, which may be earlier.) The worker's standard
+/// output is the caller's standard error, and its standard input is /dev/null. The caller must reap the child.
 pub fn spawn(binary: &Path) -> io::Result<(Child, Channel)> {
     let (host, worker) = Channel::pair()?;
     let worker = OwnedFd::from(worker);
@@ -21,7 +20,7 @@ pub fn spawn(binary: &Path) -> io::Result<(Child, Channel)> {
     let mut command = Command::new(binary);
     command
         .arg("worker")
-        // Ctrl-C at the caller's terminal is the caller's to answer: it may let its VMs finish.
+        // Ctrl-C at the terminal must reach only the caller, which may let its VMs finish.
         .process_group(0)
         .stdin(Stdio::null())
         .stdout(Stdio::from(stderr));
@@ -31,7 +30,7 @@ pub fn spawn(binary: &Path) -> io::Result<(Child, Channel)> {
     unsafe {
         command.pre_exec(move || {
             let result = if from == CONTROL_FD {
-                // dup2 onto itself would leave close-on-exec set.
+                // dup2 to the same number would keep close-on-exec.
                 libc::fcntl(CONTROL_FD, libc::F_SETFD, 0)
             } else {
                 libc::dup2(from, CONTROL_FD)
