@@ -1,5 +1,5 @@
 //! The CPU models of recorded processors: `tests/cpuid/*.txt`. `cargo test --test cpuid_tables -- --nocapture table`
-//! prints what `cloude-vmm cpuid` says of each.
+//! prints the output of `cloude-vmm cpuid` for each.
 
 #![allow(clippy::unwrap_used)] // A test fails by panicking.
 
@@ -25,7 +25,7 @@ fn all() -> impl Iterator<Item = &'static str> {
     INTEL.into_iter().chain(AMD)
 }
 
-/// What KVM supports on a recorded processor.
+/// Name and KVM-supported leaves of a recorded processor.
 fn supported(name: &str) -> (String, Vec<Leaf>) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cpuid");
     let text = std::fs::read_to_string(folder.join(format!("{name}.txt"))).unwrap();
@@ -37,7 +37,7 @@ fn model(name: &str, baseline: CpuBaseline) -> CpuModel {
     CpuModel::new(&supported(name).1, baseline).unwrap()
 }
 
-/// The models of all processors and baselines that there are.
+/// The models of all processors, with each baseline that they support.
 fn models() -> impl Iterator<Item = (String, CpuModel)> {
     all().flat_map(|name| {
         let (_, supported) = supported(name);
@@ -48,7 +48,7 @@ fn models() -> impl Iterator<Item = (String, CpuModel)> {
     })
 }
 
-/// What a guest's CPUID answers on the first of two vCPUs.
+/// The leaves that a guest sees on the first of two vCPUs.
 fn visible(model: &CpuModel) -> Vec<Leaf> {
     cloude_vmm::arch::x86_64::cpuid::leaf::from_kvm(&model.for_vcpu(0, 2).unwrap())
 }
@@ -87,7 +87,7 @@ fn no_leaf(function: u32) {
 }
 
 #[test]
-fn the_table_of_all_processors_can_be_printed() {
+fn every_processor_has_a_report() {
     for name in all() {
         let (name, supported) = supported(name);
         let text = report(&name, &supported);
@@ -108,7 +108,7 @@ fn p_and_e_cores_of_a_hybrid_processor_are_equal() {
 }
 
 #[test]
-fn a_named_baseline_is_equal_on_all_processors_of_a_vendor() {
+fn a_named_baseline_is_equal_within_a_vendor() {
     for (baseline, names) in [
         (CpuBaseline::V2, &INTEL[..]),
         (CpuBaseline::V3, &INTEL[1..]),
@@ -135,7 +135,7 @@ fn vendors_differ_in_a_named_baseline() {
 }
 
 #[test]
-fn a_processor_that_lacks_a_baseline_is_told_what_is_missing() {
+fn the_error_names_the_features_missing_for_a_baseline() {
     let error = CpuModel::new(&supported("ivy-bridge").1, CpuBaseline::V3).unwrap_err();
     let expected = "this host's processor or KVM lacks fma, movbe, bmi1, avx2, bmi2, invpcid, xsaveopt, abm, pdpe1gb of the CPU baseline x86-64-v3; use the baseline `host`, or a lower one";
     assert_eq!(error.to_string(), expected);
@@ -143,7 +143,7 @@ fn a_processor_that_lacks_a_baseline_is_told_what_is_missing() {
 }
 
 #[test]
-fn a_snapshot_of_a_newer_processor_is_told_by_its_features() {
+fn differences_between_processors_are_feature_names() {
     let [spr, skx] = ["sapphire-rapids", "skylake-sp"].map(|name| model(name, CpuBaseline::Host));
     let (saved, here) = differences(&spr.key_leaves(), &skx.key_leaves()).unwrap();
     assert!(
@@ -195,7 +195,7 @@ fn performance_counters_are_never_visible() {
 }
 
 #[test]
-fn nested_virtualization_and_waiting_are_never_visible() {
+fn nested_virtualization_and_mwait_are_never_visible() {
     // VMX and MWAIT, SVM and MWAITX, WAITPKG.
     never_visible(1, 0, Register::Ecx, &[3, 5]);
     never_visible(0x8000_0001, 0, Register::Ecx, &[2, 29]);
@@ -205,7 +205,7 @@ fn nested_virtualization_and_waiting_are_never_visible() {
 }
 
 #[test]
-fn no_guest_sees_the_topology_frequency_or_kind_of_the_hosts_cores() {
+fn host_topology_and_frequency_are_never_visible() {
     for leaf in [
         0xf,
         0x10,
@@ -229,7 +229,7 @@ fn asynchronous_page_faults_are_never_visible() {
 }
 
 #[test]
-fn xsave_components_and_sizes_are_those_of_the_visible_features() {
+fn xsave_components_match_the_visible_features() {
     for (name, model) in models() {
         let leaves = visible(&model);
         if !has(&leaves, 1, 0, Register::Ecx, 26) {
@@ -263,7 +263,7 @@ fn xsave_components_and_sizes_are_those_of_the_visible_features() {
 }
 
 #[test]
-fn a_named_baseline_tells_nothing_of_the_processor() {
+fn a_named_baseline_reveals_nothing_of_the_processor() {
     for name in INTEL.into_iter().skip(1).chain(AMD) {
         let model = model(name, CpuBaseline::V3);
         let leaves = visible(&model);
@@ -280,7 +280,7 @@ fn a_named_baseline_tells_nothing_of_the_processor() {
 }
 
 #[test]
-fn the_baseline_host_keeps_what_a_guest_can_use() {
+fn the_baseline_host_keeps_usable_features() {
     let leaves = visible(&model("sapphire-rapids", CpuBaseline::Host));
     // AVX-512F, AVX512-FP16, VAES and SMAP.
     assert!(has(&leaves, 7, 0, Register::Ebx, 16));
@@ -292,7 +292,7 @@ fn the_baseline_host_keeps_what_a_guest_can_use() {
 }
 
 #[test]
-fn arch_capabilities_are_intels_alone() {
+fn only_intel_guests_read_arch_capabilities() {
     let host = |name| model(name, CpuBaseline::Host).has_arch_capabilities();
     assert!(host("sapphire-rapids"));
     assert!(!AMD.into_iter().any(host));

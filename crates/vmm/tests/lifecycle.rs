@@ -1,4 +1,4 @@
-//! A VM as a library: pausing it, and its devices' order of calls.
+//! The library's `Vm`: start, pause, resume and end.
 
 #![allow(clippy::unwrap_used)] // A test fails by panicking.
 
@@ -15,7 +15,7 @@ use vm_memory::{Bytes, GuestAddress};
 
 const COUNTER: u64 = 0x9000;
 
-/// Counts at [`COUNTER`] for ever: `inc dword [0x9000]; jmp` back.
+/// A guest that increments [`COUNTER`] in a loop: `inc dword [0x9000]; jmp` back.
 fn counting() -> Vm {
     let code = Code::new().bytes(&[0xff, 0x05, 0x00, 0x90, 0, 0, 0xeb, 0xf8]);
     let shape = MachineShape {
@@ -32,7 +32,7 @@ fn count(vm: &Vm) -> u32 {
     vm.memory().read_obj(GuestAddress(COUNTER)).unwrap()
 }
 
-/// Waits until the guest has counted past `count`; hangs, and so fails, if it never does.
+/// Waits until the counter is above `past`.
 fn wait_past(vm: &Vm, past: u32) {
     while count(vm) <= past {
         std::thread::sleep(Duration::from_millis(1));
@@ -40,7 +40,7 @@ fn wait_past(vm: &Vm, past: u32) {
 }
 
 #[test]
-fn a_paused_guest_stands_still_and_goes_on_where_it_was() {
+fn a_paused_guest_stops_and_continues_after_resume() {
     let mut vm = counting();
     vm.start().unwrap();
     for _ in 0..20 {
@@ -55,7 +55,7 @@ fn a_paused_guest_stands_still_and_goes_on_where_it_was() {
 }
 
 #[test]
-fn a_vm_that_was_never_started_can_be_dropped_and_one_that_runs_too() {
+fn an_unstarted_and_a_running_vm_can_be_dropped() {
     drop(counting());
     let mut vm = counting();
     vm.start().unwrap();
@@ -71,7 +71,7 @@ fn a_vm_starts_once() {
 }
 
 #[test]
-fn no_vcpu_runs_once_the_end_is_known_whoever_has_a_handle() {
+fn no_vcpu_runs_after_the_end_even_with_a_handle_left() {
     let mut vm = counting();
     vm.start().unwrap();
     let handle = vm.handle().unwrap();
@@ -87,7 +87,7 @@ fn no_vcpu_runs_once_the_end_is_known_whoever_has_a_handle() {
 }
 
 #[test]
-fn a_baseline_makes_a_vm_or_names_what_the_host_lacks() {
+fn a_baseline_gives_a_vm_or_names_missing_features() {
     let kvm = open_kvm().unwrap();
     let supported = leaf::supported(&kvm).unwrap();
     for cpu_baseline in CpuBaseline::ALL {

@@ -1,4 +1,4 @@
-//! Forks of a Linux guest, where KVM boots one: on other hosts these tests say so and do nothing.
+//! Forks of a Linux guest. On a host whose KVM boots no Linux these tests print a message and do nothing.
 
 #![allow(clippy::unwrap_used)] // A test fails by panicking.
 
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use common::linux::{Files, Fork, Snapshot};
 
-/// Sleeps on the clock that a LAPIC timer drives, on every CPU, and reads what may not go back.
+/// Sleeps on every CPU, for which Linux uses the LAPIC timer, and checks that the monotonic clock never goes back.
 const CLOCKS: &str = "
 import os, threading, time
 def nap(cpu):
@@ -31,17 +31,17 @@ for i in range(20000):
 print(len(cpus), all(naps), back)
 ";
 
-/// What Linux says when its VM generation ID has changed (drivers/char/random.c).
+/// Linux's message after a change of the VM generation ID (drivers/char/random.c).
 const RESEEDED: &str = "crng reseeded due to virtual machine fork";
 
-fn forks_go_on(vcpus: u8) {
+fn forks_answer(vcpus: u8) {
     let Some(files) = Files::find() else {
         return;
     };
     let since = Instant::now();
     let snapshot = Snapshot::make(&files, vcpus);
     eprintln!("booted and saved in {:?}", since.elapsed());
-    // All at once, so that none can live of what another left.
+    // All at the same time, so that none can depend on another's end.
     let mut forks: Vec<Fork> = (0..3).map(|_| snapshot.fork()).collect();
     for fork in &mut forks {
         let since = Instant::now();
@@ -49,20 +49,20 @@ fn forks_go_on(vcpus: u8) {
         assert_eq!(fork.agent.health(), 200);
         eprintln!("answered in {:?}", since.elapsed());
     }
-    // A guest whose timers are lost answers as long as there is no waiting.
+    // A guest with lost timers would answer as long as it never waits.
     std::thread::sleep(Duration::from_secs(2));
     for fork in &mut forks {
         assert_eq!(fork.agent.health(), 200);
         assert_eq!(fork.agent.python(CLOCKS), format!("{vcpus} True 0\n"));
     }
     for fork in forks {
-        let said = fork.end();
-        assert!(said.contains(RESEEDED), "{said}");
+        let output = fork.end();
+        assert!(output.contains(RESEEDED), "{output}");
     }
 }
 
-/// Prints how long the first answers take, and a program, with and without the pages of an earlier fork.
-fn forks_take_pages_of_another(vcpus: u8) {
+/// Prints the times of the first answers and of a program, with and without the working set of an earlier fork.
+fn forks_with_a_working_set(vcpus: u8) {
     let Some(files) = Files::find() else {
         return;
     };
@@ -92,21 +92,21 @@ fn forks_take_pages_of_another(vcpus: u8) {
 }
 
 #[test]
-fn forks_of_one_vcpu_take_pages_of_another() {
-    forks_take_pages_of_another(1);
+fn forks_of_one_vcpu_answer_with_a_working_set() {
+    forks_with_a_working_set(1);
 }
 
 #[test]
-fn forks_of_four_vcpus_take_pages_of_another() {
-    forks_take_pages_of_another(4);
+fn forks_of_four_vcpus_answer_with_a_working_set() {
+    forks_with_a_working_set(4);
 }
 
 #[test]
-fn forks_of_one_vcpu_answer_on_the_connection_that_was_saved() {
-    forks_go_on(1);
+fn forks_of_one_vcpu_answer_on_the_saved_connection() {
+    forks_answer(1);
 }
 
 #[test]
-fn forks_of_four_vcpus_answer_on_the_connection_that_was_saved() {
-    forks_go_on(4);
+fn forks_of_four_vcpus_answer_on_the_saved_connection() {
+    forks_answer(4);
 }

@@ -1,4 +1,4 @@
-//! `cloude-vmm run`, with a guest that needs no Linux.
+//! `cloude-vmm run` with hand-made guests.
 
 #![allow(clippy::unwrap_used)] // A test fails by panicking.
 
@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use common::Code;
 
 #[test]
-fn the_guests_end_is_the_commands_while_nobody_types() {
+fn the_command_ends_with_the_guest_without_input() {
     let kernel = Code::new().print("up\n").power_off().pvh();
     let path = format!("/proc/{}/fd/{}", std::process::id(), kernel.as_raw_fd());
     let mut child = Command::new(env!("CARGO_BIN_EXE_cloude-vmm"))
@@ -20,7 +20,7 @@ fn the_guests_end_is_the_commands_while_nobody_types() {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    // A terminal at which nobody presses a key: open to the end, and it gives nothing.
+    // Standard input stays open and empty, like a terminal without key presses.
     let mut keyboard = child.stdin.take().unwrap();
 
     let mut console = String::new();
@@ -33,7 +33,7 @@ fn the_guests_end_is_the_commands_while_nobody_types() {
 }
 
 #[test]
-fn a_guest_that_halted_for_good_is_ended_by_a_signal() {
+fn a_signal_ends_a_halted_guest() {
     let kernel = Code::new().print("down\n").halt().pvh();
     let path = format!("/proc/{}/fd/{}", std::process::id(), kernel.as_raw_fd());
     let mut child = Command::new(env!("CARGO_BIN_EXE_cloude-vmm"))

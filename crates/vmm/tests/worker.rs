@@ -315,7 +315,7 @@ fn a_failed_boot_names_the_reason() {
         ),
         ("neither an ELF vmlinux nor a bzImage", spec(), b""),
         ("without a PVH entry", spec(), &elf(&[0xf4], None)),
-        ("cut short", spec(), &good[..good.len() - 1]),
+        ("truncated", spec(), &good[..good.len() - 1]),
         ("up to 34 MiB and the guest has 32 MiB", spec(), &too_big),
         (
             "0 vCPUs are not possible",
@@ -336,7 +336,7 @@ fn a_failed_boot_names_the_reason() {
             &good,
         ),
         (
-            "2048 bytes; 2047",
+            "2048 bytes; the limit is 2047",
             BootSpec {
                 cmdline: "x".repeat(2048),
                 ..spec()

@@ -1,4 +1,4 @@
-//! What a machine is made of, by architecture. There is one: x86-64.
+//! The parts of a machine that depend on the architecture. Only x86-64 exists.
 
 pub mod x86_64;
 

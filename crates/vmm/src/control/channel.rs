@@ -78,8 +78,8 @@ impl Channel {
         self.send_with(message, descriptors, SendFlags::empty())
     }
 
-    /// [`Channel::send`] that returns [`ChannelError::Full`] instead of blocking, and then has sent nothing. For threads
-    /// that must not wait for another process.
+    /// [`Channel::send`] that returns [`ChannelError::Full`] instead of blocking, and then has sent nothing. For
+    /// threads that must not wait for another process.
     pub fn try_send<M: Serialize>(
         &self,
         message: &M,

@@ -14,10 +14,11 @@ mod lapic_timer;
 mod machine_state;
 mod memory;
 mod msrs;
-mod record;
+
 mod template;
 mod tsc;
 mod vcpu_state;
+mod vm_state;
 mod working_set;
 mod xsave;
 
@@ -28,8 +29,8 @@ pub use machine_state::{DeviceState, KvmVmState, MachineState};
 pub use memory::{MemoryFileError, freeze, map_private, memory_digest, save_sparse};
 pub use msrs::MsrPolicy;
 pub(crate) use msrs::{ARCH_CAPABILITIES, read as read_msr};
-pub use record::{FORMAT_VERSION, Record};
 pub use template::Template;
 pub use vcpu_state::{VcpuContext, VcpuState};
+pub use vm_state::{FORMAT_VERSION, Record};
 pub use working_set::{PageRange, WorkingSet, WorkingSetError};
 pub use xsave::XsaveSize;

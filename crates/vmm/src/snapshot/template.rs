@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::error::SnapshotError;
 use super::memory::{self, MemoryFileError};
-use super::record::Record;
+use super::vm_state::Record;
 
 /// A snapshot that is ready to be restored. Clones share it.
 #[derive(Clone, Debug)]

@@ -1,4 +1,4 @@
-//! What can go wrong when a VM is made.
+//! Errors of creating and running a VM.
 
 use std::io;
 
@@ -10,19 +10,19 @@ use crate::devices::vmgenid::GenerationError;
 use crate::memory::MemoryError;
 use crate::snapshot::SnapshotError;
 
-/// A VM that cannot be made or run.
+/// A VM that cannot be created or run.
 #[derive(Debug, thiserror::Error)]
 pub enum VmError {
-    /// Ask for 1 to [`crate::vm::MAX_VCPUS`].
-    #[error("{vcpus} vCPUs are not possible; ask for 1 to {max}", max = crate::vm::MAX_VCPUS)]
+    /// Use 1 to [`crate::vm::MAX_VCPUS`].
+    #[error("{vcpus} vCPUs are not possible; use 1 to {max}", max = crate::vm::MAX_VCPUS)]
     Vcpus {
-        /// What was asked for.
+        /// The requested number.
         vcpus: u8,
     },
-    /// Ask for another amount of memory.
+    /// Use another memory size.
     #[error(transparent)]
     Memory(#[from] MemoryError),
-    /// Give another kernel, initramfs or command line.
+    /// Use another kernel, initramfs or command line.
     #[error(transparent)]
     Boot(#[from] BootError),
     /// Update the host's kernel.
@@ -31,48 +31,47 @@ pub enum VmError {
     /// Choose another CPU baseline.
     #[error(transparent)]
     Cpu(#[from] CpuModelError),
-    /// KVM refused. On a host without hardware virtualization some requests are not possible;
-    /// `cloude-vmm probe` says what kind of host it is.
+    /// An ioctl failed. A PVM host does not support all of them: see `cloude-vmm probe`.
     #[error("{ioctl} failed: {source}")]
     Kvm {
-        /// The ioctl, and the device where there are several.
+        /// The ioctl, and the device if there are several.
         ioctl: &'static str,
         /// KVM's error.
         source: kvm_ioctls::Error,
     },
-    /// KVM refused a register that every kernel needs.
-    #[error("KVM_SET_MSRS refused the model-specific register {index:#x}")]
+    /// KVM refused an MSR that every kernel needs.
+    #[error("KVM_SET_MSRS refused MSR {index:#x}")]
     Msr {
-        /// The register's number.
+        /// The MSR's index.
         index: u32,
     },
-    /// The host refused: most often its limit on open files, threads or memory.
+    /// A system call failed: most often RLIMIT_NOFILE, a limit on threads, or memory.
     #[error("cannot {what}: {source}")]
     Host {
-        /// What was tried.
+        /// The operation that failed.
         what: &'static str,
         /// The host's error.
         source: io::Error,
     },
-    /// The guest's generation ID cannot be made.
-    #[error("the VM generation ID: {0}")]
+    /// The VM generation ID could not be written.
+    #[error(transparent)]
     Generation(#[from] GenerationError),
-    /// The event loop failed.
+    /// epoll failed.
     #[error("the event loop failed: {0}")]
     EventLoop(event_manager::Error),
-    /// Attach fewer devices: the I/O APIC has no more interrupts.
-    #[error("the machine has no interrupt left for another device")]
+    /// Attach fewer devices: all GSIs for devices are in use.
+    #[error("no GSI of the I/O APIC is left for another virtio device")]
     TooManyDevices,
-    /// Two devices want the same addresses.
+    /// Two devices have overlapping addresses.
     #[error(transparent)]
     Overlap(#[from] Overlap),
-    /// The VM has address space and no memory: make a [`super::Shell`] of it, and give that a template.
+    /// The VM has reserved address space and no memory: use [`super::BlankVm::restore`].
     #[error("cannot run a blank VM: restore a snapshot first")]
     Reserved,
-    /// KVM does not tell the state that a snapshot is made of.
+    /// Reading or restoring state failed.
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
-    /// A VM is loaded and started once.
+    /// A VM can be loaded and started only once.
     #[error("the VM is already started")]
     Started,
 }

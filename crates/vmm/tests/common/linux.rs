@@ -12,7 +12,7 @@ use cloude_vmm::probe::{KvmKind, kvm_kind};
 
 use super::{Worker, collect, kvm, memfd};
 
-/// What a guest is booted of.
+/// The files that a guest boots from.
 pub struct Files {
     kernel: PathBuf,
     image: PathBuf,
@@ -20,8 +20,8 @@ pub struct Files {
 }
 
 impl Files {
-    /// `None`, and why on standard error, where KVM boots no kernel or a file is not there: the tuned
-    /// kernel and the Python image of the cache, and the agent (CLOUDE_AGENT_BINARY).
+    /// The tuned kernel and the Python image of the cache, and the agent (CLOUDE_AGENT_BINARY). If KVM boots no
+    /// kernel or a file is missing, `None` and a message on standard error.
     pub fn find() -> Option<Self> {
         let kind = kvm_kind();
         if kind != KvmKind::Hardware {
@@ -67,7 +67,7 @@ pub fn origin() -> Origin {
     }
 }
 
-/// A saved guest that waits for a request on its one connection.
+/// A snapshot of a guest that waits for a request on its vsock connection.
 pub struct Snapshot {
     vcpus: u8,
     pub memory: File,
@@ -75,7 +75,7 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Boots a guest, has it answer once, and saves it.
+    /// Boots a guest, sends one request, and saves the guest.
     pub fn make(files: &Files, vcpus: u8) -> Self {
         let worker = Worker::start();
         let spec = BootSpec {
@@ -117,12 +117,12 @@ impl Snapshot {
         }
     }
 
-    /// A guest that goes on where the saved one was.
+    /// A fork of the snapshot.
     pub fn fork(&self) -> Fork {
         self.fork_with(None)
     }
 
-    /// As [`Snapshot::fork`], with the pages of a list that [`Fork::working_set`] gave.
+    /// [`Snapshot::fork`] with a working set from [`Fork::working_set`].
     pub fn fork_with(&self, list: Option<&File>) -> Fork {
         let worker = Worker::start();
         let spec = ShellSpec {
@@ -160,7 +160,7 @@ impl Snapshot {
     }
 }
 
-/// A restored guest, paused until [`Fork::resume`].
+/// A fork, paused until [`Fork::resume`].
 pub struct Fork {
     pub worker: Worker,
     pub agent: Agent,
@@ -173,7 +173,7 @@ impl Fork {
         self.worker.expect(&Event::Started);
     }
 
-    /// The pages that it has touched: how many it wrote to, and the list.
+    /// The number of written pages, and the working set.
     pub fn working_set(&self) -> (u64, File) {
         let pagemap = File::open(format!("/proc/{}/pagemap", self.worker.child.id())).unwrap();
         let (channel, request) = (&self.worker.channel, Request::WorkingSet);
@@ -186,19 +186,19 @@ impl Fork {
         }
     }
 
-    /// Ends it, and gives what its kernel has said since it is a fork.
+    /// Ends the fork and returns its console output.
     pub fn end(self) -> String {
         drop(self.worker);
         String::from_utf8_lossy(&self.console.join().unwrap()).into_owned()
     }
 }
 
-/// Where the console's bytes go: to the test's own standard error.
+/// A duplicate of the test's standard error, for the console.
 fn console() -> File {
     File::from(std::io::stderr().as_fd().try_clone_to_owned().unwrap())
 }
 
-/// The agent, over its one connection, which stays open.
+/// The agent's HTTP client over one persistent connection.
 pub struct Agent(BufReader<UnixStream>);
 
 impl Agent {
@@ -207,7 +207,7 @@ impl Agent {
         self.ask("GET", "/health", "").0
     }
 
-    /// What a Python program prints.
+    /// Runs a Python program and returns its standard output.
     pub fn python(&mut self, program: &str) -> String {
         let request = serde_json::json!({
             "id": "test",
@@ -255,7 +255,7 @@ impl Agent {
     }
 }
 
-/// The agent and what it is told, as an initramfs segment.
+/// An initramfs segment with the agent and its configuration.
 fn segment(agent: &[u8]) -> Vec<u8> {
     let config = serde_json::json!({ "token": TOKEN, "hostname": "vm" }).to_string();
     let mut cpio = Vec::new();

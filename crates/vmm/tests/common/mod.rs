@@ -15,10 +15,10 @@ use cloude_vmm::control::{
 pub mod linux;
 pub mod prover;
 
-/// Where a guest's code is loaded and entered.
+/// The load address and entry point of a guest's code.
 pub const ENTRY: u32 = 0x10_0000;
 
-/// A little assembler for 32-bit protected mode, which 64-bit mode reads alike.
+/// A small assembler whose instructions have the same encoding in 32-bit and 64-bit mode.
 #[derive(Default)]
 pub struct Code(pub Vec<u8>);
 
@@ -167,7 +167,7 @@ impl Worker {
         Self { child, channel }
     }
 
-    /// Asks it to boot, with the descriptors of `files` after /dev/kvm and `console` after them.
+    /// Sends the boot request with the descriptors /dev/kvm, `files` and `console`.
     pub fn boot(&self, spec: &BootSpec, files: &[&File], console: Option<OwnedFd>) {
         let kvm = kvm();
         let mut descriptors = vec![kvm.as_fd()];
@@ -182,12 +182,12 @@ impl Worker {
         self.channel.recv().unwrap().0
     }
 
-    /// The next event has to be this one.
+    /// Asserts that the next event is this one.
     pub fn expect(&self, event: &Event) {
         assert_eq!(&self.event(), event);
     }
 
-    /// Saves the VM: its memory and its record.
+    /// Saves the VM and returns its memory file and state file.
     pub fn save(&self, origin: Origin) -> (File, File) {
         self.channel.send(&Request::Save { origin }, &[]).unwrap();
         let (event, descriptors) = self.channel.recv::<Event>().unwrap();
@@ -202,7 +202,7 @@ impl Worker {
         drop(std::mem::replace(&mut self.channel, replacement));
     }
 
-    /// The report, once the worker is gone too.
+    /// The exit report, after the worker process has ended.
     pub fn exit_report(mut self) -> ExitReport {
         let report = loop {
             match self.event() {
@@ -223,7 +223,7 @@ impl Drop for Worker {
     }
 }
 
-/// A pipe whose other end is read to its end on a thread.
+/// A pipe, and a thread that reads its other end to the end.
 pub fn collect() -> (OwnedFd, JoinHandle<Vec<u8>>) {
     let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
     let thread = std::thread::spawn(move || {
@@ -234,7 +234,7 @@ pub fn collect() -> (OwnedFd, JoinHandle<Vec<u8>>) {
     (write, thread)
 }
 
-/// Runs a guest to its end; gives its report and what it printed.
+/// Runs a guest until it ends. Returns the exit report and the output.
 pub fn run(code: Code) -> (ExitReport, String) {
     run_with(&spec(), &[&code.pvh()])
 }

@@ -1,7 +1,7 @@
-//! The ACPI tables: RSDP, XSDT, FADT, MADT and a DSDT of what the devices say of themselves.
+//! The ACPI tables: RSDP, XSDT, FADT, MADT, and a DSDT with the devices' nodes.
 //!
-//! The machine is "hardware-reduced" (ACPI 6.5, section 4.1): no PM timer, no SCI, no legacy
-//! interrupt controller to probe; sleep and reset are one byte each.
+//! The machine is hardware-reduced (ACPI 6.5, section 4.1): no PM timer, no SCI and no legacy interrupt controller to
+//! probe. Sleep and reset are one register each.
 
 use acpi_tables::fadt::{FADTBuilder, Flags};
 use acpi_tables::gas::{AccessSize, AddressSpace, GAS};
@@ -20,12 +20,12 @@ const OEM: [u8; 6] = *b"CLOUDE";
 const OEM_TABLE: [u8; 8] = *b"CLOUDEVM";
 const OEM_REVISION: u32 = 1;
 
-/// IAPC_BOOT_ARCH (ACPI 6.5, section 5.2.9.3): there is no VGA, and no CMOS clock. That the bit for a
-/// keyboard controller is clear keeps the kernel from probing one.
+/// IAPC_BOOT_ARCH (ACPI 6.5, section 5.2.9.3): no VGA and no CMOS RTC. The 8042 bit stays clear, so that the kernel
+/// does not probe for a keyboard controller.
 const NO_VGA: u16 = 1 << 2;
 const NO_CMOS_RTC: u16 = 1 << 5;
 
-/// The tables as one block to be placed at [`layout::ACPI`], the RSDP first.
+/// All tables as one block for the address [`layout::ACPI`], RSDP first.
 pub fn tables(vcpus: u8, device_nodes: &[u8]) -> Vec<u8> {
     let mut block = Block::after(Rsdp::len());
     let dsdt = block.append(&dsdt(device_nodes));
@@ -38,7 +38,7 @@ pub fn tables(vcpus: u8, device_nodes: &[u8]) -> Vec<u8> {
     block.finish(&bytes(&Rsdp::new(OEM, xsdt)))
 }
 
-/// Tables one behind the other, with their guest addresses.
+/// Consecutive tables, with their guest addresses.
 struct Block(Vec<u8>);
 
 impl Block {
@@ -47,7 +47,7 @@ impl Block {
     }
 
     fn append(&mut self, table: &[u8]) -> u64 {
-        // The specification asks for 8 bytes at most.
+        // No table needs more than 8-byte alignment.
         self.0.resize(self.0.len().next_multiple_of(16), 0);
         let address = layout::ACPI + self.0.len() as u64;
         self.0.extend_from_slice(table);
@@ -73,7 +73,7 @@ fn dsdt(device_nodes: &[u8]) -> Vec<u8> {
         "_SB_".into(),
         vec![&Raw(device_nodes)],
     )));
-    // What to write to the sleep register for "soft off", the one sleep state there is.
+    // SLP_TYP of S5 (soft off), the only sleep state.
     let s5 = aml::Name::new(
         "_S5_".into(),
         &aml::Package::new(vec![&power::S5_SLEEP_TYPE]),
@@ -82,7 +82,7 @@ fn dsdt(device_nodes: &[u8]) -> Vec<u8> {
     dsdt.as_slice().to_vec()
 }
 
-/// AML that is bytes already.
+/// AML that is already encoded.
 struct Raw<'a>(&'a [u8]);
 
 impl Aml for Raw<'_> {
@@ -129,7 +129,7 @@ fn madt(vcpus: u8) -> MADT {
     for id in 0..vcpus {
         madt.add_structure(ProcessorLocalApic::new(id, id, EnabledStatus::Enabled));
     }
-    // KVM's I/O APIC has the id after the vCPUs' only by custom; any free one will do.
+    // Any id that no local APIC has.
     madt.add_structure(IoApic::new(vcpus, layout::IO_APIC, 0));
     madt
 }
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn every_table_is_found_from_the_rsdp_and_sums_to_zero() {
+    fn every_table_is_reachable_and_has_a_valid_checksum() {
         let block = tables(8, b"");
         assert_eq!(&block[..8], b"RSD PTR ");
         assert_eq!(checksum(&block[..Rsdp::len()]), 0);
@@ -175,10 +175,10 @@ mod tests {
 
     #[test]
     fn device_nodes_are_in_the_dsdt() {
-        let block = tables(1, b"a device's own bytes");
+        let block = tables(1, b"the bytes of a device");
         let found = block
-            .windows(20)
-            .any(|window| window == b"a device's own bytes");
+            .windows(21)
+            .any(|window| window == b"the bytes of a device");
         assert!(found);
     }
 }

@@ -1,5 +1,4 @@
-//! Puts everything a kernel needs into guest memory: itself, its initramfs, its command line, and
-//! what its boot protocol hands over.
+//! Loads a guest into memory: kernel, initramfs, command line, ACPI tables, and the structures of the boot protocol.
 
 use std::fs::File;
 
@@ -13,42 +12,42 @@ use crate::memory::GuestMemory;
 /// A guest that cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum BootError {
-    /// Give another kernel.
+    /// Use another kernel.
     #[error(transparent)]
     Kernel(#[from] KernelError),
-    /// Give another initramfs, or more memory.
+    /// Use a smaller initramfs or more memory.
     #[error(transparent)]
     Initramfs(#[from] InitramfsError),
-    /// Give a shorter command line.
-    #[error("the kernel command line has {len} bytes; {max} are allowed", max = layout::CMDLINE_MAX)]
+    /// Use a shorter command line.
+    #[error("the kernel command line has {len} bytes; the limit is {max}", max = layout::CMDLINE_MAX)]
     CmdlineTooLong {
-        /// In bytes.
+        /// Its length in bytes.
         len: usize,
     },
-    /// Give a command line of ASCII characters without control characters.
+    /// Use printable ASCII only.
     #[error(
-        "the kernel command line has the byte {byte:#04x} at {at}; only printable ASCII is allowed"
+        "the kernel command line has the byte {byte:#04x} at offset {at}; only printable ASCII is allowed"
     )]
     CmdlineNotAscii {
-        /// The first such byte.
+        /// The first byte that is not printable ASCII.
         byte: u8,
-        /// Where it is.
+        /// Its offset in bytes.
         at: usize,
     },
-    /// Fewer devices are needed: their descriptions do not fit.
-    #[error("the ACPI tables take {len} bytes; there is room for {max}", max = layout::ACPI_END - layout::ACPI)]
+    /// Attach fewer devices: their ACPI nodes do not fit.
+    #[error("the ACPI tables have {len} bytes; the limit is {max}", max = layout::ACPI_END - layout::ACPI)]
     AcpiTooLarge {
-        /// In bytes.
+        /// Their size in bytes.
         len: usize,
     },
-    /// Guest memory that the layout counts on is missing.
-    #[error("guest memory cannot be written: {0}")]
+    /// Guest memory is smaller than the boot layout needs.
+    #[error("cannot write to guest memory: {0}")]
     Memory(#[from] GuestMemoryError),
 }
 
-/// Loads a guest and says how its first vCPU is entered.
+/// Loads a guest and returns the entry point of vCPU 0.
 ///
-/// `dsdt` is what the devices say of themselves, `vcpus` how many CPUs the tables list.
+/// `dsdt` has the AML nodes of the devices; the MADT lists `vcpus` CPUs.
 pub fn load(
     memory: &GuestMemory,
     kernel: &File,

@@ -1,4 +1,4 @@
-//! Places the initramfs: its segments one behind the other, as high in low memory as they go.
+//! Loads the initramfs: all segments in order, at the highest possible address below the MMIO gap.
 
 use std::fs::File;
 use std::io;
@@ -7,47 +7,47 @@ use super::layout;
 use super::reader::Reader;
 use crate::memory::{self, GuestMemory, PAGE};
 
-/// Where the initramfs lies.
+/// The location of the initramfs in guest memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Initramfs {
-    /// Its first byte, at a page bound.
+    /// Guest-physical address, page-aligned.
     pub address: u64,
-    /// In bytes, padding between segments included.
+    /// Size in bytes, with the padding between segments.
     pub size: u64,
 }
 
 /// An initramfs that cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum InitramfsError {
-    /// Give the guest more memory, or it a smaller image.
+    /// Use more guest memory or a smaller image.
     #[error(
         "the initramfs of {size_mib} MiB does not fit: the kernel occupies {kernel_mib} of the \
          guest's {memory_mib} MiB; give it at least {need_mib} MiB"
     )]
     DoesNotFit {
-        /// The initramfs, rounded up.
+        /// Size of the initramfs in MiB, rounded up.
         size_mib: u64,
-        /// The end of the kernel, rounded up.
+        /// End of the kernel in MiB, rounded up.
         kernel_mib: u64,
-        /// What the guest has.
+        /// Guest memory in MiB.
         memory_mib: u64,
-        /// What kernel and initramfs take, without room for anything else.
+        /// Kernel and initramfs in MiB, without memory for anything else.
         need_mib: u64,
     },
-    /// A segment cannot be read.
-    #[error("initramfs segment {index} cannot be read: {source}")]
+    /// Reading a segment failed.
+    #[error("cannot read initramfs segment {index}: {source}")]
     Read {
-        /// Which, from zero.
+        /// The segment's index, from 0.
         index: usize,
-        /// Why.
+        /// The error of the read.
         source: io::Error,
     },
 }
 
-/// The kernel looks for the next archive at a multiple of this (Linux, init/initramfs.c).
+/// Alignment of each cpio archive in bytes (Linux, init/initramfs.c).
 const SEGMENT_ALIGN: u64 = 4;
 
-/// Loads `segments` above `kernel_end` and below `limit`; `None` when there are none.
+/// Loads `segments` between `kernel_end` and `limit`; `None` if there are no segments.
 pub fn load(
     memory: &GuestMemory,
     segments: &[File],
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn segments_lie_one_behind_the_other_each_padded_to_four_bytes() {
+    fn segments_are_consecutive_and_padded_to_four_bytes() {
         let memory = memory::allocate(32).unwrap();
         let segments = [segment(b"first"), segment(b"second")];
         let initramfs = load(&memory, &segments, 1 << 20, u64::MAX)
@@ -121,9 +121,9 @@ mod tests {
     }
 
     #[test]
-    fn a_file_read_elsewhere_is_loaded_whole() {
+    fn the_file_position_does_not_matter() {
         let memory = memory::allocate(32).unwrap();
-        // The writes left the file's own position at its end.
+        // The write has left the file position at the end.
         let initramfs = load(&memory, &[segment(b"abcd")], 0, u64::MAX)
             .unwrap()
             .unwrap();
@@ -135,18 +135,18 @@ mod tests {
     }
 
     #[test]
-    fn no_segments_are_no_initramfs() {
+    fn without_segments_there_is_no_initramfs() {
         let memory = memory::allocate(32).unwrap();
         assert_eq!(load(&memory, &[], 0, u64::MAX).unwrap(), None);
     }
 
     #[test]
-    fn a_limit_below_the_end_of_memory_is_kept() {
+    fn the_initramfs_ends_below_the_limit() {
         assert_eq!(place(1 << 30, 4096, 0, 1 << 28).unwrap(), (1 << 28) - 4096);
     }
 
     #[test]
-    fn what_does_not_fit_is_refused_with_the_numbers() {
+    fn an_initramfs_that_does_not_fit_is_refused_with_sizes() {
         let error = place(64 << 20, 50 << 20, 20 << 20, u64::MAX).unwrap_err();
         assert_eq!(
             error.to_string(),

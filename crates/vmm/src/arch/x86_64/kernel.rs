@@ -15,32 +15,32 @@ use crate::memory::{self, GuestMemory};
 /// A kernel in guest memory.
 #[derive(Clone, Copy)]
 pub struct Kernel {
-    /// How it wants to be entered.
+    /// The entry point and boot protocol.
     pub entry: Entry,
-    /// The end of what it occupies before it knows its memory.
+    /// The end of the memory that the kernel uses before it has read the memory map.
     pub end: u64,
 }
 
-/// How a kernel wants to be entered.
+/// The entry point of a kernel, by boot protocol.
 #[derive(Clone, Copy)]
 pub enum Entry {
-    /// At this address, in 32-bit protected mode (Xen, docs/misc/pvh.pandoc).
+    /// PVH: this address, in 32-bit protected mode (Xen, docs/misc/pvh.pandoc).
     Pvh(u64),
-    /// In long mode (Linux, Documentation/arch/x86/boot.rst, "64-bit Boot Protocol").
+    /// Linux's 64-bit boot protocol, in long mode (Documentation/arch/x86/boot.rst).
     Linux64 {
-        /// Where.
+        /// The address.
         rip: u64,
-        /// To be handed back in the zero page.
+        /// The header of the bzImage, for the zero page.
         header: setup_header,
     },
-    /// In long mode, with nothing handed over: a guest that is no Linux.
+    /// This address, in long mode, without boot parameters: a guest that is not Linux.
     Long(u64),
 }
 
 /// A kernel that cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum KernelError {
-    /// Give an uncompressed `vmlinux` or a `bzImage` for x86-64.
+    /// Use an uncompressed `vmlinux` or a `bzImage` for x86-64.
     #[error(
         "the kernel is neither an ELF vmlinux nor a bzImage (it starts with {start:02x?}); \
          give an uncompressed vmlinux or a bzImage for x86-64"
@@ -49,39 +49,39 @@ pub enum KernelError {
         /// The file's first bytes.
         start: Vec<u8>,
     },
-    /// Build the kernel with `CONFIG_PVH=y`, or give its bzImage.
+    /// Build the kernel with `CONFIG_PVH=y`, or use its bzImage.
     #[error(
         "the kernel is an ELF file without a PVH entry point; \
          build it with CONFIG_PVH=y, or give its bzImage"
     )]
     NoPvhNote,
-    /// Give a 64-bit bzImage.
-    #[error("the bzImage has no 64-bit entry point; give a kernel for x86-64")]
+    /// Use a 64-bit bzImage.
+    #[error("the bzImage has no 64-bit entry point; use a kernel for x86-64")]
     No64BitEntry,
-    /// The file is cut short: fetch or build it again.
-    #[error("the kernel file has {have} bytes and its headers promise {need}; it is cut short")]
+    /// The file is truncated: fetch or build it again.
+    #[error("the kernel file is truncated: it has {have} bytes, its headers say {need}")]
     Truncated {
-        /// The file's size.
+        /// The file's size in bytes.
         have: u64,
-        /// What its headers promise.
+        /// The size according to its headers, in bytes.
         need: u64,
     },
-    /// Give the guest more memory.
+    /// Use more guest memory.
     #[error(
         "the kernel occupies memory up to {need_mib} MiB and the guest has {have_mib} MiB; \
          give it more memory"
     )]
     DoesNotFit {
-        /// Where the kernel ends, rounded up.
+        /// End of the kernel in MiB, rounded up.
         need_mib: u64,
-        /// What the guest has.
+        /// Guest memory in MiB.
         have_mib: u64,
     },
-    /// The file is damaged or made for another kind of machine.
-    #[error("the kernel cannot be loaded: {0}")]
+    /// The file is damaged or for another architecture.
+    #[error("cannot load the kernel: {0}")]
     Invalid(String),
-    /// The file cannot be read.
-    #[error("the kernel cannot be read: {0}")]
+    /// Reading the file failed.
+    #[error("cannot read the kernel: {0}")]
     Read(#[from] io::Error),
 }
 
@@ -129,8 +129,8 @@ fn load_elf(memory: &GuestMemory, reader: &mut Reader) -> Result<Kernel, KernelE
     }
 }
 
-/// Checks what the program headers promise against the file and the memory, for exact errors, and
-/// backs the segments with pages. Gives the kernel's end.
+/// Checks the program headers against the sizes of file and memory, and backs the segments with pages. Returns the end
+/// of the kernel.
 fn check_elf(reader: &Reader, memory_size: u64) -> Result<u64, KernelError> {
     // Offsets in Elf64_Ehdr: e_phoff 32 (8 bytes), e_phentsize 54, e_phnum 56 (2 bytes each).
     let mut header = [0; 64];
@@ -138,7 +138,7 @@ fn check_elf(reader: &Reader, memory_size: u64) -> Result<u64, KernelError> {
     reader.read_at(&mut header, 0)?;
     let table = u64_at(&header, 32);
     let count = u64::from(u16::from_le_bytes([header[56], header[57]]));
-    // Of Elf64_Phdr, 56 bytes: p_type 0 (4), p_offset 8, p_paddr 24, p_filesz 32, p_memsz 40.
+    // Offsets in Elf64_Phdr, 56 bytes: p_type 0 (4), p_offset 8, p_paddr 24, p_filesz 32, p_memsz 40.
     const ENTRY: u64 = 56;
     require(reader, table.saturating_add(count * ENTRY))?;
     let mut end = 0;
@@ -162,7 +162,7 @@ fn load_bzimage(memory: &GuestMemory, reader: &mut Reader) -> Result<Kernel, Ker
     if header.xloadflags & XLF_KERNEL_64 == 0 {
         return Err(KernelError::No64BitEntry);
     }
-    // Where the kernel decompresses to when it does not move itself.
+    // The kernel decompresses to this address unless it relocates itself.
     let start = header.pref_address;
     let end = start.saturating_add(u64::from(header.init_size).max(reader.len()));
     fits(end, memory::size(memory))?;
@@ -188,8 +188,7 @@ fn read_setup_header(reader: &Reader) -> Result<setup_header, KernelError> {
     let mut bytes = [0; size_of::<setup_header>()];
     require(reader, AT + bytes.len() as u64)?;
     reader.read_at(&mut bytes, AT)?;
-    // SAFETY: `setup_header` is a packed struct of integers, of which any bytes are a value, and
-    // the array has its size.
+    // SAFETY: `setup_header` is a packed struct of integers: every bit pattern is valid, and the array has its size.
     Ok(unsafe { std::ptr::read_unaligned(bytes.as_ptr().cast()) })
 }
 

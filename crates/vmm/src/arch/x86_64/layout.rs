@@ -1,4 +1,4 @@
-//! Where everything lies in the guest's physical address space and among its ports.
+//! The guest's physical address space and I/O ports.
 //!
 //! ```text
 //! 0x0000_0500  GDT                      0x0000_7000  zero page (64-bit Linux boot)
@@ -6,15 +6,15 @@
 //! 0x0000_6100  PVH module list          0x0002_0000  command line
 //! 0x0000_6400  PVH memory map           0x000e_0000  ACPI tables, RSDP first
 //! 0x000d_f040  VM generation ID
-//! 0x0010_0000  kernel …                 … initramfs, as high as it goes
+//! 0x0010_0000  kernel …                 … initramfs, at the end of low memory
 //! 0xc000_0000  the MMIO gap             0xd000_0000  virtio-mmio windows
 //! 0xfec0_0000  I/O APIC                 0xfee0_0000  local APICs
-//! 0x1_0000_0000  the rest of the memory
+//! 0x1_0000_0000  the rest of memory
 //! ```
 
-/// The start of the MMIO gap, and so the end of low memory.
+/// Start of the MMIO gap and end of low memory.
 pub const GAP_START: u64 = 0xc000_0000;
-/// The end of the MMIO gap.
+/// End of the MMIO gap.
 pub const GAP_END: u64 = 0x1_0000_0000;
 
 /// The boot GDT.
@@ -23,26 +23,26 @@ pub const GDT: u64 = 0x500;
 pub const PVH_START_INFO: u64 = 0x6000;
 /// `struct hvm_modlist_entry`.
 pub const PVH_MODULES: u64 = 0x6100;
-/// `struct hvm_memmap_table_entry`, several.
+/// An array of `struct hvm_memmap_table_entry`.
 pub const PVH_MEMMAP: u64 = 0x6400;
 /// `struct boot_params` (Linux, arch/x86/include/uapi/asm/bootparam.h).
 pub const ZERO_PAGE: u64 = 0x7000;
-/// The top page table of the 64-bit boot; its lower levels follow.
+/// The PML4 of the 64-bit boot; the lower levels follow.
 pub const PAGE_TABLES: u64 = 0x9000;
 /// The kernel's command line.
 pub const CMDLINE: u64 = 0x2_0000;
-/// How long the command line may be, without its terminating zero (Linux: COMMAND_LINE_SIZE is 2048).
+/// The most bytes of a command line without its terminating zero (Linux: COMMAND_LINE_SIZE is 2048).
 pub const CMDLINE_MAX: usize = 2047;
-/// The end of conventional memory, where a BIOS would keep its extended data.
+/// End of conventional memory: the extended BIOS data area.
 pub const EBDA: u64 = 0x9_fc00;
-/// The VM generation ID, in memory that the map calls reserved: a page that nothing else is in, and in it a
-/// place where no kernel looks for an option ROM.
+/// The VM generation ID: in reserved memory, in a page without other data, and not at a multiple of 2 KiB, where
+/// kernels look for option ROMs.
 pub const VMGENID: u64 = 0xd_f040;
-/// The RSDP; the other ACPI tables follow. Linux looks here when it is not told.
+/// The RSDP; the other ACPI tables follow. Linux searches here if the boot protocol passes no address.
 pub const ACPI: u64 = 0xe_0000;
-/// The end of the ACPI tables' room.
+/// End of the area for ACPI tables.
 pub const ACPI_END: u64 = 0x10_0000;
-/// The start of memory that a kernel may lie in.
+/// The lowest address of a kernel.
 pub const HIGH_MEMORY: u64 = 0x10_0000;
 
 /// The first virtio-mmio window.
@@ -60,15 +60,15 @@ pub const KVM_IDENTITY_MAP: u64 = 0xfffb_c000;
 
 /// COM1.
 pub const SERIAL_PORT: u16 = 0x3f8;
-/// COM1's interrupt.
+/// The GSI of COM1.
 pub const SERIAL_GSI: u32 = 4;
-/// The first interrupt of a virtio-mmio device; each takes the next.
+/// The GSI of the first virtio-mmio device; the others follow.
 pub const VIRTIO_GSI: u32 = 5;
-/// The last interrupt that a virtio-mmio device may have.
+/// The last GSI for a virtio-mmio device.
 pub const LAST_VIRTIO_GSI: u32 = 22;
-/// The interrupt of the ACPI event device: the last of the I/O APIC.
+/// The GSI of the ACPI generic event device: the last of the I/O APIC.
 pub const EVENT_GSI: u32 = 23;
-/// The registers for sleeping and reset that the FADT names.
+/// The sleep and reset registers of the FADT.
 pub const POWER_PORT: u16 = 0x600;
 /// pvpanic (QEMU, docs/specs/pvpanic.rst).
 pub const PVPANIC_PORT: u16 = 0x505;
@@ -82,16 +82,16 @@ pub fn ram_ranges(size: u64) -> impl Iterator<Item = (u64, u64)> {
         .filter(|(_, len)| *len > 0)
 }
 
-/// What a range of the memory map is to the guest.
+/// The type of a range in the memory map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MemoryKind {
-    /// Free to use.
+    /// Usable RAM.
     Ram,
-    /// Not to be touched.
+    /// Reserved: the guest must not use it.
     Reserved,
 }
 
-/// The memory map that the guest is told, as (base, length, kind), for `size` bytes.
+/// The memory map for a guest with `size` bytes, as (base, length, type).
 pub fn memory_map(size: u64) -> Vec<(u64, u64, MemoryKind)> {
     let mut map = vec![
         (0, EBDA, MemoryKind::Ram),
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn the_memory_map_covers_all_memory_but_the_hole_below_1_mib() {
+    fn the_memory_map_covers_all_but_the_hole_below_1_mib() {
         let map = memory_map(5 << 30);
         let ram: u64 = map
             .iter()

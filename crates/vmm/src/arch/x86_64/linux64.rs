@@ -1,5 +1,5 @@
-//! What a bzImage is handed (Linux, Documentation/arch/x86/boot.rst and zero-page.rst), and the page
-//! tables that its 64-bit entry point wants.
+//! The zero page and the page tables for a bzImage's 64-bit entry point (Linux, Documentation/arch/x86/boot.rst and
+//! zero-page.rst).
 
 use linux_loader::loader::bootparam::{boot_e820_entry, boot_params, setup_header};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError};
@@ -8,7 +8,7 @@ use super::initramfs::Initramfs;
 use super::{layout, pvh};
 use crate::memory::{self, GuestMemory, PAGE};
 
-/// A boot loader without a number of its own.
+/// `type_of_loader` without an assigned id.
 const LOADER_UNDEFINED: u8 = 0xff;
 /// `VIDEO_MODE` "normal".
 const VIDEO_NORMAL: u16 = 0xffff;
@@ -43,7 +43,7 @@ pub(super) fn write(
     write_page_tables(guest)
 }
 
-/// Maps the first 4 GiB onto themselves with 2 MiB pages: the kernel maps more itself.
+/// Identity-maps the first 4 GiB with 2 MiB pages. The kernel makes its own mappings later.
 pub fn write_page_tables(guest: &GuestMemory) -> Result<(), GuestMemoryError> {
     const PRESENT_WRITABLE: u64 = 0b11;
     const LARGE: u64 = 1 << 7;

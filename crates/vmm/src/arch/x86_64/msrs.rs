@@ -1,16 +1,16 @@
-//! The model-specific registers that firmware would have set.
+//! The MSRs that firmware sets.
 
 use kvm_bindings::{Msrs, kvm_msr_entry};
 
 /// IA32_MISC_ENABLE, and its bit for fast string operations.
 const MISC_ENABLE: u32 = 0x1a0;
 const FAST_STRINGS: u64 = 1;
-/// IA32_MTRR_DEF_TYPE: MTRRs on, and write-back where none says otherwise.
+/// IA32_MTRR_DEF_TYPE: MTRRs enabled, default type write-back.
 const MTRR_DEF_TYPE: u32 = 0x2ff;
 const MTRR_ENABLE: u64 = 1 << 11;
 const WRITE_BACK: u64 = 6;
 
-/// What to set on every vCPU.
+/// The MSRs to set on every vCPU.
 pub fn boot_msrs() -> Msrs {
     let entries = [
         (MISC_ENABLE, FAST_STRINGS),

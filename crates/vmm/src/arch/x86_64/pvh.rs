@@ -1,4 +1,4 @@
-//! What a PVH kernel is handed (Xen, public/arch-x86/hvm/start_info.h).
+//! The start info of a PVH kernel (Xen, public/arch-x86/hvm/start_info.h).
 
 use linux_loader::loader::elf::start_info::{
     hvm_memmap_table_entry, hvm_modlist_entry, hvm_start_info,
@@ -11,9 +11,9 @@ use crate::memory::{self, GuestMemory};
 
 /// `XEN_HVM_START_MAGIC_VALUE`.
 const MAGIC: u32 = 0x336e_c578;
-/// The first version that has a memory map.
+/// The first version of the start info with a memory map.
 const VERSION: u32 = 1;
-/// `XEN_HVM_MEMMAP_TYPE_RAM` and `_RESERVED`; the numbers are e820's.
+/// `XEN_HVM_MEMMAP_TYPE_RAM` and `_RESERVED`, with the same values as in e820.
 const RAM: u32 = 1;
 const RESERVED: u32 = 2;
 
@@ -55,7 +55,7 @@ pub(super) fn write(
     guest.write_obj(info, GuestAddress(layout::PVH_START_INFO))
 }
 
-/// The e820 number of a kind of memory.
+/// The e820 type of a memory range.
 pub(super) fn e820_type(kind: MemoryKind) -> u32 {
     match kind {
         MemoryKind::Ram => RAM,

@@ -10,9 +10,9 @@ use vm_memory::{Bytes, GuestAddress, ReadVolatile, VolatileMemoryError, Volatile
 
 use crate::memory::{self, GuestMemory};
 
-/// A reader with a position of its own.
+/// A reader that uses pread with its own offset.
 ///
-/// Several workers are handed the same open file at once, and an open file has one position.
+/// Several workers share one open file description, and so one file position.
 pub(super) struct Reader<'a> {
     file: &'a File,
     position: u64,
@@ -38,7 +38,7 @@ impl<'a> Reader<'a> {
         self.file.read_exact_at(data, offset)
     }
 
-    /// Reads `len` bytes at `offset` of the file to `address` of the guest.
+    /// Reads `len` bytes at `offset` of the file to the guest-physical `address`.
     pub fn load(
         &mut self,
         memory: &GuestMemory,
@@ -81,8 +81,8 @@ impl ReadVolatile for Reader<'_> {
     ) -> Result<usize, VolatileMemoryError> {
         let guard = buf.ptr_guard_mut();
         let count = loop {
-            // SAFETY: the guard gives a pointer that is good for `buf.len()` bytes while it lives;
-            // the kernel writes through it.
+            // SAFETY: the guard's pointer is valid for `buf.len()` bytes while the guard lives; pread writes through
+            // it.
             let count = unsafe {
                 libc::pread64(
                     self.file.as_raw_fd(),

@@ -1,4 +1,4 @@
-//! The registers with which a vCPU enters a kernel.
+//! The initial registers of a vCPU.
 
 use kvm_bindings::{kvm_fpu, kvm_lapic_state, kvm_regs, kvm_segment};
 use kvm_ioctls::VcpuFd;
@@ -8,7 +8,7 @@ use super::kernel::Entry;
 use super::layout;
 use crate::memory::GuestMemory;
 
-/// CR0: protected mode, with a numeric coprocessor.
+/// CR0: protected mode (PE) with an x87 FPU (ET).
 const CR0_PE: u64 = 1;
 const CR0_ET: u64 = 1 << 4;
 const CR0_PG: u64 = 1 << 31;
@@ -18,8 +18,7 @@ const EFER_LMA: u64 = 1 << 10;
 /// The bit of RFLAGS that is always set.
 const RFLAGS: u64 = 1 << 1;
 
-/// Writes the GDT that the first vCPU's segments come from. The selectors are those that the 64-bit
-/// Linux boot protocol asks for: code at 0x10, data at 0x18.
+/// Writes the GDT for vCPU 0. The selectors are those of Linux's 64-bit boot protocol: code 0x10, data 0x18.
 pub fn write_gdt(memory: &GuestMemory, entry: &Entry) -> Result<(), GuestMemoryError> {
     let code = match entry {
         Entry::Pvh(_) => 0x00cf_9b00_0000_ffff_u64,
@@ -32,7 +31,7 @@ pub fn write_gdt(memory: &GuestMemory, entry: &Entry) -> Result<(), GuestMemoryE
     Ok(())
 }
 
-/// Sets the first vCPU to enter the kernel.
+/// Sets the registers of vCPU 0 to the kernel's entry point.
 pub fn set_entry(vcpu: &VcpuFd, entry: &Entry) -> Result<(), kvm_ioctls::Error> {
     let long = !matches!(entry, Entry::Pvh(_));
     let mut sregs = vcpu.get_sregs()?;
@@ -71,7 +70,7 @@ pub fn set_entry(vcpu: &VcpuFd, entry: &Entry) -> Result<(), kvm_ioctls::Error> 
     })
 }
 
-/// A flat segment of `kind` (the type field of a descriptor).
+/// A flat segment whose descriptor has the type `kind`.
 fn segment(selector: u16, kind: u8, long: bool) -> kvm_segment {
     kvm_segment {
         base: 0,
@@ -88,7 +87,7 @@ fn segment(selector: u16, kind: u8, long: bool) -> kvm_segment {
     }
 }
 
-/// A busy 32-bit task segment: processors with VMX refuse to be entered without one.
+/// A busy 32-bit TSS: VM entry on VMX requires one.
 fn task_segment() -> kvm_segment {
     kvm_segment {
         base: 0,
@@ -111,7 +110,7 @@ pub fn boot_fpu() -> kvm_fpu {
     }
 }
 
-/// Routes the two local interrupt pins as firmware does: LINT0 to the legacy controller, LINT1 to NMI.
+/// Sets the local interrupt pins as firmware does: LINT0 to ExtINT (the PIC), LINT1 to NMI.
 pub fn set_local_interrupts(lapic: &mut kvm_lapic_state) {
     const LVT_LINT0: usize = 0x350;
     const LVT_LINT1: usize = 0x360;
@@ -136,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn local_interrupts_change_their_mode_alone() {
+    fn only_the_delivery_mode_of_lint_pins_changes() {
         let mut lapic = kvm_lapic_state::default();
         lapic.regs[0x352] = 1;
         set_local_interrupts(&mut lapic);

@@ -1,4 +1,4 @@
-//! Where the console's bytes go.
+//! The sink of the guest's console output.
 
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
@@ -6,8 +6,8 @@ use std::os::fd::OwnedFd;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-/// Takes console bytes without ever waiting: what its descriptor does not take at once is dropped
-/// and counted, because a vCPU waits for nobody.
+/// Writes console bytes to a descriptor without blocking. Bytes that the descriptor does not accept at once are dropped
+/// and counted, because a vCPU must not wait for another process.
 #[derive(Debug)]
 pub struct ConsoleSink {
     out: Option<OwnedFd>,
@@ -16,7 +16,7 @@ pub struct ConsoleSink {
 }
 
 impl ConsoleSink {
-    /// A sink that writes to `out`, which becomes non-blocking, or drops all where there is none.
+    /// A sink that writes to `out`, which becomes non-blocking. Without `out` all bytes are dropped and not counted.
     pub fn new(out: Option<OwnedFd>) -> io::Result<Self> {
         if let Some(fd) = &out {
             let flags = rustix::fs::fcntl_getfl(fd)?;
@@ -29,17 +29,17 @@ impl ConsoleSink {
         })
     }
 
-    /// How many bytes nobody took. Without a descriptor none are wanted, and none are counted.
+    /// Number of dropped bytes.
     pub fn dropped_bytes(&self) -> u64 {
         self.dropped
     }
 
-    /// Whether a line that a panicking Linux prints went by.
+    /// True if Linux's panic message was written.
     pub fn saw_panic(&self) -> bool {
         self.panic.seen
     }
 
-    /// Leaves a sink that goes nowhere in its place.
+    /// Takes the sink out and leaves one without a descriptor.
     pub(super) fn take(&mut self) -> Self {
         let nowhere = Self {
             out: None,
@@ -56,7 +56,7 @@ impl ConsoleSink {
                 Err(Errno::INTR) => {}
                 Ok(count) => break count,
                 Err(Errno::AGAIN) => break 0,
-                // Nobody reads any more, and nobody will.
+                // EPIPE: the reader has closed the pipe.
                 Err(_) => {
                     self.out = None;
                     break 0;
@@ -79,7 +79,7 @@ impl Write for ConsoleSink {
     }
 }
 
-/// Looks for the words of a Linux panic. A kernel without a pvpanic driver has no other way to tell.
+/// Detects the message of a Linux panic, for kernels without a pvpanic driver.
 #[derive(Debug, Default)]
 struct PanicWatch {
     matched: usize,
@@ -93,7 +93,7 @@ impl PanicWatch {
         if byte == PANIC[self.matched] {
             self.matched += 1;
         } else {
-            // The first letter occurs nowhere else in the words, so that nothing shorter can match.
+            // The first letter occurs only once in the message, so a mismatch can only restart at it.
             self.matched = usize::from(byte == PANIC[0]);
         }
         if self.matched == PANIC.len() {
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_does_not_read_costs_bytes_and_no_time() {
+    fn a_full_pipe_drops_bytes_and_does_not_block() {
         let (_read, write) = rustix::pipe::pipe().unwrap();
         let mut sink = ConsoleSink::new(Some(write)).unwrap();
         let total = 4 << 20;
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_went_away_is_forgotten() {
+    fn bytes_for_a_closed_pipe_are_counted_once() {
         let (read, write) = rustix::pipe::pipe().unwrap();
         drop(read);
         let mut sink = ConsoleSink::new(Some(write)).unwrap();
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_is_seen_however_it_is_cut() {
+    fn a_panic_message_is_detected_across_writes() {
         let mut sink = ConsoleSink::new(None).unwrap();
         sink.write_all(b"KKernel pan").unwrap();
         assert!(!sink.saw_panic());
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn similar_words_are_no_panic() {
+    fn a_similar_message_is_no_panic() {
         let mut sink = ConsoleSink::new(None).unwrap();
         sink.write_all(b"Kernel panic - syncing").unwrap();
         assert!(!sink.saw_panic());

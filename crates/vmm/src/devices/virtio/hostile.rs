@@ -1,5 +1,5 @@
-//! Random descriptor tables and rings: whatever the guest writes, a device neither panics nor hangs, and holds
-//! no more chains than the queue has descriptors.
+//! Random descriptor tables and rings: a device must neither panic nor hang, and must not hold more chains than the
+//! queue has descriptors.
 
 use std::os::unix::net::UnixDatagram;
 
@@ -18,7 +18,7 @@ type Raw = (u64, u32, u16, u16);
 
 fn address() -> impl Strategy<Value = u64> {
     prop_oneof![
-        // The rings themselves are there too: a buffer may lie on them.
+        // The rings' addresses: a buffer may overlap them.
         4 => 0..MEMORY_SIZE as u64,
         2 => 0x10000u64..0x50000,
         1 => any::<u64>(),
@@ -99,7 +99,7 @@ fn run<D: VirtioDevice>(device: D, attacks: &[Attack]) {
             driver.memory.write_obj(index, GuestAddress(at)).unwrap();
         }
         driver.notify(queue);
-        // A device may go on for as long as a ring gives it work, but not for ever in one turn.
+        // A malformed ring may give a device endless work, but each call must return.
         for _ in 0..64 {
             driver.wait(0);
             for queue in 0..queues {

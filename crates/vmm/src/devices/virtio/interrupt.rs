@@ -1,4 +1,4 @@
-//! The interrupt of one device: the status register that the driver reads, and the line.
+//! The interrupt of one device: `InterruptStatus`, and the irqfd that raises the GSI.
 
 use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -8,9 +8,7 @@ use virtio_bindings::virtio_mmio::{
 };
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
-/// The status register and the eventfd that raises the line.
-///
-/// The eventfd is for `KVM_IRQFD` on an edge-triggered GSI: one write is one edge.
+/// `InterruptStatus` and the eventfd for KVM_IRQFD. The GSI is edge-triggered: one write is one edge.
 #[derive(Debug)]
 pub struct Interrupt {
     status: AtomicU32,
@@ -40,24 +38,24 @@ impl Interrupt {
         self.status.fetch_and(!bits, Ordering::SeqCst);
     }
 
-    /// Sets the status without raising the line: for reset and restore.
+    /// Sets `InterruptStatus` without an interrupt, for reset and restore.
     pub(super) fn set_status(&self, status: u32) {
         self.status
             .store(status & (INT_VRING | INT_CONFIG), Ordering::SeqCst);
     }
 
-    /// Tells the driver of used buffers.
+    /// Interrupts the driver for used buffers.
     pub fn signal_queue(&self) {
         self.signal(INT_VRING);
     }
 
-    /// Tells the driver of a change of the configuration or of the device status.
+    /// Interrupts the driver for a change of configuration or device status.
     pub fn signal_config(&self) {
         self.signal(INT_CONFIG);
     }
 
-    /// Raises the line again if something is unacknowledged. An interrupt too many is harmless, for
-    /// the driver reads the status; one too few hangs it.
+    /// Raises the interrupt again if a bit is unacknowledged. A spurious interrupt is harmless, since the driver reads
+    /// `InterruptStatus`; a lost one hangs the driver.
     pub(super) fn raise_again(&self) {
         if self.status() != 0 {
             self.raise();
@@ -65,13 +63,13 @@ impl Interrupt {
     }
 
     fn signal(&self, bit: u32) {
-        // The status is set before the edge: the driver's handler reads it first.
+        // Before the edge: the driver's handler reads the status.
         self.status.fetch_or(bit, Ordering::SeqCst);
         self.raise();
     }
 
     fn raise(&self) {
-        // Only a counter that would overflow can refuse, and then an edge is already pending.
+        // Fails only if the counter would overflow, and then an edge is already pending.
         let _ = self.line.write(1);
     }
 }

@@ -1,4 +1,4 @@
-//! Vectored reads and writes between a host descriptor and guest memory, without a copy in between.
+//! Vectored I/O between host descriptors and guest memory without an intermediate copy.
 
 use std::borrow::Borrow;
 use std::io;
@@ -9,10 +9,10 @@ use vm_memory::{Bytes, GuestAddress, GuestMemory as _, Permissions, VolatileSlic
 use super::{RingError, Segment};
 use crate::memory::GuestMemory;
 
-/// `IOV_MAX`: what one call takes.
+/// IOV_MAX: the most vectors per call.
 const MAX_VECTORS: usize = 1024;
 
-/// The host's view of `len` bytes of `segments`, `skip` bytes into them; shorter if they are.
+/// Host slices of `len` bytes of `segments` from offset `skip`; fewer if the segments are shorter.
 pub fn slices<'m>(
     memory: &'m GuestMemory,
     segments: impl IntoIterator<Item = impl Borrow<Segment>>,
@@ -33,7 +33,7 @@ pub fn slices<'m>(
         if take == 0 || views.len() >= MAX_VECTORS {
             break;
         }
-        // In range by construction of a segment, so the sum cannot overflow.
+        // A segment lies in guest memory, so the sum cannot overflow.
         let start = GuestAddress(segment.address.0 + skip as u64);
         for view in memory.get_slices(start, take, access)? {
             views.push(view?);
@@ -45,7 +45,7 @@ pub fn slices<'m>(
     Ok(views)
 }
 
-/// Copies `data` into `segments`, `skip` bytes into them. What does not fit is left out.
+/// Copies `data` into `segments` at offset `skip`, as far as it fits.
 pub fn copy_in(
     memory: &GuestMemory,
     segments: impl IntoIterator<Item = impl Borrow<Segment>>,
@@ -60,7 +60,7 @@ pub fn copy_in(
     Ok(done)
 }
 
-/// Copies from `segments`, `skip` bytes into them. Returns how much there was, up to `data.len()`.
+/// Copies from `segments` at offset `skip`. Returns the number of bytes, at most `data.len()`.
 pub fn copy_out(
     memory: &GuestMemory,
     segments: impl IntoIterator<Item = impl Borrow<Segment>>,
@@ -78,7 +78,7 @@ fn vectors(views: &[VolatileSlice]) -> Vec<libc::iovec> {
     views
         .iter()
         .map(|view| libc::iovec {
-            // Plain mmap: the guard holds no mapping of its own, so the address outlives it.
+            // The guard of a plain mmap holds no mapping, so the address outlives the guard.
             iov_base: view.ptr_guard_mut().as_ptr().cast(),
             iov_len: view.len(),
         })
@@ -99,15 +99,15 @@ fn retry(mut call: impl FnMut() -> isize) -> io::Result<usize> {
     }
 }
 
-/// `readv` into guest memory: one frame of a TAP.
+/// `readv` into guest memory: reads one frame from a TAP.
 pub fn readv(fd: BorrowedFd, views: &[VolatileSlice]) -> io::Result<usize> {
     let iov = vectors(views);
-    // SAFETY: each vector is a VolatileSlice of mapped guest memory, alive through `views`, and the
-    // count is bounded by MAX_VECTORS. That the guest may see the bytes change is volatile memory's nature.
+    // SAFETY: each vector is a VolatileSlice of mapped guest memory that `views` keeps alive, and MAX_VECTORS bounds
+    // their number. Guest memory is volatile, so that concurrent access by the guest is allowed.
     retry(|| unsafe { libc::readv(fd.as_raw_fd(), iov.as_ptr(), iov.len() as i32) })
 }
 
-/// `writev` of `head`, which is ours, then guest memory: one frame to a TAP.
+/// `writev` of `head`, which is host memory, and then guest memory: writes one frame to a TAP.
 pub fn writev(fd: BorrowedFd, head: &[u8], views: &[VolatileSlice]) -> io::Result<usize> {
     let mut iov = Vec::with_capacity(views.len() + 1);
     iov.push(libc::iovec {
@@ -116,29 +116,28 @@ pub fn writev(fd: BorrowedFd, head: &[u8], views: &[VolatileSlice]) -> io::Resul
     });
     iov.extend(vectors(views));
     iov.truncate(MAX_VECTORS);
-    // SAFETY: `head` and each VolatileSlice of mapped guest memory live through the call, which only
-    // reads them.
+    // SAFETY: `head` and each VolatileSlice of mapped guest memory outlive the call, which only reads them.
     retry(|| unsafe { libc::writev(fd.as_raw_fd(), iov.as_ptr(), iov.len() as i32) })
 }
 
 fn message(iov: &mut [libc::iovec]) -> libc::msghdr {
-    // SAFETY: msghdr is plain data for which all zeros means "nothing there".
+    // SAFETY: msghdr is plain data, and all bytes zero are a valid empty message.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
     message.msg_iov = iov.as_mut_ptr();
     message.msg_iovlen = iov.len();
     message
 }
 
-/// Receives from a stream socket into guest memory without waiting.
+/// Receives from a stream socket into guest memory without blocking.
 pub fn receive(fd: BorrowedFd, views: &[VolatileSlice]) -> io::Result<usize> {
     let mut iov = vectors(views);
     let mut message = message(&mut iov);
     let flags = libc::MSG_DONTWAIT;
-    // SAFETY: the message points to `iov`, whose vectors are mapped guest memory alive through `views`.
+    // SAFETY: the message points to `iov`, whose vectors are mapped guest memory that `views` keeps alive.
     retry(|| unsafe { libc::recvmsg(fd.as_raw_fd(), &mut message, flags) })
 }
 
-/// Sends guest memory on a stream socket without waiting, and without SIGPIPE.
+/// Sends guest memory on a stream socket without blocking and without SIGPIPE.
 pub fn send(fd: BorrowedFd, views: &[VolatileSlice]) -> io::Result<usize> {
     let mut iov = vectors(views);
     let message = message(&mut iov);
@@ -147,9 +146,9 @@ pub fn send(fd: BorrowedFd, views: &[VolatileSlice]) -> io::Result<usize> {
     retry(|| unsafe { libc::sendmsg(fd.as_raw_fd(), &message, flags) })
 }
 
-/// Sends bytes of our own on a stream socket without waiting, and without SIGPIPE.
+/// Sends host memory on a stream socket without blocking and without SIGPIPE.
 pub fn send_bytes(fd: BorrowedFd, bytes: &[u8]) -> io::Result<usize> {
     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-    // SAFETY: `bytes` lives through the call, which only reads it.
+    // SAFETY: `bytes` outlives the call, which only reads it.
     retry(|| unsafe { libc::send(fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), flags) })
 }

@@ -1,17 +1,15 @@
 //! Virtio devices (version 1.2 of the specification, "the spec" here) on the MMIO transport.
 //!
-//! [`MmioTransport`] holds the register file, the queues and the interrupt of one device, and is
-//! what the VM's owner attaches: a [`super::BusDevice`] for the vCPUs and an
-//! [`event_manager::MutEventSubscriber`] for the event loop. A [`VirtioDevice`] is what differs:
-//! features, configuration space, and what to do with the buffers of its queues.
+//! [`MmioTransport`] has the registers, queues and interrupt of one device. It is a [`super::BusDevice`] for the vCPUs
+//! and an [`event_manager::MutEventSubscriber`] for the event loop. A [`VirtioDevice`] implements one device type:
+//! features, configuration space and the processing of buffers.
 //!
-//! All work on buffers happens on the event-loop thread. A vCPU only sets registers: its
-//! `QueueNotify` reaches the event loop through an eventfd, written by KVM (ioeventfd) or, where no
-//! ioeventfd is registered, by the transport.
+//! Buffers are processed only on the event-loop thread. A vCPU only accesses registers; its `QueueNotify` reaches the
+//! event loop through an eventfd, which KVM writes (ioeventfd), or the transport if no ioeventfd is registered.
 //!
-//! Nothing that the guest writes is trusted. Descriptors are checked against the guest's memory before
-//! use, the queue's size bounds the length of a chain and the number of chains that a device holds, and a
-//! queue that breaks the rules stops the device with `DEVICE_NEEDS_RESET`.
+//! The guest is not trusted. Every descriptor is checked against guest memory before use. The queue's size bounds the
+//! length of a chain and the number of chains that a device holds. A malformed queue stops the device with
+//! `DEVICE_NEEDS_RESET`.
 
 pub mod mmio;
 pub mod net;
@@ -39,11 +37,11 @@ pub use queue::{Chain, RingError, Rings, Segment};
 use super::StateError;
 use super::state::expect_none;
 
-/// A descriptor may point to a table of descriptors (spec section 6).
+/// VIRTIO_F_INDIRECT_DESC: a descriptor may point to a table of descriptors (spec section 6).
 const F_INDIRECT_DESC: u64 = 1 << VIRTIO_RING_F_INDIRECT_DESC;
-/// Each side says at which index it wants to be woken (spec section 6).
+/// VIRTIO_F_EVENT_IDX: each side sets the index at which it wants to be notified (spec section 6).
 const F_EVENT_IDX: u64 = 1 << VIRTIO_RING_F_EVENT_IDX;
-/// Not a legacy device (spec section 6). Without it nothing is negotiated.
+/// VIRTIO_F_VERSION_1: not a legacy device (spec section 6). A driver must accept it.
 const F_VERSION_1: u64 = 1 << VIRTIO_F_VERSION_1;
 
 /// A descriptor that the event loop watches for a device, edge-triggered, for the device's lifetime.
@@ -51,64 +49,65 @@ const F_VERSION_1: u64 = 1 << VIRTIO_F_VERSION_1;
 pub struct Watch {
     /// The descriptor; the device keeps it open.
     pub fd: RawFd,
-    /// What to wait for.
+    /// The events to wait for.
     pub events: EventSet,
 }
 
-/// A device could not take up its work with the features that the driver chose.
+/// A device that cannot work with the negotiated features.
 #[derive(Debug, thiserror::Error)]
 pub enum ActivateError {
-    /// The TAP refused the offloads that were negotiated. Give the worker a TAP that was made with
-    /// `IFF_TAP | IFF_NO_PI | IFF_VNET_HDR`.
-    #[error("the TAP refused the offloads {flags:#x}: {source}")]
+    /// TUNSETOFFLOAD failed. Create the TAP with `IFF_TAP | IFF_NO_PI | IFF_VNET_HDR`.
+    #[error("TUNSETOFFLOAD with flags {flags:#x} failed on the TAP: {source}")]
     Offload {
         /// The `TUN_F_*` bits.
         flags: u32,
-        /// Why.
+        /// The error of the ioctl.
         source: std::io::Error,
     },
 }
 
-/// What one kind of virtio device does behind the transport.
+/// One type of virtio device, behind [`MmioTransport`].
 ///
-/// The transport calls everything under its owner's lock, so nothing here may block. `features`,
-/// `read_config`, `activate` and `reset` come from a vCPU thread; `queue_ready` and `fd_ready` from the
-/// event loop; the rest from the VM's owner while no vCPU runs.
+/// The transport calls every method under the device's lock, so no method may block. A vCPU thread calls `features`,
+/// `read_config`, `activate` and `reset`. The event loop calls `queue_ready` and `fd_ready`. The VM's owner calls the
+/// others while no vCPU runs.
 pub trait VirtioDevice: Send {
-    /// The short unique name; also the key in a snapshot.
+    /// A short unique name ([`super::Device::name`]).
     fn name(&self) -> &'static str;
 
     /// The device type (spec section 5).
     fn device_type(&self) -> u32;
 
-    /// The largest size of each queue, powers of two up to 32768.
+    /// The maximum size of each queue: powers of two up to 32768.
     fn queue_sizes(&self) -> &'static [u16];
 
-    /// The device's own feature bits; the transport adds those of the transport and the rings.
+    /// The device-specific feature bits. The transport adds those of transport and rings.
     fn features(&self) -> u64 {
         0
     }
 
-    /// A read of the configuration space, which a driver only reads. `data` comes zeroed; what is past the
-    /// end stays so.
+    /// Reads the configuration space at `offset` into `data`, which is zeroed. Bytes past the end stay zero. Drivers
+    /// cannot write the configuration space.
     fn read_config(&self, _offset: u64, _data: &mut [u8]) {}
 
-    /// The driver is ready (`DRIVER_OK`), with these negotiated features. Each queue is notified once
-    /// right after.
+    /// Called at `DRIVER_OK` with the negotiated features. A call of [`VirtioDevice::queue_ready`] for each queue
+    /// follows.
     fn activate(&mut self, _features: u64) -> Result<(), ActivateError> {
         Ok(())
     }
 
-    /// The driver has put buffers into `queue`, or there may be other work for it: also called once
-    /// after [`VirtioDevice::activate`] and after each [`super::Device::resume`].
+    /// Processes `queue`, to which the driver may have added buffers. Also called after [`VirtioDevice::activate`] and
+    /// after each [`super::Device::resume`].
     fn queue_ready(&mut self, rings: &mut Rings, queue: usize) -> Result<(), RingError>;
 
-    /// The descriptors that [`VirtioDevice::fd_ready`] is for. Fixed from construction on.
+    /// The host descriptors to watch. The list must not change during the device's lifetime.
     fn watches(&self) -> Vec<Watch> {
         Vec::new()
     }
 
-    /// Watch number `watch` is ready. `rings` is `None` while the driver is not. Not called while paused.
+    /// Called when the descriptor with index `watch` in [`VirtioDevice::watches`] is ready; not while paused. `rings`
+    /// is
+    /// `None` before `DRIVER_OK`.
     fn fd_ready(
         &mut self,
         _rings: Option<&mut Rings>,
@@ -118,18 +117,17 @@ pub trait VirtioDevice: Send {
         Ok(())
     }
 
-    /// The vCPUs have stopped: the device returns or unpops every chain that it holds, so that the rings are
-    /// the whole state of the queues.
+    /// Called after the vCPUs have stopped. The device must return or unpop every chain that it holds, so that a
+    /// snapshot of the rings is complete.
     fn pause(&mut self, _rings: &mut Rings) -> Result<(), RingError> {
         Ok(())
     }
 
-    /// The vCPUs are about to run (again): what came from outside while they did not may be dropped here.
-    /// Every queue is worked on right after.
+    /// Called before the vCPUs run again. The device may drop input that arrived while it was paused. A call of
+    /// [`VirtioDevice::queue_ready`] for each queue follows.
     fn resume(&mut self) {}
 
-    /// The driver reset the device: back to the state after construction, keeping host descriptors that
-    /// were given at construction.
+    /// Returns to the state after construction, because the driver reset the device. Host descriptors are kept.
     fn reset(&mut self) {}
 
     /// Returns the device-specific state, while paused: postcard bytes, empty without state. The transport saves
@@ -144,7 +142,7 @@ pub trait VirtioDevice: Send {
     }
 }
 
-/// Copies the part of a configuration space that a read asks for.
+/// Copies from a configuration space; bytes past its end are not written.
 fn read_config_bytes(config: &[u8], offset: u64, data: &mut [u8]) {
     let tail = usize::try_from(offset)
         .ok()

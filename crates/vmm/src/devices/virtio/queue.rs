@@ -1,9 +1,10 @@
-//! The queues of one device, and the checked way to take buffers from them and give them back.
+//! [`Rings`]: the virtqueues of one device. Chains are checked when they are popped.
 
 use std::io;
 use std::sync::atomic::Ordering;
 
 use virtio_bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
+use virtio_queue::desc::split::Descriptor;
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
 use vm_memory::{Bytes, GuestAddress, GuestMemory as _, Permissions};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
@@ -11,45 +12,45 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 use super::Interrupt;
 use crate::memory::GuestMemory;
 
-/// The driver wants no interrupt (spec section 2.7.6).
+/// VIRTQ_AVAIL_F_NO_INTERRUPT (spec section 2.7.6).
 const AVAIL_F_NO_INTERRUPT: u16 = VRING_AVAIL_F_NO_INTERRUPT as u16;
 
-/// A driver that broke the rules of a queue. The transport answers with `DEVICE_NEEDS_RESET`.
+/// A violation of the spec by the driver. The transport sets `DEVICE_NEEDS_RESET`.
 #[derive(Debug, thiserror::Error)]
 pub enum RingError {
-    /// The ring itself is impossible, or lies outside the guest's memory.
+    /// The ring is malformed or lies outside guest memory.
     #[error("queue {queue} is malformed: {source}")]
     Ring {
-        /// Its index.
+        /// The queue's index.
         queue: usize,
-        /// What the ring code said.
+        /// The error of virtio-queue.
         source: virtio_queue::Error,
     },
-    /// A chain that loops, ends in nowhere, or has more descriptors than the queue.
-    #[error("queue {queue}: the chain at descriptor {head} does not end properly")]
+    /// A chain that loops, leaves the descriptor table, or has more descriptors than the queue.
+    #[error("queue {queue}: the chain at descriptor {head} has no valid end")]
     Endless {
         /// The queue's index.
         queue: usize,
         /// The chain's first descriptor.
         head: u16,
     },
-    /// A descriptor that points outside the guest's memory.
+    /// A descriptor that points outside guest memory.
     #[error(
-        "queue {queue}: the chain at descriptor {head} points outside memory, to {address:#x}+{len:#x}"
+        "queue {queue}: the chain at descriptor {head} points outside guest memory, to {address:#x}+{len:#x}"
     )]
     OutOfRange {
         /// The queue's index.
         queue: usize,
         /// The chain's first descriptor.
         head: u16,
-        /// Where it points.
+        /// The descriptor's address.
         address: u64,
-        /// How far.
+        /// The descriptor's length in bytes.
         len: u32,
     },
     /// A device-readable descriptor after a device-writable one (spec section 2.7.4.2).
     #[error(
-        "queue {queue}: the chain at descriptor {head} has readable buffers behind writable ones"
+        "queue {queue}: the chain at descriptor {head} has readable buffers after writable ones"
     )]
     Order {
         /// The queue's index.
@@ -57,14 +58,14 @@ pub enum RingError {
         /// The chain's first descriptor.
         head: u16,
     },
-    /// More chains at once than the queue has descriptors: some descriptor was made available again before
-    /// the device returned it.
+    /// More chains in use than the queue has descriptors: the driver made a descriptor available again before the
+    /// device returned it.
     #[error("queue {queue}: more chains are available than the queue has descriptors")]
     Overfull {
         /// The queue's index.
         queue: usize,
     },
-    /// A device-readable descriptor in a queue whose buffers the device only writes.
+    /// A device-readable descriptor in a queue of device-writable buffers.
     #[error(
         "queue {queue}: the chain at descriptor {head} has readable buffers in a receive queue"
     )]
@@ -74,7 +75,7 @@ pub enum RingError {
         /// The chain's first descriptor.
         head: u16,
     },
-    /// A chain that is too short for what every packet of the device has.
+    /// A chain that is shorter than the header of the device's packets.
     #[error("queue {queue}: the chain at descriptor {head} is too short for a packet")]
     Short {
         /// The queue's index.
@@ -82,38 +83,38 @@ pub enum RingError {
         /// The chain's first descriptor.
         head: u16,
     },
-    /// A buffer that was in range cannot be accessed.
+    /// Access to a checked buffer failed.
     #[error("guest memory cannot be accessed: {0}")]
     Memory(#[from] vm_memory::GuestMemoryError),
 }
 
-/// One stretch of guest memory, checked to lie inside it, never empty.
+/// A non-empty range that was checked to lie in guest memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment {
-    /// Where it starts.
+    /// Its guest-physical address.
     pub address: GuestAddress,
     /// Its length in bytes.
     pub len: u32,
 }
 
-/// A chain of buffers that the driver made available.
+/// A descriptor chain that the driver made available.
 #[derive(Debug)]
 pub struct Chain {
-    /// The first descriptor, to give the chain back by.
+    /// The index of the first descriptor, for [`Rings::push_used`].
     pub head: u16,
-    /// What the device reads, in order.
+    /// Device-readable buffers, in order.
     pub readable: Vec<Segment>,
-    /// What the device writes, in order.
+    /// Device-writable buffers, in order.
     pub writable: Vec<Segment>,
 }
 
 impl Chain {
-    /// Bytes that the device may read.
+    /// Total length of the readable buffers in bytes.
     pub fn readable_len(&self) -> usize {
         total(&self.readable)
     }
 
-    /// Bytes that the device may write.
+    /// Total length of the writable buffers in bytes.
     pub fn writable_len(&self) -> usize {
         total(&self.writable)
     }
@@ -123,10 +124,10 @@ fn total(segments: &[Segment]) -> usize {
     segments.iter().map(|s| s.len as usize).sum()
 }
 
-/// The queues, the memory that they lie in, and the interrupt.
+/// The virtqueues of a device, guest memory, and the device's interrupt.
 pub struct Rings {
     pub(super) queues: Vec<Queue>,
-    /// Whether chains were given back since the last [`Rings::flush`].
+    /// True if chains were returned since the last [`Rings::flush`].
     pushed: Vec<bool>,
     notify: Vec<EventFd>,
     memory: GuestMemory,
@@ -134,7 +135,7 @@ pub struct Rings {
 }
 
 impl Rings {
-    /// Queues of at most these sizes, not ready yet.
+    /// Queues with these maximum sizes, not ready yet.
     pub(super) fn new(sizes: &[u16], memory: GuestMemory) -> io::Result<Self> {
         let queues = sizes
             .iter()
@@ -152,7 +153,7 @@ impl Rings {
         })
     }
 
-    /// The guest's memory.
+    /// Guest memory.
     pub fn memory(&self) -> &GuestMemory {
         &self.memory
     }
@@ -162,7 +163,7 @@ impl Rings {
         &self.interrupt
     }
 
-    /// How many descriptors the driver has given a queue.
+    /// The size of a queue in descriptors, as set by the driver.
     pub fn size(&self, queue: usize) -> usize {
         usize::from(self.queues[queue].size())
     }
@@ -171,27 +172,27 @@ impl Rings {
         &self.notify
     }
 
-    /// Has the event loop come back to a queue: for work that was cut short.
+    /// Makes the event loop process a queue again, after a device has stopped at its limit per call.
     pub fn kick(&self, queue: usize) {
         if let Some(event) = self.notify.get(queue) {
-            // A full counter means that the event loop is due to come already.
+            // A full counter means that the event loop has a wake-up pending.
             let _ = event.write(1);
         }
     }
 
-    /// How many chains the device holds: popped, and neither pushed to the used ring nor unpopped.
+    /// The number of chains that the device holds: popped, and neither returned nor unpopped.
     ///
-    /// Both ring positions count chains, so their distance is this number. It needs no counter of its own,
-    /// and a snapshot, which has the positions, has it too.
+    /// It is the distance of the two ring positions, which both count chains. So it needs no counter that could drift,
+    /// and a snapshot contains it.
     pub fn outstanding(&self, queue: usize) -> usize {
         let ring = &self.queues[queue];
         usize::from(ring.next_avail().wrapping_sub(ring.next_used()))
     }
 
-    /// Takes the next chain, `None` if the driver has put no more.
+    /// Takes the next available chain; `None` if there is none.
     ///
-    /// A device never holds more chains than the queue has descriptors. Each chain takes at least one, so a
-    /// driver that keeps the rules cannot make more available.
+    /// A device holds at most as many chains as the queue has descriptors. A conforming driver cannot make more
+    /// available, since each chain uses at least one descriptor.
     pub fn pop(&mut self, queue: usize) -> Result<Option<Chain>, RingError> {
         let ring = &mut self.queues[queue];
         if !ring.ready() {
@@ -211,17 +212,26 @@ impl Rings {
             return Err(RingError::Overfull { queue });
         }
         let head = descriptors.head_index();
+        self.check_chain(queue, head, descriptors).map(Some)
+    }
+
+    /// Collects the buffers of a chain. The chain must end, be no longer than the queue, lie in guest memory, and have
+    /// its writable buffers last.
+    fn check_chain(
+        &self,
+        queue: usize,
+        head: u16,
+        descriptors: impl Iterator<Item = Descriptor>,
+    ) -> Result<Chain, RingError> {
         let mut chain = Chain {
             head,
             readable: Vec::new(),
             writable: Vec::new(),
         };
-        let mut count = 0;
         let mut ended = false;
-        for descriptor in descriptors {
-            count += 1;
-            // The driver may not make a chain longer than the queue, indirect or not (2.7.5.3.1).
-            if count > size {
+        for (index, descriptor) in descriptors.enumerate() {
+            // A chain must not be longer than the queue, indirect or not (2.7.5.3.1).
+            if index >= self.size(queue) {
                 return Err(RingError::Endless { queue, head });
             }
             ended = !descriptor.has_next();
@@ -240,7 +250,7 @@ impl Rings {
             }
         }
         if ended {
-            Ok(Some(chain))
+            Ok(chain)
         } else {
             Err(RingError::Endless { queue, head })
         }
@@ -266,14 +276,14 @@ impl Rings {
         }
     }
 
-    /// Puts the last `count` chains that were popped back, as if they had not been.
+    /// Makes the last `count` popped chains available again.
     pub fn unpop(&mut self, queue: usize, count: usize) {
         for _ in 0..count {
             self.queues[queue].go_to_previous_position();
         }
     }
 
-    /// Gives a chain back, with `len` bytes written from its start.
+    /// Returns a chain with `len` bytes written from its start.
     pub fn push_used(&mut self, queue: usize, head: u16, len: usize) -> Result<(), RingError> {
         let len = u32::try_from(len).unwrap_or(u32::MAX);
         self.pushed[queue] = true;
@@ -282,12 +292,12 @@ impl Rings {
             .map_err(|source| RingError::Ring { queue, source })
     }
 
-    /// Interrupts the driver if it wants to know of what was given back.
+    /// Interrupts the driver if chains were returned and it wants the interrupt.
     pub fn flush(&mut self, queue: usize) -> Result<(), RingError> {
         self.flush_all(&[queue])
     }
 
-    /// As [`Rings::flush`] for each, with one interrupt: the driver looks at every queue then.
+    /// [`Rings::flush`] for several queues with one interrupt: the driver's handler checks every queue.
     pub fn flush_all(&mut self, queues: &[usize]) -> Result<(), RingError> {
         let mut wanted = false;
         for &queue in queues {
@@ -305,7 +315,7 @@ impl Rings {
             return Ok(false);
         }
         if !ring.event_idx_enabled() {
-            // virtio-queue answers "always" here; the driver's flag is the older way to say no.
+            // virtio-queue ignores this flag.
             let flags: u16 = self
                 .memory
                 .load(GuestAddress(ring.avail_ring()), Ordering::SeqCst)?;
@@ -315,7 +325,7 @@ impl Rings {
             .map_err(|source| RingError::Ring { queue, source })
     }
 
-    /// The device is about to look: the driver need not notify.
+    /// Suppresses the driver's notifications while the device processes the queue.
     pub fn disable_notification(&mut self, queue: usize) -> Result<(), RingError> {
         let ring = &mut self.queues[queue];
         if !ring.ready() {
@@ -325,7 +335,7 @@ impl Rings {
             .map_err(|source| RingError::Ring { queue, source })
     }
 
-    /// The device is done looking. `true` if the driver put something meanwhile: look again.
+    /// Enables the driver's notifications. Returns true if chains arrived meanwhile, which must be processed now.
     pub fn enable_notification(&mut self, queue: usize) -> Result<bool, RingError> {
         let ring = &mut self.queues[queue];
         if !ring.ready() {

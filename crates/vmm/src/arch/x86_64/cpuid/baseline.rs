@@ -1,4 +1,4 @@
-//! CPU baselines: which features of the host's processor a guest sees.
+//! CPU baselines: named sets of the CPU features that a guest sees.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,12 +9,12 @@ use super::features::Policy;
 
 /// A named set of CPU features.
 ///
-/// A snapshot moves between machines whose CPU models are equal. `host` is equal on processors of one model and
-/// stepping with the same microcode features; a named baseline is equal on every processor of a vendor that has
-/// its features.
+/// A snapshot can be restored on every host with an equal CPU model. `host` is equal on processors of one model and
+/// stepping with the same microcode features. A named baseline is equal on every processor of a vendor that has its
+/// features.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum CpuBaseline {
-    /// All features of the allow-list that the host has.
+    /// Every feature of the list in `features.rs` that the host has.
     #[default]
     #[serde(rename = "host")]
     Host,
@@ -27,10 +27,10 @@ pub enum CpuBaseline {
 }
 
 impl CpuBaseline {
-    /// All of them.
+    /// Every baseline.
     pub const ALL: [Self; 3] = [Self::Host, Self::V2, Self::V3];
 
-    /// Its name.
+    /// The name in options and configuration.
     pub fn name(self) -> &'static str {
         match self {
             Self::Host => "host",
@@ -39,7 +39,7 @@ impl CpuBaseline {
         }
     }
 
-    /// Whether a feature with this policy is visible, if the processor has it.
+    /// True if a feature with this policy is visible, provided that the processor has it.
     pub fn allows(self, policy: Policy, vendor: Vendor) -> bool {
         match policy {
             Policy::Always => true,
@@ -75,17 +75,17 @@ impl FromStr for CpuBaseline {
     }
 }
 
-/// Who made the processor, as far as its CPUID leaves differ.
+/// The vendor, as far as CPUID leaves differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Vendor {
-    /// Intel, and those whose leaves are like Intel's (Zhaoxin).
+    /// Intel, and vendors with Intel's leaves (Zhaoxin).
     Intel,
     /// AMD and Hygon.
     Amd,
 }
 
 impl Vendor {
-    /// By the 12 letters of leaf 0.
+    /// From the 12 letters of leaf 0.
     pub fn of(name: &str) -> Self {
         match name {
             "AuthenticAMD" | "HygonGenuine" => Self::Amd,
@@ -93,9 +93,8 @@ impl Vendor {
         }
     }
 
-    /// Family, model and stepping (leaf 1, EAX) that a named baseline shows: Intel's are those of Haswell-EP and
-    /// AMD's those of the first EPYC, the oldest server processors with x86-64-v3. Guests then apply the
-    /// workarounds that any later processor may need or do without.
+    /// Family, model and stepping (leaf 1, EAX) of a named baseline: Haswell-EP for Intel and the first EPYC for AMD,
+    /// the oldest server processors with x86-64-v3. Guests then apply every workaround that a later processor may need.
     pub fn signature(self) -> u32 {
         match self {
             Self::Intel => 0x0003_06f2,

@@ -1,13 +1,13 @@
-//! How two lists of leaves differ, in the names of features.
+//! The differences between two lists of leaves, as feature names.
 
 use super::features::{Policy, WORDS};
 use super::leaf::{self, Leaf, Register};
 
-/// The most registers that a message spells out, and the most features on a side.
+/// The most registers in a message, and the most features per side.
 const MOST: usize = 4;
 const MOST_FEATURES: usize = 12;
 
-/// How `saved` and `here` differ: one text for each side, or `None` if they are equal.
+/// The differences as one text per side, or `None` if both are equal.
 pub fn differences(saved: &[Leaf], here: &[Leaf]) -> Option<(String, String)> {
     let mut only_saved = Vec::new();
     let mut only_here = Vec::new();
@@ -49,7 +49,7 @@ pub fn differences(saved: &[Leaf], here: &[Leaf]) -> Option<(String, String)> {
     ))
 }
 
-/// The registers that hold no features and differ, by name, with both values.
+/// The registers without feature bits that differ: name and both values.
 fn differing_registers(saved: &[Leaf], here: &[Leaf]) -> Vec<(String, [u32; 2])> {
     let mut inputs: Vec<(u32, u32)> = saved
         .iter()
@@ -78,7 +78,7 @@ fn differing_registers(saved: &[Leaf], here: &[Leaf]) -> Vec<(String, [u32; 2])>
     differing
 }
 
-/// The names of the features that `supported` has and `model` has not. A bit without a name is `LEAF.REGISTER[BIT]`.
+/// The names of the features in `supported` that `model` lacks. A bit without a name is `LEAF.REGISTER[BIT]`.
 pub fn hidden(supported: &[Leaf], model: &[Leaf]) -> Vec<String> {
     let mut hidden = Vec::new();
     for word in WORDS {
@@ -100,7 +100,7 @@ pub fn hidden(supported: &[Leaf], model: &[Leaf]) -> Vec<String> {
     hidden
 }
 
-/// The functions of which `supported` has an answer and `visible` has not.
+/// The leaves in `supported` that `visible` lacks.
 pub fn hidden_leaves(supported: &[Leaf], visible: &[Leaf]) -> Vec<String> {
     let mut functions: Vec<u32> = supported
         .iter()
@@ -115,7 +115,7 @@ pub fn hidden_leaves(supported: &[Leaf], visible: &[Leaf]) -> Vec<String> {
         .collect()
 }
 
-/// The first few of `items`, and how many more there are.
+/// The first few of `items`, and the number of the others.
 fn some_of(items: &[impl AsRef<str>], separator: &str, most: usize) -> String {
     let first: Vec<&str> = items.iter().take(most).map(AsRef::as_ref).collect();
     let text = first.join(separator);
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_feature_is_told_by_its_name_on_both_sides() {
+    fn a_differing_feature_is_named_on_both_sides() {
         const AVX512F: u32 = 1 << 16;
         const SMAP: u32 = 1 << 20;
         let (saved, here) = differences(&leaves(1, AVX512F), &leaves(1, SMAP)).unwrap();
@@ -151,14 +151,14 @@ mod tests {
     }
 
     #[test]
-    fn another_register_is_told_by_leaf_and_value() {
+    fn a_differing_register_is_named_with_its_values() {
         let (saved, here) = differences(&leaves(0x50654, 0), &leaves(0x806f8, 0)).unwrap();
         assert_eq!(saved, "leaf 0x1 EAX 0x50654");
         assert_eq!(here, "leaf 0x1 EAX 0x806f8");
     }
 
     #[test]
-    fn hidden_bits_without_a_name_are_told_by_their_place() {
+    fn a_hidden_bit_without_a_name_has_its_position() {
         let hidden = hidden(&leaves(0, 1 << 22 | 1 << 2), &leaves(0, 0));
         assert_eq!(hidden, ["sgx", "0x7.0.EBX[22]"]);
     }

@@ -1,4 +1,4 @@
-//! One answer of the CPUID instruction, and lists of them.
+//! A CPUID leaf, and lists of leaves.
 
 use std::arch::x86_64::__cpuid;
 
@@ -8,10 +8,10 @@ use kvm_bindings::{
 use kvm_ioctls::Kvm;
 use serde::{Deserialize, Serialize};
 
-/// The brand string, 16 bytes in each.
+/// The leaves of the brand string, 16 bytes each.
 pub const BRAND: [u32; 3] = [0x8000_0002, 0x8000_0003, 0x8000_0004];
 
-/// A register that CPUID writes.
+/// An output register of CPUID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Register {
@@ -22,10 +22,10 @@ pub enum Register {
 }
 
 impl Register {
-    /// All four.
+    /// All four, in the order of [`Leaf::registers`].
     pub const ALL: [Self; 4] = [Self::Eax, Self::Ebx, Self::Ecx, Self::Edx];
 
-    /// Its name.
+    /// The register's name.
     pub fn name(self) -> &'static str {
         match self {
             Self::Eax => "EAX",
@@ -36,19 +36,19 @@ impl Register {
     }
 }
 
-/// What CPUID answers for one pair of inputs.
+/// The output of CPUID for one leaf and subleaf.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Leaf {
-    /// EAX when CPUID is executed.
+    /// The leaf: input EAX.
     pub function: u32,
-    /// ECX when CPUID is executed; 0 where it has no meaning.
+    /// The subleaf: input ECX; 0 if the leaf has no subleaves.
     pub index: u32,
-    /// EAX, EBX, ECX and EDX of the answer.
+    /// Output EAX, EBX, ECX and EDX.
     pub registers: [u32; 4],
 }
 
 impl Leaf {
-    /// The leaf `function`, subleaf `index`, with this answer.
+    /// A leaf with these inputs and outputs.
     pub const fn new(function: u32, index: u32, registers: [u32; 4]) -> Self {
         Self {
             function,
@@ -57,30 +57,30 @@ impl Leaf {
         }
     }
 
-    /// One register.
+    /// The value of one register.
     pub fn get(&self, register: Register) -> u32 {
         self.registers[register as usize]
     }
 
-    /// One register, to change it.
+    /// One register, mutable.
     pub fn get_mut(&mut self, register: Register) -> &mut u32 {
         &mut self.registers[register as usize]
     }
 }
 
-/// One register of a leaf; 0 if the leaf is not in the list, as CPUID answers.
+/// One register of a leaf; 0 if the list does not have the leaf.
 pub fn register(leaves: &[Leaf], function: u32, index: u32, register: Register) -> u32 {
     find(leaves, function, index).map_or(0, |leaf| leaf.get(register))
 }
 
-/// The leaf of these inputs.
+/// Finds a leaf by its inputs.
 pub fn find(leaves: &[Leaf], function: u32, index: u32) -> Option<&Leaf> {
     leaves
         .iter()
         .find(|leaf| leaf.function == function && leaf.index == index)
 }
 
-/// What KVM supports on this host (KVM_GET_SUPPORTED_CPUID), and the processor's brand string, which KVM leaves out.
+/// The leaves that KVM supports on this host (KVM_GET_SUPPORTED_CPUID), and the brand string, which KVM leaves out.
 pub fn supported(kvm: &Kvm) -> Result<Vec<Leaf>, kvm_ioctls::Error> {
     let mut leaves = from_kvm(&kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)?);
     leaves.retain(|leaf| !BRAND.contains(&leaf.function));
@@ -92,7 +92,7 @@ pub fn supported(kvm: &Kvm) -> Result<Vec<Leaf>, kvm_ioctls::Error> {
     Ok(leaves)
 }
 
-/// The leaves of KVM's list.
+/// Converts KVM's list.
 pub fn from_kvm(cpuid: &CpuId) -> Vec<Leaf> {
     let leaf = |entry: &kvm_cpuid_entry2| Leaf {
         function: entry.function,
@@ -102,7 +102,7 @@ pub fn from_kvm(cpuid: &CpuId) -> Vec<Leaf> {
     cpuid.as_slice().iter().map(leaf).collect()
 }
 
-/// A list for KVM_SET_CPUID2, in the order of the inputs. `None` if it is longer than KVM takes.
+/// A list for KVM_SET_CPUID2, sorted by inputs; `None` if it has more than KVM_MAX_CPUID_ENTRIES leaves.
 pub fn to_kvm(leaves: &[Leaf]) -> Option<CpuId> {
     let entry = |leaf: &Leaf| {
         let [eax, ebx, ecx, edx] = leaf.registers;
@@ -125,7 +125,7 @@ pub fn to_kvm(leaves: &[Leaf]) -> Option<CpuId> {
     CpuId::from_entries(&entries).ok()
 }
 
-/// Whether ECX selects among several answers, of the leaves that a guest can have.
+/// True if the leaf has subleaves (KVM_CPUID_FLAG_SIGNIFCANT_INDEX).
 fn has_subleaves(function: u32) -> bool {
     matches!(function, 4 | 7 | 0xb | 0xd | 0x8000_001d)
 }

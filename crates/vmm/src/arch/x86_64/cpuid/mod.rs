@@ -1,8 +1,8 @@
-//! CPUID: which processor a guest sees.
+//! CPUID: the processor that a guest sees.
 //!
-//! [`features`] is the reviewed list of features; a [`CpuModel`] is what is left of the host's processor after it,
-//! or a named [`CpuBaseline`] that is the same on many processors. Ids, topology and caches are made for each
-//! vCPU.
+//! [`features`] is the reviewed list of features that guests may see. A [`CpuModel`] has the host's features from that
+//! list, or those of a named [`CpuBaseline`] that is equal on many processors. APIC ids, topology and caches are
+//! generated for each vCPU.
 
 mod baseline;
 mod compare;

@@ -1,4 +1,4 @@
-//! The CPU that a VM's guest sees, the same on every vCPU but for ids.
+//! The CPU model of a guest: the leaves that are equal on every vCPU.
 
 use kvm_bindings::CpuId;
 use sha2::{Digest, Sha256};
@@ -12,20 +12,20 @@ const KVM_SIGNATURE: u32 = 0x4000_0000;
 const KVM_FEATURES: u32 = 0x4000_0001;
 const EXTENDED: u32 = 0x8000_0000;
 const ADDRESS_SIZES: u32 = 0x8000_0008;
-/// The extended state enumeration, the highest leaf that a guest has.
+/// The highest leaf of a guest: extended state enumeration.
 const XSAVE: u32 = 0xd;
-/// Extended topology, the highest without XSAVE.
+/// The highest leaf of a guest without XSAVE: extended topology.
 const TOPOLOGY: u32 = 0xb;
 /// The highest extended leaf of the baseline `host`.
 const LAST_EXTENDED: u32 = 0x8000_0021;
-/// Physical address bits of a named baseline: the fewest that a processor with x86-64-v3 has. 512 GiB.
+/// Physical address bits of a named baseline: the fewest of any processor with x86-64-v3 (512 GiB).
 const PHYSICAL_BITS: u32 = 39;
 /// Virtual address bits, with four levels of page tables.
 const VIRTUAL_BITS: u32 = 48;
-/// Of one cache line, in units of 8 bytes.
+/// CLFLUSH line size, in units of 8 bytes.
 const CLFLUSH: u32 = 8;
 
-/// A CPU model that cannot be made on this host.
+/// A CPU model that this host cannot provide.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CpuModelError {
     /// Choose another baseline for VMs on this host.
@@ -33,22 +33,22 @@ pub enum CpuModelError {
         "this host's processor or KVM lacks {missing} of the CPU baseline {baseline}; use the baseline `host`, or a lower one"
     )]
     Missing {
-        /// The baseline that was asked for.
+        /// The configured baseline.
         baseline: CpuBaseline,
-        /// The features that it has and the host has not.
+        /// The features that the host lacks.
         missing: String,
     },
-    /// KVM_MAX_CPUID_ENTRIES is exceeded.
-    #[error("the CPU model has {0} CPUID leaves, more than KVM takes")]
+    /// The model has more leaves than KVM_MAX_CPUID_ENTRIES.
+    #[error("the CPU model has {0} CPUID leaves, more than KVM_MAX_CPUID_ENTRIES")]
     TooManyLeaves(usize),
 }
 
-/// The CPU that a VM's guest sees.
+/// The CPU that a guest sees.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CpuModel {
     baseline: CpuBaseline,
     vendor: Vendor,
-    /// What is the same on every vCPU and in VMs with any number of them.
+    /// The leaves that depend neither on the vCPU nor on the number of vCPUs.
     leaves: Vec<Leaf>,
 }
 
@@ -82,7 +82,7 @@ impl CpuModel {
         Ok(model)
     }
 
-    /// The baseline that it was made of.
+    /// The baseline of the model.
     pub fn baseline(&self) -> CpuBaseline {
         self.baseline
     }
@@ -97,13 +97,13 @@ impl CpuModel {
         &self.leaves
     }
 
-    /// The leaves that have to be equal where a snapshot goes on: all but the brand string, which is text.
+    /// The leaves that must be equal for a restore: all except the brand string.
     pub fn key_leaves(&self) -> Vec<Leaf> {
         let kept = |leaf: &&Leaf| !BRAND.contains(&leaf.function);
         self.leaves.iter().filter(kept).copied().collect()
     }
 
-    /// 12 hexadecimal digits that are equal for equal key leaves: snapshots move between machines that show the same.
+    /// A digest of the key leaves, 12 hexadecimal digits, to compare hosts by eye.
     pub fn key_digest(&self) -> String {
         let mut digest = Sha256::new();
         for leaf in self.key_leaves() {
@@ -118,18 +118,18 @@ impl CpuModel {
             .collect()
     }
 
-    /// The list of vCPU `apic_id` of `vcpus`, with its ids, topology and caches.
+    /// The complete list for the vCPU `apic_id` of `vcpus`, with ids, topology and caches.
     pub fn for_vcpu(&self, apic_id: u8, vcpus: u8) -> Result<CpuId, CpuModelError> {
         let leaves = topology::complete(&self.leaves, self.vendor, apic_id, vcpus);
         leaf::to_kvm(&leaves).ok_or(CpuModelError::TooManyLeaves(leaves.len()))
     }
 
-    /// Whether the TSC counts at one rate in all states of the processor.
+    /// True if the guest sees an invariant TSC.
     pub fn has_invariant_tsc(&self) -> bool {
         leaf::register(&self.leaves, 0x8000_0007, 0, Register::Edx) & 1 << 8 != 0
     }
 
-    /// Whether the guest can read IA32_ARCH_CAPABILITIES.
+    /// True if the guest can read IA32_ARCH_CAPABILITIES.
     pub fn has_arch_capabilities(&self) -> bool {
         leaf::register(&self.leaves, 7, 0, Register::Edx) & 1 << 29 != 0
     }
@@ -157,7 +157,8 @@ impl CpuModel {
             index: 0,
         });
         self.leaves.extend(brand);
-        // Bits 0 to 7 and 8 to 15. KVM may add bits 16 to 23, which only tell where a hypervisor puts memory.
+        // Physical and virtual address bits. KVM may set bits 16 to 23 (guest physical address bits), which guests
+        // ignore.
         let physical = match of_host(ADDRESS_SIZES, Register::Eax) & 0xff {
             bits if host && bits != 0 => bits,
             _ => PHYSICAL_BITS,
@@ -166,7 +167,7 @@ impl CpuModel {
             physical | VIRTUAL_BITS << 8;
     }
 
-    /// The leaves that say how far each range reaches.
+    /// The leaves with the highest leaf of each range.
     fn set_limits(&mut self, supported: &[Leaf]) {
         let host = self.baseline == CpuBaseline::Host;
         let of_host = |function| leaf::register(supported, function, 0, Register::Eax);
@@ -183,7 +184,7 @@ impl CpuModel {
             true => of_host(EXTENDED).min(LAST_EXTENDED),
             false => ADDRESS_SIZES,
         };
-        // AMD repeats its name here.
+        // AMD repeats the vendor's name here.
         let name = match self.vendor {
             Vendor::Intel => [0; 3],
             Vendor::Amd => name,
@@ -202,7 +203,7 @@ impl CpuModel {
             signature.registers[0] = KVM_FEATURES;
             self.leaves.push(signature);
         }
-        // Subleaves of leaf 7.
+        // EAX: the highest subleaf.
         let subleaf = self.leaves.iter().filter(|leaf| leaf.function == 7);
         if let Some(last) = subleaf.map(|leaf| leaf.index).max() {
             *entry(&mut self.leaves, 7, 0).get_mut(Register::Eax) = last;
@@ -220,7 +221,7 @@ pub fn vendor_name(leaves: &[Leaf]) -> String {
         .to_owned()
 }
 
-/// The names of the features that a named baseline has and the host has not.
+/// The names of the features that a named baseline needs and the host lacks.
 fn missing(supported: &[Leaf], baseline: CpuBaseline, vendor: Vendor) -> Vec<&'static str> {
     if baseline == CpuBaseline::Host {
         return Vec::new();
@@ -246,7 +247,7 @@ fn visible_bits(word: &Word, supported: &[Leaf], baseline: CpuBaseline, vendor: 
     word.features.iter().map(visible).sum()
 }
 
-/// The leaf of these inputs, made if it is not there.
+/// Finds a leaf by its inputs, or adds it.
 fn entry(leaves: &mut Vec<Leaf>, function: u32, index: u32) -> &mut Leaf {
     let is = |leaf: &Leaf| leaf.function == function && leaf.index == index;
     let at = leaves.iter().position(is).unwrap_or_else(|| {

@@ -1,18 +1,18 @@
-//! CPUID tables as text, one leaf a line: function, index, EAX, EBX, ECX and EDX in hexadecimal. Lines that begin
-//! with `#` are comments; the first names the processor, up to its first colon.
+//! CPUID tables as text. A line has leaf, subleaf, EAX, EBX, ECX and EDX in hexadecimal. Lines that begin with `#` are
+//! comments; the first comment up to its first colon is the processor's name.
 
 use super::leaf::{self, BRAND, Leaf, Register};
 
-/// A table that was read.
+/// A parsed table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recorded {
     /// The processor's name.
     pub name: String,
-    /// Its leaves.
+    /// The leaves of the processor.
     pub leaves: Vec<Leaf>,
 }
 
-/// Reads a table. The error names the line.
+/// Parses a table. The error text names the line.
 pub fn parse(text: &str) -> Result<Recorded, String> {
     let mut recorded = Recorded {
         name: String::new(),
@@ -45,7 +45,7 @@ pub fn parse(text: &str) -> Result<Recorded, String> {
     }
 }
 
-/// The table of `leaves`, as [`parse`] reads it.
+/// Formats `leaves` as a table for [`parse`].
 pub fn write(name: &str, leaves: &[Leaf]) -> String {
     let mut text = format!("# {name}: as reported by KVM_GET_SUPPORTED_CPUID.\n");
     for leaf in leaves.iter().filter(|leaf| leaf.registers != [0; 4]) {
@@ -58,7 +58,7 @@ pub fn write(name: &str, leaves: &[Leaf]) -> String {
     text
 }
 
-/// The brand string, without the spaces and zeros around it.
+/// The brand string without surrounding spaces and zeros.
 pub fn brand(leaves: &[Leaf]) -> String {
     let parts = BRAND
         .iter()
@@ -71,11 +71,11 @@ pub fn brand(leaves: &[Leaf]) -> String {
     String::from_utf8_lossy(&bytes).trim().to_owned()
 }
 
-/// KVM's features on Linux 5.10 and later.
+/// KVM's feature leaf (0x4000_0001 EAX) on Linux 5.10.
 const KVM_FEATURES: u32 = 0x0100_7efb;
 
-/// A processor's own leaves with what KVM adds to them: the features that it emulates on every processor, and its
-/// own leaves. A table that KVM gave is not changed.
+/// Adds to a processor's leaves the features that KVM emulates on every processor, and KVM's leaves. A table that
+/// already has KVM's leaves is not changed.
 pub fn with_kvm_features(leaves: &[Leaf]) -> Vec<Leaf> {
     let mut all = leaves.to_vec();
     if leaf::find(leaves, 0x4000_0000, 0).is_some() {
@@ -87,7 +87,7 @@ pub fn with_kvm_features(leaves: &[Leaf]) -> Vec<Leaf> {
             (1, 0) => *leaf.get_mut(Register::Ecx) |= 1 << 21,
             // IA32_TSC_ADJUST.
             (7, 0) => *leaf.get_mut(Register::Ebx) |= 1 << 1,
-            // Intel's processors report SYSCALL only to 64-bit code, and some recorders are 32-bit.
+            // SYSCALL: Intel reports it only in 64-bit mode, and some tables were recorded in 32-bit mode.
             (0x8000_0001, 0) => *leaf.get_mut(Register::Edx) |= 1 << 11,
             _ => {}
         }
@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_written_table_is_read_again() {
+    fn a_table_survives_formatting_and_parsing() {
         let leaves = vec![
             Leaf::new(0, 0, [0xd, 1, 2, 3]),
             Leaf::new(0xd, 2, [0x100, 0x240, 0, 0]),
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_no_leaf_is_named() {
+    fn the_error_names_a_malformed_line() {
         let error = parse("# name\n0 0 1 2 3 4\n0 0 1 2 3\n").unwrap_err();
         assert_eq!(error, "line 3 is not six hexadecimal numbers");
         let error = parse("0 0 1 2 x 4\n").unwrap_err();

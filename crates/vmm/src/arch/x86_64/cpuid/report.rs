@@ -1,4 +1,4 @@
-//! What a processor's guests see, as text.
+//! The output of `cloude-vmm cpuid`.
 
 use super::baseline::CpuBaseline;
 use super::compare::{hidden, hidden_leaves};
@@ -6,12 +6,12 @@ use super::leaf::{self, Leaf, Register};
 use super::model::{CpuModel, CpuModelError};
 use super::topology;
 
-/// Columns of the names of features.
+/// The line width for feature names.
 const WIDTH: usize = 96;
 const INDENT: &str = "             ";
 
-/// For each baseline the key of the CPU model, or what the host lacks of it; then the features that the host has
-/// and no guest sees, and its XSAVE components. `supported` is what KVM supports on the processor called `name`.
+/// For each baseline the key digest or the missing features; then the hidden features, hidden leaves and XSAVE
+/// components of `host`. `supported` are the leaves that KVM supports on the processor `name`.
 pub fn report(name: &str, supported: &[Leaf]) -> String {
     let mut text = format!("{name}\n");
     for baseline in CpuBaseline::ALL {
@@ -37,7 +37,7 @@ pub fn report(name: &str, supported: &[Leaf]) -> String {
     text
 }
 
-/// A label and words, in lines of [`WIDTH`].
+/// A label and words, wrapped at [`WIDTH`].
 fn row(label: &str, words: &str) -> String {
     let mut lines = vec![String::new()];
     for word in words.split(' ') {
@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_baseline_that_the_host_lacks_is_told_with_what_is_missing() {
+    fn a_missing_baseline_is_listed_with_missing_features() {
         let leaves = [Leaf::new(
             0,
             0,

@@ -1,7 +1,7 @@
-//! What differs between vCPUs and with their number: ids, topology, and who shares a cache.
+//! The leaves that depend on the vCPU and on the number of vCPUs: APIC ids, topology and shared caches.
 //!
-//! The machine is one package of cores with one thread each. Its caches are the same on every host: KVM reports
-//! those of the core that the caller happens to be on, and the cores of a hybrid processor differ.
+//! The machine is one package of cores with one thread each. Its caches are equal on every host: KVM reports the caches
+//! of the core on which the ioctl happens to run, and the cores of a hybrid processor differ.
 
 use super::baseline::Vendor;
 use super::leaf::{self, Leaf, Register};
@@ -12,16 +12,16 @@ const HT: u32 = 1 << 28;
 const CMP_LEGACY: u32 = 1 << 1;
 const TOPOEXT: u32 = 1 << 22;
 
-/// One cache, as leaf 4 describes it.
+/// A cache, with the fields of leaf 4.
 struct Cache {
-    /// 1 data, 2 instructions, 3 both.
+    /// 1 data, 2 instruction, 3 unified.
     kind: u32,
     level: u32,
     ways: u32,
     sets: u32,
 }
 
-/// In bytes: 32 KiB, 32 KiB, 1 MiB and 16 MiB, in lines of 64.
+/// L1d and L1i of 32 KiB, L2 of 1 MiB and L3 of 16 MiB, with lines of 64 bytes.
 const CACHES: [Cache; 4] = [
     cache(1, 1, 8, 64),
     cache(2, 1, 8, 64),
@@ -38,14 +38,13 @@ const fn cache(kind: u32, level: u32, ways: u32, sets: u32) -> Cache {
     }
 }
 
-/// Leaf 2: "see leaf 4 for the caches".
+/// Leaf 2: caches are described by leaf 4.
 const SEE_LEAF_4: [u32; 4] = [0x00ff_0001, 0, 0, 0];
-/// Leaf 0x8000_0005 of AMD: TLBs of 64 entries, and the first two caches.
+/// AMD's leaf 0x8000_0005: TLBs of 64 entries, L1d and L1i.
 const AMD_L1: [u32; 4] = [0xff40_ff40, 0xff40_ff40, 0x2008_0140, 0x2008_0140];
-/// Leaf 0x8000_0006, ECX: the second level, in KiB from bit 16, 16 ways (8), lines of 64 bytes.
+/// Leaf 0x8000_0006, ECX: the L2 cache; KiB from bit 16, associativity 16 ways (code 8), lines of 64 bytes.
 const L2: u32 = 1024 << 16 | 8 << 12 | 64;
-/// Leaf 0x8000_0006 of AMD: TLBs of 512 entries, the second level with one line a tag, and the third in units of
-/// 512 KiB from bit 18.
+/// AMD's leaf 0x8000_0006: TLBs of 512 entries, L2 with one line per tag, L3 in units of 512 KiB from bit 18.
 const AMD_L2: [u32; 4] = [
     0,
     0x4200_4200,
@@ -53,7 +52,7 @@ const AMD_L2: [u32; 4] = [
     32 << 18 | 8 << 12 | 1 << 8 | 64,
 ];
 
-/// The list of one vCPU: `leaves`, and those that this module makes.
+/// The complete list of one vCPU: `leaves` and the leaves of this module.
 pub fn complete(leaves: &[Leaf], vendor: Vendor, apic_id: u8, vcpus: u8) -> Vec<Leaf> {
     let mut all = leaves.to_vec();
     let (id, cores) = (u32::from(apic_id), u32::from(vcpus));
@@ -70,7 +69,7 @@ pub fn complete(leaves: &[Leaf], vendor: Vendor, apic_id: u8, vcpus: u8) -> Vec<
             0x8000_0001 if vendor == Vendor::Amd && more_than_one => {
                 *leaf.get_mut(Register::Ecx) |= CMP_LEGACY;
             }
-            // Cores less one, and the bits of an APIC id that number them. Reserved on Intel.
+            // Cores minus one, and the number of APIC id bits for them. Reserved on Intel.
             0x8000_0008 if vendor == Vendor::Amd => {
                 *leaf.get_mut(Register::Ecx) = (cores - 1) | core_bits(vcpus) << 12;
             }
@@ -97,11 +96,11 @@ pub fn complete(leaves: &[Leaf], vendor: Vendor, apic_id: u8, vcpus: u8) -> Vec<
     all
 }
 
-/// One subleaf for each cache, and one that ends the list. All cores share the third level, and no other.
+/// One subleaf per cache, and an empty one at the end. All cores share L3 and no other cache.
 fn caches(function: u32, cores: u32) -> impl Iterator<Item = Leaf> {
     let caches = CACHES.iter().zip(0..).map(move |(cache, index)| {
         let shared = if cache.level >= 3 { cores - 1 } else { 0 };
-        // Bit 8: needs no software to be initialised. AMD reserves the cores from bit 26.
+        // Bit 8: self-initializing. The cores from bit 26 are reserved on AMD.
         let cores = if function == 4 { cores - 1 } else { 0 };
         let eax = cache.kind | cache.level << 5 | 1 << 8 | shared << 14 | cores << 26;
         let ebx = (cache.ways - 1) << 22 | 63;
@@ -110,7 +109,7 @@ fn caches(function: u32, cores: u32) -> impl Iterator<Item = Leaf> {
     caches.chain([Leaf::new(function, CACHES.len() as u32, [0; 4])])
 }
 
-/// Leaf 0xB: ECX is the level's kind (1 thread, 2 core, 0 none) and number, EDX the x2APIC id.
+/// Leaf 0xB: ECX is the level's type (1 SMT, 2 core, 0 invalid) and number, EDX the x2APIC id.
 fn extended_topology(id: u32, vcpus: u8) -> [Leaf; 3] {
     let level = |index: u32, kind: u32, shift: u32, count: u32| {
         Leaf::new(0xb, index, [shift, count, kind << 8 | index, id])
@@ -122,7 +121,7 @@ fn extended_topology(id: u32, vcpus: u8) -> [Leaf; 3] {
     ]
 }
 
-/// How many bits of an APIC id number the cores.
+/// The number of APIC id bits for the cores.
 fn core_bits(vcpus: u8) -> u32 {
     u32::from(vcpus).next_power_of_two().trailing_zeros()
 }
@@ -140,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_vcpu_has_its_id_and_the_number_of_all() {
+    fn a_vcpu_has_its_id_and_the_number_of_vcpus() {
         let list = complete(&leaves(), Vendor::Intel, 2, 3);
         let ebx = leaf::register(&list, 1, 0, Register::Ebx);
         assert_eq!((ebx >> 24, ebx >> 16 & 0xff), (2, 3));
@@ -149,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn only_several_vcpus_have_hyper_threading() {
+    fn htt_is_set_only_with_several_vcpus() {
         let ht = |vcpus| {
             let list = complete(&leaves(), Vendor::Intel, 0, vcpus);
             leaf::register(&list, 1, 0, Register::Edx) & HT != 0
@@ -158,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn the_number_of_cores_in_leaf_80000008_is_amds_alone() {
+    fn only_amd_has_core_counts_in_leaf_80000008() {
         let ecx = |vendor| {
             let list = complete(&leaves(), vendor, 0, 3);
             leaf::register(&list, 0x8000_0008, 0, Register::Ecx)
@@ -167,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn the_third_level_alone_is_shared() {
+    fn only_the_l3_cache_is_shared() {
         for (vendor, function) in [(Vendor::Intel, 4), (Vendor::Amd, 0x8000_001d)] {
             let list = complete(&leaves(), vendor, 0, 4);
             let sharing =
@@ -179,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn the_two_descriptions_of_a_cache_agree() {
+    fn intel_and_amd_leaves_describe_equal_caches() {
         let bytes = |cache: &Cache| cache.ways * cache.sets * 64;
         assert_eq!(
             CACHES.each_ref().map(bytes),

@@ -1,14 +1,14 @@
-//! Leaf 0xD: the XSAVE components, which must be those of the visible features.
+//! Leaf 0xD: the XSAVE components of the visible features.
 
 use super::leaf::{self, Leaf, Register};
 
 const XSAVE_LEAF: u32 = 0xd;
-/// x87 and SSE, which every XSAVE has.
+/// x87 and SSE, which every XSAVE area has.
 const LEGACY: u32 = 0b11;
 /// Bytes of the legacy region and the header: the area for x87 and SSE.
 const LEGACY_SIZE: u32 = 576;
 
-/// Each component that a guest may have, and the feature that it belongs to: leaf 1 or 7, register, bit.
+/// The components that a guest may have, each with its feature: leaf 1 or 7, register, bit.
 const COMPONENTS: [(u8, u32, Register, u8); 5] = [
     // AVX.
     (2, 1, Register::Ecx, 28),
@@ -20,9 +20,9 @@ const COMPONENTS: [(u8, u32, Register, u8); 5] = [
     (9, 7, Register::Ecx, 3),
 ];
 
-/// Makes leaf 0xD of the features that are in `leaves` already, with sizes and offsets of `supported`.
+/// Rebuilds leaf 0xD for the features in `leaves`, with the sizes and offsets in `supported`.
 ///
-/// Without XSAVE there is no leaf 0xD. Subleaf 1 keeps its features.
+/// Without XSAVE the leaf is removed. Subleaf 1 keeps its features.
 pub fn fit(leaves: &mut Vec<Leaf>, supported: &[Leaf]) {
     let has = |leaves: &[Leaf], function, register, bit: u8| {
         leaf::register(leaves, function, 0, register) & 1 << bit != 0
@@ -43,21 +43,21 @@ pub fn fit(leaves: &mut Vec<Leaf>, supported: &[Leaf]) {
     let end = |leaf: &Leaf| leaf.get(Register::Eax) + leaf.get(Register::Ebx);
     let size = components.iter().map(end).max().unwrap_or(LEGACY_SIZE);
     let mask: u32 = components.iter().map(|leaf| 1 << leaf.index).sum();
-    // XCR0, then the size for what XCR0 holds after a reset (KVM keeps it up to date while the guest runs), then
-    // for all components.
+    // Supported XCR0 bits; area size for the current XCR0 (KVM updates it while the guest runs); size for all
+    // components.
     leaves.push(Leaf::new(
         XSAVE_LEAF,
         0,
         [LEGACY | mask, LEGACY_SIZE, size, 0],
     ));
-    // The first two registers of a component's subleaf are its size and offset, of the third bit 1 its alignment.
+    // A component's subleaf: size, offset, and in ECX bit 1 its 64-byte alignment.
     leaves.extend(components.into_iter().map(|leaf| {
         let [size, offset, flags, _] = leaf.registers;
         Leaf::new(XSAVE_LEAF, leaf.index, [size, offset, flags & 0b10, 0])
     }));
 }
 
-/// The components that a guest with these leaves can use: the most that XCR0 can be.
+/// The components that a guest with these leaves can enable in XCR0.
 pub fn components(leaves: &[Leaf]) -> u64 {
     let low = leaf::register(leaves, XSAVE_LEAF, 0, Register::Eax);
     u64::from(low | LEGACY)

@@ -1,10 +1,10 @@
-//! The transport on the event loop.
+//! The transport's eventfds and the device's descriptors on the event loop.
 
 use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
 
 use super::{MmioTransport, VirtioDevice};
 
-/// Tokens of the queues' eventfds start at 0, those of the device's watches here.
+/// The first token of the device's watches; the tokens of the queues' eventfds start at 0.
 const WATCH_TOKEN: u32 = 0x100;
 
 impl<D: VirtioDevice> MutEventSubscriber for MmioTransport<D> {
@@ -23,9 +23,7 @@ impl<D: VirtioDevice> MutEventSubscriber for MmioTransport<D> {
             });
         for events in queues.into_iter().chain(watches) {
             if let Err(error) = ops.add(events) {
-                self.needs_reset(format_args!(
-                    "the event loop cannot watch the device: {error}"
-                ));
+                self.needs_reset(format_args!("epoll_ctl failed: {error}"));
             }
         }
     }
@@ -43,11 +41,11 @@ impl<D: VirtioDevice> MmioTransport<D> {
         let Some(event) = self.rings.notify_eventfds().get(queue) else {
             return;
         };
-        // Empty if a reset and a new notification met: nothing is lost, the work is looked for anyway.
+        // The counter may already be empty after a reset: the queue is processed anyway.
         let _ = event.read();
         if self.active() && !self.paused {
             let result = self.device.queue_ready(&mut self.rings, queue);
-            self.settle(result);
+            self.handle_result(result);
         }
     }
 
@@ -59,6 +57,6 @@ impl<D: VirtioDevice> MmioTransport<D> {
         let result = self
             .device
             .fd_ready(rings.map(|()| &mut self.rings), watch, events);
-        self.settle(result);
+        self.handle_result(result);
     }
 }

@@ -26,22 +26,22 @@ use crate::memory::GuestMemory;
 #[cfg(test)]
 use state::TransportState;
 
-/// Bytes of guest-physical address space that one device takes.
+/// Size of a device's MMIO window in bytes.
 pub const WINDOW_SIZE: u64 = 0x1000;
 
-/// Offset of `QueueNotify`: register an ioeventfd here for each of [`MmioTransport::notify_eventfds`],
-/// 4 bytes wide, matching the queue's index.
+/// Offset of `QueueNotify`. Register each of [`MmioTransport::notify_eventfds`] here as an ioeventfd of 4 bytes that
+/// matches the queue's index.
 pub const QUEUE_NOTIFY: u64 = VIRTIO_MMIO_QUEUE_NOTIFY as u64;
 
 /// The device status bits that a driver may write (spec section 2.1).
 const WRITABLE: u32 = ACKNOWLEDGE | DRIVER | DRIVER_OK | FEATURES_OK | FAILED;
 
-/// Where a device sits in the machine.
+/// A device's address, GSI and ACPI id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MmioSlot {
     /// Guest-physical address of the window, page-aligned, below 4 GiB.
     pub base: u32,
-    /// The interrupt: a GSI of the IOAPIC, edge-triggered.
+    /// An edge-triggered GSI of the I/O APIC.
     pub gsi: u32,
     /// Unique among the virtio-mmio nodes, 0 to 0xff: `_UID` and the last two digits of the node's name.
     pub uid: u8,
@@ -58,12 +58,12 @@ pub struct MmioTransport<D> {
     driver_features: u64,
     queue_sel: u32,
     paused: bool,
-    /// Why the device first set `DEVICE_NEEDS_RESET`.
+    /// The cause of the first `DEVICE_NEEDS_RESET`.
     fault: Option<String>,
 }
 
 impl<D: VirtioDevice> MmioTransport<D> {
-    /// A device in the state after power-on. Fails only if the host has no descriptors left.
+    /// A device in the state after power-on. Fails only if eventfd fails (RLIMIT_NOFILE).
     pub fn new(device: D, memory: GuestMemory, slot: MmioSlot) -> io::Result<Self> {
         Ok(Self {
             rings: Rings::new(device.queue_sizes(), memory)?,
@@ -84,7 +84,7 @@ impl<D: VirtioDevice> MmioTransport<D> {
         &self.device
     }
 
-    /// The device behind the transport.
+    /// The device behind the transport, mutable.
     pub fn device_mut(&mut self) -> &mut D {
         &mut self.device
     }
@@ -94,7 +94,7 @@ impl<D: VirtioDevice> MmioTransport<D> {
         self.rings.interrupt().line()
     }
 
-    /// The eventfds to register as ioeventfds, one a queue, at the slot's base + [`QUEUE_NOTIFY`].
+    /// The eventfds to register as ioeventfds, one per queue, at the slot's base + [`QUEUE_NOTIFY`].
     pub fn notify_eventfds(&self) -> &[EventFd] {
         self.rings.notify_eventfds()
     }
@@ -107,12 +107,12 @@ impl<D: VirtioDevice> MmioTransport<D> {
         self.status & DRIVER_OK != 0 && self.status & NEEDS_RESET == 0
     }
 
-    /// The device is beyond use until the driver resets it (spec section 2.1.2). Reported once, for a guest
-    /// can break and reset its device as often as it likes.
+    /// Stops the device until the driver resets it (spec section 2.1.2). Only the first cause is logged, since a guest
+    /// could flood the log by breaking and resetting its device.
     fn needs_reset(&mut self, why: impl Display) {
         if self.fault.is_none() {
             let why = why.to_string();
-            // Without standard error there is nobody to tell.
+            // A closed standard error changes nothing.
             let name = self.device.name();
             let _ = writeln!(io::stderr(), "cloude-vmm: device {name} stopped: {why}");
             self.fault = Some(why);
@@ -123,13 +123,13 @@ impl<D: VirtioDevice> MmioTransport<D> {
         }
     }
 
-    fn settle(&mut self, result: Result<(), RingError>) {
+    fn handle_result(&mut self, result: Result<(), RingError>) {
         if let Err(error) = result {
             self.needs_reset(error);
         }
     }
 
-    /// `DRIVER_OK`: checks the queues once, then the device works.
+    /// `DRIVER_OK`: checks the queues once, then activates the device.
     fn activate(&mut self) {
         self.status |= DRIVER_OK;
         let event_idx = self.driver_features & F_EVENT_IDX != 0;
@@ -137,7 +137,7 @@ impl<D: VirtioDevice> MmioTransport<D> {
             queue.set_event_idx(event_idx);
         }
         if let Some(index) = self.invalid_queue() {
-            return self.needs_reset(format_args!("queue {index} lies outside memory"));
+            return self.needs_reset(format_args!("queue {index} lies outside guest memory"));
         }
         match self.device.activate(self.driver_features) {
             Ok(()) => self.kick_all(),
@@ -158,7 +158,7 @@ impl<D: VirtioDevice> MmioTransport<D> {
         }
     }
 
-    /// The driver wrote 0 to the status: back to the state after construction.
+    /// Returns to the state after construction: the driver wrote 0 to `Status`.
     fn reset(&mut self) {
         self.device.reset();
         for queue in &mut self.rings.queues {
@@ -182,7 +182,7 @@ impl<D: VirtioDevice> Device for MmioTransport<D> {
         self.paused = true;
         if self.active() {
             let result = self.device.pause(&mut self.rings);
-            self.settle(result);
+            self.handle_result(result);
         }
     }
 
@@ -190,8 +190,7 @@ impl<D: VirtioDevice> Device for MmioTransport<D> {
         self.paused = false;
         if self.active() {
             self.device.resume();
-            // Notifications and edges that came while paused, or between a save and the restore
-            // elsewhere, are made up for here.
+            // Notifications and edges that were missed while paused, or between a save and this restore.
             self.kick_all();
         }
         self.rings.interrupt().raise_again();

@@ -1,4 +1,4 @@
-//! The register file: what a vCPU reads and writes.
+//! The MMIO registers that a vCPU reads and writes.
 
 use virtio_bindings::virtio_mmio::*;
 use virtio_queue::{Queue, QueueT};
@@ -9,12 +9,12 @@ use super::{
 };
 use crate::devices::BusDevice;
 
-/// Where the configuration space begins; below it are registers of 32 bits.
+/// Offset of the configuration space; below it are 32-bit registers.
 const CONFIG: u64 = VIRTIO_MMIO_CONFIG as u64;
 
 /// "virt", little endian.
 const MAGIC: u32 = 0x7472_6976;
-/// "CLDE": any value identifies us; no driver of Linux looks at it.
+/// "CLDE": an arbitrary value that Linux's drivers do not use.
 const VENDOR: u32 = u32::from_le_bytes(*b"CLDE");
 
 impl<D: VirtioDevice> BusDevice for MmioTransport<D> {
@@ -23,14 +23,14 @@ impl<D: VirtioDevice> BusDevice for MmioTransport<D> {
         if let Some(offset) = offset.checked_sub(CONFIG) {
             return self.device.read_config(offset, data);
         }
-        // Registers are 32 bits wide, accessed whole (4.2.2.2); anything else reads as zero.
+        // Registers must be accessed as aligned 32-bit words (4.2.2.2); other reads return zero.
         if data.len() == 4 && offset.is_multiple_of(4) {
             data.copy_from_slice(&self.read_register(offset as u32).to_le_bytes());
         }
     }
 
     fn write(&mut self, offset: u64, data: &[u8]) {
-        // No device has a configuration field that can be written.
+        // No device has a writable configuration field.
         if offset < CONFIG
             && let Ok(bytes) = data.try_into()
         {
@@ -52,14 +52,14 @@ impl<D: VirtioDevice> MmioTransport<D> {
                 1 => (self.offered_features() >> 32) as u32,
                 _ => 0,
             },
-            // 0 says that there is no such queue.
+            // 0 means that the queue does not exist.
             VIRTIO_MMIO_QUEUE_NUM_MAX => queue.map_or(0, |queue| u32::from(queue.max_size())),
             VIRTIO_MMIO_QUEUE_READY => queue.map_or(0, |queue| u32::from(queue.ready())),
             VIRTIO_MMIO_INTERRUPT_STATUS => self.rings.interrupt().status(),
             VIRTIO_MMIO_STATUS => self.status,
             // No shared memory regions: all ones.
             VIRTIO_MMIO_SHM_LEN_LOW..=VIRTIO_MMIO_SHM_BASE_HIGH => u32::MAX,
-            // Among them the configuration's generation: it never changes.
+            // `ConfigGeneration` among them: the configuration never changes.
             _ => 0,
         }
     }
@@ -70,7 +70,7 @@ impl<D: VirtioDevice> MmioTransport<D> {
             VIRTIO_MMIO_DRIVER_FEATURES_SEL => self.driver_features_sel = value,
             VIRTIO_MMIO_DRIVER_FEATURES => self.write_driver_features(value),
             VIRTIO_MMIO_QUEUE_SEL => self.queue_sel = value,
-            // Where no ioeventfd is registered the vCPU comes here; the work stays the event loop's.
+            // Without an ioeventfd the vCPU exits to here; the event loop still processes the queue.
             VIRTIO_MMIO_QUEUE_NOTIFY => self.rings.kick(value as usize),
             VIRTIO_MMIO_INTERRUPT_ACK => self.rings.interrupt().acknowledge(value),
             VIRTIO_MMIO_STATUS => self.write_status(value),
@@ -89,7 +89,7 @@ impl<D: VirtioDevice> MmioTransport<D> {
     }
 
     fn write_driver_features(&mut self, value: u32) {
-        // Fixed once agreed upon (3.1.1 step 5).
+        // Fixed after FEATURES_OK (3.1.1 step 5).
         if self.status & FEATURES_OK != 0 || self.status & DRIVER == 0 {
             return;
         }
@@ -110,7 +110,7 @@ impl<D: VirtioDevice> MmioTransport<D> {
         let Some(queue) = self.rings.queues.get_mut(self.queue_sel as usize) else {
             return;
         };
-        // "The driver MUST NOT" change a queue that is ready (4.2.3.2).
+        // A driver must not change a queue that is ready (4.2.3.2).
         if !queue.ready() {
             configure(queue, offset, value);
         }
@@ -121,7 +121,7 @@ impl<D: VirtioDevice> MmioTransport<D> {
             return self.reset();
         }
         let value = value & WRITABLE;
-        // A driver adds bits, and clears them by reset alone (2.1.1).
+        // A driver only adds bits; a reset clears them (2.1.1).
         if self.status & WRITABLE & !value != 0 {
             return;
         }
@@ -146,7 +146,7 @@ impl<D: VirtioDevice> MmioTransport<D> {
 
 fn configure(queue: &mut Queue, offset: u32, value: u32) {
     match offset {
-        // A size that is no power of two, or too large, is not taken: the queue keeps its own.
+        // The queue keeps its size if the new one is not a power of two or is too large.
         VIRTIO_MMIO_QUEUE_NUM => queue.set_size(u16::try_from(value).unwrap_or(0)),
         VIRTIO_MMIO_QUEUE_READY => queue.set_ready(value == 1),
         VIRTIO_MMIO_QUEUE_DESC_LOW => queue.set_desc_table_address(Some(value), None),

@@ -1,4 +1,4 @@
-//! The device: what it offers, and which work an event brings.
+//! [`Net`]: its features and configuration, and the work for each event.
 
 use std::collections::VecDeque;
 use std::io;
@@ -30,23 +30,25 @@ pub(super) const F_HOST_TSO4: u64 = 1 << VIRTIO_NET_F_HOST_TSO4;
 pub(super) const F_HOST_TSO6: u64 = 1 << VIRTIO_NET_F_HOST_TSO6;
 pub(super) const F_MRG_RXBUF: u64 = 1 << VIRTIO_NET_F_MRG_RXBUF;
 
-/// What the guest is told of its interface.
+/// The configuration space of the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NetConfig {
-    /// The guest's address; frames from any other source are dropped.
+    /// The guest's MAC address. Frames with any other source address are dropped.
     pub mac: [u8; 6],
-    /// Bytes, 68 to 65535 (spec section 5.1.4.1).
+    /// MTU in bytes, 68 to 65535 (spec section 5.1.4.1).
     pub mtu: u16,
 }
 
-/// A network device that cannot be made.
+/// A network device that cannot be created.
 #[derive(Debug, thiserror::Error)]
 pub enum NetError {
-    /// The descriptor is no TAP with `IFF_VNET_HDR`. Make it with `IFF_TAP | IFF_NO_PI | IFF_VNET_HDR`.
-    #[error("the descriptor does not take a TAP's settings: {0}; is it a TAP with IFF_VNET_HDR?")]
+    /// An ioctl failed. Create the TAP with `IFF_TAP | IFF_NO_PI | IFF_VNET_HDR`.
+    #[error(
+        "TUNSETVNETHDRSZ or TUNSETOFFLOAD failed: {0}; is the descriptor a TAP with IFF_VNET_HDR?"
+    )]
     NotATap(#[source] io::Error),
-    /// An MTU that the specification does not allow.
-    #[error("an MTU of {0} is less than 68")]
+    /// The spec requires an MTU of at least 68 bytes.
+    #[error("the MTU is {0} bytes and must be at least 68")]
     Mtu(u16),
 }
 
@@ -54,21 +56,22 @@ pub enum NetError {
 pub struct Net {
     pub(super) tap: OwnedFd,
     pub(super) config: NetConfig,
-    /// Whether the descriptor takes offloads, as a TAP does.
+    /// True if the descriptor supports offloads, as a TAP does.
     offloads: bool,
     pub(super) features: u64,
-    /// Buffers taken from the receive queue ahead of a frame.
+    /// Chains popped from the receive queue for the next frames.
     pub(super) rx_ready: VecDeque<Chain>,
-    /// How many bytes they hold.
-    pub(super) rx_room: usize,
-    /// Where a frame goes that might not fit them.
+    /// Total length of `rx_ready` in bytes.
+    pub(super) rx_capacity: usize,
+    /// The buffer for a frame that may not fit `rx_ready`.
     pub(super) bounce: Vec<u8>,
-    /// The TAP was full at the last frame; it says when it no longer is.
+    /// The TAP refused the last frame; EPOLLOUT ends the wait.
     pub(super) tx_blocked: bool,
 }
 
 impl Net {
-    /// A device on `tap`, which is one of its own, made with `IFF_TAP | IFF_NO_PI | IFF_VNET_HDR` and up.
+    /// A device on `tap`, which no other device uses, which has the flags `IFF_TAP | IFF_NO_PI | IFF_VNET_HDR` and is
+    /// up.
     pub fn new(tap: OwnedFd, config: NetConfig) -> Result<Self, NetError> {
         if config.mtu < 68 {
             return Err(NetError::Mtu(config.mtu));
@@ -78,7 +81,7 @@ impl Net {
         Self::on(tap, config, true)
     }
 
-    /// On any descriptor that carries one frame a call.
+    /// A device on any descriptor that transfers one frame per call.
     pub(in crate::devices::virtio) fn on(
         tap: OwnedFd,
         config: NetConfig,
@@ -91,7 +94,7 @@ impl Net {
             offloads,
             features: 0,
             rx_ready: VecDeque::new(),
-            rx_room: 0,
+            rx_capacity: 0,
             bounce: Vec::new(),
             tx_blocked: false,
         })
@@ -152,7 +155,7 @@ impl VirtioDevice for Net {
     fn queue_ready(&mut self, rings: &mut Rings, queue: usize) -> Result<(), RingError> {
         match queue {
             RXQ => self.receive(rings),
-            // The driver adds while we wait for the TAP: that is no reason to try again.
+            // While the TAP is full, new frames are no reason to try again.
             TXQ if !self.tx_blocked => self.transmit(rings),
             _ => Ok(()),
         }
@@ -186,8 +189,8 @@ impl VirtioDevice for Net {
     fn pause(&mut self, rings: &mut Rings) -> Result<(), RingError> {
         rings.unpop(RXQ, self.rx_ready.len());
         self.rx_ready.clear();
-        self.rx_room = 0;
-        // The edge that would end the wait is not seen while paused.
+        self.rx_capacity = 0;
+        // The EPOLLOUT edge is not handled while paused.
         self.tx_blocked = false;
         Ok(())
     }
@@ -199,7 +202,7 @@ impl VirtioDevice for Net {
     fn reset(&mut self) {
         self.features = 0;
         self.rx_ready.clear();
-        self.rx_room = 0;
+        self.rx_capacity = 0;
         self.bounce = Vec::new();
         self.tx_blocked = false;
     }

@@ -13,9 +13,9 @@ use state::NetState;
 
 /// Size of `struct virtio_net_hdr_v1`, which every frame starts with (spec section 5.1.6).
 const HEADER_SIZE: usize = 12;
-/// Destination, source and type of an Ethernet frame.
+/// Size of destination, source and type of an Ethernet frame.
 const ETHERNET_HEADER_SIZE: usize = 14;
-/// The largest frame: a segment of 64 KiB before it is cut, with its Ethernet header and a VLAN tag.
+/// The largest frame in bytes: an unsegmented packet of 64 KiB with Ethernet header and VLAN tag.
 const MAX_FRAME: usize = HEADER_SIZE + ETHERNET_HEADER_SIZE + 4 + 65535;
 
 const RXQ: usize = 0;

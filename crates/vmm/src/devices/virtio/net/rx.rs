@@ -1,8 +1,8 @@
-//! From the TAP to the guest.
+//! TAP to guest.
 //!
-//! A read of a TAP takes one whole frame and cuts what does not fit. So a frame is read straight into
-//! the guest's buffers only when they hold the largest frame that can come; otherwise it goes through
-//! a buffer of ours, and is dropped if it turns out not to fit.
+//! A read from a TAP consumes one whole frame and truncates it if it does not fit. So a frame is read directly into the
+//! guest's buffers only if they can hold the largest possible frame. Otherwise it is read into a bounce buffer, and
+//! dropped if it does not fit.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -13,23 +13,22 @@ use super::device::{F_GUEST_TSO4, F_GUEST_TSO6, F_MRG_RXBUF};
 use super::{ETHERNET_HEADER_SIZE, HEADER_SIZE, MAX_FRAME, Net, RXQ};
 use crate::devices::virtio::{Chain, RingError, Rings, Segment, io as guest_io};
 
-/// Frames in one turn of the event loop.
-const TURN_LIMIT: usize = 256;
-/// Frames that are dropped before a VM runs, at most: twice what a TAP holds (`TUN_READQ_SIZE` of the
-/// kernel's drivers/net/tun.c), so that a flood does not keep it from running.
+/// The most frames per call, so that other devices get their turn on the event loop.
+const CALL_LIMIT: usize = 256;
+/// The most frames to drop at a resume: twice the queue of a TAP (`TUN_READQ_SIZE`, drivers/net/tun.c), so that a flood
+/// of frames cannot delay the VM.
 const WAITING_LIMIT: usize = 1000;
 /// Offset of `num_buffers` in the virtio header (spec section 5.1.6).
 const NUM_BUFFERS: usize = 10;
-/// The least size of a receive buffer with `GUEST_TSO` and without `MRG_RXBUF` (spec section 5.1.6.3.1).
+/// The minimum size of a receive buffer with `GUEST_TSO` and without `MRG_RXBUF` (spec section 5.1.6.3.1).
 const MIN_TSO_BUFFER: usize = HEADER_SIZE + ETHERNET_HEADER_SIZE + (1 << 16);
 
 impl Net {
-    /// Drops what came while the VM was paused: it is older than the guest, or not for it at all.
+    /// Drops the frames that arrived while the VM was paused: they are for an earlier user of the TAP, or stale.
     pub(super) fn drop_waiting(&mut self) {
         let mut start = [0_u8; HEADER_SIZE];
         for _ in 0..WAITING_LIMIT {
-            // SAFETY: the pointer and length are those of a live, exclusive buffer; what of the frame does
-            // not fit is lost with it.
+            // SAFETY: the pointer and length are those of a live, exclusive buffer. The rest of the frame is discarded.
             let got =
                 unsafe { libc::read(self.tap.as_raw_fd(), start.as_mut_ptr().cast(), start.len()) };
             if got <= 0 {
@@ -39,21 +38,21 @@ impl Net {
     }
 
     pub(super) fn receive(&mut self, rings: &mut Rings) -> Result<(), RingError> {
-        for _ in 0..TURN_LIMIT {
+        for _ in 0..CALL_LIMIT {
             if !self.take_buffers(rings)? {
                 return rings.flush(RXQ);
             }
             match self.read_frame(rings)? {
-                Ok(len) if (HEADER_SIZE..=self.rx_room).contains(&len) => {
+                Ok(len) if (HEADER_SIZE..=self.rx_capacity).contains(&len) => {
                     self.give_frame(rings, len)?;
                 }
-                // No frame, or one that does not fit: it is lost.
+                // Not a frame, or one that does not fit: it is dropped.
                 Ok(_) => {}
-                // Most often there is no more. After any other error the next event tries again.
+                // Usually EAGAIN. After any other error the next event tries again.
                 Err(_) => return rings.flush(RXQ),
             }
         }
-        // The TAP is watched by edge: nobody else would come back to it.
+        // The TAP is watched edge-triggered: no event follows for frames that are already queued.
         rings.kick(RXQ);
         rings.flush(RXQ)
     }
@@ -66,7 +65,7 @@ impl Net {
         self.features & (F_GUEST_TSO4 | F_GUEST_TSO6) != 0
     }
 
-    /// The largest frame that the TAP can give, with its header.
+    /// The largest frame from the TAP in bytes, with its virtio header.
     fn largest_frame(&self) -> usize {
         if self.segmented() {
             MAX_FRAME
@@ -75,8 +74,7 @@ impl Net {
         }
     }
 
-    /// The least size of one receive buffer (spec section 5.1.6.3.1): each has to hold a header, and a frame
-    /// where frames cannot be spread.
+    /// The minimum size of a receive buffer (spec section 5.1.6.3.1): a header, or a whole frame without MRG_RXBUF.
     fn min_buffer(&self) -> usize {
         if self.mergeable() {
             HEADER_SIZE
@@ -87,10 +85,10 @@ impl Net {
         }
     }
 
-    /// Takes buffers until a frame fits, as far as there are any. `false` if there is none at all.
+    /// Pops buffers until the largest frame fits or none is left. Returns false if there is no buffer at all.
     fn take_buffers(&mut self, rings: &mut Rings) -> Result<bool, RingError> {
         let wanted = self.largest_frame();
-        while self.rx_ready.is_empty() || (self.mergeable() && self.rx_room < wanted) {
+        while self.rx_ready.is_empty() || (self.mergeable() && self.rx_capacity < wanted) {
             let Some(chain) = rings.pop(RXQ)? else {
                 if rings.enable_notification(RXQ)? {
                     continue;
@@ -98,7 +96,7 @@ impl Net {
                 break;
             };
             self.check_buffer(&chain)?;
-            self.rx_room += chain.writable_len();
+            self.rx_capacity += chain.writable_len();
             self.rx_ready.push_back(chain);
         }
         Ok(!self.rx_ready.is_empty())
@@ -121,16 +119,16 @@ impl Net {
             .flat_map(|chain| chain.writable.iter().copied())
     }
 
-    /// Reads one frame to the start of the buffers; gives its length, which may be more than they hold.
+    /// Reads one frame into the buffers and returns its length, which may exceed their capacity.
     fn read_frame(&mut self, rings: &Rings) -> Result<io::Result<usize>, RingError> {
-        if self.rx_room < self.largest_frame() {
+        if self.rx_capacity < self.largest_frame() {
             return self.read_through_bounce(rings);
         }
         let views = guest_io::slices(
             rings.memory(),
             self.segments(),
             0,
-            self.rx_room,
+            self.rx_capacity,
             Permissions::Write,
         )?;
         Ok(guest_io::readv(self.tap.as_fd(), &views))
@@ -143,13 +141,13 @@ impl Net {
         let Ok(len) = usize::try_from(got) else {
             return Ok(Err(io::Error::last_os_error()));
         };
-        if len <= self.rx_room {
+        if len <= self.rx_capacity {
             guest_io::copy_in(rings.memory(), self.segments(), 0, &self.bounce[..len])?;
         }
         Ok(Ok(len))
     }
 
-    /// Returns as many buffers as the frame of `len` bytes takes.
+    /// Returns the buffers that a frame of `len` bytes uses.
     fn give_frame(&mut self, rings: &mut Rings, len: usize) -> Result<(), RingError> {
         let mut count: u16 = 0;
         let mut held = 0;
@@ -160,7 +158,7 @@ impl Net {
             held += chain.writable_len();
             count += 1;
         }
-        // Before the first buffer is returned: from then on the guest reads the header.
+        // Before the first buffer is returned: the guest may then read the header.
         guest_io::copy_in(
             rings.memory(),
             self.segments(),
@@ -170,7 +168,7 @@ impl Net {
         let mut left = len;
         for chain in self.rx_ready.drain(..usize::from(count)) {
             let size = chain.writable_len();
-            self.rx_room -= size;
+            self.rx_capacity -= size;
             rings.push_used(RXQ, chain.head, left.min(size))?;
             left -= left.min(size);
         }

@@ -1,4 +1,4 @@
-//! The TAP's settings. Opening and naming it is for whoever hands it over.
+//! The ioctls on the TAP. The host opens and names it.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
@@ -14,23 +14,22 @@ pub const TUN_F_CSUM: u32 = 0x01;
 pub const TUN_F_TSO4: u32 = 0x02;
 pub const TUN_F_TSO6: u32 = 0x04;
 
-/// Each frame starts with the header of virtio 1.0 and later.
+/// TUNSETVNETHDRSZ: each frame starts with the header of virtio 1.0 and later.
 pub fn set_header_size(tap: BorrowedFd) -> io::Result<()> {
     let size = HEADER_SIZE as libc::c_int;
-    // SAFETY: the request reads one int, which lives through the call; a descriptor that is no TAP
-    // answers with an error.
+    // SAFETY: the ioctl reads one int, which outlives the call. It fails on a descriptor that is not a TAP.
     check(unsafe { libc::ioctl(tap.as_raw_fd(), TUNSETVNETHDRSZ, &size) })
 }
 
-/// Which unfinished frames (`TUN_F_*`) may be given to the guest.
+/// TUNSETOFFLOAD: the offloads (`TUN_F_*`) that the guest accepts.
 pub fn set_offload(tap: BorrowedFd, flags: u32) -> io::Result<()> {
-    // SAFETY: the request takes its argument by value.
+    // SAFETY: the ioctl takes its argument by value.
     check(unsafe { libc::ioctl(tap.as_raw_fd(), TUNSETOFFLOAD, libc::c_ulong::from(flags)) })
 }
 
-/// Reads and writes return instead of waiting.
+/// Sets O_NONBLOCK.
 pub fn set_nonblocking(fd: RawFd) -> io::Result<()> {
-    // SAFETY: F_GETFL and F_SETFL take and give integers alone.
+    // SAFETY: F_GETFL and F_SETFL take and return integers only.
     let flags = unsafe { libc::fcntl(fd, libc::F_GETFL) };
     check(flags)?;
     // SAFETY: as above.

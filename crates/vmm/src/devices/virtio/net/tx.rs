@@ -1,4 +1,4 @@
-//! From the guest to the TAP.
+//! Guest to TAP.
 
 use std::io::ErrorKind;
 use std::os::fd::AsFd;
@@ -8,11 +8,11 @@ use vm_memory::Permissions;
 use super::{ETHERNET_HEADER_SIZE, HEADER_SIZE, MAX_FRAME, Net, TXQ};
 use crate::devices::virtio::{Chain, RingError, Rings, io as guest_io};
 
-/// Frames in one turn of the event loop; the rest has its turn after the other devices.
-const TURN_LIMIT: usize = 256;
-/// The virtio and the Ethernet header.
+/// The most frames per call, so that other devices get their turn on the event loop.
+const CALL_LIMIT: usize = 256;
+/// Size of the virtio header and the Ethernet header.
 const HEADERS: usize = HEADER_SIZE + ETHERNET_HEADER_SIZE;
-/// Where the source address lies.
+/// The source address in these headers.
 const SOURCE: std::ops::Range<usize> = HEADER_SIZE + 6..HEADER_SIZE + 12;
 
 enum Sent {
@@ -26,7 +26,7 @@ impl Net {
         rings.disable_notification(TXQ)?;
         let mut frames = 0;
         loop {
-            if frames == TURN_LIMIT {
+            if frames == CALL_LIMIT {
                 rings.kick(TXQ);
                 break;
             }
@@ -52,7 +52,7 @@ impl Net {
         if !(HEADERS..=MAX_FRAME).contains(&len) {
             return Ok(Sent::Done);
         }
-        // The checked headers are sent from our copy: the guest can change its own after the check.
+        // The headers are sent from the checked copy: the guest could change its memory after the check.
         let mut headers = [0; HEADERS];
         guest_io::copy_out(rings.memory(), &chain.readable, 0, &mut headers)?;
         if headers[SOURCE] != self.config.mac {
@@ -67,7 +67,7 @@ impl Net {
         )?;
         match guest_io::writev(self.tap.as_fd(), &headers, &body) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(Sent::TapFull),
-            // A frame that the TAP refused is lost, as on a wire.
+            // A frame that the TAP refuses is dropped, as on a wire.
             _ => Ok(Sent::Done),
         }
     }

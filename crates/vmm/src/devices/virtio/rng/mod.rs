@@ -1,4 +1,7 @@
-//! The entropy device (spec section 5.4): fills the driver's buffers from the host kernel's generator.
+//! The entropy device (spec section 5.4): fills the driver's buffers with getrandom.
+
+#[cfg(test)]
+mod tests;
 
 use std::io;
 
@@ -8,21 +11,21 @@ const NAME: &str = "rng";
 /// Spec section 5.4.1.
 const DEVICE_TYPE: u32 = 4;
 const REQUESTQ: usize = 0;
-/// Linux asks for one buffer at a time.
+/// Linux uses one buffer at a time.
 const QUEUE_SIZES: &[u16] = &[64];
-/// Bytes given for one buffer. A driver takes less than it asked for and asks again.
+/// The most bytes per buffer. A driver requests more when it gets fewer than it asked for.
 const BUFFER_LIMIT: usize = 4096;
-/// Bytes given in one turn of the event loop, so that no guest keeps it busy.
-const TURN_LIMIT: usize = 64 * 1024;
+/// The most bytes per call, so that other devices get their turn on the event loop.
+const CALL_LIMIT: usize = 64 * 1024;
 
-/// A virtio-rng device. It has no state: the bytes are made when they are asked for.
+/// A virtio-rng device. It has no state.
 #[derive(Debug, Default)]
 pub struct Rng;
 
 fn fill(rings: &Rings, chain: &Chain) -> Result<usize, RingError> {
     let mut bytes = [0; BUFFER_LIMIT];
     let wanted = chain.writable_len().min(BUFFER_LIMIT);
-    // Where the host's kernel has none the buffer goes back empty.
+    // If getrandom fails the buffer is returned empty.
     let given = random(&mut bytes[..wanted]).unwrap_or(0);
     guest_io::copy_in(rings.memory(), &chain.writable, 0, &bytes[..given])
 }
@@ -45,8 +48,8 @@ impl VirtioDevice for Rng {
         let mut chains = 0;
         rings.disable_notification(REQUESTQ)?;
         loop {
-            // Empty buffers count as well: they cost a turn of this loop.
-            if given >= TURN_LIMIT || chains >= TURN_LIMIT / BUFFER_LIMIT {
+            // Empty buffers count too: each costs an iteration.
+            if given >= CALL_LIMIT || chains >= CALL_LIMIT / BUFFER_LIMIT {
                 rings.kick(REQUESTQ);
                 break;
             }
@@ -65,7 +68,7 @@ impl VirtioDevice for Rng {
     }
 }
 
-/// `getrandom` once: up to 256 bytes it never returns less than asked, beyond that a signal may cut it.
+/// Calls getrandom once. Above 256 bytes a signal may shorten the result.
 fn random(bytes: &mut [u8]) -> io::Result<usize> {
     // SAFETY: the pointer and length are those of a live, exclusive slice.
     let got = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };

@@ -11,7 +11,7 @@ use super::{BUFFER_SIZE, HOST_CID, RXQ, Vsock};
 use crate::devices::virtio::{Chain, RingError, Rings, io as guest_io};
 
 /// The most packets per call, so that other devices get their turn on the event loop.
-const TURN_LIMIT: usize = 512;
+const CALL_LIMIT: usize = 512;
 /// The largest payload of a packet in bytes: Linux's `VIRTIO_VSOCK_MAX_PKT_BUF_SIZE`.
 const MAX_PAYLOAD: usize = 64 * 1024;
 
@@ -20,7 +20,7 @@ impl Vsock {
     pub(super) fn receive(&mut self, rings: &mut Rings) -> Result<(), RingError> {
         let mut packets = 0;
         while !self.resets.is_empty() || !self.rx_pending.is_empty() {
-            if packets == TURN_LIMIT {
+            if packets == CALL_LIMIT {
                 rings.kick(RXQ);
                 break;
             }

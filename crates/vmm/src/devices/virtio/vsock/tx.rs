@@ -9,7 +9,7 @@ use super::{HOST_CID, TXQ, Vsock, VsockEvent};
 use crate::devices::virtio::{Chain, RingError, Rings, io as guest_io};
 
 /// The most packets per call, so that other devices get their turn on the event loop.
-const TURN_LIMIT: usize = 256;
+const CALL_LIMIT: usize = 256;
 
 /// The effect of a packet on its connection.
 enum Verdict {
@@ -27,7 +27,7 @@ impl Vsock {
         rings.disable_notification(TXQ)?;
         let mut packets = 0;
         let cut_short = loop {
-            if packets == TURN_LIMIT || self.resets.len() >= RESET_LIMIT {
+            if packets == CALL_LIMIT || self.resets.len() >= RESET_LIMIT {
                 break true;
             }
             let Some(chain) = rings.pop(TXQ)? else {

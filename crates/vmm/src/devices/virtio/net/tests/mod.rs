@@ -1,5 +1,4 @@
-//! The device, with one end of a datagram socketpair in the place of the TAP: both carry one frame a
-//! call. And once with a TAP.
+//! The device on a datagram socketpair, which like a TAP transfers one frame per call. One test uses a real TAP.
 
 mod receive;
 mod tap;
@@ -49,7 +48,7 @@ impl Guest {
         }
     }
 
-    /// Gives one receive buffer of `len` bytes.
+    /// Makes a receive buffer of `len` bytes available.
     fn give(&mut self, slot: u64, len: u32) -> u16 {
         self.driver
             .submit(RXQ, &[(RX_AREA + slot * 0x20000, len, true)])
@@ -64,7 +63,7 @@ impl Guest {
         bytes
     }
 
-    /// Sends a frame behind an empty virtio header, in one descriptor.
+    /// Sends a frame after an empty virtio header, in one descriptor.
     fn send(&mut self, frame: &[u8]) {
         let memory = &self.driver.memory;
         memory
@@ -94,13 +93,13 @@ fn frame(source: [u8; 6], len: usize) -> Vec<u8> {
     frame
 }
 
-/// As the TAP gives it: with a virtio header.
+/// The frame as a TAP returns it: with a virtio header.
 fn wired(frame: &[u8]) -> Vec<u8> {
     [&[0; HEADER][..], frame].concat()
 }
 
 #[test]
-fn the_configuration_has_the_address_and_the_mtu() {
+fn the_configuration_has_mac_and_mtu() {
     let guest = Guest::started();
     assert_eq!(guest.driver.read(0x100).to_le_bytes(), MAC[..4]);
     assert_eq!(guest.driver.read(0x104).to_le_bytes()[..2], MAC[4..]);
@@ -109,7 +108,7 @@ fn the_configuration_has_the_address_and_the_mtu() {
 }
 
 #[test]
-fn a_descriptor_that_is_no_tap_is_refused() {
+fn a_descriptor_that_is_not_a_tap_is_refused() {
     let (_, theirs) = UnixDatagram::pair().unwrap();
     assert!(matches!(
         Net::new(theirs.into(), CONFIG),

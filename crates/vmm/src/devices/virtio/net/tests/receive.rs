@@ -1,3 +1,5 @@
+//! TAP to guest.
+
 use virtio_bindings::virtio_mmio::{VIRTIO_MMIO_INTERRUPT_STATUS, VIRTIO_MMIO_STATUS};
 
 use super::super::device::F_MRG_RXBUF;
@@ -13,7 +15,7 @@ fn num_buffers(bytes: &[u8]) -> u16 {
 }
 
 #[test]
-fn a_frame_comes_in_with_its_header() {
+fn a_received_frame_has_its_header() {
     let mut guest = Guest::started();
     let head = guest.give(0, 4096);
     guest.wire.send(&wired(&frame([3; 6], 1000))).unwrap();
@@ -63,21 +65,21 @@ fn frames_wait_for_buffers() {
 }
 
 #[test]
-fn a_frame_that_fits_no_single_buffer_is_dropped_whole() {
+fn a_frame_larger_than_the_buffer_is_dropped() {
     let mut guest = Guest::started_with(!F_MRG_RXBUF);
     guest.give(0, WHOLE_FRAME);
     guest.give(1, WHOLE_FRAME);
     guest.wire.send(&wired(&frame([3; 6], 1501))).unwrap();
     guest.wire.send(&wired(&frame([3; 6], 100))).unwrap();
     guest.driver.run();
-    // The frame behind it takes the buffer.
+    // The next frame uses the buffer.
     assert_eq!(guest.driver.used(RXQ), Some((0, 126)));
     assert_eq!(num_buffers(&guest.received(0, 126)), 1);
     assert_eq!(guest.driver.used(RXQ), None);
 }
 
 #[test]
-fn a_frame_of_the_mtu_fits_the_smallest_buffer_allowed() {
+fn a_frame_of_the_mtu_fits_the_minimum_buffer() {
     let mut guest = Guest::started_with(!F_MRG_RXBUF);
     guest.give(0, WHOLE_FRAME);
     guest.wire.send(&wired(&frame([3; 6], 1500))).unwrap();
@@ -93,7 +95,7 @@ fn a_buffer_too_small_for_a_header_needs_a_reset() {
 }
 
 #[test]
-fn a_buffer_too_small_for_a_frame_that_cannot_be_spread_needs_a_reset() {
+fn a_buffer_too_small_without_mrg_rxbuf_needs_a_reset() {
     let mut guest = Guest::started_with(!F_MRG_RXBUF);
     guest.give(0, WHOLE_FRAME - 1);
     assert!(guest.driver.needs_reset());
@@ -126,8 +128,8 @@ fn flood(len: u32) -> Guest {
 }
 
 #[test]
-fn rx_buffers_held_are_bounded_by_the_queue() {
-    // Empty ones never add up to a frame, and as many headers as the queue has descriptors neither.
+fn held_rx_buffers_are_bounded_by_the_queue() {
+    // Neither empty buffers nor one header per descriptor add up to a frame.
     for len in [0, HEADER as u32] {
         let guest = flood(len);
         let device = guest.driver.device();
@@ -166,7 +168,7 @@ fn many_frames_pass_in_order() {
 }
 
 #[test]
-fn a_reset_with_frames_waiting_starts_anew() {
+fn a_reset_drops_the_popped_buffers() {
     let mut guest = Guest::started();
     guest.give(0, 100);
     guest.driver.write(VIRTIO_MMIO_STATUS, 0);
@@ -177,7 +179,7 @@ fn a_reset_with_frames_waiting_starts_anew() {
 }
 
 #[test]
-fn what_came_while_the_vm_was_paused_is_dropped_and_what_comes_after_is_not() {
+fn frames_from_before_the_resume_are_dropped() {
     let mut guest = Guest::started();
     for slot in 0..4 {
         guest.give(slot, 2048);

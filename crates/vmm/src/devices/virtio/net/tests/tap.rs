@@ -1,4 +1,4 @@
-//! With a TAP of the host's kernel: needs root.
+//! The device on a real TAP, which needs root.
 
 use std::ffi::CString;
 use std::fs::{File, OpenOptions};
@@ -12,7 +12,7 @@ use super::*;
 // linux/if_tun.h.
 const TUNSETIFF: libc::c_ulong = 0x4004_54ca;
 
-/// A TAP that goes away with its descriptor, up, with an address on the host's side.
+/// A TAP that is up, has an address on the host, and disappears with its descriptor.
 fn tap(name: &str, address: &str) -> OwnedFd {
     let path = "/dev/net/tun";
     let file: File = OpenOptions::new()
@@ -20,7 +20,7 @@ fn tap(name: &str, address: &str) -> OwnedFd {
         .write(true)
         .open(path)
         .unwrap_or_else(|error| panic!("{path}: {error}; run the tests as root"));
-    // SAFETY: ifreq is plain data for which zeros are fine.
+    // SAFETY: ifreq is plain data, and all bytes zero are valid.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     let name_bytes = CString::new(name).unwrap();
     for (to, from) in request.ifr_name.iter_mut().zip(name_bytes.as_bytes()) {
@@ -28,7 +28,7 @@ fn tap(name: &str, address: &str) -> OwnedFd {
     }
     request.ifr_ifru.ifru_flags =
         (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR) as libc::c_short;
-    // SAFETY: the request is an ifreq that lives through the call.
+    // SAFETY: the ioctl uses one ifreq, which outlives the call.
     let made = unsafe { libc::ioctl(file.as_raw_fd(), TUNSETIFF, &request) };
     assert_eq!(
         made,
@@ -51,7 +51,7 @@ fn ip(args: &[&str]) {
 }
 
 #[test]
-fn a_datagram_comes_through_a_tap_and_an_answer_goes_back() {
+fn a_datagram_and_its_answer_pass_through_a_tap() {
     let name = format!("cvt{}", std::process::id() % 1_000_000);
     let device = Net::new(tap(&name, "198.51.100.1/30"), CONFIG).unwrap();
     let mut driver = Driver::started(device);
@@ -80,8 +80,8 @@ fn a_datagram_comes_through_a_tap_and_an_answer_goes_back() {
     };
     assert_eq!(datagram[HEADER..HEADER + 6], MAC);
 
-    // The answer is the datagram with its ends exchanged, which leaves both checksums as they were;
-    // the one of UDP is optional, and the kernel may have left it unfinished.
+    // The answer swaps source and destination, which keeps both checksums valid. UDP's is optional, and the kernel may
+    // have left it to the offload.
     let mut answer = datagram;
     answer[..HEADER].fill(0);
     let (ethernet, ip_header, udp) = (HEADER, HEADER + 14, HEADER + 34);

@@ -1,7 +1,9 @@
+//! Guest to TAP.
+
 use super::*;
 
 #[test]
-fn a_frame_goes_out_as_it_is() {
+fn a_frame_is_sent_unchanged() {
     let mut guest = Guest::started();
     guest.send(&frame(MAC, 1000));
     assert_eq!(guest.on_wire().unwrap(), wired(&frame(MAC, 1000)));
@@ -9,7 +11,7 @@ fn a_frame_goes_out_as_it_is() {
 }
 
 #[test]
-fn a_frame_in_many_descriptors_goes_out_in_one() {
+fn a_frame_in_many_descriptors_is_sent_as_one() {
     let mut guest = Guest::started();
     let bytes = wired(&frame(MAC, 500));
     guest
@@ -17,7 +19,7 @@ fn a_frame_in_many_descriptors_goes_out_in_one() {
         .memory
         .write_slice(&bytes, GuestAddress(TX_AREA))
         .unwrap();
-    // Cut inside the virtio header and inside the source address.
+    // Split inside the virtio header and inside the source address.
     let cuts = [0, 5, 20, 21, 300, bytes.len()];
     let buffers: Vec<_> = cuts
         .windows(2)
@@ -50,10 +52,10 @@ fn frames_too_short_and_too_long_are_dropped() {
 }
 
 #[test]
-fn a_full_wire_makes_frames_wait_and_none_is_lost() {
+fn frames_wait_for_a_full_tap_and_none_is_lost() {
     let mut guest = Guest::started();
     let mut sent = 0;
-    // A datagram socket holds a bounded number of datagrams, as a TAP does of frames.
+    // A datagram socket is bounded, like a TAP.
     while !guest.driver.device().device().tx_blocked {
         guest.send(&frame(MAC, sent));
         guest.driver.used(TXQ);
@@ -68,12 +70,12 @@ fn a_full_wire_makes_frames_wait_and_none_is_lost() {
         }
         guest.driver.run();
     }
-    // The last was overwritten in place while it waited: same length, once.
+    // The waiting frame is sent once, with the content that the guest has overwritten meanwhile.
     assert_eq!(lengths, (0..sent).collect::<Vec<_>>());
 }
 
 #[test]
-fn a_wire_that_is_gone_loses_frames_and_nothing_else() {
+fn a_closed_tap_drops_frames_and_returns_buffers() {
     let (device, wire) = net();
     let mut guest = Guest {
         driver: Driver::started(device),

@@ -11,7 +11,7 @@ use crate::devices::virtio::VirtioDevice;
 use crate::devices::{Device, StateError};
 
 #[test]
-fn a_connection_survives_a_move_with_bytes_busy() {
+fn a_restored_connection_keeps_buffered_bytes() {
     let (mut guest, mut stream, port) = Guest::connected();
     stream.write_all(b"before").unwrap();
     assert_eq!(guest.next().1, b"before");
