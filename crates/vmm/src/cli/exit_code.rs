@@ -7,24 +7,24 @@ use cloude_vmm::panics;
 pub const HELP: &str = "\
 Exit codes:
     0  the guest powered off
-    1  the VM could not be made: the message says why
+    1  the VM could not be created or run
     2  the command line is wrong
-   10  the guest asked for a reset
+   10  the guest requested a reset
    11  the guest's kernel panicked
-   13  a triple fault
-   14  a KVM internal error
-   15  a vCPU could not be entered
-   16  an exit that is not handled
-   66  a file cannot be opened
-   69  there is no usable KVM
-   70  a bug of cloude-vmm: it panicked
+   13  a vCPU triple-faulted
+   14  KVM internal error
+   15  KVM_EXIT_FAIL_ENTRY: a vCPU could not be entered
+   16  unhandled KVM exit
+   66  cannot open a file
+   69  no usable KVM
+   70  cloude-vmm panicked, which is a bug
   130  ended by Ctrl-A x or a signal";
 
 /// The VM could not be created or run.
 pub const FAILED: u8 = 1;
 /// The command line is wrong: the code that clap uses.
 pub const USAGE: u8 = 2;
-/// A file cannot be opened (`EX_NOINPUT` of sysexits.h).
+/// A file could not be opened (`EX_NOINPUT` of sysexits.h).
 pub const NO_INPUT: u8 = 66;
 /// There is no usable KVM (`EX_UNAVAILABLE`).
 pub const UNAVAILABLE: u8 = 69;

@@ -103,3 +103,48 @@ fn same_chip(a: &kvm_irqchip, b: &kvm_irqchip) -> bool {
     let bytes = |chip: &kvm_irqchip| unsafe { chip.chip.dummy };
     a.chip_id == b.chip_id && bytes(a) == bytes(b)
 }
+
+#[cfg(test)]
+mod tests {
+    use vmm_sys_util::eventfd::EventFd;
+
+    use super::super::FORMAT_VERSION;
+    use super::*;
+    use crate::devices::Device;
+    use crate::devices::serial::{ConsoleSink, Serial};
+    use crate::devices::virtio::vsock::{Vsock, VsockConfig};
+    use crate::devices::virtio::{MmioSlot, MmioTransport, VirtioDevice};
+
+    fn transport(device: impl VirtioDevice) -> Vec<u8> {
+        let memory = crate::memory::allocate(32).unwrap();
+        let slot = MmioSlot {
+            base: 0xd000_0000,
+            gsi: 5,
+            uid: 0,
+        };
+        let transport = MmioTransport::new(device, memory, slot).unwrap();
+        transport.save().unwrap()
+    }
+
+    /// A changed size means a changed layout: increase [`FORMAT_VERSION`], then adapt the numbers.
+    #[test]
+    fn the_layout_is_that_of_the_format_version() {
+        let sink = ConsoleSink::new(None).unwrap();
+        let serial = Serial::new(EventFd::new(0).unwrap(), sink);
+        let config = VsockConfig {
+            guest_cid: 3,
+            ready_port: 1025,
+        };
+        let state = KvmVmState {
+            clock: 0,
+            irqchips: [kvm_irqchip::default(); 3],
+        };
+        let sizes = [
+            postcard::to_stdvec(&VcpuState::default()).unwrap().len(),
+            postcard::to_stdvec(&state).unwrap().len(),
+            serial.save().unwrap().len(),
+            transport(Vsock::new(config).unwrap()).len(),
+        ];
+        assert_eq!((FORMAT_VERSION, sizes), (3, [1058, 1567, 11, 44]));
+    }
+}

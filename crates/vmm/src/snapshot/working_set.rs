@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn written_and_read_pages_are_told_apart() {
+    fn written_and_read_pages_are_distinguished() {
         let template = memory::memfd(32 << 20).unwrap();
         let fork = fork_of(&template);
         assert_eq!(of(&fork), WorkingSet::default());

@@ -90,7 +90,7 @@ pub(super) struct RestoreFds {
 }
 
 impl RestoreFds {
-    /// Accepts with and without a stream: only the VM state says whether a connection needs one.
+    /// The stream is optional here: only the VM state knows whether a connection needs one.
     pub fn sort(working_set: bool, descriptors: Vec<OwnedFd>) -> Result<Self, WorkerError> {
         let list = usize::from(working_set);
         let need = descriptors.len().clamp(2 + list, 3 + list);

@@ -64,7 +64,7 @@ fn a_guest_that_closes_gets_rst_and_the_stream_ends() {
 fn buffered_bytes_reach_the_host_after_the_guest_closed() {
     let (mut guest, mut stream, port) = Guest::connected();
     let mut sent = 0;
-    // More than the socket takes: some is kept.
+    // More than the socket holds: the rest is buffered.
     while guest.driver.device().device().connections[&port]
         .buffer
         .len()
@@ -92,7 +92,7 @@ fn a_closed_stream_sends_both_shutdown_flags() {
     assert_eq!(guest.next().1, b"bye");
     let (header, _) = guest.next();
     assert_eq!((header.op, header.flags), (op::SHUTDOWN, SHUTDOWN_BOTH));
-    // Under way when the guest heard of it: taken, and nobody reads it.
+    // Sent before the guest has seen the shutdown: accepted and dropped.
     guest.send_data(port, b"too late");
     assert!(guest.try_next().is_none());
     guest.answer(port, op::RST);
@@ -103,7 +103,7 @@ fn a_closed_stream_sends_both_shutdown_flags() {
 fn a_stream_closed_with_unread_bytes_sends_rst_at_once() {
     let (mut guest, stream, port) = Guest::connected();
     guest.send_data(port, b"unread");
-    // Reading the other end now gives ECONNRESET, not the end of the stream.
+    // The next read of the stream fails with ECONNRESET.
     drop(stream);
     assert_eq!(guest.next().0.op, op::RST);
     assert!(guest.driver.device().device().connections().is_empty());

@@ -126,7 +126,7 @@ fn an_answer_other_than_response_fails_the_connect() {
 fn a_stream_that_epoll_refuses_fails_the_connect() {
     let mut guest = Guest::started();
     guest.report_ready();
-    // epoll takes no regular file.
+    // epoll_ctl refuses a regular file (EPERM).
     let file = std::fs::File::open("/proc/self/exe").unwrap();
     guest.handle.connect(7, GUEST_PORT, file.into());
     guest.poll();
@@ -234,7 +234,7 @@ fn a_guest_without_rx_buffers_blocks_only_itself() {
         }
     }
     assert_eq!(taken, super::super::device::RESET_LIMIT);
-    // Buffers release it.
+    // Receive buffers release the queued RST packets.
     guest.give_buffer(RX_AREA);
     guest.give_buffer(RX_AREA + 0x10000);
     guest.driver.notify(RXQ);
