@@ -18,7 +18,7 @@ use cloude_protocol::agent::{
 use cloude_protocol::boot::BootConfig;
 use cloude_protocol::language::Language;
 use cloude_vmm::control::{
-    self, BootSpec, Channel, CpuBaseline, Event, Origin, Request, ShellSpec, VsockSpec,
+    self, BlankVmSpec, BootSpec, Channel, CpuBaseline, Event, Origin, Request, VsockSpec,
 };
 
 const TEMPLATE_TOKEN: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
@@ -226,7 +226,7 @@ impl Template {
     /// A fork that runs, and the connection to it that was saved.
     fn fork(&self) -> (Worker, Agent) {
         let worker = Worker::start();
-        let shell = ShellSpec {
+        let shell = BlankVmSpec {
             vcpus: 1,
             memory_mib: MEMORY_MIB,
             tap: None,
@@ -237,9 +237,9 @@ impl Template {
         let (kvm, console) = (kvm(), stderr());
         worker
             .channel
-            .send(&Request::Shell(shell), &[kvm.as_fd(), console.as_fd()])
+            .send(&Request::Blank(shell), &[kvm.as_fd(), console.as_fd()])
             .unwrap();
-        worker.expect(&Event::ShellReady);
+        worker.expect(&Event::BlankReady);
         let (ours, theirs) = UnixStream::pair().unwrap();
         let descriptors = [self.memory.as_fd(), self.record.as_fd(), theirs.as_fd()];
         let restore = Request::Restore {

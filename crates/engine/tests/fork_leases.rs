@@ -169,7 +169,7 @@ async fn forks_that_fail_and_templates_that_fail_hold_nothing() {
     }
     let world = World::new(|_| {}).await;
     world.forked().await.machine.stop().await;
-    for request in ["shell", "restore", "resume"] {
+    for request in ["blank", "restore", "resume"] {
         // More often than there are addresses; every third time the template is built anew.
         for _ in 0..=ADDRESSES {
             world.fails_at(request);

@@ -50,7 +50,7 @@ struct Round {
 
 impl Round {
     fn run(template: &Template) -> Self {
-        let vcpus = template.record().key.vcpus;
+        let vcpus = template.vm_state().key.vcpus;
         let (blank, mut output) = prover::blank(vcpus);
         let faults = [minor_faults(), 0];
         let start = Instant::now();

@@ -31,8 +31,8 @@ fn saved_in_time(vcpus: u8) -> (Vm, Saved) {
 }
 
 fn continues(vcpus: u8) {
-    let (template_vm, Saved { record, memory }) = saved_in_time(vcpus);
-    let template = Template::new(&record.encode().unwrap(), memory).unwrap();
+    let (template_vm, Saved { vm_state, memory }) = saved_in_time(vcpus);
+    let template = Template::new(&vm_state.encode().unwrap(), memory).unwrap();
 
     let (mut fork, mut output, _) = prover::fork(&template);
     prover::go(&fork);
@@ -113,7 +113,7 @@ fn a_fork_with_every_page_prefaulted_continues() {
     const VCPUS: u8 = 4;
     let template = prover::template(VCPUS);
     let (mut fork, mut output, _) = prover::fork(&template);
-    let pages = (template.record().key.memory_mib << 20) / 4096;
+    let pages = (template.vm_state().key.memory_mib << 20) / 4096;
     let all = PageRange {
         first: 0,
         count: pages as u32,
@@ -167,7 +167,7 @@ fn each_fork_has_another_generation_id() {
     };
     vm.pause();
     let saved = vm.handle().unwrap().save(&prover::origin()).unwrap();
-    let template = Template::new(&saved.record.encode().unwrap(), saved.memory).unwrap();
+    let template = Template::new(&saved.vm_state.encode().unwrap(), saved.memory).unwrap();
     let mut ids = vec![id(&vm)];
     for _ in 0..3 {
         let (fork, _output, _) = prover::fork(&template);
@@ -188,7 +188,7 @@ fn a_saved_vm_can_resume_without_changing_its_snapshot() {
     output.wait_for_last('w', 1);
     assert_eq!(prover::shared(&vm), prover::SHARED_START + 1);
     let digest = snapshot::memory_digest(&saved.memory).unwrap();
-    assert_eq!(digest, saved.record.memory_digest);
+    assert_eq!(digest, saved.vm_state.memory_digest);
     assert!(saved.memory.write_at(b"x", 0).is_err());
 }
 
@@ -201,11 +201,14 @@ fn a_running_vm_cannot_be_saved() {
 
 /// A fork of a template whose saved TSC frequency is higher by `ppm`.
 fn fork_of_tsc(ppm: u32) -> Result<(), SnapshotError> {
-    let Saved { mut record, memory } = prover::saved(1);
-    for vcpu in &mut record.state.vcpus {
+    let Saved {
+        mut vm_state,
+        memory,
+    } = prover::saved(1);
+    for vcpu in &mut vm_state.state.vcpus {
         vcpu.tsc_khz += (u64::from(vcpu.tsc_khz) * u64::from(ppm) / 1_000_000) as u32;
     }
-    let template = Template::new(&record.encode().unwrap(), memory).unwrap();
+    let template = Template::new(&vm_state.encode().unwrap(), memory).unwrap();
     let (blank, mut output) = prover::blank(1);
     let (mut fork, _) = blank.restore(&template, &prover::origin())?;
     prover::go(&fork);
@@ -239,8 +242,8 @@ fn another_tsc_frequency_needs_tsc_scaling() {
 
 #[test]
 fn a_fork_continues_from_a_sparse_memory_file() {
-    let Saved { record, memory } = prover::saved(1);
-    let bytes = record.encode().unwrap();
+    let Saved { vm_state, memory } = prover::saved(1);
+    let bytes = vm_state.encode().unwrap();
     let file = tempfile();
     save_sparse(&memory, &file).unwrap();
     assert_eq!(file.metadata().unwrap().len(), prover::MEMORY_MIB << 20);
@@ -257,8 +260,8 @@ fn a_fork_continues_from_a_sparse_memory_file() {
 
 #[test]
 fn truncated_or_changed_memory_is_detected() {
-    let Saved { record, memory } = prover::saved(1);
-    let bytes = record.encode().unwrap();
+    let Saved { vm_state, memory } = prover::saved(1);
+    let bytes = vm_state.encode().unwrap();
     let copy = || {
         let file = tempfile();
         save_sparse(&memory, &file).unwrap();

@@ -8,15 +8,18 @@ use cloude_vmm::arch::x86_64::cpuid::Leaf;
 use cloude_vmm::control::{CpuBaseline, Origin};
 use cloude_vmm::devices::virtio::rng::Rng;
 use cloude_vmm::probe::open_kvm;
-use cloude_vmm::snapshot::{Record, RecordError, SnapshotError, Template};
+use cloude_vmm::snapshot::{SnapshotError, Template, VmState, VmStateError};
 use cloude_vmm::vm::{BlankVm, MachineShape, Saved, Vm};
 use common::prover;
 
 /// The error of restoring a VM state after `change`.
-fn refused(change: impl Fn(&mut Record)) -> SnapshotError {
-    let Saved { mut record, memory } = prover::saved(1);
-    change(&mut record);
-    let template = Template::new(&record.encode().unwrap(), memory).unwrap();
+fn refused(change: impl Fn(&mut VmState)) -> SnapshotError {
+    let Saved {
+        mut vm_state,
+        memory,
+    } = prover::saved(1);
+    change(&mut vm_state);
+    let template = Template::new(&vm_state.encode().unwrap(), memory).unwrap();
     let (blank, _output) = prover::blank(1);
     match blank.restore(&template, &prover::origin()) {
         Err(error) => error,
@@ -25,32 +28,28 @@ fn refused(change: impl Fn(&mut Record)) -> SnapshotError {
 }
 
 #[test]
-fn a_state_of_another_version_or_cpu_is_refused() {
-    let part = |change: &dyn Fn(&mut Record)| match refused(change) {
+fn a_state_of_another_cpu_is_refused() {
+    let part = |change: &dyn Fn(&mut VmState)| match refused(change) {
         SnapshotError::Mismatch(mismatch) => mismatch.part,
         error => panic!("{error}"),
     };
-    assert_eq!(
-        part(&|record| record.key.version = "0".to_owned()),
-        "version"
-    );
-    let add_leaf = |record: &mut Record| {
+    let add_leaf = |vm_state: &mut VmState| {
         let leaf = Leaf::new(7, 3, [1, 0, 0, 0]);
-        record.key.cpu.leaves.push(leaf);
+        vm_state.key.cpu.leaves.push(leaf);
     };
     assert_eq!(part(&add_leaf), "CPU");
-    let other_baseline = |record: &mut Record| record.key.cpu.baseline = CpuBaseline::V2;
+    let other_baseline = |vm_state: &mut VmState| vm_state.key.cpu.baseline = CpuBaseline::V2;
     assert_eq!(part(&other_baseline), "CPU baseline");
 }
 
 #[test]
 fn a_state_that_lacks_a_vcpu_or_a_device_is_refused() {
-    let error = refused(|record| record.state.vcpus.clear());
+    let error = refused(|vm_state| vm_state.state.vcpus.clear());
     assert!(matches!(
         error,
         SnapshotError::Incomplete { what: "vCPUs", .. }
     ));
-    let error = refused(|record| drop(record.state.devices.pop()));
+    let error = refused(|vm_state| drop(vm_state.state.devices.pop()));
     assert!(matches!(
         error,
         SnapshotError::Incomplete {
@@ -62,11 +61,11 @@ fn a_state_that_lacks_a_vcpu_or_a_device_is_refused() {
 
 #[test]
 fn a_malformed_or_swapped_device_state_is_refused() {
-    let error = refused(|record| record.state.devices[0].state.clear());
+    let error = refused(|vm_state| vm_state.state.devices[0].state.clear());
     assert!(matches!(error, SnapshotError::Device(_)));
-    let error = refused(|record| record.state.devices[0].state.push(0));
+    let error = refused(|vm_state| vm_state.state.devices[0].state.push(0));
     assert!(matches!(error, SnapshotError::Device(_)));
-    let error = refused(|record| record.state.devices.swap(0, 1));
+    let error = refused(|vm_state| vm_state.state.devices.swap(0, 1));
     assert!(matches!(error, SnapshotError::Device(_)));
 }
 
@@ -116,33 +115,33 @@ fn a_blank_vm_of_another_shape_restores_nothing() {
 
 #[test]
 fn any_damage_to_a_state_file_is_an_error() {
-    let bytes = prover::saved(1).record.encode().unwrap();
-    assert!(Record::decode(&bytes).is_ok());
+    let bytes = prover::saved(1).vm_state.encode().unwrap();
+    assert!(VmState::decode(&bytes).is_ok());
     for len in (0..bytes.len()).step_by(1 + bytes.len() / 500) {
-        let error = Record::decode(&bytes[..len]).unwrap_err();
+        let error = VmState::decode(&bytes[..len]).unwrap_err();
         assert!(
-            matches!(error, RecordError::Truncated { .. }),
+            matches!(error, VmStateError::Truncated { .. }),
             "{len}: {error}"
         );
     }
     for bit in (0..bytes.len() * 8).step_by(1 + bytes.len() * 8 / 500) {
         let mut damaged = bytes.clone();
         damaged[bit / 8] ^= 1 << (bit % 8);
-        assert!(Record::decode(&damaged).is_err(), "bit {bit}");
+        assert!(VmState::decode(&damaged).is_err(), "bit {bit}");
     }
     let longer = [bytes.as_slice(), &[0]].concat();
     assert!(matches!(
-        Record::decode(&longer),
-        Err(RecordError::TooLong { .. })
+        VmState::decode(&longer),
+        Err(VmStateError::TooLong { .. })
     ));
     let mut other = bytes.clone();
     other[8] += 1;
     assert!(matches!(
-        Record::decode(&other),
-        Err(RecordError::OtherVersion { .. })
+        VmState::decode(&other),
+        Err(VmStateError::OtherVersion { .. })
     ));
     assert_eq!(
-        Record::decode(b"#!/bin/sh").unwrap_err(),
-        RecordError::NotARecord
+        VmState::decode(b"#!/bin/sh").unwrap_err(),
+        VmStateError::NotAStateFile
     );
 }

@@ -11,9 +11,9 @@ use std::os::unix::net::UnixStream;
 use std::thread::JoinHandle;
 
 use cloude_vmm::control::{
-    BootSpec, CpuBaseline, Event, ExitReason, Origin, Request, RestoreCosts, ShellSpec, VsockSpec,
+    BlankVmSpec, BootSpec, CpuBaseline, Event, ExitReason, Origin, Request, RestoreCosts, VsockSpec,
 };
-use cloude_vmm::snapshot::{FORMAT_VERSION, Record};
+use cloude_vmm::snapshot::{FORMAT_VERSION, VmState};
 use common::{Code, Worker, collect, kvm, memfd, spec};
 
 /// Waits for input, then prints the input and the register that it set before, and powers off.
@@ -67,8 +67,8 @@ fn saved() -> (File, File) {
     ready().save(origin())
 }
 
-fn blank_spec() -> ShellSpec {
-    ShellSpec {
+fn blank_spec() -> BlankVmSpec {
+    BlankVmSpec {
         vcpus: 1,
         memory_mib: 32,
         tap: None,
@@ -82,14 +82,14 @@ fn blank() -> (Worker, JoinHandle<Vec<u8>>) {
     let worker = Worker::start();
     let (console, output) = collect();
     request_blank(&worker, &blank_spec(), console);
-    worker.expect(&Event::ShellReady);
+    worker.expect(&Event::BlankReady);
     (worker, output)
 }
 
-fn request_blank(worker: &Worker, spec: &ShellSpec, console: OwnedFd) {
+fn request_blank(worker: &Worker, spec: &BlankVmSpec, console: OwnedFd) {
     let kvm = kvm();
     let descriptors = [kvm.as_fd(), console.as_fd()];
-    let request = Request::Shell(spec.clone());
+    let request = Request::Blank(spec.clone());
     worker.channel.send(&request, &descriptors).unwrap();
 }
 
@@ -101,8 +101,8 @@ fn request_restore(worker: &Worker, origin: Origin, descriptors: &[BorrowedFd]) 
     worker.channel.send(&request, descriptors).unwrap();
 }
 
-fn restore(worker: &Worker, memory: &File, record: &File) -> RestoreCosts {
-    request_restore(worker, origin(), &[memory.as_fd(), record.as_fd()]);
+fn restore(worker: &Worker, memory: &File, vm_state: &File) -> RestoreCosts {
+    request_restore(worker, origin(), &[memory.as_fd(), vm_state.as_fd()]);
     match worker.event() {
         Event::Restored { costs } => costs,
         event => panic!("{event:?}"),
@@ -117,10 +117,10 @@ fn type_key(worker: &Worker) {
 
 #[test]
 fn forks_continue_with_the_saved_state() {
-    let (memory, record) = saved();
+    let (memory, vm_state) = saved();
     for _ in 0..3 {
         let (worker, output) = blank();
-        let costs = restore(&worker, &memory, &record);
+        let costs = restore(&worker, &memory, &vm_state);
         assert!(costs.ioctls > 0 && costs.syscalls > 0, "{costs:?}");
         worker.channel.send(&Request::Resume, &[]).unwrap();
         worker.expect(&Event::Started);
@@ -133,8 +133,8 @@ fn forks_continue_with_the_saved_state() {
 #[test]
 fn a_saved_vm_stays_paused_until_resume() {
     let worker = ready();
-    let (memory, record) = worker.save(origin());
-    assert!(Record::decode(&std::fs::read(proc_path(&record)).unwrap()).is_ok());
+    let (memory, vm_state) = worker.save(origin());
+    assert!(VmState::decode(&std::fs::read(proc_path(&vm_state)).unwrap()).is_ok());
     assert!(File::set_len(&memory, 0).is_err());
     worker.channel.send(&Request::Resume, &[]).unwrap();
     worker.expect(&Event::Started);
@@ -158,8 +158,8 @@ fn failure(mut worker: Worker) -> String {
 
 #[test]
 fn a_bad_snapshot_is_refused_with_the_reason() {
-    let (memory, record) = saved();
-    let bytes = std::fs::read(proc_path(&record)).unwrap();
+    let (memory, vm_state) = saved();
+    let bytes = std::fs::read(proc_path(&vm_state)).unwrap();
     let mut damaged = bytes.clone();
     damaged[bytes.len() / 2] ^= 4;
     let mut newer = bytes.clone();
@@ -178,27 +178,32 @@ fn a_bad_snapshot_is_refused_with_the_reason() {
         (
             "the memory file has 12 bytes",
             &memfd(b"hello, world"),
-            &record,
+            &vm_state,
         ),
     ];
-    for (expected, memory, record) in cases {
+    for (expected, memory, vm_state) in cases {
         let (worker, _output) = blank();
-        request_restore(&worker, origin(), &[memory.as_fd(), record.as_fd()]);
+        request_restore(&worker, origin(), &[memory.as_fd(), vm_state.as_fd()]);
         let message = failure(worker);
         assert!(message.contains(expected), "{message:?} lacks {expected:?}");
     }
     let (worker, _output) = blank();
     let other = Origin::default();
-    request_restore(&worker, other, &[memory.as_fd(), record.as_fd()]);
+    request_restore(&worker, other, &[memory.as_fd(), vm_state.as_fd()]);
     assert!(failure(worker).contains("kernel saved hand-made"));
 }
 
 #[test]
 fn a_wrong_number_of_descriptors_is_refused() {
-    let (memory, record) = saved();
+    let (memory, vm_state) = saved();
     let (_ours, theirs) = UnixStream::pair().unwrap();
     let kvm = kvm();
-    let all = [memory.as_fd(), record.as_fd(), theirs.as_fd(), kvm.as_fd()];
+    let all = [
+        memory.as_fd(),
+        vm_state.as_fd(),
+        theirs.as_fd(),
+        kvm.as_fd(),
+    ];
     for (expected, descriptors) in [
         ("needs 2 descriptors and came with 0", &all[..0]),
         ("needs 2 descriptors and came with 1", &all[..1]),
@@ -214,7 +219,7 @@ fn a_wrong_number_of_descriptors_is_refused() {
         assert!(message.contains(expected), "{message:?} lacks {expected:?}");
     }
     let worker = Worker::start();
-    let request = Request::Shell(blank_spec());
+    let request = Request::Blank(blank_spec());
     worker.channel.send(&request, &[kvm.as_fd()]).unwrap();
     assert!(failure(worker).contains("needs 2 descriptors and came with 1"));
 }
@@ -237,12 +242,12 @@ fn writing() -> Code {
 }
 
 /// A paused fork with its console.
-fn fork(memory: &File, record: &File, working_set: Option<&File>) -> (Worker, PipeReader) {
+fn fork(memory: &File, vm_state: &File, working_set: Option<&File>) -> (Worker, PipeReader) {
     let worker = Worker::start();
     let (output, console) = std::io::pipe().unwrap();
     request_blank(&worker, &blank_spec(), console.into());
-    worker.expect(&Event::ShellReady);
-    let mut descriptors = vec![memory.as_fd(), record.as_fd()];
+    worker.expect(&Event::BlankReady);
+    let mut descriptors = vec![memory.as_fd(), vm_state.as_fd()];
     descriptors.extend(working_set.map(File::as_fd));
     let request = Request::Restore {
         origin: origin(),
@@ -293,14 +298,14 @@ fn copied_pages(fork: &Worker) -> u64 {
 
 #[test]
 fn a_working_set_is_copied_at_resume() {
-    let (memory, record) = ready_of(writing()).save(origin());
-    let (first, mut output) = fork(&memory, &record, None);
+    let (memory, vm_state) = ready_of(writing()).save(origin());
+    let (first, mut output) = fork(&memory, &vm_state, None);
     let_write(&first, &mut output);
     let (written_pages, list) = request_working_set(&first);
     // The page that the guest wrote and the page of the generation ID.
     assert!((2..100).contains(&written_pages), "{written_pages}");
 
-    let (next, mut output) = fork(&memory, &record, Some(&list));
+    let (next, mut output) = fork(&memory, &vm_state, Some(&list));
     // Only the page of the generation ID: a waiting fork has no other copies.
     assert_eq!(copied_pages(&next), 1);
     next.channel.send(&Request::Resume, &[]).unwrap();
@@ -315,22 +320,22 @@ fn a_working_set_is_copied_at_resume() {
 
 #[test]
 fn a_working_set_that_does_not_parse_is_refused() {
-    let (memory, record) = saved();
+    let (memory, vm_state) = saved();
     let (worker, _output) = blank();
     let request = Request::Restore {
         origin: origin(),
         working_set: true,
     };
     let nonsense = memfd(&[0xff; 3]);
-    let descriptors = [memory.as_fd(), record.as_fd(), nonsense.as_fd()];
+    let descriptors = [memory.as_fd(), vm_state.as_fd(), nonsense.as_fd()];
     worker.channel.send(&request, &descriptors).unwrap();
     assert!(failure(worker).contains("does not parse"));
 }
 
 #[test]
 fn a_working_set_needs_the_pagemap() {
-    let (memory, record) = ready_of(writing()).save(origin());
-    let (running, mut output) = fork(&memory, &record, None);
+    let (memory, vm_state) = ready_of(writing()).save(origin());
+    let (running, mut output) = fork(&memory, &vm_state, None);
     let_write(&running, &mut output);
     let ask = Request::WorkingSet;
     running.channel.send(&ask, &[]).unwrap();
@@ -339,15 +344,15 @@ fn a_working_set_needs_the_pagemap() {
 
 #[test]
 fn a_blank_vm_with_other_devices_is_refused() {
-    let (memory, record) = saved();
+    let (memory, vm_state) = saved();
     let worker = Worker::start();
-    let spec = ShellSpec {
+    let spec = BlankVmSpec {
         vsock: None,
         ..blank_spec()
     };
     request_blank(&worker, &spec, collect().0);
-    worker.expect(&Event::ShellReady);
-    request_restore(&worker, origin(), &[memory.as_fd(), record.as_fd()]);
+    worker.expect(&Event::BlankReady);
+    request_restore(&worker, origin(), &[memory.as_fd(), vm_state.as_fd()]);
     assert!(failure(worker).contains("vsock"));
 }
 
@@ -389,12 +394,12 @@ fn hang_up(mut worker: Worker) {
 #[test]
 fn a_worker_ends_in_any_state_when_its_socket_closes() {
     hang_up(blank().0);
-    let (memory, record) = saved();
+    let (memory, vm_state) = saved();
     let (paused, _output) = blank();
-    restore(&paused, &memory, &record);
+    restore(&paused, &memory, &vm_state);
     hang_up(paused);
     let (running, _output) = blank();
-    restore(&running, &memory, &record);
+    restore(&running, &memory, &vm_state);
     running.channel.send(&Request::Resume, &[]).unwrap();
     running.expect(&Event::Started);
     hang_up(running);

@@ -280,7 +280,7 @@ fn open(path: &Path, origin: &Origin) -> Result<Snapshot, FolderError> {
     let (state, memory) = (file(STATE)?, file(MEMORY)?);
     let copy = memory.try_clone().map_err(at(path))?;
     let template = Template::open(&state, copy)?;
-    let saved = &template.record().key.origin;
+    let saved = &template.vm_state().key.origin;
     if saved != origin {
         return Err(FolderError::Origin {
             saved: saved.clone(),

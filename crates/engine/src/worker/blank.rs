@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 
 use cloude_protocol::agent::READY_PORT;
-use cloude_vmm::control::{CpuBaseline, Event, Request, ShellSpec, TapSpec, VsockSpec};
+use cloude_vmm::control::{BlankVmSpec, CpuBaseline, Event, Request, TapSpec, VsockSpec};
 use tokio::net::UnixStream;
 
 use super::paused::PausedFork;
@@ -42,7 +42,7 @@ impl BlankVm {
         let mut descriptors = vec![parts.kvm.as_fd()];
         descriptors.extend(parts.tap.as_ref().map(|(_, tap)| tap.as_fd()));
         descriptors.push(parts.console.as_fd());
-        let spec = ShellSpec {
+        let spec = BlankVmSpec {
             vcpus: shape.vcpus,
             memory_mib: shape.memory_mib,
             tap: parts.tap.as_ref().map(|(spec, _)| spec.clone()),
@@ -53,10 +53,10 @@ impl BlankVm {
             }),
             cpu_baseline: parts.cpu_baseline,
         };
-        worker.send(&Request::Shell(spec), &descriptors)?;
+        worker.send(&Request::Blank(spec), &descriptors)?;
         match worker.next().await?.0 {
-            Event::ShellReady => Ok(BlankVm { worker }),
-            other => Err(unexpected(&other, "`shell_ready`")),
+            Event::BlankReady => Ok(BlankVm { worker }),
+            other => Err(unexpected(&other, "`blank_ready`")),
         }
     }
 
@@ -133,16 +133,16 @@ mod tests {
         String::from_utf8(bytes).unwrap()
     }
 
-    fn blank_vm_ready(channel: &Channel) {
+    fn blank_ready(channel: &Channel) {
         let (request, _) = channel.recv::<Request>().unwrap();
-        assert!(matches!(request, Request::Shell(_)), "{request:?}");
-        channel.send(&Event::ShellReady, &[]).unwrap();
+        assert!(matches!(request, Request::Blank(_)), "{request:?}");
+        channel.send(&Event::BlankReady, &[]).unwrap();
     }
 
     #[tokio::test]
     async fn a_restored_forks_stream_leads_to_its_worker() {
         let worker = worker(|channel| {
-            blank_vm_ready(&channel);
+            blank_ready(&channel);
             let (request, fds) = channel.recv::<Request>().unwrap();
             let restore = Request::Restore {
                 origin: origin(),
@@ -180,7 +180,7 @@ mod tests {
     #[tokio::test]
     async fn a_refused_restore_is_a_failure_with_the_workers_reason() {
         let worker = worker(|channel| {
-            blank_vm_ready(&channel);
+            blank_ready(&channel);
             channel.recv::<Request>().unwrap();
             let message = "another CPU".into();
             channel.send(&Event::Failed { message }, &[]).unwrap();
@@ -203,7 +203,7 @@ mod tests {
     #[tokio::test]
     async fn a_fork_whose_worker_ended_is_dead() {
         let worker = worker(|channel| {
-            blank_vm_ready(&channel);
+            blank_ready(&channel);
             channel.recv::<Request>().unwrap();
             let costs = RestoreCosts::default();
             channel.send(&Event::Restored { costs }, &[]).unwrap();

@@ -72,7 +72,7 @@ if request["request"] == "boot":
     files = [tempfile.TemporaryFile() for _ in range(2)]
     say({"event": "saved"}, [file.fileno() for file in files])
 else:
-    say({"event": "shell_ready"})
+    say({"event": "blank_ready"})
     streams = hear()[1][2:]
     if read("agent") == "gone":
         # Whoever asks something there is told at once that nobody answers.

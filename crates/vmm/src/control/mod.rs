@@ -5,7 +5,7 @@
 //! documents; a worker opens no path. The worker exits when its VM ends, and at once when the other end of the socket
 //! closes, so that no VM outlives its host process.
 //!
-//! The order of requests is `Boot (Save Resume)?` or `Shell Restore Resume`. [`Request::Connect`],
+//! The order of requests is `Boot (Save Resume)?` or `Blank Restore Resume`. [`Request::Connect`],
 //! [`Request::ConsoleInput`] and [`Request::WorkingSet`] are possible while the VM runs.
 
 mod channel;
@@ -54,9 +54,9 @@ pub enum Request {
         /// The software that the VM was booted from.
         origin: Origin,
     },
-    /// Create a blank VM for [`Request::Restore`]; only as the first message. The answer is [`Event::ShellReady`].
+    /// Create a blank VM for [`Request::Restore`]; only as the first message. The answer is [`Event::BlankReady`].
     /// Descriptors: /dev/kvm, the TAP if `tap`, the console's write end if `console`.
-    Shell(ShellSpec),
+    Blank(BlankVmSpec),
     /// Restore a snapshot into the blank VM; once. The answer is [`Event::Restored`], or [`Event::Failed`], after which
     /// the worker ends: a partly restored VM is unusable. Descriptors: the memory file, the VM state file, a connected
     /// stream socket if the snapshot has an open vsock connection, the working set if `working_set`.
@@ -83,7 +83,7 @@ pub enum Request {
 /// The configuration of a blank VM. It must equal the [`BootSpec`] of every snapshot to restore, except for the MAC
 /// address and the console.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
-pub struct ShellSpec {
+pub struct BlankVmSpec {
     /// Number of vCPUs, 1 to 8.
     pub vcpus: u8,
     /// Guest memory in MiB.
@@ -179,7 +179,7 @@ pub enum Event {
     /// writing.
     Saved,
     /// The blank VM waits for [`Request::Restore`].
-    ShellReady,
+    BlankReady,
     /// The snapshot is restored; the VM is paused and waits for [`Request::Resume`].
     Restored {
         /// The costs of the restore.

@@ -75,10 +75,10 @@ impl Mismatch {
 
 /// A VM state that cannot be read. In every case: discard the snapshot and build it again.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum RecordError {
+pub enum VmStateError {
     /// The first 8 bytes are not the magic "CLOUDEVM".
     #[error("not a VM state file")]
-    NotARecord,
+    NotAStateFile,
     /// The file ends too early: its writer was interrupted, or the disk was full.
     #[error("the VM state file ends after {have} of {need} bytes")]
     Truncated {
@@ -149,7 +149,7 @@ pub enum SnapshotError {
     Mismatch(#[from] Mismatch),
     /// The VM state is damaged or from another version. Discard the snapshot and build it again.
     #[error(transparent)]
-    Record(#[from] RecordError),
+    VmState(#[from] VmStateError),
     /// The memory file is damaged, incomplete, or cannot be mapped.
     #[error(transparent)]
     Memory(#[from] MemoryFileError),

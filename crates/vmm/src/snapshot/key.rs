@@ -21,8 +21,6 @@ pub struct Origin {
 /// The compatibility key of a snapshot. Every field must be equal for a restore.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Key {
-    /// The version of this crate.
-    pub version: String,
     /// Kernel and initramfs.
     pub origin: Origin,
     /// The CPU model of the guest.
@@ -55,7 +53,6 @@ impl Key {
         devices: Vec<String>,
     ) -> Self {
         Self {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
             origin,
             cpu,
             vcpus: shape.vcpus,
@@ -70,7 +67,6 @@ impl Key {
             true => Ok(()),
             false => Err(Mismatch::of(part, saved, here)),
         };
-        equal("version", &self.version, &here.version)?;
         equal("machine", &self.shape(), &here.shape())?;
         self.cpu.check(&here.cpu)?;
         equal("kernel", &self.origin.kernel, &here.origin.kernel)?;
@@ -146,13 +142,6 @@ mod tests {
     #[test]
     fn equal_keys_match() {
         assert_eq!(key().check(&key()), Ok(()));
-    }
-
-    #[test]
-    fn a_mismatch_names_the_version() {
-        let here = env!("CARGO_PKG_VERSION");
-        let expected = format!("version saved 0, here {here}");
-        assert_eq!(refusal(|key| key.version = "0".into()), expected);
     }
 
     #[test]

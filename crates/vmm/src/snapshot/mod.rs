@@ -23,7 +23,7 @@ mod working_set;
 mod xsave;
 
 pub use calls::CallCount;
-pub use error::{Mismatch, RecordError, SnapshotError, StateKind};
+pub use error::{Mismatch, SnapshotError, StateKind, VmStateError};
 pub use key::{CpuKey, Key, Origin};
 pub use machine_state::{DeviceState, KvmVmState, MachineState};
 pub use memory::{MemoryFileError, freeze, map_private, memory_digest, save_sparse};
@@ -31,6 +31,6 @@ pub use msrs::MsrPolicy;
 pub(crate) use msrs::{ARCH_CAPABILITIES, read as read_msr};
 pub use template::Template;
 pub use vcpu_state::{VcpuContext, VcpuState};
-pub use vm_state::{FORMAT_VERSION, Record};
+pub use vm_state::{FORMAT_VERSION, VmState};
 pub use working_set::{PageRange, WorkingSet, WorkingSetError};
 pub use xsave::XsaveSize;

@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use super::error::SnapshotError;
 use super::memory::{self, MemoryFileError};
-use super::vm_state::Record;
+use super::vm_state::VmState;
 
 /// A snapshot that is ready to be restored. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Template {
-    record: Arc<Record>,
+    vm_state: Arc<VmState>,
     memory: Arc<File>,
 }
 
@@ -19,34 +19,38 @@ pub struct Template {
 const MAX_STATE_FILE: u64 = 16 << 20;
 
 impl Template {
-    /// Decodes the VM state in `record` and checks the size of `memory`, a sealed memfd or a file that no process
+    /// Decodes the VM state in `vm_state` and checks the size of `memory`, a sealed memfd or a file that no process
     /// writes to. The content of the memory is checked by [`Template::verify_memory`] only.
-    pub fn new(record: &[u8], memory: File) -> Result<Self, SnapshotError> {
-        let record = Record::decode(record)?;
-        let need = record.key.memory_mib << 20;
+    pub fn new(vm_state: &[u8], memory: File) -> Result<Self, SnapshotError> {
+        let vm_state = VmState::decode(vm_state)?;
+        let need = vm_state.key.memory_mib << 20;
         let have = memory.metadata().map_err(MemoryFileError::Read)?.len();
         if have != need {
             return Err(MemoryFileError::Size { have, need }.into());
         }
         Ok(Self {
-            record: Arc::new(record),
+            vm_state: Arc::new(vm_state),
             memory: Arc::new(memory),
         })
     }
 
     /// [`Template::new`] with the VM state in a file or memfd.
-    pub fn open(record: &File, memory: File) -> Result<Self, SnapshotError> {
+    pub fn open(vm_state: &File, memory: File) -> Result<Self, SnapshotError> {
         let read = SnapshotError::host("read the VM state file");
-        let len = record.metadata().map_err(&read)?.len().min(MAX_STATE_FILE);
+        let len = vm_state
+            .metadata()
+            .map_err(&read)?
+            .len()
+            .min(MAX_STATE_FILE);
         let mut bytes = vec![0; len as usize];
-        record.read_exact_at(&mut bytes, 0).map_err(&read)?;
+        vm_state.read_exact_at(&mut bytes, 0).map_err(&read)?;
         Self::new(&bytes, memory)
     }
 
     /// Compares the memory file with the digest in the VM state. Call it once for a file from a disk, before the first
     /// restore. It reads the whole file: about a second per GiB of data.
     pub fn verify_memory(&self) -> Result<(), MemoryFileError> {
-        if memory::memory_digest(&self.memory)? == self.record.memory_digest {
+        if memory::memory_digest(&self.memory)? == self.vm_state.memory_digest {
             Ok(())
         } else {
             Err(MemoryFileError::Damaged)
@@ -54,12 +58,12 @@ impl Template {
     }
 
     /// The VM state.
-    pub fn record(&self) -> &Record {
-        &self.record
+    pub fn vm_state(&self) -> &VmState {
+        &self.vm_state
     }
 
-    pub(crate) fn shared_record(&self) -> Arc<Record> {
-        Arc::clone(&self.record)
+    pub(crate) fn shared_state(&self) -> Arc<VmState> {
+        Arc::clone(&self.vm_state)
     }
 
     /// The memory file.

@@ -11,7 +11,7 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::error::RecordError;
+use super::error::VmStateError;
 use super::key::Key;
 use super::machine_state::MachineState;
 
@@ -25,7 +25,7 @@ const HEADER: usize = PREFIX + 32;
 
 /// The state of a VM without its memory.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Record {
+pub struct VmState {
     /// What must be equal where it is restored.
     pub key: Key,
     /// SHA-256 of the memory file ([`super::memory_digest`]).
@@ -34,9 +34,9 @@ pub struct Record {
     pub state: MachineState,
 }
 
-impl Record {
+impl VmState {
     /// Encodes the file. Fails only if memory runs out.
-    pub fn encode(&self) -> Result<Vec<u8>, RecordError> {
+    pub fn encode(&self) -> Result<Vec<u8>, VmStateError> {
         let body = postcard::to_stdvec(self)?;
         let mut bytes = Vec::with_capacity(HEADER + body.len());
         bytes.extend_from_slice(MAGIC);
@@ -49,14 +49,14 @@ impl Record {
     }
 
     /// Decodes a file. Any bytes give a state or an error, never a panic.
-    pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
+    pub fn decode(bytes: &[u8]) -> Result<Self, VmStateError> {
         let have = bytes.len() as u64;
         let magic = &bytes[..bytes.len().min(MAGIC.len())];
         if magic != &MAGIC[..magic.len()] {
-            return Err(RecordError::NotARecord);
+            return Err(VmStateError::NotAStateFile);
         }
         let Some((header, body)) = bytes.split_at_checked(HEADER) else {
-            return Err(RecordError::Truncated {
+            return Err(VmStateError::Truncated {
                 have,
                 need: HEADER as u64,
             });
@@ -64,20 +64,20 @@ impl Record {
         let (prefix, sum) = header.split_at(PREFIX);
         let found = u32::from_le_bytes(array(&prefix[8..12]));
         if found != FORMAT_VERSION {
-            return Err(RecordError::OtherVersion {
+            return Err(VmStateError::OtherVersion {
                 found,
                 supported: FORMAT_VERSION,
             });
         }
         let need = u64::from_le_bytes(array(&prefix[12..])).saturating_add(HEADER as u64);
         if have < need {
-            return Err(RecordError::Truncated { have, need });
+            return Err(VmStateError::Truncated { have, need });
         }
         if have > need {
-            return Err(RecordError::TooLong { have, need });
+            return Err(VmStateError::TooLong { have, need });
         }
         if checksum(prefix, body) != sum {
-            return Err(RecordError::Damaged);
+            return Err(VmStateError::Damaged);
         }
         Ok(postcard::from_bytes(body)?)
     }

@@ -5,7 +5,7 @@ use super::handle::VmHandle;
 use super::machine::{MemoryKind, Vm};
 use crate::devices::vmgenid;
 use crate::snapshot::{
-    CallCount, Key, KvmVmState, Origin, Record, SnapshotError, Template, VcpuState, map_private,
+    CallCount, Key, KvmVmState, Origin, SnapshotError, Template, VcpuState, VmState, map_private,
 };
 
 /// A VM without a guest: interrupt controllers, vCPUs with their threads, devices with their eventfds, and
@@ -51,10 +51,10 @@ impl BlankVm {
         template: &Template,
         origin: &Origin,
     ) -> Result<(Vm, CallCount), SnapshotError> {
-        let record = template.record();
-        self.check(record, origin)?;
+        let vm_state = template.vm_state();
+        self.check(vm_state, origin)?;
         let mut calls = CallCount::default();
-        let state = &record.state;
+        let state = &vm_state.state;
         calls.memory += map_private(&self.vm.memory, template.memory())?;
         self.vm.memory_kind = MemoryKind::Private;
         self.handle.vcpus.with_each(|index, vcpu| {
@@ -68,18 +68,18 @@ impl BlankVm {
         // Last: once the guest knows that it is a fork, nothing may fail that would make it another one.
         vmgenid::write_fresh(&self.vm.memory)?;
         calls.ioctls += vmgenid::notify(&self.handle.vm)?;
-        self.handle.time_restore.schedule(template.shared_record());
+        self.handle.time_restore.schedule(template.shared_state());
         Ok((self.vm, calls))
     }
 
-    fn check(&mut self, record: &Record, origin: &Origin) -> Result<(), SnapshotError> {
+    fn check(&mut self, vm_state: &VmState, origin: &Origin) -> Result<(), SnapshotError> {
         self.key.origin = origin.clone();
-        record.key.check(&self.key)?;
+        vm_state.key.check(&self.key)?;
         let complete = |what, have, need| match have == need {
             true => Ok(()),
             false => Err(SnapshotError::Incomplete { what, have, need }),
         };
-        let state = &record.state;
+        let state = &vm_state.state;
         complete("vCPUs", state.vcpus.len(), self.blank_vcpus.len())?;
         complete("devices", state.devices.len(), self.handle.devices.len())
     }

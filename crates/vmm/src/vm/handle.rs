@@ -12,7 +12,7 @@ use crate::bus::SharedDevice;
 use crate::devices::{StateError, vmgenid};
 use crate::memory::GuestMemory;
 use crate::snapshot::{
-    self, DeviceState, Key, KvmVmState, MachineState, Origin, Record, SnapshotError, VcpuState,
+    self, DeviceState, Key, KvmVmState, MachineState, Origin, SnapshotError, VcpuState, VmState,
     WorkingSet, WorkingSetError,
 };
 use crate::sync::lock;
@@ -35,7 +35,7 @@ pub struct VmHandle {
 #[derive(Debug)]
 pub struct Saved {
     /// CPU, interrupt controllers and devices.
-    pub record: Record,
+    pub vm_state: VmState,
     /// Guest memory: a memfd sealed against writing and resizing.
     pub memory: File,
 }
@@ -77,12 +77,12 @@ impl VmHandle {
         };
         // Memory comes last: KVM may write to it while a vCPU's state is read (KVM_VCPU_PREEMPTED).
         let memory = snapshot::freeze(&self.memory)?;
-        let record = Record {
+        let vm_state = VmState {
             key: self.key(origin),
             memory_digest: snapshot::memory_digest(&memory)?,
             state,
         };
-        Ok(Saved { record, memory })
+        Ok(Saved { vm_state, memory })
     }
 
     /// The pages that a fork has touched so far. `pagemap` is the `/proc/PID/pagemap` of this process.

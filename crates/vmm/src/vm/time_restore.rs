@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use kvm_ioctls::VmFd;
 
-use crate::snapshot::{Record, SnapshotError};
+use crate::snapshot::{SnapshotError, VmState};
 use crate::sync::lock;
 use crate::vcpu::Vcpus;
 
@@ -13,11 +13,11 @@ use crate::vcpu::Vcpus;
 /// Guest time does not advance while a fork waits. Otherwise every periodic timer of the guest would fire
 /// at its first instruction.
 #[derive(Clone, Default)]
-pub(super) struct TimeRestore(Arc<Mutex<Option<Arc<Record>>>>);
+pub(super) struct TimeRestore(Arc<Mutex<Option<Arc<VmState>>>>);
 
 impl TimeRestore {
     /// Schedules the time of `state`, which was just restored, for the first run.
-    pub fn schedule(&self, state: Arc<Record>) {
+    pub fn schedule(&self, state: Arc<VmState>) {
         *lock(&self.0) = Some(state);
     }
 
@@ -25,7 +25,7 @@ impl TimeRestore {
     /// error the next call tries again, so that the guest never runs with another time.
     pub fn apply(&self, vcpus: &Vcpus, vm: &VmFd) -> Result<(), SnapshotError> {
         let mut pending = lock(&self.0);
-        let Some(saved) = pending.as_ref().map(|record| &record.state) else {
+        let Some(saved) = pending.as_ref().map(|vm_state| &vm_state.state) else {
             return Ok(());
         };
         vcpus.with_each(|index, vcpu| saved.vcpus[index].restore_time(index, vcpu))?;

@@ -9,7 +9,7 @@ use super::descriptors::{BlankVmFds, RestoreFds};
 use super::error::WorkerError;
 use super::serve::Server;
 use super::vsock::{VsockLink, attach_saved};
-use crate::control::{Channel, Event, ExitReason, Origin, Request, RestoreCosts, ShellSpec};
+use crate::control::{BlankVmSpec, Channel, Event, ExitReason, Origin, Request, RestoreCosts};
 use crate::snapshot::{SnapshotError, Template, WorkingSet};
 use crate::vm::{BlankVm, MachineShape, Vm, VmHandle};
 
@@ -18,14 +18,14 @@ use crate::vm::{BlankVm, MachineShape, Vm, VmHandle};
 /// Until the VM runs the control socket is the only descriptor to serve, so this reads it with blocking calls.
 pub(super) fn serve(
     channel: &Arc<Channel>,
-    spec: &ShellSpec,
+    spec: &BlankVmSpec,
     descriptors: Vec<OwnedFd>,
 ) -> Result<ExitReason, WorkerError> {
     let (mut blank, vsock) = create(spec, descriptors)?;
     // The event loop is made now, so that it costs no time after a request.
     let handle = blank.handle();
     let server = Server::new(blank.vm_mut(), handle.clone(), channel, vsock.clone())?;
-    channel.send(&Event::ShellReady, &[])?;
+    channel.send(&Event::BlankReady, &[])?;
 
     let (mut vm, working_set) = match channel.recv::<Request>()? {
         (
@@ -51,7 +51,7 @@ pub(super) fn serve(
 }
 
 fn create(
-    spec: &ShellSpec,
+    spec: &BlankVmSpec,
     descriptors: Vec<OwnedFd>,
 ) -> Result<(BlankVm, Option<VsockLink>), WorkerError> {
     let fds = BlankVmFds::sort(spec, descriptors)?;

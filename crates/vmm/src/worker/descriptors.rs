@@ -6,7 +6,7 @@ use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
 use kvm_ioctls::Kvm;
 
 use super::error::WorkerError;
-use crate::control::{BootSpec, ShellSpec};
+use crate::control::{BlankVmSpec, BootSpec};
 
 /// Descriptors in the order that the request documents.
 struct Descriptors(std::vec::IntoIter<OwnedFd>);
@@ -62,7 +62,7 @@ impl BootFds {
     }
 }
 
-/// The descriptors of [`crate::control::Request::Shell`].
+/// The descriptors of [`crate::control::Request::Blank`].
 pub(super) struct BlankVmFds {
     pub kvm: Kvm,
     pub tap: Option<OwnedFd>,
@@ -70,7 +70,7 @@ pub(super) struct BlankVmFds {
 }
 
 impl BlankVmFds {
-    pub fn sort(spec: &ShellSpec, descriptors: Vec<OwnedFd>) -> Result<Self, WorkerError> {
+    pub fn sort(spec: &BlankVmSpec, descriptors: Vec<OwnedFd>) -> Result<Self, WorkerError> {
         let need = 1 + usize::from(spec.tap.is_some()) + usize::from(spec.console);
         let mut rest = Descriptors::new(descriptors, need)?;
         Ok(Self {

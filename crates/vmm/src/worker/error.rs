@@ -29,7 +29,7 @@ pub enum WorkerError {
     /// The control socket failed, or a message did not parse.
     #[error(transparent)]
     Channel(#[from] ChannelError),
-    /// The first message must be [`Request::Boot`] or [`Request::Shell`]; see [`Request`] for the order of the others.
+    /// The first message must be [`Request::Boot`] or [`Request::Blank`]; see [`Request`] for the order of the others.
     #[error("request {request} is not allowed {when}")]
     Order {
         /// The request's name on the wire.
@@ -57,7 +57,7 @@ impl WorkerError {
     pub(super) fn order(request: &Request, when: &'static str) -> Self {
         let request = match request {
             Request::Boot(_) => "boot",
-            Request::Shell(_) => "shell",
+            Request::Blank(_) => "blank",
             Request::Save { .. } => "save",
             Request::Restore { .. } => "restore",
             Request::Resume => "resume",

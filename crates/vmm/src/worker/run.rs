@@ -26,7 +26,7 @@ pub fn run(channel: Channel) -> Result<ExitReason, WorkerError> {
 fn serve_first_request(channel: &Arc<Channel>) -> Result<ExitReason, WorkerError> {
     match channel.recv::<Request>()? {
         (Request::Boot(spec), descriptors) => boot::serve(channel, &spec, descriptors),
-        (Request::Shell(spec), descriptors) => blank::serve(channel, &spec, descriptors),
+        (Request::Blank(spec), descriptors) => blank::serve(channel, &spec, descriptors),
         (request, _) => Err(WorkerError::order(&request, "as the first message")),
     }
 }

@@ -120,7 +120,7 @@ impl Control {
             }
             Request::WorkingSet => return Err(WorkerError::order(&request, "after a save")),
             Request::Save { .. } => return Err(WorkerError::order(&request, "after a save")),
-            Request::Resume | Request::Boot(_) | Request::Shell(_) | Request::Restore { .. } => {
+            Request::Resume | Request::Boot(_) | Request::Blank(_) | Request::Restore { .. } => {
                 return Err(WorkerError::order(&request, "while the VM runs"));
             }
         }
@@ -135,7 +135,7 @@ impl Control {
         }
         check_before_save(self.vsock.as_ref())?;
         let saved = self.vm.save(origin)?;
-        let bytes = saved.record.encode().map_err(SnapshotError::from)?;
+        let bytes = saved.vm_state.encode().map_err(SnapshotError::from)?;
         let state =
             memory::sealed(&bytes).map_err(SnapshotError::host("write the VM state to a memfd"))?;
         self.outbox.push(Event::Saved, vec![saved.memory, state]);

@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
-use cloude_vmm::control::{BootSpec, CpuBaseline, Event, Origin, Request, ShellSpec, VsockSpec};
+use cloude_vmm::control::{BlankVmSpec, BootSpec, CpuBaseline, Event, Origin, Request, VsockSpec};
 use cloude_vmm::probe::{KvmKind, kvm_kind};
 
 use super::{Worker, collect, kvm, memfd};
@@ -71,7 +71,7 @@ pub fn origin() -> Origin {
 pub struct Snapshot {
     vcpus: u8,
     pub memory: File,
-    pub record: File,
+    pub vm_state: File,
 }
 
 impl Snapshot {
@@ -109,11 +109,11 @@ impl Snapshot {
         worker.expect(&Event::Connected { id: 1 });
         let mut agent = Agent(BufReader::new(ours));
         assert_eq!(agent.health(), 200);
-        let (memory, record) = worker.save(origin());
+        let (memory, vm_state) = worker.save(origin());
         Self {
             vcpus,
             memory,
-            record,
+            vm_state,
         }
     }
 
@@ -125,7 +125,7 @@ impl Snapshot {
     /// [`Snapshot::fork`] with a working set from [`Fork::working_set`].
     pub fn fork_with(&self, list: Option<&File>) -> Fork {
         let worker = Worker::start();
-        let spec = ShellSpec {
+        let spec = BlankVmSpec {
             vcpus: self.vcpus,
             memory_mib: MEMORY_MIB,
             tap: None,
@@ -136,12 +136,12 @@ impl Snapshot {
         let (kvm, (console, said)) = (kvm(), collect());
         worker
             .channel
-            .send(&Request::Shell(spec), &[kvm.as_fd(), console.as_fd()])
+            .send(&Request::Blank(spec), &[kvm.as_fd(), console.as_fd()])
             .unwrap();
         drop(console);
-        worker.expect(&Event::ShellReady);
+        worker.expect(&Event::BlankReady);
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let mut descriptors = vec![self.memory.as_fd(), self.record.as_fd(), theirs.as_fd()];
+        let mut descriptors = vec![self.memory.as_fd(), self.vm_state.as_fd(), theirs.as_fd()];
         descriptors.extend(list.map(File::as_fd));
         let restore = Request::Restore {
             origin: origin(),

@@ -105,7 +105,7 @@ pub fn tight_template(vcpus: u8) -> Template {
 }
 
 fn template_of(saved: Saved) -> Template {
-    Template::new(&saved.record.encode().unwrap(), saved.memory).unwrap()
+    Template::new(&saved.vm_state.encode().unwrap(), saved.memory).unwrap()
 }
 
 pub fn blank(vcpus: u8) -> (BlankVm, GuestOutput) {
@@ -116,7 +116,7 @@ pub fn blank(vcpus: u8) -> (BlankVm, GuestOutput) {
 
 /// A paused fork.
 pub fn fork(template: &Template) -> (Vm, GuestOutput, CallCount) {
-    let vcpus = template.record().key.vcpus;
+    let vcpus = template.vm_state().key.vcpus;
     let (blank, output) = blank(vcpus);
     let (vm, calls) = blank.restore(template, &origin()).unwrap();
     (vm, output, calls)

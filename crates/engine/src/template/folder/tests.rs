@@ -1,7 +1,7 @@
 use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
-use cloude_vmm::snapshot::{CpuKey, Key, MachineState, Record, memory_digest};
+use cloude_vmm::snapshot::{CpuKey, Key, MachineState, VmState, memory_digest};
 
 use super::*;
 
@@ -26,9 +26,8 @@ pub(in crate::template) fn snapshot(of: &Origin) -> Snapshot {
         "devices": [],
     }))
     .unwrap();
-    let record = Record {
+    let record = VmState {
         key: Key {
-            version: "1".into(),
             origin: of.clone(),
             cpu: CpuKey::default(),
             vcpus: 1,
