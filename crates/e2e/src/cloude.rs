@@ -1,12 +1,12 @@
 //! The command line, against a test's backend.
 
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::process::{Child, Command, Output, Stdio};
 
 use cloude_protocol::api::Execution;
 
 use crate::backend::Backend;
-use crate::binaries;
+use crate::{binaries, host};
 
 /// For `--timeout`, where a test is not about it: the most that a backend allows by default.
 pub const LONGEST: &str = "600";
@@ -75,6 +75,33 @@ pub fn start_holding(backend: &Backend) -> Child {
         .unwrap();
     assert_eq!(line, "up\n");
     child
+}
+
+/// [`host::wait_for`] something that a client's program does: once the client has ended, it fails with the
+/// client's output.
+pub fn wait_for<T>(what: &str, client: &mut Child, mut condition: impl FnMut() -> Option<T>) -> T {
+    host::wait_for(what, || {
+        // Before the condition, which the client may have met at its end.
+        let ended = client.try_wait().unwrap();
+        let value = condition();
+        if let (Some(status), None) = (ended, &value) {
+            let output = Output {
+                status,
+                stdout: read_all(client.stdout.take()),
+                stderr: read_all(client.stderr.take()),
+            };
+            panic!("{what}: the client has ended: {}", describe(&output));
+        }
+        value
+    })
+}
+
+fn read_all(stream: Option<impl Read>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    if let Some(mut stream) = stream {
+        stream.read_to_end(&mut bytes).unwrap();
+    }
+    bytes
 }
 
 /// Ends a client as Ctrl-C does, and with it what it runs.

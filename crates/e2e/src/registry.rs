@@ -34,7 +34,8 @@ impl Registry {
             .local_addr()
             .unwrap()
             .to_string();
-        let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+        let root = folder.path().to_owned();
+        let path = |name: &str| root.join(name).to_str().unwrap().to_owned();
         std::fs::write(path("htpasswd"), HTPASSWD).unwrap();
         std::fs::create_dir(path("docker")).unwrap();
         // base64 of USER:PASSWORD, as `docker login` writes it.
@@ -55,12 +56,18 @@ impl Registry {
             .stderr(log)
             .spawn()
             .unwrap_or_else(|error| panic!("docker-registry: {error}: run tools/setup"));
-        let registry = Registry {
+        let mut registry = Registry {
             child,
             address,
             folder,
         };
         host::wait_for("the registry answers", || {
+            let ended = registry.child.try_wait().unwrap();
+            assert!(
+                ended.is_none(),
+                "docker-registry ended with {ended:?}: {}",
+                std::fs::read_to_string(path("log")).unwrap_or_default()
+            );
             std::net::TcpStream::connect(&registry.address).ok()
         });
         registry

@@ -75,10 +75,9 @@ fn after_a_kill_in_the_middle_nothing_is_stale_and_what_was_accepted_finishes() 
     host::wait_for("a program runs", || {
         ids.iter()
             .any(|id| {
-                matches!(
-                    status(&backend, id)["status"].as_str(),
-                    Some("running" | "done")
-                )
+                let status = status(&backend, id);
+                assert_ne!(status["status"], "error", "{status}");
+                matches!(status["status"].as_str(), Some("running" | "done"))
             })
             .then_some(())
     });

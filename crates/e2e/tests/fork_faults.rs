@@ -6,6 +6,7 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::ScopedJoinHandle;
 
 use cloude_e2e::backend::Backend;
 use cloude_e2e::{binaries, curl, host};
@@ -103,7 +104,7 @@ fn executions_whose_workers_are_killed_give_the_right_answer_or_say_that_it_is_m
     let first = post(&backend, "python", "print(1)", Some("fork"));
     assert_eq!(first["stdout"], "1\n", "{first}");
     std::thread::scope(|scope| {
-        for _ in 0..AT_ONCE {
+        let client = || {
             scope.spawn(|| {
                 loop {
                     let number = next.fetch_add(1, Ordering::Relaxed);
@@ -119,11 +120,15 @@ fn executions_whose_workers_are_killed_give_the_right_answer_or_say_that_it_is_m
                     ends.lock().unwrap().count(answer, &output);
                     ended.fetch_add(1, Ordering::Relaxed);
                 }
-            });
-        }
+            })
+        };
+        let clients: Vec<_> = (0..AT_ONCE).map(|_| client()).collect();
         while (kills + 1) * EXECUTIONS_A_KILL < executions {
             host::wait_for("executions end", || {
-                (ended.load(Ordering::Relaxed) >= kills * EXECUTIONS_A_KILL).then_some(())
+                let all_ended = clients.iter().all(ScopedJoinHandle::is_finished);
+                let enough = ended.load(Ordering::Relaxed) >= kills * EXECUTIONS_A_KILL;
+                assert!(enough || !all_ended, "the clients have ended");
+                enough.then_some(())
             });
             kill_a_worker(&backend);
             kills += 1;
@@ -299,9 +304,13 @@ impl Load<'_> {
     }
 
     /// Until executions that were asked for after the last switch were forked, and then ran some more.
-    fn wait_for_forks(&self) {
+    fn wait_for_forks(&self, clients: &[ScopedJoinHandle<'_, ()>]) {
         let switches = self.switches.load(Ordering::SeqCst);
         host::wait_for("executions are forked", || {
+            assert!(
+                !clients.iter().any(ScopedJoinHandle::is_finished),
+                "a client has ended"
+            );
             let seen = self.seen.lock().unwrap();
             let forked = seen
                 .iter()
@@ -333,16 +342,14 @@ fn after_agent_or_image_are_replaced_under_load_nothing_old_is_seen_and_nothing_
         seen: Mutex::default(),
     };
     std::thread::scope(|scope| {
-        for _ in 0..2 {
-            scope.spawn(|| load.go_on());
-        }
+        let clients = [(); 2].map(|()| scope.spawn(|| load.go_on()));
         // What panics here would leave the others running for ever.
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            load.wait_for_forks();
+            load.wait_for_forks(&clients);
             load.switch(|| parts.put_agent(SECOND.0));
-            load.wait_for_forks();
+            load.wait_for_forks(&clients);
             load.switch(|| parts.put_image(SECOND.1));
-            load.wait_for_forks();
+            load.wait_for_forks(&clients);
         }));
         load.end.store(true, Ordering::Relaxed);
         if let Err(panic) = outcome {

@@ -189,7 +189,7 @@ fn forks_have_networks_of_their_own(count: usize, transport: &str, vcpus: usize)
         address.as_str(),
         port.as_str(),
     ];
-    let children: Vec<_> = (0..count)
+    let mut children: Vec<_> = (0..count)
         .map(|_| {
             cloude::command(&backend, &arguments)
                 .stdout(Stdio::piped())
@@ -200,16 +200,20 @@ fn forks_have_networks_of_their_own(count: usize, transport: &str, vcpus: usize)
         .collect();
     let mut asked = Vec::new();
     for number in 0..count {
-        let (ip, mac) = server
-            .asked
-            .recv_timeout(host::patience())
-            .unwrap_or_else(|_| {
-                panic!(
-                    "{number} of {count} asked the server: {asked:?}\n{}",
+        let what = format!("{number} of {count} asked the server: {asked:?}");
+        let one = host::wait_for(&what, || {
+            for child in &mut children {
+                // None ends before the server answers.
+                let ended = child.try_wait().unwrap();
+                assert!(
+                    ended.is_none(),
+                    "{what}, a client has ended: {}",
                     backend.log()
-                )
-            });
-        asked.push((ip, mac));
+                );
+            }
+            server.asked.try_recv().ok()
+        });
+        asked.push(one);
     }
     // All of them run now. The host gets to each, so that what fails between them is forbidden.
     for (ip, _) in &asked {

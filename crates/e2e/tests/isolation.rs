@@ -2,8 +2,9 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::io::Write as _;
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::process::Stdio;
+use std::time::Duration;
 
 use cloude_e2e::backend::{BRIDGE_ADDRESS, Backend};
 use cloude_e2e::{cloude, host};
@@ -24,7 +25,7 @@ fn a_vm_reaches_no_service_of_the_host() {
     let listener = TcpListener::bind((BRIDGE_ADDRESS, 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
     // The host itself gets there, so that a failure inside means what it seems to.
-    std::net::TcpStream::connect((BRIDGE_ADDRESS, port)).unwrap();
+    TcpStream::connect((BRIDGE_ADDRESS, port)).unwrap();
     let code = probe(BRIDGE_ADDRESS, port.into());
     for options in [
         &["--timeout", cloude::LONGEST][..],
@@ -40,6 +41,11 @@ fn a_vm_reaches_no_service_of_the_host() {
     backend.stop();
 }
 
+/// Connects, unless nobody answers within a second.
+fn connect(address: Ipv4Addr, port: u16) -> Option<TcpStream> {
+    TcpStream::connect_timeout(&(address, port).into(), Duration::from_secs(1)).ok()
+}
+
 #[test]
 fn two_vms_do_not_reach_each_other() {
     // Without templates, whose VMs have TAPs, too.
@@ -49,23 +55,24 @@ fn two_vms_do_not_reach_each_other() {
     // Runs until the host, which gets there, says that it may end.
     let code = "import socket; socket.create_server(('', 7000)).accept()";
     let arguments = ["run", "--json", "-l", "python", "-c", code, "--network"];
-    let quiet = cloude::command(&backend, &arguments)
+    let mut quiet = cloude::command(&backend, &arguments)
         .args(["--timeout", cloude::LONGEST])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
     // Its TAP's name ends in its address.
-    let tap = host::wait_for("the first VM is up", || {
+    let tap = cloude::wait_for("the first VM has a TAP", &mut quiet, || {
         host::links()
             .into_iter()
             .find(|name| name.starts_with("ct"))
     });
     let octets = u32::from_str_radix(&tap[tap.len() - 8..], 16).unwrap();
-    let address = std::net::Ipv4Addr::from(octets);
+    let address = Ipv4Addr::from(octets);
     let agent = cloude_protocol::agent::AGENT_PORT;
-    host::wait_for("the first VM's agent listens", || {
-        std::net::TcpStream::connect((address, agent as u16)).ok()
+    // Begun before the guest is up, as anybody may: the backend still gets to the agent.
+    cloude::wait_for("the first VM's agent listens", &mut quiet, || {
+        connect(address, agent as u16)
     });
 
     let execution = cloude::bash(
@@ -79,8 +86,8 @@ fn two_vms_do_not_reach_each_other() {
         format!("no {address}:{agent}\n"),
         "{execution:?}"
     );
-    host::wait_for("the first VM's program listens", || {
-        std::net::TcpStream::connect((address, 7000)).ok()
+    cloude::wait_for("the first VM's program listens", &mut quiet, || {
+        connect(address, 7000)
     });
     let first = cloude::execution(&quiet.wait_with_output().unwrap());
     assert_eq!(first.ip, Some(address), "another VM was probed");

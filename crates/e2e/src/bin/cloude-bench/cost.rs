@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use cloude_e2e::backend::Backend;
 use cloude_e2e::host;
+use cloude_protocol::api::StartKind;
 
 use crate::hello::{self, Client, Hello};
 use crate::memory::{self, Worker};
@@ -37,7 +38,8 @@ pub fn measure(report: &mut Report, backend: &Backend, hello: &Hello) {
             let execution = scope.spawn(|| Client::new(backend).run(&lingering));
             std::thread::sleep(Duration::from_millis(1500));
             let measured: Vec<_> = before.iter().map(Counts::of).collect();
-            execution.join().unwrap();
+            let (execution, _) = execution.join().unwrap();
+            assert_eq!(execution.start, StartKind::Pool, "{execution:?}");
             // Those that waited still do.
             let ended = host::wait_for("the fork that ran is gone", || {
                 before.iter().position(Worker::has_ended)
