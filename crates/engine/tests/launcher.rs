@@ -41,7 +41,7 @@ async fn a_guest_that_dies_during_boot_is_not_booted_again() {
 
     let failure = launched.err().unwrap();
     assert_eq!(failure.cause, Cause::GuestPanic);
-    assert!(failure.message.contains("triple fault"), "{failure}");
+    assert!(failure.message.contains("triple-faulted"), "{failure}");
     let starts = std::fs::read(folder.path().join("starts")).unwrap();
     assert_eq!(starts.len(), 1, "the guest was booted again");
 }
