@@ -285,6 +285,14 @@ async fn many_at_once_never_exceed_the_machines() {
 }
 
 #[tokio::test]
+async fn a_result_has_the_version_and_the_digest_of_the_image() {
+    let backend = Backend::start().await;
+    let execution = execute(&backend, "print x").await;
+    assert_eq!(execution.version.as_deref(), Some("Python 1.2.3"));
+    assert_eq!(execution.image_digest.as_deref(), Some("sha256:1"));
+}
+
+#[tokio::test]
 async fn languages_say_whether_their_image_is_ready() {
     let backend = Backend::start().await;
     let languages: Vec<LanguageInfo> =
