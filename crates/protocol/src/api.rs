@@ -128,7 +128,7 @@ pub struct Execution {
     pub id: String,
     /// The language's name.
     pub language: String,
-    /// What ran the program, with its exact version: `Python 3.13.5`. None if no image was found, or if the image does
+    /// The compiler or interpreter with its exact version: `Python 3.13.5`. None if no image was found, or if the image does
     /// not record a version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
@@ -256,8 +256,8 @@ pub struct LanguageInfo {
     pub extensions: Vec<String>,
     /// True if its initramfs is built, with the version that the language asks for.
     pub image_ready: bool,
-    /// What the image has, with its exact version: `Python 3.13.5`. None if there is no image, or if it does not record
-    /// a version.
+    /// The compiler or interpreter with its exact version: `Python 3.13.5`. None if there is no image, or if it does
+    /// not record a version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
     /// `sha256:…` of the image's initramfs.

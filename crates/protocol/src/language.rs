@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 pub struct Language {
     /// The name of the language's folder, lower case; not a key of `language.toml`.
     pub name: String,
-    /// What its compiler or interpreter is called before a version number: `Node.js`. The name if none.
+    /// The name of its compiler or interpreter before a version number: `Node.js`. The language's name if none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub title: Option<String>,
     /// The version that every image of it has to have: `3.13` stands for 3.13 and all of 3.13.x. Any version if none.

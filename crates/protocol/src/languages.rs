@@ -270,7 +270,7 @@ mod tests {
         assert_eq!(runner.probe, "c");
     }
 
-    /// What templates of the language in this folder depend on.
+    /// The inputs of a template of the language with these files.
     fn inputs(toml: &str, test: &str) -> serde_json::Value {
         let dir = folder(&[(FILE_NAME, toml), ("self_test.rb", test)]);
         serde_json::to_value(load(dir.path(), "ruby").unwrap().template_inputs()).unwrap()

@@ -61,7 +61,7 @@ pub fn local() -> Vec<Check> {
     all.into_iter().chain(checks).collect()
 }
 
-/// What `NAME.json` has that matters here (docs/images.md).
+/// The keys of an image's record, `NAME.json`, that the check needs (docs/images.md).
 #[derive(Default, Deserialize)]
 struct Record {
     program_version: Option<String>,

@@ -29,7 +29,7 @@ struct Target {
     program: Option<Program>,
 }
 
-/// What is printed of a build.
+/// The output of a build on the terminal.
 #[derive(Clone, Copy)]
 pub struct Show {
     pub json: bool,

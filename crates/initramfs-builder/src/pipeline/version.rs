@@ -13,7 +13,7 @@ const MAX_DPKG_STATUS_BYTES: u64 = 16 << 20;
 /// The program that an image is for, and how its version is found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Program {
-    /// What it is called in messages: `Python`.
+    /// The name in messages: `Python`.
     pub title: String,
     /// The version that an image has to have, or the beginning of one: `3.13`. Any if none.
     pub version: Option<String>,
