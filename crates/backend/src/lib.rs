@@ -2,7 +2,6 @@
 //!
 //! A request is admitted and queued ([`scheduler`]), run in a fresh VM ([`cloude_engine`]), and stored
 //! ([`store`]). [`jobs`] ties these together, and [`http`] is the interface to clients. See docs/backend.md.
-#![deny(missing_docs)]
 
 pub mod config;
 pub mod http;

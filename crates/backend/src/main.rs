@@ -1,4 +1,4 @@
-//! `clouded`: reads its configuration and serves.
+//! `clouded`: command line, configuration, log.
 
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
@@ -13,45 +13,45 @@ use tracing_subscriber::EnvFilter;
 
 /// Runs code in fresh micro-VMs, over HTTP.
 ///
-/// Configuration: a TOML file, over it environment variables (BACKEND_SERVER_ADDR, VM_KERNEL_PATH, …),
-/// over those the flags. See docs/configuration.md.
+/// Environment variables (BACKEND_SERVER_ADDR, VM_KERNEL_PATH, …) override the configuration file, and flags override
+/// both. See docs/configuration.md.
 #[derive(Parser)]
 #[command(name = "clouded", version)]
 struct Arguments {
     /// A TOML file [default: /etc/cloude/clouded.toml if it exists]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Where to listen
+    /// Address and port to listen on
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<SocketAddr>,
-    /// How the backend reaches the agents: vsock or ip
+    /// Connection to the agents: vsock or ip
     #[arg(long)]
     transport: Option<Transport>,
-    /// Where the job store and the lock lie
+    /// Folder of the job store, the lock and the run directory
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
-    /// The folder of language files
+    /// Folder of the languages
     #[arg(long, value_name = "DIR")]
     languages: Option<PathBuf>,
     /// A kernel folder, or a bare kernel
     #[arg(long, value_name = "PATH")]
     kernel: Option<PathBuf>,
-    /// The folder of initramfs images
+    /// Folder of the language images
     #[arg(long, value_name = "DIR")]
     images: Option<PathBuf>,
     /// The cloude-vmm binary
     #[arg(long, value_name = "FILE")]
     worker: Option<PathBuf>,
-    /// The agent's binary
+    /// The cloude-agent binary
     #[arg(long, value_name = "FILE")]
     agent: Option<PathBuf>,
-    /// VMs at once
+    /// VMs at once; 0: twice the CPUs
     #[arg(long, value_name = "N")]
     max_concurrent: Option<usize>,
-    /// How to log
+    /// Format of the log
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
-    /// Print the configuration that would be used, check it, and end
+    /// Print the resulting configuration, check it, and exit
     #[arg(long)]
     check: bool,
 }
@@ -99,19 +99,18 @@ fn main() -> ExitCode {
 fn start(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
     let config = arguments.config()?;
     if arguments.check {
-        // A reader that has seen enough is no error.
+        // A closed pipe, as of `clouded --check | head`, is no error.
         let _ = std::io::stdout().write_all(config.to_toml().as_bytes());
         return Ok(server::check(&config)?);
     }
-    // The files that clouded writes hold programs, secrets, output and the memory of templates.
+    // Files of clouded hold programs, secrets, output and the memory of templates.
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
     raise_open_files();
     let runtime = tokio::runtime::Runtime::new()?;
     Ok(runtime.block_on(server::run(config))?)
 }
 
-/// Each VM, waiting or not, takes some descriptors: the soft limit, 1,024 almost everywhere, is raised to
-/// the hard one.
+/// Raises the soft limit on open files, usually 1024, to the hard limit, because each VM uses several descriptors.
 fn raise_open_files() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let maximum = getrlimit(Resource::Nofile).maximum;
@@ -120,11 +119,11 @@ fn raise_open_files() {
         maximum,
     };
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
-        tracing::warn!(%error, "raising the limit on open files");
+        tracing::warn!(%error, "cannot raise the limit on open files (RLIMIT_NOFILE)");
     }
 }
 
-/// `RUST_LOG` chooses what is logged, `info` if it does not.
+/// Logs to stderr. `RUST_LOG` sets the level; the default is `info`.
 fn start_log(format: LogFormat) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let log = tracing_subscriber::fmt()

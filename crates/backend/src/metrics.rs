@@ -1,5 +1,5 @@
-//! What `GET /metrics` says. Labels are bounded: languages and templates that this server has, and
-//! the few ways in which a VM starts and an execution ends.
+//! The metrics of `GET /metrics`. The number of label values is limited: languages and templates of this server, start
+//! kinds and causes.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -18,9 +18,9 @@ use serde::Serialize;
 use crate::config;
 use crate::scheduler::Load;
 
-/// The media type of what [`Metrics::text`] gives (OpenMetrics 1.0, "Protocol negotiation").
+/// Media type of [`Metrics::text`] (OpenMetrics 1.0, "Protocol negotiation").
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-/// So much of a template's id is its label: 48 bits of a digest.
+/// Length of the label of a template, in hexadecimal digits of its id.
 const SHORT: usize = 12;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -48,12 +48,12 @@ struct ByResult {
 
 type Times = Family<ByStart, Histogram, fn() -> Histogram>;
 
-/// Half a millisecond to four minutes, each twice the one before.
+/// Buckets from 0.5 ms to 262 s, each twice the one before.
 fn times() -> Histogram {
     Histogram::new(exponential_buckets(0.0005, 2.0, 20))
 }
 
-/// The counts of this server since its start, and room for what is looked up when it is asked for.
+/// Counters since the start, and values that are set at each scrape.
 pub struct Metrics {
     registry: Registry,
     executions: Family<Ended, Counter>,
@@ -61,19 +61,19 @@ pub struct Metrics {
     start: Times,
     identity: Histogram,
     total: Times,
-    now: Now,
-    /// Held from looking up to encoding.
-    turn: Mutex<()>,
+    values: ScrapeValues,
+    /// Held while a scrape sets the values and encodes them.
+    scrape: Mutex<()>,
 }
 
-/// Set at each scrape.
+/// Values that are set at each scrape.
 #[derive(Default)]
-struct Now {
+struct ScrapeValues {
     waiting: Gauge,
     running: Gauge,
     vcpus: Gauge,
-    promised: Gauge,
-    aside: Gauge,
+    memory: Gauge,
+    for_image: Gauge,
     unwritten: Gauge,
     templates: Family<ByResult, Gauge>,
     pool_forks: Family<ByTemplate, Gauge>,
@@ -83,7 +83,7 @@ struct Now {
     failed_forks: Counter,
 }
 
-/// The name that a value has in JSON.
+/// The name of an enum value in JSON.
 fn name(value: &impl Serialize) -> String {
     match serde_json::to_value(value) {
         Ok(serde_json::Value::String(name)) => name,
@@ -100,7 +100,7 @@ fn raise(counter: &Counter<u64, AtomicU64>, to: u64) {
 }
 
 impl Metrics {
-    /// None counted yet.
+    /// All counters are zero.
     pub fn new(pool: &config::Pool) -> Self {
         let metrics = Metrics {
             registry: Registry::with_prefix("cloude"),
@@ -109,8 +109,8 @@ impl Metrics {
             start: Family::new_with_constructor(times as fn() -> Histogram),
             identity: times(),
             total: Family::new_with_constructor(times as fn() -> Histogram),
-            now: Now::default(),
-            turn: Mutex::default(),
+            values: ScrapeValues::default(),
+            scrape: Mutex::default(),
         };
         metrics.registered(pool)
     }
@@ -120,56 +120,63 @@ impl Metrics {
         let executions = self.executions.clone();
         registry.register("executions", "Executions that ended", executions);
         let seconds = || Unit::Seconds;
-        let help = "From the arrival of a request until it had its place";
+        let help = "From the arrival of a request to its VM permit";
         registry.register_with_unit("queue", help, seconds(), self.queue.clone());
-        let help = "From there until its VM was ready: booted, forked or taken from the pool";
+        let help =
+            "From the VM permit until the VM was ready: booted, forked or taken from the pool";
         registry.register_with_unit("start", help, seconds(), self.start.clone());
-        let help = "From there until a fork had acknowledged its identity";
+        let help = "From a ready fork until it acknowledged its identity";
         registry.register_with_unit("identity", help, seconds(), self.identity.clone());
         let help = "From the arrival of a request to its result";
         registry.register_with_unit("execution", help, seconds(), self.total.clone());
-        let now = &self.now;
+        let values = &self.values;
         registry.register(
             "queue_length",
-            "Accepted and not in a VM",
-            now.waiting.clone(),
+            "Executions that wait for a VM",
+            values.waiting.clone(),
         );
-        let help = "Accepted, and waiting for their image to be built";
-        registry.register("image_waiters", help, now.aside.clone());
-        let help = "Writes to the job store that failed and are tried again";
-        registry.register("store_unwritten", help, now.unwritten.clone());
-        registry.register("vms", "VMs that run executions", now.running.clone());
-        registry.register("vms_vcpus", "vCPUs of those VMs", now.vcpus.clone());
-        let (bytes, help) = (|| Unit::Bytes, "Memory that those may use");
-        registry.register_with_unit("vms_memory", help, bytes(), now.promised.clone());
-        registry.register("templates", "Templates, by state", now.templates.clone());
-        let help = "Paused forks that wait";
-        registry.register("pool_forks", help, now.pool_forks.clone());
-        let help = "Memory of a template, which all its forks share";
-        registry.register_with_unit("template_memory", help, bytes(), now.shared.clone());
-        let help = "What the waiting forks of a template hold of their own";
-        registry.register_with_unit("pool_memory", help, bytes(), now.private.clone());
-        let help =
-            "Templates that were built, loaded from the disk, could not be built, or were given up";
-        registry.register("template_builds", help, now.builds.clone());
-        let help = "Forks that failed before they ran anything";
-        registry.register("forks_failed", help, now.failed_forks.clone());
+        let help = "Executions that wait for their image to be built";
+        registry.register("image_waiters", help, values.for_image.clone());
+        let help = "Writes to the job store that failed and are retried";
+        registry.register("store_unwritten", help, values.unwritten.clone());
+        registry.register("vms", "VMs that run executions", values.running.clone());
+        registry.register(
+            "vms_vcpus",
+            "vCPUs of the VMs that run executions",
+            values.vcpus.clone(),
+        );
+        let (bytes, help) = (
+            || Unit::Bytes,
+            "Memory that the VMs that run executions may use",
+        );
+        registry.register_with_unit("vms_memory", help, bytes(), values.memory.clone());
+        registry.register("templates", "Templates, by state", values.templates.clone());
+        let help = "Paused forks in the pool";
+        registry.register("pool_forks", help, values.pool_forks.clone());
+        let help = "Memory of a template, shared by all its forks";
+        registry.register_with_unit("template_memory", help, bytes(), values.shared.clone());
+        let help = "Private memory of the paused forks of a template";
+        registry.register_with_unit("pool_memory", help, bytes(), values.private.clone());
+        let help = "Templates that were built, loaded from the disk, failed, or dropped because their forks failed";
+        registry.register("template_builds", help, values.builds.clone());
+        let help = "Forks that failed before their program began";
+        registry.register("forks_failed", help, values.failed_forks.clone());
         let fixed = |value: u64| {
             let fixed: Gauge = Gauge::default();
             fixed.set(gauge(value));
             fixed
         };
-        let help = "The least of paused forks of a template in use";
+        let help = "Minimum paused forks of a template in use (pool.floor)";
         registry.register("pool_floor", help, fixed(pool.floor as u64));
-        let help = "The most of paused forks of a template";
+        let help = "Maximum paused forks of a template (pool.ceiling)";
         registry.register("pool_ceiling", help, fixed(pool.ceiling as u64));
-        let help = "What all paused forks may hold together";
+        let help = "Maximum private memory of all paused forks (pool.memory_mib)";
         let budget = fixed(pool.memory_mib.saturating_mul(1 << 20));
         registry.register_with_unit("pool_memory_budget", help, bytes(), budget);
         self
     }
 
-    /// Counts an execution that ended.
+    /// Counts a finished execution.
     pub fn executed(&self, execution: &Execution) {
         let start = name(&execution.start);
         let seconds = |us: u64| us as f64 / 1e6;
@@ -178,7 +185,7 @@ impl Metrics {
         let by_start = ByStart {
             start: start.clone(),
         };
-        // One that got no VM started none.
+        // 0 if the execution had no VM.
         if timings.start_us > 0 {
             let family = self.start.get_or_create(&by_start);
             family.observe(seconds(timings.start_us));
@@ -197,7 +204,7 @@ impl Metrics {
         self.executions.get_or_create(&ended).inc();
     }
 
-    /// All of it, in OpenMetrics' text format.
+    /// All metrics in the OpenMetrics text format.
     pub fn text(
         &self,
         load: Load,
@@ -205,11 +212,11 @@ impl Metrics {
         templates: &[TemplateInfo],
         counts: PoolCounts,
     ) -> String {
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        self.now.unwritten.set(gauge(unwritten as u64));
-        self.now.set(load, templates, counts);
+        let _scrape = self.scrape.lock().unwrap_or_else(PoisonError::into_inner);
+        self.values.unwritten.set(gauge(unwritten as u64));
+        self.values.set(load, templates, counts);
         let mut text = String::new();
-        // Writing to a string does not fail; a metric that cannot be written would be left out.
+        // Writing to a String does not fail. Metrics after a failure would be missing.
         if let Err(error) = encode(&mut text, &self.registry) {
             tracing::error!(%error, "encoding the metrics");
         }
@@ -217,13 +224,13 @@ impl Metrics {
     }
 }
 
-impl Now {
+impl ScrapeValues {
     fn set(&self, load: Load, templates: &[TemplateInfo], counts: PoolCounts) {
         self.waiting.set(gauge(load.waiting as u64));
         self.running.set(gauge(load.running as u64));
-        self.aside.set(gauge(load.aside as u64));
+        self.for_image.set(gauge(load.for_image as u64));
         self.vcpus.set(gauge(load.vcpus as u64));
-        self.promised.set(gauge(load.memory_mib << 20));
+        self.memory.set(gauge(load.memory_mib << 20));
         for family in [&self.pool_forks, &self.shared, &self.private] {
             family.clear();
         }

@@ -13,13 +13,13 @@ use tokio::sync::oneshot;
 pub struct Capacity {
     /// VMs at once.
     pub vms: usize,
-    /// vCPUs of all VMs together. A single VM may have more.
+    /// vCPUs of all VMs. A single VM may have more.
     pub vcpus: usize,
-    /// MiB of all VMs together.
+    /// MiB of all VMs, with [`cloude_engine::WORKER_MIB`] for each.
     pub memory_mib: u64,
-    /// Executions that wait for a VM; and as many again that wait for their image.
+    /// Executions that wait for a VM. The same number may wait for their image.
     pub queue: usize,
-    /// Bytes of the requests that wait for a VM; and as many again of those that wait for their image.
+    /// Bytes of the requests that wait for a VM. The same number for those that wait for their image.
     pub queue_bytes: usize,
 }
 
@@ -39,12 +39,12 @@ struct Shared {
 struct State {
     waiting: Waiting,
     /// Requests that wait for their image, outside the queue.
-    aside: Waiting,
+    for_image: Waiting,
     running: usize,
     vcpus: usize,
     memory_mib: u64,
     reserved_mib: u64,
-    line: VecDeque<Waiter>,
+    waiters: VecDeque<Waiter>,
 }
 
 /// The number of waiting requests, and their bytes.
@@ -84,8 +84,8 @@ struct Waiter {
 }
 
 impl State {
-    /// While no VM runs, the head of the queue is admitted whatever it asks for, within the host's memory: it would
-    /// otherwise wait for ever.
+    /// While no VM runs, the first waiter is admitted within the host's memory even if it exceeds the vCPUs or meets
+    /// reserved memory: otherwise it would wait forever.
     fn has_room(&self, demand: Demand, capacity: Capacity) -> bool {
         let memory_mib = self.memory_mib + demand.memory_mib;
         let fits = self.vcpus + demand.vcpus <= capacity.vcpus
@@ -102,7 +102,7 @@ pub struct Load {
     /// Executions that wait for a VM.
     pub waiting: usize,
     /// Executions that wait for their image.
-    pub aside: usize,
+    pub for_image: usize,
     /// Running VMs.
     pub running: usize,
     /// vCPUs of those VMs.
@@ -132,7 +132,7 @@ impl Scheduler {
         let state = self.shared.lock();
         Load {
             waiting: state.waiting.requests,
-            aside: state.aside.requests,
+            for_image: state.for_image.requests,
             running: state.running,
             vcpus: state.vcpus,
             memory_mib: state.memory_mib,
@@ -145,36 +145,36 @@ impl Scheduler {
         self.shared.admit();
     }
 
-    /// Takes a queue slot for a request of `bytes`, or fails at once.
+    /// Takes a queue slot for a request of `bytes`. Fails at once if the queue is full.
     pub fn enter(&self, bytes: usize) -> Result<QueueSlot, QueueFull> {
         let mut state = self.shared.lock();
         state.waiting.check(bytes, self.shared.capacity)?;
         state.waiting.add(bytes);
-        Ok(self.place(bytes, Counted::Waiting))
+        Ok(self.slot(bytes, Counted::Waiting))
     }
 
-    /// Takes a slot outside the queue for a request whose image is being built, so that it does not fill the queue.
-    /// It joins the queue when it asks for its VM.
-    pub fn enter_aside(&self, bytes: usize) -> Result<QueueSlot, QueueFull> {
+    /// Takes a slot outside the queue for a request whose image is being built, so that builds do not fill the
+    /// queue. The request joins the queue when it asks for its VM.
+    pub fn enter_for_image(&self, bytes: usize) -> Result<QueueSlot, QueueFull> {
         let mut state = self.shared.lock();
-        state.aside.check(bytes, self.shared.capacity)?;
-        state.aside.add(bytes);
-        Ok(self.place(bytes, Counted::Aside))
+        state.for_image.check(bytes, self.shared.capacity)?;
+        state.for_image.add(bytes);
+        Ok(self.slot(bytes, Counted::ForImage))
     }
 
     /// Takes a queue slot beyond the limits, for an execution that was accepted before a restart.
     pub fn enter_again(&self, bytes: usize) -> QueueSlot {
         self.shared.lock().waiting.add(bytes);
-        self.place(bytes, Counted::Waiting)
+        self.slot(bytes, Counted::Waiting)
     }
 
-    /// A slot for a VM that no client waits for, such as a template build's. It waits in the same line and is not
-    /// counted, so no client is refused for it. The caller bounds their number.
+    /// A slot for a VM that no client waits for, such as that of a template build. It is not counted, so no client is
+    /// refused for it. The caller limits the number of such slots.
     pub fn enter_uncounted(&self) -> QueueSlot {
-        self.place(0, Counted::Nowhere)
+        self.slot(0, Counted::Nowhere)
     }
 
-    fn place(&self, bytes: usize, counted: Counted) -> QueueSlot {
+    fn slot(&self, bytes: usize, counted: Counted) -> QueueSlot {
         QueueSlot {
             shared: Arc::clone(&self.shared),
             bytes,
@@ -207,23 +207,24 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Admits from the head of the line. All others wait for the head, so that small VMs do not starve a large one.
+    /// Admits waiters in order while there is room. None overtakes the first, so that small VMs do not starve a large
+    /// one.
     fn admit(self: &Arc<Self>) {
-        // Dropped after the lock is released, because dropping a permit takes the lock.
+        // Dropped after the lock is released: dropping a permit takes the lock.
         let mut unclaimed = Vec::new();
         let mut state = self.lock();
         loop {
             if state
-                .line
+                .waiters
                 .front()
                 .is_some_and(|head| head.admit.is_closed())
             {
-                state.line.pop_front();
+                state.waiters.pop_front();
                 continue;
             }
-            let head = state.line.front();
+            let head = state.waiters.front();
             let room = head.is_some_and(|head| state.has_room(head.demand, self.capacity));
-            let Some(head) = room.then(|| state.line.pop_front()).flatten() else {
+            let Some(head) = room.then(|| state.waiters.pop_front()).flatten() else {
                 break;
             };
             state.running += 1;
@@ -242,7 +243,7 @@ impl Shared {
     }
 }
 
-/// A slot of the queue, until it is dropped.
+/// A slot of the queue. Dropping it frees the slot.
 #[derive(Debug)]
 pub struct QueueSlot {
     shared: Arc<Shared>,
@@ -256,33 +257,33 @@ enum Counted {
     /// Requests in the queue.
     Waiting,
     /// Requests that wait for their image.
-    Aside,
-    /// No count: no client waits for it.
+    ForImage,
+    /// None: no client waits for the VM.
     Nowhere,
 }
 
 impl QueueSlot {
-    /// Joins the line and waits for the VM permit. Dropping the future leaves the line.
+    /// Waits for the VM permit. Dropping the future gives up the wait and the slot.
     pub async fn admitted(mut self, demand: Demand) -> VmPermit {
         let (admit, admitted) = oneshot::channel();
         {
             let mut state = self.shared.lock();
-            if self.counted == Counted::Aside {
-                state.aside.remove(self.bytes);
+            if self.counted == Counted::ForImage {
+                state.for_image.remove(self.bytes);
                 state.waiting.add(self.bytes);
                 self.counted = Counted::Waiting;
             }
-            state.line.push_back(Waiter { demand, admit });
+            state.waiters.push_back(Waiter { demand, admit });
         }
-        // If this future is dropped, another request may become the head.
+        // If this future is dropped, the next waiter may be admitted.
         let again = AdmitOnDrop(&self.shared);
         self.shared.admit();
         let permit = admitted.await;
         drop(again);
         match permit {
             Ok(permit) => permit,
-            // A waiter leaves the line only when it is admitted or its receiver is gone.
-            Err(_) => unreachable!("a waiter was dropped from the line"),
+            // `admit` drops a waiter only if its receiver is closed or it got its permit.
+            Err(_) => unreachable!("a waiter was dropped without a permit"),
         }
     }
 }
@@ -305,14 +306,14 @@ impl Drop for QueueSlot {
     fn drop(&mut self) {
         let mut state = self.shared.lock();
         match self.counted {
-            Counted::Aside => state.aside.remove(self.bytes),
+            Counted::ForImage => state.for_image.remove(self.bytes),
             Counted::Waiting => state.waiting.remove(self.bytes),
             Counted::Nowhere => {}
         }
     }
 }
 
-/// The right to run one VM, until it is dropped.
+/// The right to run one VM. Dropping it admits the next.
 #[derive(Debug)]
 pub struct VmPermit {
     shared: Arc<Shared>,

@@ -1,4 +1,4 @@
-//! `clouded` as a whole: started, stopped, and cleaned up after.
+//! Starts and stops `clouded`.
 
 use std::fs::{File, Permissions, TryLockError};
 use std::io;
@@ -20,21 +20,21 @@ use crate::jobs::{Parts, Service};
 use crate::scheduler::{Capacity, Scheduler, available_memory_mib};
 use crate::store::{Retention, Store, StoreError};
 
-/// Where nothing can be learnt of the host's memory. MiB.
+/// Memory budget if MemAvailable cannot be read, in MiB.
 const UNKNOWN_MEMORY_MIB: u64 = 2048;
-/// The requests that wait take at most so much memory, in bytes.
+/// Maximum bytes of the requests in the queue.
 const QUEUE_BYTES: usize = 256 << 20;
 
-/// Why clouded does not start.
+/// clouded cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
-    /// The configuration is wrong.
+    /// The configuration is invalid.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// No languages.
+    /// The language files cannot be loaded.
     #[error(transparent)]
     Languages(#[from] LanguagesError),
-    /// No job store.
+    /// The job store cannot be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The engine cannot start.
@@ -42,42 +42,35 @@ pub enum ServerError {
     Engine(#[from] cloude_engine::SetUpError),
     /// The state folder cannot be used.
     #[error(
-        "the state folder `{path}`: {source}; set `state_dir` (CLOUDE_STATE_DIR) to a folder that clouded may write"
+        "cannot use the state folder `{path}`: {source}; set `state_dir` (CLOUDE_STATE_DIR) to a folder that clouded may write"
     )]
-    State {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// Another clouded has the state folder.
+    State { path: PathBuf, source: io::Error },
+    /// Another clouded holds the lock of the state folder.
     #[error(
-        "another clouded runs with the state folder `{0}`; stop it, or give this one its own with --state-dir"
+        "another clouded uses the state folder `{0}`; stop it, or choose another folder with --state-dir"
     )]
     Locked(PathBuf),
-    /// Nothing can listen there.
+    /// bind(2) or listen(2) failed.
     #[error(
-        "listening on {address}: {source}; choose another address with --listen (BACKEND_SERVER_ADDR)"
+        "cannot listen on {address}: {source}; choose another address with --listen (BACKEND_SERVER_ADDR)"
     )]
     Listen {
-        /// Where.
         address: SocketAddr,
-        /// Why.
         source: io::Error,
     },
-    /// Signals cannot be taken.
-    #[error("taking signals: {0}")]
+    /// Installing a signal handler failed.
+    #[error("cannot handle SIGTERM and SIGINT: {0}")]
     Signals(#[source] io::Error),
 }
 
-/// Checks what can be checked without starting anything.
+/// Checks the configuration and the language files without starting anything.
 pub fn check(config: &Config) -> Result<(), ServerError> {
     config.validate()?;
     Languages::load(&config.languages)?;
     Ok(())
 }
 
-/// Runs until a signal ends it.
+/// Runs clouded until SIGTERM or SIGINT.
 pub async fn run(config: Config) -> Result<(), ServerError> {
     check(&config)?;
     let languages = Languages::load(&config.languages)?.in_host_time(config.time_factor);
@@ -102,7 +95,7 @@ pub async fn run(config: Config) -> Result<(), ServerError> {
         "capacity"
     );
     let scheduler = Scheduler::new(capacity);
-    // Before the engine: a server that cannot listen leaves nothing to shut down.
+    // Before the engine starts, so that a failure leaves nothing to shut down.
     let listener = listen(config.listen).await?;
     let admission = Arc::new(scheduler.clone());
     let engine = Engine::with_admission(config.engine(), languages, admission).await?;
@@ -132,11 +125,11 @@ async fn serve(
         scheduler,
         store,
     });
-    let again = service.recover().await?;
-    if again > 0 {
+    let restarted = service.recover().await?;
+    if restarted > 0 {
         tracing::warn!(
-            count = again,
-            "running again what an earlier clouded accepted and did not finish"
+            count = restarted,
+            "restarting executions that an earlier clouded accepted and did not finish"
         );
     }
     let address = listener.local_addr().unwrap_or(config.listen);
@@ -147,8 +140,8 @@ async fn serve(
     let server = tokio::spawn(http::serve(listener, router, stop.clone(), abort.clone()));
     signals.next().await;
     tracing::info!(
-        running = "finishing",
-        "stopping; a second signal stops at once"
+        grace_ms = config.shutdown.grace_ms,
+        "stopping when all executions have finished; a second signal stops at once"
     );
     service.drain();
     let grace = Duration::from_millis(config.shutdown.grace_ms);
@@ -156,7 +149,7 @@ async fn serve(
         () = service.finish(grace) => {}
         () = signals.next() => service.finish(Duration::ZERO).await,
     }
-    // Refused until here with 503, so that clients learn why; whoever waited has the answer now.
+    // Until here the server answers, new executions with 503. Clients that waited have their answers by now.
     stop.cancel();
     let _ = tokio::time::timeout(Duration::from_secs(2), server).await;
     abort.cancel();
@@ -187,7 +180,7 @@ fn capacity(config: &Config) -> Capacity {
     }
 }
 
-/// Held as long as the returned file is open, however this process ends.
+/// Locks the state folder. The kernel releases the lock with the returned file, also after SIGKILL.
 fn lock(state_dir: &Path) -> Result<File, ServerError> {
     let failed = |source| ServerError::State {
         path: state_dir.to_owned(),
@@ -203,20 +196,20 @@ fn lock(state_dir: &Path) -> Result<File, ServerError> {
     }
 }
 
-/// Takes a folder of ours, and the files in it, from everybody else: an earlier clouded may have made them
-/// readable. A folder that is not there, not ours or shared by design (sticky, as /tmp) stays as it is.
+/// Sets mode 0700 on a folder and 0600 on its files, because earlier versions created them readable for all. Does not
+/// change files of other users, nor the mode of a folder with the sticky bit, such as /tmp.
 fn make_private(dir: &Path) {
-    let ours = |path: &Path| {
+    let owned = |path: &Path| {
         let metadata = std::fs::symlink_metadata(path).ok()?;
-        let owned = metadata.uid() == rustix::process::geteuid().as_raw();
-        owned.then_some(metadata)
+        let is_owner = metadata.uid() == rustix::process::geteuid().as_raw();
+        is_owner.then_some(metadata)
     };
-    let Some(folder) = ours(dir).filter(std::fs::Metadata::is_dir) else {
+    let Some(folder) = owned(dir).filter(std::fs::Metadata::is_dir) else {
         return;
     };
     let set = |path: &Path, mode| {
         if let Err(error) = std::fs::set_permissions(path, Permissions::from_mode(mode)) {
-            tracing::warn!(path = %path.display(), %error, "making this private");
+            tracing::warn!(path = %path.display(), %error, "cannot restrict this to clouded's user");
         }
     };
     if folder.mode() & 0o1000 == 0 {
@@ -224,7 +217,7 @@ fn make_private(dir: &Path) {
     }
     for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
         let path = entry.path();
-        if ours(&path).is_some_and(|metadata| metadata.is_file()) {
+        if owned(&path).is_some_and(|metadata| metadata.is_file()) {
             set(&path, 0o600);
         }
     }

@@ -1,4 +1,4 @@
-//! Clients that close one half of their connection, or both, over real sockets.
+//! Clients that close one or both halves of their connection, over TCP.
 
 // clippy exempts test functions, not what they share.
 #![allow(clippy::unwrap_used)]
@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 
 const INTERIM: &str = "HTTP/1.1 100 Continue\r\n\r\n";
 
-/// Sends a program that prints `held` and waits, and closes the sending half.
+/// Submits a program that prints `held` and waits, and closes the sending half.
 async fn half_closed(backend: &Backend, version: &str, accept: &str) -> TcpStream {
     let address = backend.url.trim_start_matches("http://");
     let mut stream = TcpStream::connect(address).await.unwrap();
@@ -46,10 +46,10 @@ async fn rest(mut stream: TcpStream) -> String {
 }
 
 #[tokio::test]
-async fn a_client_that_closes_its_sending_half_gets_the_answer() {
+async fn after_closing_its_sending_half_a_client_gets_the_answer() {
     let backend = Backend::start().await;
     let mut stream = half_closed(&backend, "HTTP/1.1", "*/*").await;
-    // By now the server has seen the end of what the client sends.
+    // The interim response shows that the server has seen the FIN.
     let interim = read(&mut stream, "\r\n\r\n").await;
     assert_eq!(interim, INTERIM);
     backend.world.go_on.notify_one();
@@ -61,10 +61,10 @@ async fn a_client_that_closes_its_sending_half_gets_the_answer() {
 }
 
 #[tokio::test]
-async fn a_client_that_closes_its_sending_half_reads_its_stream_to_the_end() {
+async fn after_closing_its_sending_half_a_client_gets_its_events() {
     let backend = Backend::start().await;
     let mut stream = half_closed(&backend, "HTTP/1.1", "application/x-ndjson").await;
-    // The chunk of one byte that shows whether the client is there.
+    // The chunk of one byte that probes the connection.
     let head = read(&mut stream, "\r\n1\r\n\n\r\n").await;
     backend.world.go_on.notify_one();
     let text = head + &rest(stream).await;
@@ -74,7 +74,7 @@ async fn a_client_that_closes_its_sending_half_reads_its_stream_to_the_end() {
 }
 
 #[tokio::test]
-async fn a_client_that_closes_the_rest_too_cancels_the_execution() {
+async fn closing_both_halves_cancels_the_execution() {
     for accept in ["*/*", "application/x-ndjson"] {
         let backend = Backend::start().await;
         let stream = half_closed(&backend, "HTTP/1.1", accept).await;
@@ -94,7 +94,7 @@ async fn an_http_1_0_client_gets_no_interim_response() {
 }
 
 #[tokio::test]
-async fn a_client_on_this_machine_is_told_where_files_are() {
+async fn a_client_on_this_host_gets_the_paths() {
     let backend = Backend::start().await;
     let answer = backend.get("/v1/installation").await;
     assert_eq!(answer.status, 200);

@@ -1,4 +1,4 @@
-//! What survives the death of a server, what a cancelled execution says, and what a fault of our own does.
+//! Executions after a crash or a shutdown of clouded, cancelled executions, panics and failing writes.
 
 // clippy exempts test functions, not what they share.
 #![allow(clippy::unwrap_used)]
@@ -28,7 +28,7 @@ fn state() -> Arc<tempfile::TempDir> {
     Arc::new(tempfile::tempdir().unwrap())
 }
 
-/// A server with that state, where an earlier one may just have been killed.
+/// A server with the state of an earlier one.
 async fn server(state: &Arc<tempfile::TempDir>) -> Backend {
     Backend::with(capacity(1, 8), Arc::clone(state), |_| {}).await
 }
@@ -44,7 +44,7 @@ async fn stop(backend: &Backend) {
 }
 
 #[tokio::test]
-async fn what_was_accepted_is_run_by_the_next_process() {
+async fn the_next_process_runs_accepted_executions() {
     let state = state();
     let first = server(&state).await;
     let running = submit(&first, "hold", Client::Leaves).await;
@@ -62,7 +62,7 @@ async fn what_was_accepted_is_run_by_the_next_process() {
 }
 
 #[tokio::test]
-async fn a_durable_result_is_stored_before_anybody_sees_it() {
+async fn a_durable_result_is_stored_before_it_is_published() {
     let state = state();
     let backend = server(&state).await;
     let id = submit(&backend, "print x", Client::Leaves).await;
@@ -74,9 +74,9 @@ async fn a_durable_result_is_stored_before_anybody_sees_it() {
 }
 
 #[tokio::test]
-async fn an_execution_is_given_up_after_three_deaths_of_the_server() {
+async fn an_execution_fails_after_three_crashes_of_clouded() {
     let state = state();
-    // A server that is not stopped is to the next one as if it had been killed.
+    // For the next server, one that was not stopped looks like one that was killed.
     let mut killed = vec![server(&state).await];
     let id = submit(&killed[0], "hold", Client::Leaves).await;
     killed[0].alive(1).await;
@@ -95,7 +95,7 @@ async fn an_execution_is_given_up_after_three_deaths_of_the_server() {
 }
 
 #[tokio::test]
-async fn planned_restarts_are_no_attempts() {
+async fn shutdowns_do_not_count_as_attempts() {
     let state = state();
     let first = server(&state).await;
     let id = submit(&first, "hold", Client::Leaves).await;
@@ -116,7 +116,7 @@ async fn planned_restarts_are_no_attempts() {
 }
 
 #[tokio::test]
-async fn a_planned_stop_takes_no_attempt_back_that_it_did_not_cut_off() {
+async fn a_shutdown_keeps_the_attempts_of_queued_executions() {
     let state = state();
     let killed = server(&state).await;
     let id = submit(&killed, "hold", Client::Leaves).await;
@@ -134,10 +134,10 @@ async fn a_planned_stop_takes_no_attempt_back_that_it_did_not_cut_off() {
 }
 
 #[tokio::test]
-async fn a_row_that_cannot_be_read_is_given_up_and_the_others_run() {
+async fn an_unreadable_row_fails_and_the_others_run() {
     let state = state();
     let first = server(&state).await;
-    // It holds the only VM.
+    // It uses the only VM permit.
     submit(&first, "hold", Client::Leaves).await;
     first.alive(1).await;
     let newer = submit(&first, "print a", Client::Leaves).await;
@@ -186,10 +186,10 @@ async fn a_waiting_clients_request_is_never_written() {
 }
 
 #[tokio::test]
-async fn what_is_submitted_while_the_server_drains_is_refused_or_finished() {
+async fn a_request_during_the_shutdown_is_refused_or_finished() {
     let backend = server(&state()).await;
     let mut submitting = Box::pin(backend.service.submit(python("print a"), Client::Leaves));
-    // It is past the question whether the server drains, and waits for the store.
+    // It has passed the check of `is_draining` and waits for the store.
     let early = futures_util::poll!(&mut submitting);
     assert!(early.is_pending());
     backend.service.drain();
@@ -208,8 +208,8 @@ async fn a_panic_in_a_job_answers_its_client() {
     let answer = backend.post("/v1/executions", body).await.json();
     assert_eq!(answer["cause"], "infrastructure");
     let error = answer["error"].as_str().unwrap();
-    assert!(error.contains("a fault of our own"), "{error}");
-    // Its place is free again.
+    assert!(error.contains("injected panic"), "{error}");
+    // Its VM permit is free again.
     let body = json!({"language": "python", "code": "print y"});
     let answer = backend.post("/v1/executions", body).await.json();
     assert_eq!(answer["stdout"], "y");
@@ -230,7 +230,7 @@ async fn delete_cancels_a_durable_execution() {
     assert_eq!((status, &body["cause"]), (200, &json!("cancelled")));
     let error = body["error"].as_str().unwrap();
     assert!(error.contains("by a request to delete"), "{error}");
-    assert_eq!(body["stdout"], "held\n", "its output so far is not lost");
+    assert_eq!(body["stdout"], "held\n", "the output so far is kept");
     backend.alive(0).await;
 }
 
@@ -251,7 +251,7 @@ async fn a_cancelled_execution_is_not_run_again() {
 }
 
 #[tokio::test]
-async fn delete_answers_the_client_that_waits_too() {
+async fn delete_also_answers_the_client_that_waits() {
     let backend = server(&state()).await;
     let job = backend
         .service
@@ -269,7 +269,7 @@ async fn delete_answers_the_client_that_waits_too() {
 }
 
 #[tokio::test]
-async fn delete_takes_an_execution_out_of_the_queue() {
+async fn delete_removes_an_execution_from_the_queue() {
     let backend = server(&state()).await;
     submit(&backend, "hold", Client::Leaves).await;
     backend.alive(1).await;
@@ -280,7 +280,7 @@ async fn delete_takes_an_execution_out_of_the_queue() {
 }
 
 #[tokio::test]
-async fn delete_of_what_ended_gives_its_result_and_changes_nothing() {
+async fn delete_of_a_finished_execution_returns_its_result() {
     let backend = server(&state()).await;
     let id = submit(&backend, "exit 3", Client::Leaves).await;
     backend.finished(&id).await;
@@ -299,7 +299,7 @@ async fn delete_of_an_unknown_id_is_404() {
 }
 
 #[tokio::test]
-async fn a_client_that_waits_learns_that_the_server_stops() {
+async fn a_waiting_client_gets_the_reason_of_a_shutdown() {
     let backend = server(&state()).await;
     let job = backend
         .service
@@ -315,12 +315,12 @@ async fn a_client_that_waits_learns_that_the_server_stops() {
 }
 
 #[tokio::test]
-async fn requests_that_wait_for_an_image_keep_no_other_out_of_the_queue() {
+async fn requests_waiting_for_an_image_do_not_fill_the_queue() {
     let backend = Backend::with(capacity(1, 2), state(), |_| {}).await;
     let rust = || backend.post("/run", json!({"language": "rust", "code": "print r"}));
     let (first, second) = (rust().await, rust().await);
     assert_eq!((first.status, second.status), (200, 200));
-    assert_eq!(rust().await.status, 429, "they are bounded too");
+    assert_eq!(rust().await.status, 429, "their number is limited, too");
 
     let body = json!({"language": "python", "code": "print p"});
     let other = backend.post("/v1/executions", body).await.json();
@@ -331,13 +331,13 @@ async fn requests_that_wait_for_an_image_keep_no_other_out_of_the_queue() {
 }
 
 #[tokio::test]
-async fn with_too_many_results_unwritten_nothing_new_is_accepted() {
+async fn too_many_unwritten_results_refuse_new_executions() {
     let state = state();
     let backend = Backend::with(capacity(1, 8), Arc::clone(&state), |config| {
         config.store.cache_bytes = 1000;
     })
     .await;
-    // As an operator's sqlite3 in the middle of a transaction.
+    // Holds the write lock, as an operator's sqlite3 in a transaction does.
     let other = rusqlite::Connection::open(state.path().join("jobs.db")).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     let long = format!("print {}", "x".repeat(1001));

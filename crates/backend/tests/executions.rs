@@ -1,4 +1,4 @@
-//! `/v1/executions`: waiting, reading along, hanging up, and guests that lie.
+//! `/v1/executions`: results, event streams, disconnecting clients and malicious guests.
 
 // clippy exempts test functions, not what they share.
 #![allow(clippy::unwrap_used)]
@@ -38,7 +38,7 @@ fn post(code: &str, accept: &str) -> Request<Full<Bytes>> {
 }
 
 #[tokio::test]
-async fn the_answer_is_the_whole_execution_with_its_timings() {
+async fn the_answer_is_the_execution_with_its_timings() {
     let backend = Backend::start().await;
     let execution = execute(&backend, "exit 3").await;
     assert_eq!(
@@ -62,7 +62,7 @@ async fn the_answer_is_the_whole_execution_with_its_timings() {
 }
 
 #[tokio::test]
-async fn the_agent_gets_what_the_request_and_the_language_say() {
+async fn the_agent_gets_the_values_of_request_and_language() {
     let backend = Backend::start().await;
     let body = json!({
         "language": "c++", "code": "print x", "stdin": "in", "args": ["a b"],
@@ -94,7 +94,7 @@ async fn the_agent_gets_what_the_request_and_the_language_say() {
 }
 
 #[tokio::test]
-async fn a_stream_brings_output_as_it_comes_and_ends_with_the_result() {
+async fn a_stream_has_output_at_once_and_ends_with_the_result() {
     let backend = Backend::start().await;
     let (mut sender, _connection) = backend.connect().await;
     let response = sender
@@ -144,7 +144,7 @@ async fn a_closed_connection_cancels_the_execution() {
         let (mut sender, connection) = backend.connect().await;
         let request = tokio::spawn(async move {
             let response = sender.send_request(post("hold", accept)).await;
-            // A stream's head comes at once; the client then reads until it is aborted.
+            // The head of a stream arrives at once. The client then reads until it is aborted.
             if let Ok(response) = response {
                 let _ = response.into_body().collect().await;
             }
@@ -167,7 +167,7 @@ async fn a_closed_connection_cancels_the_execution() {
 }
 
 #[tokio::test]
-async fn who_waits_in_the_queue_may_leave_it() {
+async fn a_queued_execution_can_be_cancelled() {
     let state = std::sync::Arc::new(tempfile::tempdir().unwrap());
     let backend = Backend::with(support::capacity(1, 8), state, |_| {}).await;
     let first = backend
@@ -196,7 +196,7 @@ async fn who_waits_in_the_queue_may_leave_it() {
 }
 
 #[tokio::test]
-async fn a_guest_that_dies_is_an_error_with_the_reason() {
+async fn a_failed_guest_is_an_error_with_its_cause() {
     let backend = Backend::start().await;
     let id = backend
         .post("/run", json!({"language": "python", "code": "hold"}))
@@ -213,7 +213,7 @@ async fn a_guest_that_dies_is_an_error_with_the_reason() {
 }
 
 #[tokio::test]
-async fn a_guest_that_lies_is_an_error_and_never_more() {
+async fn a_malicious_guest_causes_an_error_of_its_execution() {
     let backend = Backend::start().await;
     let table = [
         ("flood", "more output than its limit"),
@@ -237,7 +237,7 @@ async fn a_guest_that_lies_is_an_error_and_never_more() {
 }
 
 #[tokio::test]
-async fn a_stuck_guest_is_given_up_after_its_limits_and_the_grace() {
+async fn a_stuck_guest_is_killed_after_its_limits_and_the_grace() {
     let state = std::sync::Arc::new(tempfile::tempdir().unwrap());
     let backend = Backend::with(support::capacity(2, 8), state, |config| {
         config.agent.grace_ms = 10
@@ -254,7 +254,7 @@ async fn a_stuck_guest_is_given_up_after_its_limits_and_the_grace() {
 }
 
 #[tokio::test]
-async fn a_machine_that_does_not_start_is_an_error() {
+async fn a_vm_that_does_not_start_is_an_error() {
     let backend = Backend::start().await;
     let body = json!({"language": "python", "code": "print x", "limits": {"vcpus": 7}});
     let execution = backend.post("/v1/executions", body).await.json();
@@ -263,7 +263,7 @@ async fn a_machine_that_does_not_start_is_an_error() {
 }
 
 #[tokio::test]
-async fn many_at_once_never_exceed_the_machines() {
+async fn many_executions_never_exceed_the_vms() {
     let state = std::sync::Arc::new(tempfile::tempdir().unwrap());
     let backend = Backend::with(support::capacity(3, 64), state, |_| {}).await;
     let all = (0..40).map(|number| {
@@ -293,7 +293,7 @@ async fn a_result_has_the_version_and_the_digest_of_the_image() {
 }
 
 #[tokio::test]
-async fn languages_say_whether_their_image_is_ready() {
+async fn languages_show_whether_their_image_is_ready() {
     let backend = Backend::start().await;
     let languages: Vec<LanguageInfo> =
         serde_json::from_slice(&backend.get("/v1/languages").await.body).unwrap();
@@ -313,7 +313,7 @@ async fn languages_say_whether_their_image_is_ready() {
 }
 
 #[tokio::test]
-async fn how_a_vm_has_to_start_is_passed_on_and_the_result_says_how_it_did() {
+async fn the_start_choice_is_obeyed_and_reported() {
     let backend = Backend::start().await;
     let run = |start: serde_json::Value| serde_json::json!({ "language": "python", "code": "print x", "start": start });
     for (wanted, got) in [("fork", "fork"), ("cold", "cold")] {
@@ -328,7 +328,7 @@ async fn how_a_vm_has_to_start_is_passed_on_and_the_result_says_how_it_did() {
 }
 
 #[tokio::test]
-async fn a_server_that_forks_nothing_has_no_templates_and_builds_none() {
+async fn without_forks_there_are_no_templates() {
     let backend = Backend::start().await;
     assert_eq!(backend.get("/v1/templates").await.json(), json!([]));
 
@@ -349,7 +349,7 @@ async fn a_server_that_forks_nothing_has_no_templates_and_builds_none() {
 }
 
 #[tokio::test]
-async fn metrics_count_what_ended_and_how_it_started() {
+async fn metrics_count_executions_by_start_and_cause() {
     let backend = Backend::start().await;
     execute(&backend, "print(1)").await;
     let answer = backend.get("/metrics").await;

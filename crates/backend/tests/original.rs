@@ -1,4 +1,4 @@
-//! The original interface, and every bad input.
+//! The interface of the first Cloude, and invalid requests.
 
 // clippy exempts test functions, not what they share.
 #![allow(clippy::unwrap_used)]
@@ -25,7 +25,7 @@ async fn root_and_health_answer() {
 }
 
 #[tokio::test]
-async fn run_gives_an_id_and_status_the_result() {
+async fn run_returns_an_id_and_status_the_result() {
     let backend = Backend::start().await;
     let answer = backend
         .post("/run", json!({"language": "PY", "code": "print hello"}))
@@ -39,7 +39,7 @@ async fn run_gives_an_id_and_status_the_result() {
 }
 
 #[tokio::test]
-async fn every_ending_has_its_exit_code() {
+async fn every_end_of_a_program_has_its_exit_code() {
     let backend = Backend::start().await;
     let table = [
         ("python", "exit 3", "done", json!(3), "bye\n"),
@@ -67,7 +67,7 @@ async fn every_ending_has_its_exit_code() {
 }
 
 #[tokio::test]
-async fn a_running_program_shows_what_it_printed_so_far() {
+async fn status_of_a_running_program_has_its_output_so_far() {
     let backend = Backend::start().await;
     let id = backend
         .post("/run", json!({"language": "python", "code": "hold"}))
@@ -91,7 +91,7 @@ async fn a_running_program_shows_what_it_printed_so_far() {
 }
 
 #[tokio::test]
-async fn bad_requests_are_told_what_is_wrong() {
+async fn an_invalid_request_gets_its_status_and_reason() {
     let backend = Backend::start().await;
     let huge = "x".repeat(100 << 10);
     let body_over_limit = "x".repeat(2 << 20);
@@ -153,8 +153,8 @@ async fn bad_requests_are_told_what_is_wrong() {
             413,
             "65536 are allowed",
         ),
-        (raw(&body_over_limit), 413, "too large"),
-        (raw(""), 400, "no body"),
+        (raw(&body_over_limit), 413, "larger than this server allows"),
+        (raw(""), 400, "empty request body"),
         (raw("{\"language\": \"python\", "), 400, "EOF"),
         (raw("[]"), 400, "invalid request body"),
         (raw("\u{fffd}"), 400, "invalid request body"),
@@ -175,19 +175,23 @@ async fn bad_requests_are_told_what_is_wrong() {
         (
             get("/status/unknown"),
             404,
-            "there is no execution `unknown`",
+            "no execution has the id `unknown`",
         ),
-        (get("/status/%00%0a"), 404, "there is no execution"),
-        (get("/v1/executions/unknown"), 404, "there is no execution"),
+        (get("/status/%00%0a"), 404, "no execution has the id"),
+        (
+            get("/v1/executions/unknown"),
+            404,
+            "no execution has the id",
+        ),
         (
             with("limits", json!({"memory_mib": 1})),
             400,
-            "`limits.memory_mib` is 1 MiB",
+            "`limits.memory_mib` is 1, this server allows 64",
         ),
         (
             with("limits", json!({"memory_mib": 9_000_000})),
             400,
-            "this server has 64 to",
+            "this server allows 64 to",
         ),
         (
             with("limits", json!({"vcpus": 9})),
@@ -234,7 +238,7 @@ async fn bad_requests_are_told_what_is_wrong() {
         (
             with("files", json!([{"path": "main.py", "content": ""}])),
             400,
-            "program's own name",
+            "`main.py` in `files` is the program's own path",
         ),
         (
             with(
@@ -242,12 +246,12 @@ async fn bad_requests_are_told_what_is_wrong() {
                 json!([{"path": "a/b", "content": ""}, {"path": "a", "content": ""}]),
             ),
             400,
-            "`a` is a file, and `a/b` in `files` needs a folder",
+            "`a` in `files` cannot be both a file and the folder of `a/b`",
         ),
         (
             with("files", json!([{"path": "main.py/b/c", "content": ""}])),
             400,
-            "`main.py` is the program's own file, and `main.py/b/c` in `files`",
+            "`main.py` cannot be both the program and the folder of `main.py/b/c`",
         ),
         (
             with("files", json!([{"path": "a", "content": {"base64": "*"}}])),
@@ -258,7 +262,7 @@ async fn bad_requests_are_told_what_is_wrong() {
         (
             with("env", json!({"A=B": "x"})),
             400,
-            "cannot be a variable",
+            "`env` has the invalid variable `A=B`",
         ),
     ];
     for ((method, path, content_type, body), status, message) in table {
@@ -278,7 +282,7 @@ async fn bad_requests_are_told_what_is_wrong() {
 }
 
 #[tokio::test]
-async fn files_whose_names_only_begin_alike_are_accepted() {
+async fn files_with_a_common_prefix_are_accepted() {
     let backend = Backend::start().await;
     let files = json!([
         {"path": "a", "content": ""}, {"path": "ab/c", "content": ""}, {"path": "ab/d", "content": ""},
@@ -289,7 +293,7 @@ async fn files_whose_names_only_begin_alike_are_accepted() {
 }
 
 #[tokio::test]
-async fn past_its_bound_the_queue_answers_429_with_retry_after() {
+async fn a_full_queue_answers_429_with_retry_after() {
     let state = std::sync::Arc::new(tempfile::tempdir().unwrap());
     let backend = Backend::with(support::capacity(1, 1), state, |_| {}).await;
     let hold = || backend.post("/run", json!({"language": "python", "code": "hold"}));
@@ -326,7 +330,7 @@ async fn past_its_bound_the_queue_answers_429_with_retry_after() {
 }
 
 #[tokio::test]
-async fn a_draining_server_refuses_and_finishes_what_runs() {
+async fn a_draining_server_refuses_and_finishes() {
     let backend = Backend::start().await;
     let running = backend
         .post("/run", json!({"language": "python", "code": "hold"}))

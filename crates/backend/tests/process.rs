@@ -1,4 +1,4 @@
-//! The `clouded` program: flags, configuration, lock, signals.
+//! The `clouded` binary: flags, configuration, lock, signals.
 
 // clippy exempts test functions, not what they share.
 #![allow(clippy::unwrap_used)]
@@ -23,7 +23,7 @@ fn clouded() -> Command {
     command
 }
 
-/// Enough to start; nothing of it is ever run.
+/// A command that starts clouded, with empty files in place of kernel, agent and worker.
 fn startable(state: &Path, bridge: &str) -> Command {
     let file = state.join("file");
     std::fs::write(&file, "").unwrap();
@@ -46,7 +46,7 @@ fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// Waits for the line that says where it listens.
+/// Waits for the log line with the address.
 fn listening(child: &mut Child) -> String {
     let reader = BufReader::new(child.stderr.as_mut().unwrap());
     let mut seen = String::new();
@@ -61,7 +61,7 @@ fn listening(child: &mut Child) -> String {
 }
 
 #[test]
-fn flags_go_over_the_environment_and_that_over_the_file() {
+fn flags_override_the_environment_and_that_the_file() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("clouded.toml");
     std::fs::write(
@@ -86,7 +86,7 @@ fn flags_go_over_the_environment_and_that_over_the_file() {
 }
 
 #[test]
-fn a_wrong_configuration_is_refused_with_the_way_out() {
+fn an_invalid_configuration_is_refused_with_its_key() {
     let dir = tempfile::tempdir().unwrap();
     let typo = dir.path().join("typo.toml");
     std::fs::write(&typo, "[vm]\nmemroy_mib = 1\n").unwrap();
@@ -126,7 +126,7 @@ fn a_wrong_configuration_is_refused_with_the_way_out() {
 }
 
 #[test]
-fn a_missing_kernel_names_what_fetches_one() {
+fn a_missing_kernel_is_an_error_that_names_kernel_fetch() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("file");
     std::fs::write(&file, "").unwrap();
@@ -155,9 +155,9 @@ fn a_missing_kernel_names_what_fetches_one() {
 }
 
 #[test]
-fn the_state_is_private_and_locked_until_a_signal_ends_clouded() {
+fn the_state_folder_is_private_and_locked_until_sigterm() {
     let dir = tempfile::tempdir().unwrap();
-    // As an earlier clouded left it.
+    // Modes as an earlier version of clouded set them.
     let state = dir.path().join("state");
     std::fs::create_dir(&state).unwrap();
     std::fs::set_permissions(&state, Permissions::from_mode(0o755)).unwrap();
@@ -203,12 +203,12 @@ fn the_state_is_private_and_locked_until_a_signal_ends_clouded() {
     assert!(kill.success());
     assert!(
         first.wait().unwrap().success(),
-        "SIGTERM is an ordinary end"
+        "clouded exits with 0 after SIGTERM"
     );
 }
 
 #[test]
-fn after_kill_9_the_state_is_free_and_what_was_accepted_is_still_known() {
+fn after_sigkill_the_next_clouded_knows_the_execution() {
     let dir = tempfile::tempdir().unwrap();
     let images = dir.path().join("images");
     let command = || {
@@ -263,10 +263,10 @@ fn after_kill_9_the_state_is_free_and_what_was_accepted_is_still_known() {
 }
 
 #[test]
-fn a_full_disk_shows_in_health_until_there_is_room() {
+fn health_reports_a_full_disk_until_there_is_space() {
     let dir = tempfile::tempdir().unwrap();
     let plain = startable(dir.path(), "cltest4");
-    // Past its limit on the size of a file a process gets SIGXFSZ, or EFBIG where it ignores that.
+    // Beyond RLIMIT_FSIZE, write(2) raises SIGXFSZ, or fails with EFBIG if the signal is ignored.
     let mut command = Command::new("sh");
     command
         .args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""])

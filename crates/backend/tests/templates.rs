@@ -1,5 +1,5 @@
-//! Which templates are built, what their builds wait for, and what counts against them. Workers play the VMs.
-//! Needs /dev/kvm.
+//! Template builds: when they start, their permits, and which failures count. Fake workers play the VMs. Needs
+//! /dev/kvm.
 
 // clippy exempts test functions, not what they share.
 #![allow(clippy::unwrap_used)]
@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 /// The memory of the language's default machine.
 const DEFAULT_MIB: u64 = 256;
 
-/// Room for a few VMs.
+/// A scheduler for `vms` VMs.
 fn scheduler(vms: usize) -> Scheduler {
     Scheduler::new(Capacity {
         vms,
@@ -78,7 +78,7 @@ impl World {
         }
     }
 
-    /// An execution on such a machine, which is forked, or booted where there is no template.
+    /// Launches and stops a VM: a fork, or a booted VM if there is no template.
     async fn execute(&self, memory_mib: u64, start: Option<StartChoice>) {
         let spec = self.spec(memory_mib, start);
         let launched = self.engine.launch(spec, CancellationToken::new()).await;
@@ -91,7 +91,7 @@ impl World {
         Ok(self.engine.build_template(spec).await?.0)
     }
 
-    /// The same, in the background.
+    /// Builds a template in the background.
     fn begin_build(
         &self,
         memory_mib: u64,
@@ -100,7 +100,7 @@ impl World {
         tokio::spawn(async move { engine.build_template(spec).await })
     }
 
-    /// Memory sizes of the templates, the ready ones.
+    /// Memory sizes of the ready templates.
     async fn ready(&self) -> Vec<u64> {
         let templates = self.engine.templates().await;
         let ready = templates
@@ -144,7 +144,7 @@ async fn until(condition: impl Fn() -> bool) {
 }
 
 #[tokio::test]
-async fn machines_that_are_asked_for_once_get_no_templates() {
+async fn a_single_request_for_a_machine_builds_no_template() {
     let world = World::new(scheduler(16), |_| {}).await;
     world.execute(DEFAULT_MIB, Some(StartChoice::Fork)).await;
     for memory_mib in 1000..1020 {
@@ -190,19 +190,19 @@ async fn a_build_waits_for_a_permit_like_any_vm() {
 }
 
 #[tokio::test]
-async fn an_execution_that_must_be_forked_covers_the_build_it_waits_for() {
+async fn a_required_fork_lends_its_permit_to_its_build() {
     let world = World::new(scheduler(1), |_| {}).await;
     let _own = world.permit().await;
     let build = world.begin_build(DEFAULT_MIB);
     world.until_queued(1).await;
-    // It has the only permit, and waits for a build that waits for one.
+    // It holds the only permit and waits for a build that needs one.
     world.execute(DEFAULT_MIB, Some(StartChoice::Fork)).await;
     assert!(build.await.unwrap().is_ok());
     world.engine.shut_down().await;
 }
 
 #[tokio::test]
-async fn a_full_queue_refuses_a_build_and_keeps_nothing_of_it() {
+async fn a_full_queue_refuses_a_build_without_a_trace() {
     let full = Scheduler::new(Capacity {
         queue: 0,
         ..scheduler(1).capacity()
@@ -215,7 +215,7 @@ async fn a_full_queue_refuses_a_build_and_keeps_nothing_of_it() {
 }
 
 #[tokio::test]
-async fn no_more_builds_run_at_once_than_templates_are_kept() {
+async fn pool_templates_limits_the_builds_at_once() {
     let world = World::new(scheduler(16), |config| {
         config.pool.templates = 1;
     })
@@ -234,7 +234,7 @@ async fn no_more_builds_run_at_once_than_templates_are_kept() {
 async fn id_after(change: impl FnOnce(&mut World)) -> String {
     let mut world = World::new(scheduler(16), |_| {}).await;
     change(&mut world);
-    // Another run directory: the first engine still holds the lock of its own.
+    // Another run directory, because the first engine still locks its own.
     world.config.run_dir = world.folder.path().join("second");
     world.engine = fake_worker::engine(&world.config).await;
     let info = world.build(DEFAULT_MIB).await.unwrap();
@@ -243,7 +243,7 @@ async fn id_after(change: impl FnOnce(&mut World)) -> String {
 }
 
 #[tokio::test]
-async fn whatever_a_guest_boots_from_makes_another_template() {
+async fn every_boot_input_changes_the_template_id() {
     let changes: [fn(&mut World); 6] = [
         |_| {},
         |world| world.config.vm.kernel_args = "mitigations=auto,nosmt".into(),
@@ -262,7 +262,7 @@ async fn whatever_a_guest_boots_from_makes_another_template() {
 }
 
 #[tokio::test]
-async fn two_builds_of_one_version_have_different_templates() {
+async fn two_binaries_of_one_version_have_separate_templates() {
     let rebuilt = |world: &mut World| {
         let worker = std::fs::read_to_string(&world.config.vm.worker).unwrap();
         std::fs::write(&world.config.vm.worker, worker + "\n").unwrap();
@@ -300,7 +300,7 @@ impl Images for OneImage {
 }
 
 #[tokio::test]
-async fn requests_that_the_agent_refuses_leave_the_template_alone() {
+async fn a_refused_request_does_not_count_against_a_template() {
     let world = World::new(scheduler(16), |_| {}).await;
     world.file("agent", "works");
     let before = world.build(DEFAULT_MIB).await.unwrap();

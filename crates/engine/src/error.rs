@@ -47,9 +47,7 @@ pub enum TemplateError {
     #[error("the template is being built; try again when it is ready")]
     Building,
     /// As many builds run or wait as the configuration allows templates.
-    #[error(
-        "as many templates are being built as this server keeps (`pool.templates`); try again later"
-    )]
+    #[error("`pool.templates` limits the builds at once, and as many are running; try again later")]
     TooManyBuilds,
     /// The queue has no slot for the build's VM.
     #[error(transparent)]

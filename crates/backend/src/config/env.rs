@@ -1,13 +1,13 @@
-//! The environment variables, over the file.
+//! Environment variables, which override the configuration file.
 
 use std::str::FromStr;
 
 use super::{Config, ConfigError};
 
-/// Applies every variable that `get` knows.
+/// Applies every variable for which `get` returns a value.
 pub fn apply(config: &mut Config, get: &dyn Fn(&str) -> Option<String>) -> Result<(), ConfigError> {
     let env = Env { get };
-    // The original's.
+    // Variables of the first Cloude, whose clients and scripts still work.
     env.set("BACKEND_SERVER_ADDR", &mut config.listen)?;
     env.set("BRIDGE_NAME", &mut config.network.bridge)?;
     env.range(config);
@@ -15,7 +15,7 @@ pub fn apply(config: &mut Config, get: &dyn Fn(&str) -> Option<String>) -> Resul
     env.set("VM_KERNEL_PATH", &mut config.kernel)?;
     env.set("VM_INITRAMFS_DIR", &mut config.images.dir)?;
     env.flag("VM_LOG_GUEST_CONSOLE", &mut config.vm.log_guest_console)?;
-    // Ours.
+    // All others.
     env.set("CLOUDE_STATE_DIR", &mut config.state_dir)?;
     env.set("CLOUDE_AGENT_TRANSPORT", &mut config.agent.transport)?;
     env.set("CLOUDE_AGENT_BINARY", &mut config.agent.binary)?;
@@ -64,7 +64,7 @@ struct Env<'a> {
 }
 
 impl Env<'_> {
-    /// A variable that is set to nothing counts as not set.
+    /// The value of a variable. An empty one counts as not set.
     fn value(&self, name: &str) -> Option<String> {
         (self.get)(name).filter(|value| !value.trim().is_empty())
     }
@@ -94,7 +94,7 @@ impl Env<'_> {
             "1" | "true" | "yes" | "on" => true,
             "0" | "false" | "no" | "off" => false,
             _ => {
-                let reason = "use `true` or `false`".to_owned();
+                let reason = "must be `true` or `false`".to_owned();
                 return Err(ConfigError::Variable {
                     name,
                     value,
@@ -105,7 +105,7 @@ impl Env<'_> {
         Ok(())
     }
 
-    /// A mask replaces the one that the range carries, so that either variable works alone.
+    /// IP_RANGE and IP_MASK work separately: a mask replaces that of the range.
     fn range(&self, config: &mut Config) {
         if let Some(range) = self.value("IP_RANGE") {
             config.network.range = range;
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn the_originals_variables_work() {
+    fn variables_of_the_original_work() {
         let config = with(&[
             ("BACKEND_SERVER_ADDR", "0.0.0.0:9000"),
             ("BRIDGE_NAME", "br7"),

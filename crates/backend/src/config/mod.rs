@@ -1,5 +1,5 @@
-//! The configuration of `clouded`: defaults, overridden by a TOML file, environment variables and flags in that
-//! order.
+//! The configuration of `clouded`: defaults, overridden by a TOML file, then by environment variables, then by flags.
+//! docs/configuration.md has every key.
 
 mod env;
 mod validate;
@@ -18,119 +18,116 @@ pub use cloude_protocol::paths::cache_dir;
 pub use env::apply as apply_env;
 pub use validate::ConfigError;
 
-/// Read when it exists and `--config` names no other.
+/// The file that is read without `--config`, if it exists.
 pub const DEFAULT_FILE: &str = "/etc/cloude/clouded.toml";
 
 /// The whole configuration. Every key has a default.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Where to listen. Port 0 takes a free one, which the log names.
+    /// Address and port of the HTTP server. Port 0 selects a free port, which the log names.
     pub listen: SocketAddr,
-    /// Holds the job store, the lock and what a later start must clean up.
+    /// Folder of the job store, the lock and the run directory.
     pub state_dir: PathBuf,
-    /// A folder of `NAME.toml` language files.
+    /// Folder of the languages.
     pub languages: PathBuf,
-    /// A kernel folder (`vmlinux`, `modules/`) or a bare kernel file.
+    /// A kernel folder (`vmlinux`, `modules/`) or a bare `vmlinux`.
     pub kernel: PathBuf,
-    /// Initramfs images.
+    /// Language images.
     pub images: Images,
     /// The agent in the guest.
     pub agent: Agent,
-    /// The machines.
+    /// The VMs.
     pub vm: Vm,
     /// Templates and paused forks.
     pub pool: Pool,
-    /// Waiting executions.
+    /// The queue of executions.
     pub queue: Queue,
-    /// What a request may ask for.
+    /// Limits of requests.
     pub limits: Limits,
     /// The network of VMs that have one.
     pub network: Network,
-    /// Kept results.
+    /// Stored results.
     pub store: Store,
-    /// How to stop.
+    /// The shutdown.
     pub shutdown: Shutdown,
-    /// A slow host's times are so many times those of hardware: see [`Config::in_host_time`].
+    /// How many times slower than hardware the host is ([`Config::in_host_time`]).
     pub time_factor: u32,
 }
 
-/// The machines.
+/// The VMs.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields, default)]
 pub struct Vm {
     /// The `cloude-vmm` binary.
     pub worker: PathBuf,
-    /// VMs at once; 0 for twice the host's CPUs.
+    /// Maximum VMs at once. 0: twice the CPUs.
     pub max_concurrent: usize,
-    /// Guest memory of all VMs together in MiB; 0 for three quarters of MemAvailable at the start.
+    /// Memory of all VMs and templates in MiB. 0: three quarters of MemAvailable at the start.
     pub memory_budget_mib: u64,
-    /// vCPUs where neither request nor language says. 1 to 8.
+    /// vCPUs, 1 to 8, if neither request nor language sets them.
     pub vcpus: u8,
-    /// vCPUs of all VMs together; 0 for twice the host's CPUs, or `max_concurrent` where that is more. A single
-    /// VM may have more.
+    /// vCPUs of all VMs. 0: twice the CPUs, or `max_concurrent` if that is more. A VM with more runs alone.
     pub max_vcpus_total: usize,
-    /// MiB where neither request nor language says.
+    /// Guest memory in MiB, if neither request nor language sets it.
     pub memory_mib: u64,
-    /// The most MiB that a request may ask for.
+    /// Maximum guest memory of a request in MiB.
     pub max_memory_mib: u64,
-    /// Which features of the host's processor guests see. Templates move between machines of one vendor with the
-    /// same named baseline.
+    /// The CPU features that guests see. Templates move between hosts of one vendor with the same named baseline.
     pub cpu_baseline: CpuBaseline,
-    /// Added to the kernel's command line.
+    /// Appended to the guest kernel's command line.
     pub kernel_args: String,
-    /// Copy the guests' consoles to the log.
+    /// Copies the guests' serial consoles to the log.
     pub log_guest_console: bool,
 }
 
-/// Waiting executions.
+/// The queue of executions.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields, default)]
 pub struct Queue {
-    /// Accepted and not yet in a VM; past it requests are answered 429.
+    /// Maximum executions that wait for a VM. Further requests get 429.
     pub capacity: usize,
 }
 
-/// What a request may ask for.
+/// Limits of requests.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
-    /// The program with its files, arguments, environment and input, in bytes.
+    /// Maximum bytes of code, files, arguments, environment and stdin together.
     pub code_bytes: usize,
-    /// A request's whole body, in bytes.
+    /// Maximum bytes of an HTTP request body.
     pub body_bytes: usize,
-    /// Wall clock of the run stage where nothing else says, in milliseconds.
+    /// Wall-clock limit of the run stage in milliseconds, if neither request nor language sets it.
     pub wall_time_ms: u64,
-    /// Wall clock of the compile stage where nothing else says, in milliseconds.
+    /// Wall-clock limit of the compile stage in milliseconds, if neither request nor language sets it.
     pub compile_time_ms: u64,
-    /// The most of either that a request may ask for, in milliseconds.
+    /// Maximum wall-clock limit of either stage that a request may set, in milliseconds.
     pub max_wall_time_ms: u64,
-    /// Kept of each output stream where the request does not say, in bytes.
+    /// Bytes of each output stream that are kept, if the request does not set them.
     pub output_bytes: u64,
-    /// The most that a request may ask for, in bytes.
+    /// Maximum of the same that a request may set, in bytes.
     pub max_output_bytes: u64,
 }
 
-/// Kept results.
+/// Stored results.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields, default)]
 pub struct Store {
-    /// Finished executions older than this many hours are forgotten.
+    /// Maximum age of a result in hours.
     pub keep_hours: u64,
-    /// At most so many finished executions are kept.
+    /// Maximum number of results.
     pub keep_jobs: u64,
-    /// The most that the database may hold, in bytes; past it the oldest finished executions are removed.
+    /// Maximum bytes of the database in use. Beyond that, the oldest results are removed.
     pub max_bytes: u64,
-    /// Finished executions kept in memory too, in bytes of output. While more than that waits to be written,
-    /// nothing new is accepted.
+    /// Bytes of results that are also held in memory. While more than that waits to be written, new requests get 503.
     pub cache_bytes: usize,
 }
 
-/// How to stop.
+/// The shutdown.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields, default)]
 pub struct Shutdown {
-    /// What running executions get to finish after SIGTERM, in milliseconds.
+    /// Time for executions to finish after SIGTERM, in milliseconds.
     pub grace_ms: u64,
 }
 
@@ -211,7 +208,7 @@ impl Default for Shutdown {
 }
 
 impl Config {
-    /// Reads a TOML file over the defaults.
+    /// The defaults, overridden by a TOML file.
     pub fn from_file(path: &Path) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
             path: path.to_owned(),
@@ -223,7 +220,7 @@ impl Config {
         })
     }
 
-    /// The file that `path` names; without one, [`DEFAULT_FILE`] if it exists, else the defaults.
+    /// Reads the file `path`, or [`DEFAULT_FILE`] if it exists, or returns the defaults.
     pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
         match path {
             Some(path) => Config::from_file(path),
@@ -232,9 +229,8 @@ impl Config {
         }
     }
 
-    /// The configuration with the time-outs and default limits of a host that is [`Config::time_factor`] times
-    /// as slow as hardware: the one place where the factor is applied to a configuration. The factor of the
-    /// result is 1. Limits that a request names are the client's, and are not multiplied.
+    /// Multiplies the time-outs and default limits by [`Config::time_factor`], which is 1 in the result. Limits that
+    /// a request sets are not multiplied.
     pub fn in_host_time(&self) -> Self {
         let factor = u64::from(self.time_factor);
         let mut config = self.clone();
@@ -243,7 +239,7 @@ impl Config {
             &mut config.agent.grace_ms,
             &mut config.limits.wall_time_ms,
             &mut config.limits.compile_time_ms,
-            // The defaults above must stay within it.
+            // The defaults above must not exceed it.
             &mut config.limits.max_wall_time_ms,
         ] {
             *time = time.saturating_mul(factor);
@@ -252,7 +248,7 @@ impl Config {
         config
     }
 
-    /// The engine's part. The run directory lies in the state folder.
+    /// The configuration of the engine, with the run directory in the state folder.
     pub fn engine(&self) -> EngineConfig {
         EngineConfig {
             run_dir: self.state_dir.join("run"),
@@ -294,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn the_file_keeps_defaults_for_what_it_leaves_out() {
+    fn keys_that_the_file_omits_have_their_defaults() {
         let config: Config = toml::from_str("[vm]\nmax_concurrent = 3\n").unwrap();
         assert_eq!(config.vm.max_concurrent, 3);
         assert_eq!(config.vm.memory_mib, 512);
@@ -302,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_host_multiplies_time_outs_and_default_limits_once() {
+    fn time_factor_multiplies_time_outs_and_limits_once() {
         let config = Config {
             time_factor: 20,
             ..Config::default()
@@ -322,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn what_check_prints_reads_back_as_the_same() {
+    fn the_printed_configuration_parses_to_itself() {
         let config = Config::default();
         assert_eq!(toml::from_str::<Config>(&config.to_toml()).unwrap(), config);
     }

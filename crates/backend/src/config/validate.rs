@@ -1,52 +1,43 @@
-//! What a configuration must satisfy before anything is started.
+//! Checks of the configuration before the start.
 
-use cloude_engine::network::{Range, RangeError};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use cloude_engine::network::{Range, RangeError};
 use ipnet::Ipv4Net;
 
 use super::Config;
 
-/// Why a configuration is refused.
+/// The configuration is invalid.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file could not be read.
-    #[error("reading the configuration `{path}`: {source}")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// The file is not valid, or has a key that does not exist.
-    #[error("the configuration `{path}` is not valid: {source}")]
+    #[error("cannot read the configuration `{path}`: {source}")]
+    Read { path: PathBuf, source: io::Error },
+    /// The file is not TOML, or has an unknown key or a value of the wrong type.
+    #[error("invalid configuration `{path}`: {source}")]
     Parse {
-        /// The file.
         path: PathBuf,
-        /// What and where.
         source: Box<toml::de::Error>,
     },
-    /// An environment variable has a value that cannot be.
-    #[error("the environment variable {name}={value}: {reason}")]
+    /// An environment variable has an invalid value.
+    #[error("invalid environment variable {name}={value}: {reason}")]
     Variable {
-        /// The variable.
         name: &'static str,
-        /// What it holds.
         value: String,
-        /// What would be right.
+        /// The valid values.
         reason: String,
     },
-    /// A key's value is out of range.
+    /// A key has a value out of range.
     #[error("`{key}` {reason}")]
     Value {
-        /// The key, with its table.
+        /// The key with its table, as `vm.vcpus`.
         key: &'static str,
-        /// What would be right.
+        /// The valid values.
         reason: String,
     },
-    /// The address range cannot serve VMs.
-    #[error("`network.range`: {0}")]
+    /// `network.range` or `network.mask` is invalid.
+    #[error("invalid `network.range`: {0}")]
     Range(#[from] RangeError),
 }
 
@@ -62,7 +53,7 @@ fn check(ok: bool, key: &'static str, reason: impl Into<String>) -> Result<(), C
 }
 
 impl Config {
-    /// Checks every value that can be checked without touching the host.
+    /// Checks all values. Does not look at the host.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let (vm, limits) = (&self.vm, &self.limits);
         check((1..=8).contains(&vm.vcpus), "vm.vcpus", "must be 1 to 8")?;
@@ -94,13 +85,13 @@ impl Config {
         check(
             self.time_factor >= 1,
             "time_factor",
-            "must be at least 1, the value for hardware",
+            "must be at least 1, the value for a host that is not emulated",
         )?;
         check(
             matches!(self.pool.disk.as_str(), "auto" | "off")
                 || Path::new(&self.pool.disk).is_absolute(),
             "pool.disk",
-            "must be `auto`, `off`, or a folder's absolute path",
+            "must be `auto`, `off` or an absolute path",
         )?;
         check(
             self.queue.capacity >= 1,
@@ -133,7 +124,10 @@ impl Config {
         check(
             limits.max_wall_time_ms >= limits.wall_time_ms.max(limits.compile_time_ms),
             "limits.max_wall_time_ms",
-            "must be at least the other two",
+            format!(
+                "must be at least `limits.wall_time_ms` ({}) and `limits.compile_time_ms` ({})",
+                limits.wall_time_ms, limits.compile_time_ms
+            ),
         )?;
         check(
             limits.max_output_bytes >= limits.output_bytes,
@@ -153,7 +147,7 @@ impl Config {
 
     fn validate_network(&self) -> Result<(), ConfigError> {
         let network = &self.network;
-        // IFNAMSIZ is 16 with the terminating zero; the rest is what goes unquoted into nft.
+        // IFNAMSIZ is 16 with the final NUL. These characters need no quotes in a script of nft.
         let name = &network.bridge;
         check(
             !name.is_empty()
@@ -170,7 +164,7 @@ impl Config {
             check(
                 cidr.parse::<Ipv4Net>().is_ok(),
                 "network.allow",
-                format!("holds `{cidr}`; use A.B.C.D/N"),
+                format!("has `{cidr}`, which is not a network like 10.1.0.0/16"),
             )?;
         }
         Range::parse(&network.range, network.mask.as_deref())?;
@@ -188,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_out_of_range_is_refused_by_its_key() {
+    fn an_invalid_value_is_refused_with_its_key() {
         type Spoil = fn(&mut Config);
         let table: [(&str, Spoil); 9] = [
             ("vm.vcpus", |c| c.vm.vcpus = 9),

@@ -1,4 +1,5 @@
-//! Every failure is JSON: `{"error": "…"}`.
+//! Errors of the API: the status, `{"error": "…"}`, and `Retry-After` where a retry helps. The test in `error/table.rs`
+//! prints all of them.
 
 use axum::Json;
 use axum::body::Body;
@@ -8,14 +9,17 @@ use axum::response::IntoResponse;
 use cloude_engine::TemplateError;
 use cloude_protocol::api::ErrorBody;
 
-use crate::jobs::admission::Refused;
-use crate::jobs::{BuildError, SubmitError};
+use crate::jobs::{BuildError, Refused, SubmitError};
 use crate::store::StoreError;
 
-/// After so many seconds a template's build may be tried again where too many wait: about what a build takes.
+/// `Retry-After` while too many templates are being built, in seconds: about the duration of a build.
 const BUILD_RETRY_S: u64 = 10;
+/// `Retry-After` during the shutdown, in seconds.
+const RESTART_RETRY_S: u64 = 5;
+/// `Retry-After` while the job store cannot write, in seconds.
+const STORE_RETRY_S: u64 = 10;
 
-/// What a client did wrong, or what we could not do.
+/// A failed request.
 #[derive(Debug)]
 pub struct ApiError {
     status: StatusCode,
@@ -23,20 +27,88 @@ pub struct ApiError {
     retry_after_s: Option<u64>,
 }
 
+/// A request that fails in the HTTP layer.
+#[derive(Debug, thiserror::Error)]
+pub enum RequestError {
+    #[error("no such endpoint; docs/api.md lists all")]
+    NoEndpoint,
+    #[error(
+        "this endpoint does not support the method; the header `Allow` lists those that it supports"
+    )]
+    Method,
+    #[error("unsupported media type: send the header `Content-Type: application/json`")]
+    NotJson,
+    #[error("empty request body: send a JSON object")]
+    EmptyBody,
+    #[error("the request body is larger than this server allows (`limits.body_bytes`)")]
+    LargeBody,
+    /// The connection broke, or the transfer coding is invalid.
+    #[error("cannot read the request body: {0}")]
+    UnreadableBody(String),
+    #[error("invalid request body: {0}")]
+    InvalidBody(#[from] serde_json::Error),
+    #[error(
+        "no execution has the id `{id}`: it is unknown, or its result was removed (`store.keep_hours`)"
+    )]
+    UnknownExecution { id: String },
+    #[error("no template has the id `{id}`; GET /v1/templates lists all")]
+    UnknownTemplate { id: String },
+    #[error("this endpoint answers only clients on the server's host (loopback addresses)")]
+    NotLocal,
+    /// A handler panicked.
+    #[error("internal server error; the log of clouded has the panic message")]
+    Panic,
+}
+
+impl RequestError {
+    fn status(&self) -> StatusCode {
+        match self {
+            RequestError::NoEndpoint
+            | RequestError::UnknownExecution { .. }
+            | RequestError::UnknownTemplate { .. } => StatusCode::NOT_FOUND,
+            RequestError::Method => StatusCode::METHOD_NOT_ALLOWED,
+            RequestError::NotJson => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            RequestError::LargeBody => StatusCode::PAYLOAD_TOO_LARGE,
+            RequestError::EmptyBody
+            | RequestError::UnreadableBody(_)
+            | RequestError::InvalidBody(_) => StatusCode::BAD_REQUEST,
+            RequestError::NotLocal => StatusCode::FORBIDDEN,
+            RequestError::Panic => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// For an id of the URL, which may be long and may have control characters.
+    pub fn unknown_execution(id: &str) -> Self {
+        RequestError::UnknownExecution { id: shown(id) }
+    }
+
+    /// Likewise.
+    pub fn unknown_template(id: &str) -> Self {
+        RequestError::UnknownTemplate { id: shown(id) }
+    }
+}
+
+fn shown(id: &str) -> String {
+    id.chars().take(80).flat_map(char::escape_debug).collect()
+}
+
 impl ApiError {
-    pub fn new(status: StatusCode, message: impl Into<String>) -> Self {
+    fn new(status: StatusCode, message: impl ToString) -> Self {
         ApiError {
             status,
-            message: message.into(),
+            message: message.to_string(),
             retry_after_s: None,
         }
     }
 
-    pub fn unknown(id: &str) -> Self {
-        let message = format!("there is no execution `{}`", id.escape_debug());
-        ApiError::new(StatusCode::NOT_FOUND, message)
+    fn with_retry(status: StatusCode, message: impl ToString, after_s: u64) -> Self {
+        ApiError {
+            retry_after_s: Some(after_s),
+            ..ApiError::new(status, message)
+        }
     }
 
+    /// The response, also for layers outside of handlers.
     pub fn into_http(self) -> Response<Body> {
         let body = Json(ErrorBody {
             error: self.message,
@@ -57,51 +129,51 @@ impl IntoResponse for ApiError {
     }
 }
 
+impl From<RequestError> for ApiError {
+    fn from(error: RequestError) -> Self {
+        ApiError::new(error.status(), error)
+    }
+}
+
+impl From<Refused> for ApiError {
+    fn from(refused: Refused) -> Self {
+        let status = match refused {
+            Refused::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Refused::LanguageFile { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+            _ => StatusCode::BAD_REQUEST,
+        };
+        ApiError::new(status, refused)
+    }
+}
+
 impl From<SubmitError> for ApiError {
     fn from(error: SubmitError) -> Self {
-        let message = error.to_string();
-        let (status, retry_after_s) = match error {
-            SubmitError::Refused(Refused::Invalid(_)) => (StatusCode::BAD_REQUEST, None),
-            SubmitError::Refused(Refused::TooLarge { .. }) => (StatusCode::PAYLOAD_TOO_LARGE, None),
+        let unavailable = StatusCode::SERVICE_UNAVAILABLE;
+        match error {
+            SubmitError::Refused(refused) => refused.into(),
             SubmitError::QueueFull(full) => {
-                (StatusCode::TOO_MANY_REQUESTS, Some(full.retry_after_s))
+                ApiError::with_retry(StatusCode::TOO_MANY_REQUESTS, &full, full.retry_after_s)
             }
-            SubmitError::Draining => (StatusCode::SERVICE_UNAVAILABLE, Some(5)),
-            SubmitError::Store(error @ StoreError::Content(_)) => return error.into(),
+            SubmitError::Draining => ApiError::with_retry(unavailable, error, RESTART_RETRY_S),
+            SubmitError::Store(error @ StoreError::Content(_)) => error.into(),
             SubmitError::Store(error) => {
                 tracing::error!(%error, "an execution is refused");
-                return ApiError {
-                    status: StatusCode::SERVICE_UNAVAILABLE,
-                    message: "the job store cannot write; see GET /health and the server's log"
-                        .into(),
-                    retry_after_s: Some(10),
-                };
+                let message = "the server cannot store executions now: GET /health has the error";
+                ApiError::with_retry(unavailable, message, STORE_RETRY_S)
             }
-        };
-        ApiError {
-            status,
-            message,
-            retry_after_s,
         }
     }
 }
 
 impl From<TemplateError> for ApiError {
     fn from(error: TemplateError) -> Self {
-        let message = error.to_string();
-        let (status, retry_after_s) = match error {
-            TemplateError::Impossible(_) => (StatusCode::BAD_REQUEST, None),
-            TemplateError::Building => (StatusCode::CONFLICT, None),
-            TemplateError::TooManyBuilds => (StatusCode::TOO_MANY_REQUESTS, Some(BUILD_RETRY_S)),
-            TemplateError::QueueFull(full) => {
-                (StatusCode::TOO_MANY_REQUESTS, Some(full.retry_after_s))
-            }
-            TemplateError::Failed(_) => (StatusCode::INTERNAL_SERVER_ERROR, None),
-        };
-        ApiError {
-            status,
-            message,
-            retry_after_s,
+        let busy = StatusCode::TOO_MANY_REQUESTS;
+        match &error {
+            TemplateError::Impossible(_) => ApiError::new(StatusCode::BAD_REQUEST, error),
+            TemplateError::Building => ApiError::new(StatusCode::CONFLICT, error),
+            TemplateError::TooManyBuilds => ApiError::with_retry(busy, error, BUILD_RETRY_S),
+            TemplateError::QueueFull(full) => ApiError::with_retry(busy, full, full.retry_after_s),
+            TemplateError::Failed(_) => ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, error),
         }
     }
 }
@@ -117,14 +189,24 @@ impl From<BuildError> for ApiError {
 
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
-        // The client can do nothing with the details; whoever runs the server can.
-        tracing::error!(%error, "reading the job store");
+        // The details are for the operator, not for the client.
+        tracing::error!(%error, "reading from the job store failed");
         let message = match error {
             StoreError::Content(_) => {
-                "the stored execution cannot be read by this version of clouded"
+                "another version of clouded stored this execution, and this one cannot read it"
             }
-            _ => "the job store failed; see the server's log",
+            StoreError::Sqlite(_)
+            | StoreError::Create(_)
+            | StoreError::Migration(_)
+            | StoreError::Newer { .. }
+            | StoreError::Unwritten(_)
+            | StoreError::Closed => {
+                "cannot read from the job store; the log of clouded has the error"
+            }
         };
         ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, message)
     }
 }
+
+#[cfg(test)]
+mod table;

@@ -1,4 +1,4 @@
-//! `/v1`: executions that a client waits for or reads along.
+//! `/v1/executions` and `/v1/languages`.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use cloude_protocol::agent::NDJSON;
 use cloude_protocol::api::{ExecutionEvent, ExecutionRequest, LanguageInfo};
 use futures_util::stream;
 
-use super::error::ApiError;
+use super::error::{ApiError, RequestError};
 use super::extract::ApiJson;
 use super::peer::Peer;
 use crate::jobs::{Client, Follower, Found, Job, Service, Stop};
@@ -27,13 +27,13 @@ pub async fn create(
 ) -> Result<Response, ApiError> {
     if wants_stream(&headers) {
         let job = service.submit(request, Client::Streams).await?;
-        return Ok(streamed(job.follow(), HangUp(job), peer));
+        return Ok(streamed(job.follow(), CancelOnDrop(job), peer));
     }
     let job = service.submit(request, Client::Waits).await?;
-    // Dropped with this handler, which the server drops when the connection is gone.
-    let hang_up = HangUp(Arc::clone(&job));
+    // The server drops this handler, and with it the guard, when the connection is closed.
+    let cancel = CancelOnDrop(Arc::clone(&job));
     let execution = job.finished().await;
-    drop(hang_up);
+    drop(cancel);
     Ok(Json(&*execution).into_response())
 }
 
@@ -45,18 +45,18 @@ pub async fn read(
     match service.find(&id).await? {
         Some(Found::Ended(execution)) => Ok(Json(&*execution).into_response()),
         Some(Found::Unfinished(status)) => Ok(Json(status).into_response()),
-        None => Err(ApiError::unknown(&id)),
+        None => Err(RequestError::unknown_execution(&id).into()),
     }
 }
 
-/// `DELETE /v1/executions/{id}`: the result, with the cause `cancelled` unless it had ended before.
+/// `DELETE /v1/executions/{id}`: returns the result, whose cause is `cancelled` unless it was finished before.
 pub async fn cancel(
     State(service): State<Service>,
     Path(id): Path<String>,
 ) -> Result<Response, ApiError> {
     match service.cancel(&id).await? {
         Some(execution) => Ok(Json(&*execution).into_response()),
-        None => Err(ApiError::unknown(&id)),
+        None => Err(RequestError::unknown_execution(&id).into()),
     }
 }
 
@@ -77,28 +77,28 @@ fn wants_stream(headers: &HeaderMap) -> bool {
         .any(|range| range.trim().eq_ignore_ascii_case(NDJSON))
 }
 
-/// Cancels the execution when it is dropped before the end. After the end that changes nothing.
-struct HangUp(Arc<Job>);
+/// Cancels the execution on drop. Has no effect on a finished one.
+struct CancelOnDrop(Arc<Job>);
 
-impl Drop for HangUp {
+impl Drop for CancelOnDrop {
     fn drop(&mut self) {
         self.0.stop(Stop::Disconnected);
     }
 }
 
-fn streamed(follower: Follower, hang_up: HangUp, peer: Arc<Peer>) -> Response {
-    let start = (follower, hang_up, Some(peer));
-    let lines = stream::unfold(start, |(mut follower, hang_up, mut peer)| async move {
+fn streamed(follower: Follower, cancel: CancelOnDrop, peer: Arc<Peer>) -> Response {
+    let start = (follower, cancel, Some(peer));
+    let lines = stream::unfold(start, |(mut follower, cancel, mut peer)| async move {
         let line = tokio::select! {
             biased;
             event = follower.next() => line(&event?),
-            // Shows whether it closed the connection too: then it answers this with a RST.
-            () = sends_no_more(peer.as_deref()) => {
+            // The client closed its sending half. If it closed the connection, it answers this byte with a RST.
+            () = read_closed(peer.as_deref()) => {
                 peer = None;
                 Bytes::from_static(b"\n")
             }
         };
-        Some((Ok::<_, Infallible>(line), (follower, hang_up, peer)))
+        Some((Ok::<_, Infallible>(line), (follower, cancel, peer)))
     });
     let mut response = Response::new(Body::from_stream(lines));
     response
@@ -107,16 +107,16 @@ fn streamed(follower: Follower, hang_up: HangUp, peer: Arc<Peer>) -> Response {
     response
 }
 
-async fn sends_no_more(peer: Option<&Peer>) {
+async fn read_closed(peer: Option<&Peer>) {
     match peer {
-        Some(peer) => peer.sends_no_more().await,
+        Some(peer) => peer.read_closed().await,
         None => std::future::pending().await,
     }
 }
 
 fn line(event: &ExecutionEvent) -> Bytes {
     let mut line = serde_json::to_vec(event).unwrap_or_else(|error| {
-        // Nothing in an event can fail to be JSON; a client must still be told if it does.
+        // Events always serialize; the line shows the error if one does not.
         serde_json::json!({"error": error.to_string()})
             .to_string()
             .into_bytes()

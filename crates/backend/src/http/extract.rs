@@ -1,4 +1,4 @@
-//! A JSON body, with errors that say what is wrong with it.
+//! Extractor of JSON bodies. Errors name the field or the position.
 
 use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, Request};
@@ -6,46 +6,32 @@ use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, StatusCode};
 use serde::de::DeserializeOwned;
 
-use super::error::ApiError;
+use super::error::{ApiError, RequestError};
 
-/// A request's body of that type.
+/// A request body of type `T`.
 pub struct ApiJson<T>(pub T);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for ApiJson<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request<Body>, state: &S) -> Result<Self, ApiError> {
-        // Required, and not guessed: a browser sends a form to any address without asking, but asks
-        // before it sends this type.
+        // Required against cross-site requests: browsers send forms to other origins without a preflight, but not
+        // application/json.
         if !is_json(request.headers()) {
-            return Err(ApiError::new(
-                StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                "send the header `Content-Type: application/json`",
-            ));
+            return Err(RequestError::NotJson.into());
         }
-        let bytes = Bytes::from_request(request, state)
-            .await
-            .map_err(|rejection| {
-                let message = match rejection.status() {
-                    StatusCode::PAYLOAD_TOO_LARGE => "the request's body is too large".to_owned(),
-                    _ => rejection.body_text(),
-                };
-                ApiError::new(rejection.status(), message)
-            })?;
+        let bytes =
+            Bytes::from_request(request, state)
+                .await
+                .map_err(|rejection| match rejection.status() {
+                    StatusCode::PAYLOAD_TOO_LARGE => RequestError::LargeBody,
+                    _ => RequestError::UnreadableBody(rejection.body_text()),
+                })?;
         if bytes.is_empty() {
-            return Err(ApiError::new(
-                StatusCode::BAD_REQUEST,
-                "the request has no body; send a JSON object",
-            ));
+            return Err(RequestError::EmptyBody.into());
         }
-        serde_json::from_slice(&bytes)
-            .map(ApiJson)
-            .map_err(|error| {
-                ApiError::new(
-                    StatusCode::BAD_REQUEST,
-                    format!("invalid request body: {error}"),
-                )
-            })
+        let body = serde_json::from_slice(&bytes).map_err(RequestError::from)?;
+        Ok(ApiJson(body))
     }
 }
 

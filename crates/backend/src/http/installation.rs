@@ -1,15 +1,14 @@
-//! `GET /v1/installation`: where the files of this server are, for `cloude doctor`.
+//! `GET /v1/installation`: paths of the files that this server uses, for `cloude doctor`.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Extension, State};
-use axum::http::StatusCode;
 use cloude_protocol::api::Installation;
 use cloude_protocol::paths;
 
-use super::error::ApiError;
+use super::error::{ApiError, RequestError};
 use super::peer::Peer;
 use crate::config;
 use crate::jobs::Service;
@@ -20,10 +19,7 @@ pub async fn read(
     Extension(peer): Extension<Arc<Peer>>,
 ) -> Result<Json<Installation>, ApiError> {
     if !peer.is_loopback() {
-        return Err(ApiError::new(
-            StatusCode::FORBIDDEN,
-            "the paths of this server's files are shown only to clients on its own machine",
-        ));
+        return Err(RequestError::NotLocal.into());
     }
     let config = service.config();
     let shown = |path: &Path| path.display().to_string();

@@ -1,4 +1,4 @@
-//! `GET /metrics`, for Prometheus and whoever reads its format.
+//! `GET /metrics` in the OpenMetrics text format.
 
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;

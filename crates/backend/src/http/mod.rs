@@ -1,4 +1,4 @@
-//! The HTTP interface.
+//! The HTTP interface (docs/api.md).
 
 mod error;
 mod executions;
@@ -12,16 +12,15 @@ mod templates;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::http::StatusCode;
 use axum::routing::{delete, get, post};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::jobs::Service;
-use error::ApiError;
+use error::{ApiError, RequestError};
 
 pub use serve::serve;
 
-/// All routes. `body_bytes`: the most that a request's body may have.
+/// All routes. `body_bytes`: maximum length of a request body.
 pub fn router(service: Service, body_bytes: usize) -> Router {
     Router::new()
         .route("/", get(original::root))
@@ -38,22 +37,11 @@ pub fn router(service: Service, body_bytes: usize) -> Router {
         .route("/metrics", get(metrics::metrics))
         .route("/v1/templates", get(templates::list).post(templates::build))
         .route("/v1/templates/{id}", delete(templates::remove))
-        .fallback(|| async {
-            ApiError::new(StatusCode::NOT_FOUND, "no such endpoint; see docs/api.md")
-        })
-        .method_not_allowed_fallback(|| async {
-            ApiError::new(
-                StatusCode::METHOD_NOT_ALLOWED,
-                "method not allowed on this path",
-            )
-        })
+        .fallback(|| async { ApiError::from(RequestError::NoEndpoint) })
+        .method_not_allowed_fallback(|| async { ApiError::from(RequestError::Method) })
         .layer(DefaultBodyLimit::max(body_bytes))
         .layer(CatchPanicLayer::custom(|_| {
-            ApiError::new(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "internal server error; see the server's log",
-            )
-            .into_http()
+            ApiError::from(RequestError::Panic).into_http()
         }))
         .with_state(service)
 }

@@ -1,4 +1,4 @@
-//! The original interface.
+//! The interface of the first Cloude: `/`, `/health`, `/run` and `/status/{id}`.
 
 use axum::Json;
 use axum::extract::{Path, State};
@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use cloude_protocol::api::{ExecutionRequest, RunRequest, RunResponse, StatusResponse};
 use serde_json::{Value, json};
 
-use super::error::ApiError;
+use super::error::{ApiError, RequestError};
 use super::extract::ApiJson;
 use crate::jobs::{Client, Health, Service};
 
@@ -15,16 +15,16 @@ pub async fn root() -> Json<Value> {
     Json(json!({"service": "clouded", "version": env!("CARGO_PKG_VERSION")}))
 }
 
-/// `GET /health`: 503 once the server is about to stop, and while results cannot be written, so that a load
-/// balancer looks elsewhere.
+/// `GET /health`: 503 during the shutdown and while writes to the job store fail, so that load balancers choose another
+/// server.
 pub async fn health(State(service): State<Service>) -> (StatusCode, Json<Value>) {
     let unavailable = StatusCode::SERVICE_UNAVAILABLE;
     match service.health() {
         Health::Ok => (StatusCode::OK, Json(json!({"status": "ok"}))),
         Health::Draining => (unavailable, Json(json!({"status": "draining"}))),
-        Health::Degraded(trouble) => {
-            let error = format!("the job store cannot write: {}", trouble.error);
-            let body = json!({"status": "degraded", "error": error, "unwritten": trouble.writes});
+        Health::Degraded(failures) => {
+            let error = format!("the job store cannot write: {}", failures.error);
+            let body = json!({"status": "degraded", "error": error, "unwritten": failures.writes});
             (unavailable, Json(body))
         }
     }
@@ -51,6 +51,6 @@ pub async fn status(
 ) -> Result<Json<StatusResponse>, ApiError> {
     match service.status(&id).await? {
         Some(status) => Ok(Json(status)),
-        None => Err(ApiError::unknown(&id)),
+        None => Err(RequestError::unknown_execution(&id).into()),
     }
 }

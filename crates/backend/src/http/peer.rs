@@ -1,6 +1,5 @@
-//! Whether the client is still there. A FIN says only that it sends no more: it may have closed one half of
-//! its connection and wait for the answer, or both. The second shows when something is sent to it, which it
-//! answers with a RST.
+//! Detects that a client closed its connection. A FIN has two meanings: the client closed its sending half and waits
+//! for the answer, or it closed the connection. In the second case it answers data with a RST.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -14,26 +13,26 @@ use rustix::net::sockopt;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
-/// RFC 9110, 15.2.1: a client that did not ask for it ignores it, and unlike other interim responses every
-/// client knows it.
+/// Clients ignore an unexpected 100 (RFC 9110, 15.2.1), and all HTTP/1.1 clients know it, unlike other interim
+/// responses.
 const INTERIM: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
-/// A peer that is silent for so long is asked whether it is there.
+/// TCP_KEEPIDLE and TCP_KEEPINTVL: silence before the first keep-alive probe, and between probes.
 const IDLE: Duration = Duration::from_secs(15);
-/// It is gone when it does not answer so many times.
+/// TCP_KEEPCNT: unanswered probes after which the connection is reset.
 const PROBES: u32 = 4;
 
-/// The other end of a connection.
+/// The client of a connection.
 #[derive(Debug)]
 pub struct Peer {
-    /// A duplicate with a registration of its own: waiting on it takes no event from whoever reads.
+    /// A duplicate descriptor with its own registration in epoll, so that waiting on it takes no event from the reader.
     stream: TcpStream,
     loopback: bool,
-    /// Did the last write take less than it was given? The rest is still to be sent.
+    /// True if the last write was short, so that a part of the response is still to be sent.
     backlog: AtomicBool,
 }
 
 impl Peer {
-    /// The peer of a connection, which from now on is probed when it is silent (tcp(7), keep-alive).
+    /// The client of `stream`. Enables TCP keep-alive (tcp(7)).
     pub fn of(stream: &TcpStream) -> io::Result<Self> {
         sockopt::set_socket_keepalive(stream, true)?;
         sockopt::set_tcp_keepidle(stream, IDLE)?;
@@ -47,50 +46,50 @@ impl Peer {
         })
     }
 
-    /// Is it a process of this host?
+    /// True if the client has a loopback address.
     pub fn is_loopback(&self) -> bool {
         self.loopback
     }
 
-    /// Waits until the client sends no more: it closed its sending half, or the connection.
-    pub async fn sends_no_more(&self) {
+    /// Waits for the FIN: the client closed its sending half, or the connection.
+    pub async fn read_closed(&self) {
         loop {
             match self.stream.ready(Interest::READABLE).await {
                 Ok(ready) if !ready.is_read_closed() => {}
                 _ => return,
             }
-            // Forgets that there is something to read, which is not ours, and waits for the next event.
+            // Clears the readiness and waits for the next event. The data belongs to the reader.
             let _ = self.stream.try_io(Interest::READABLE, || {
                 Err::<(), _>(io::ErrorKind::WouldBlock.into())
             });
         }
     }
 
-    /// Sends an interim response: a client that closed its connection answers with a RST. For a request whose
-    /// response has not begun.
+    /// Sends an interim response, which a client that closed its connection answers with a RST. Call it before the
+    /// response begins.
     pub fn probe(&self) {
-        // Not into the response before it, whose rest shows as well whether the client is there.
+        // Not inside the previous response. The rest of that response has the same effect.
         if !self.backlog.load(Ordering::Relaxed) {
             let _ = self.stream.try_write(INTERIM);
         }
     }
 
-    /// Waits until the connection is reset, by the client or because keep-alive found no client.
+    /// Waits until the connection is reset by the client or by keep-alive.
     pub async fn reset(&self) {
         let _ = self.stream.ready(Interest::ERROR).await;
     }
 }
 
-/// A connection that knows whether everything that it was given to send is on its way.
+/// A connection that records whether its last write was short, for [`Peer::probe`].
 #[derive(Debug)]
-pub struct Watched {
+pub struct WatchedStream {
     stream: TcpStream,
     peer: Arc<Peer>,
 }
 
-impl Watched {
+impl WatchedStream {
     pub fn new(stream: TcpStream, peer: Arc<Peer>) -> Self {
-        Watched { stream, peer }
+        WatchedStream { stream, peer }
     }
 
     fn wrote(&self, bytes: usize, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
@@ -100,7 +99,7 @@ impl Watched {
     }
 }
 
-impl AsyncRead for Watched {
+impl AsyncRead for WatchedStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -110,7 +109,7 @@ impl AsyncRead for Watched {
     }
 }
 
-impl AsyncWrite for Watched {
+impl AsyncWrite for WatchedStream {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

@@ -1,5 +1,5 @@
-//! The accept loop: a bounded number of connections, each with a limit on how long its headers take. A request
-//! whose client closes the connection is dropped; one whose client closes its sending half is answered.
+//! The accept loop: a limited number of connections, and a time-out for request headers. A request is dropped when its
+//! client closes the connection, but answered when the client closes only its sending half.
 
 use std::convert::Infallible;
 use std::io;
@@ -19,16 +19,16 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use super::peer::{Peer, Watched};
+use super::peer::{Peer, WatchedStream};
 
-/// At once; further ones wait in the listener's backlog.
+/// Maximum connections. Further ones wait in the backlog of listen(2).
 const CONNECTIONS: usize = 4096;
-/// A client that sends its headers slower holds a connection for nothing.
+/// Time-out for the headers of a request.
 const HEADERS: Duration = Duration::from_secs(15);
-/// When there are no descriptors left, accepting fails at once again.
+/// Delay after a failed accept(2), which fails repeatedly while no descriptors are left.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves until `stop`, then lets requests that are under way finish until `abort`.
+/// Accepts connections until `stop`, then lets open requests finish until `abort`.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
@@ -36,19 +36,19 @@ pub async fn serve(
     abort: CancellationToken,
 ) {
     let graceful = GracefulShutdown::new();
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let slots = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let accepted = tokio::select! {
             biased;
             () = stop.cancelled() => break,
-            accepted = accept(&listener, &places) => accepted,
+            accepted = accept(&listener, &slots) => accepted,
         };
         match accepted {
-            Ok((stream, place)) => {
-                connection(stream, place, router.clone(), &graceful, abort.clone())
+            Ok((stream, slot)) => {
+                connection(stream, slot, router.clone(), &graceful, abort.clone())
             }
             Err(error) => {
-                tracing::warn!(%error, "accepting a connection");
+                tracing::warn!(%error, "accept failed");
                 tokio::time::sleep(PAUSE).await;
             }
         }
@@ -62,28 +62,30 @@ pub async fn serve(
 
 async fn accept(
     listener: &TcpListener,
-    places: &Arc<Semaphore>,
+    slots: &Arc<Semaphore>,
 ) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
-    let place = Arc::clone(places)
+    let slot = Arc::clone(slots)
         .acquire_owned()
         .await
         .map_err(io::Error::other)?;
     let (stream, _) = listener.accept().await?;
-    Ok((stream, place))
+    Ok((stream, slot))
 }
 
 fn connection(
     stream: TcpStream,
-    place: OwnedSemaphorePermit,
+    slot: OwnedSemaphorePermit,
     router: Router,
     graceful: &GracefulShutdown,
     abort: CancellationToken,
 ) {
-    // Small events must not wait for larger ones.
+    // Small events are sent at once.
     let _ = stream.set_nodelay(true);
     let peer = match Peer::of(&stream) {
         Ok(peer) => Arc::new(peer),
-        Err(error) => return tracing::debug!(%error, "a connection that ended at once"),
+        Err(error) => {
+            return tracing::debug!(%error, "the connection ended before its first request");
+        }
     };
     let answering = Arc::clone(&peer);
     let service =
@@ -91,22 +93,22 @@ fn connection(
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADERS)
-        // hyper drops a request whose client sends no more; we, only one whose client is gone.
+        // By default hyper drops a request after a FIN. `reset` below ends it only if the client is gone.
         .half_close(true)
         .serve_connection(
-            TokioIo::new(Watched::new(stream, Arc::clone(&peer))),
+            TokioIo::new(WatchedStream::new(stream, Arc::clone(&peer))),
             service,
         );
     let served = graceful.watch(served);
     tokio::spawn(async move {
         tokio::select! {
             result = served => if let Err(error) = result {
-                tracing::debug!(%error, "a connection");
+                tracing::debug!(%error, "the connection failed");
             },
-            () = peer.reset() => tracing::debug!("a client closed its connection"),
+            () = peer.reset() => tracing::debug!("the client closed the connection"),
             () = abort.cancelled() => {}
         }
-        drop(place);
+        drop(slot);
     });
 }
 
@@ -115,7 +117,7 @@ async fn answer(
     router: Router,
     peer: Arc<Peer>,
 ) -> Result<Response, Infallible> {
-    // An HTTP/1.0 client knows no interim responses (RFC 9110, 15.2): keep-alive finds out that it is gone.
+    // HTTP/1.0 has no interim responses (RFC 9110, 15.2). There, only keep-alive detects a closed connection.
     let may_probe = request.version() == Version::HTTP_11;
     request.extensions_mut().insert(Arc::clone(&peer));
     let answer = router.oneshot(request);
@@ -123,7 +125,7 @@ async fn answer(
     tokio::select! {
         biased;
         answer = &mut answer => return answer,
-        () = peer.sends_no_more() => {}
+        () = peer.read_closed() => {}
     }
     if may_probe {
         peer.probe();

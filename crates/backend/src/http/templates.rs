@@ -1,11 +1,11 @@
-//! `/v1/templates`: what executions are forked from.
+//! `/v1/templates`.
 
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use cloude_protocol::api::{TemplateInfo, TemplateRequest};
 
-use super::error::ApiError;
+use super::error::{ApiError, RequestError};
 use super::extract::ApiJson;
 use crate::jobs::Service;
 
@@ -14,8 +14,7 @@ pub async fn list(State(service): State<Service>) -> Json<Vec<TemplateInfo>> {
     Json(service.templates().await)
 }
 
-/// `POST /v1/templates`: 201 when it was built for this request, 200 when it was there or somebody else
-/// built it.
+/// `POST /v1/templates`: 201 if this request built the template, 200 if it existed or another build was running.
 pub async fn build(
     State(service): State<Service>,
     ApiJson(request): ApiJson<TemplateRequest>,
@@ -37,6 +36,5 @@ pub async fn remove(
     if service.remove_template(&id).await? {
         return Ok(StatusCode::NO_CONTENT);
     }
-    let message = format!("there is no template `{}`", id.escape_debug());
-    Err(ApiError::new(StatusCode::NOT_FOUND, message))
+    Err(RequestError::unknown_template(&id).into())
 }

@@ -1,4 +1,4 @@
-//! What a request must satisfy, and what it then gets.
+//! Checks of a request, and the request to the agent that results.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -12,55 +12,33 @@ use cloude_protocol::language::{Command, Language};
 use cloude_engine::MEMORY_STEP_MIB;
 use cloude_engine::languages::{Languages, Source, check_path};
 
+use super::refused::Refused;
 use crate::config::{Config, Limits};
 
 /// The most files of one request, the code included.
 const MAX_FILES: usize = 1000;
 
-/// A request that can be carried out.
+/// A checked request, with the machine and the limits that it gets.
 #[derive(Clone, Debug)]
 pub struct Admitted {
-    /// Its language.
     pub language: Arc<Language>,
-    /// Its VM.
     pub vcpus: u8,
-    /// MiB.
     pub memory_mib: u64,
-    /// Does it have a network?
+    /// May connect to the internet.
     pub network: bool,
-    /// How its VM has to come to be, if the client says.
+    /// The client's choice of booting or forking.
     pub start: Option<StartChoice>,
-    /// For the agent.
+    /// The request to the agent.
     pub execute: ExecuteRequest,
-    /// What it takes of memory while it waits, in bytes.
+    /// Bytes that the request takes in the queue.
     pub bytes: usize,
 }
 
-/// Why a request is refused.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum Refused {
-    /// The request is wrong.
-    #[error("{0}")]
-    Invalid(String),
-    /// The program is over the limit.
-    #[error("the program has {bytes} bytes with its files and input, {limit} are allowed")]
-    TooLarge {
-        /// Its size.
-        bytes: usize,
-        /// The limit.
-        limit: usize,
-    },
+fn ensure(ok: bool, refused: impl FnOnce() -> Refused) -> Result<(), Refused> {
+    if ok { Ok(()) } else { Err(refused()) }
 }
 
-fn ensure(ok: bool, message: impl FnOnce() -> String) -> Result<(), Refused> {
-    if ok {
-        Ok(())
-    } else {
-        Err(Refused::Invalid(message()))
-    }
-}
-
-/// Checks a request against the configuration, and turns it into what the agent gets.
+/// Checks a request against the configuration and the languages.
 pub fn admit(
     id: &str,
     request: &ExecutionRequest,
@@ -68,14 +46,13 @@ pub fn admit(
     config: &Config,
     memory_budget_mib: u64,
 ) -> Result<Admitted, Refused> {
-    ensure(!request.code.trim().is_empty(), || "`code` is empty".into())?;
-    let language = languages.find(&request.language).ok_or_else(|| {
-        let supported = languages.supported();
-        Refused::Invalid(format!(
-            "unsupported language `{}`; supported: {supported}",
-            request.language
-        ))
-    })?;
+    ensure(!request.code.trim().is_empty(), || Refused::EmptyCode)?;
+    let language = languages
+        .find(&request.language)
+        .ok_or_else(|| Refused::UnknownLanguage {
+            language: shown(&request.language),
+            supported: languages.supported(),
+        })?;
     check_texts(request)?;
     let bytes = size(request);
     if bytes > config.limits.code_bytes {
@@ -85,10 +62,10 @@ pub fn admit(
         });
     }
     let source = Source::of(language, &request.code, request.file_name.as_deref())
-        .map_err(Refused::Invalid)?;
+        .map_err(|reason| Refused::LanguageFile { reason })?;
     check_files(request, &source.file)?;
     ensure(!request.network || config.network.enabled, || {
-        "`network` is switched off on this server".into()
+        Refused::NoNetwork
     })?;
     let (vcpus, memory_mib) = machine(request, language, config, memory_budget_mib)?;
     let execute = execute_request(id, request, language, source, &config.limits)?;
@@ -120,90 +97,77 @@ fn size(request: &ExecutionRequest) -> usize {
 fn check_texts(request: &ExecutionRequest) -> Result<(), Refused> {
     let mut total = 0;
     for (index, arg) in request.args.iter().enumerate() {
-        ensure(!arg.contains('\0'), || {
-            format!("`args[{index}]` holds a NUL byte, which ends an argument")
-        })?;
-        total += check_length(arg.len(), || format!("`args[{index}]`, an argument,"))?;
+        ensure(!arg.contains('\0'), || Refused::NulInArgument { index })?;
+        total += check_length(arg.len(), || format!("args[{index}]"))?;
     }
     for (name, value) in &request.env {
         let valid = !name.is_empty() && !name.contains(['=', '\0']) && !value.contains('\0');
-        ensure(valid, || {
-            format!(
-                "`env` holds `{}`, which cannot be a variable: a name is not empty and holds no `=`, and no NUL byte \
-                 is in name or value",
-                shown(name)
-            )
-        })?;
+        ensure(valid, || Refused::Variable { name: shown(name) })?;
         let length = name.len() + 1 + value.len();
-        total += check_length(length, || format!("`env.{}`, a variable,", shown(name)))?;
+        total += check_length(length, || format!("env.{}", shown(name)))?;
     }
-    ensure(total <= MAX_ARGUMENTS_BYTES, || {
-        format!(
-            "`args` and `env` take {total} bytes together, at most {MAX_ARGUMENTS_BYTES} are allowed (each argument \
-             and variable takes 9 beside its own): put long texts into `stdin` or `files`"
-        )
+    ensure(total <= MAX_ARGUMENTS_BYTES, || Refused::LongTexts {
+        bytes: total,
+        limit: MAX_ARGUMENTS_BYTES,
     })
 }
 
-/// A variable's name for a message, which may be as long as a request.
+/// The start of a name for a message: the name itself may be as long as a request.
 fn shown(name: &str) -> String {
     name.chars().take(60).flat_map(char::escape_debug).collect()
 }
 
-/// Checks one argument or variable, and gives its share of [`MAX_ARGUMENTS_BYTES`].
-fn check_length(length: usize, what: impl Fn() -> String) -> Result<usize, Refused> {
+/// Checks one argument or variable and returns its share of [`MAX_ARGUMENTS_BYTES`]: the text, its NUL byte and its
+/// pointer.
+fn check_length(length: usize, field: impl Fn() -> String) -> Result<usize, Refused> {
     const POINTER_BYTES: usize = 8;
-    ensure(length < MAX_ARGUMENT_BYTES, || {
-        format!(
-            "{} has {length} bytes, at most {} are allowed: put long texts into `stdin` or `files`",
-            what(),
-            MAX_ARGUMENT_BYTES - 1
-        )
+    ensure(length < MAX_ARGUMENT_BYTES, || Refused::LongText {
+        field: field(),
+        bytes: length,
+        limit: MAX_ARGUMENT_BYTES - 1,
     })?;
     Ok(length + 1 + POINTER_BYTES)
 }
 
 fn check_files(request: &ExecutionRequest, program: &str) -> Result<(), Refused> {
-    ensure(request.files.len() < MAX_FILES, || {
-        format!(
-            "`files` has {}, at most {} are allowed",
-            request.files.len(),
-            MAX_FILES - 1
-        )
+    ensure(request.files.len() < MAX_FILES, || Refused::TooManyFiles {
+        count: request.files.len(),
+        limit: MAX_FILES - 1,
     })?;
-    check_path(program)
-        .map_err(|reason| Refused::Invalid(format!("the program's file `{program}`: {reason}")))?;
+    check_path(program).map_err(|reason| Refused::ProgramPath {
+        path: shown(program),
+        reason,
+    })?;
     let mut seen = HashSet::from([program]);
     for file in &request.files {
-        let name = file.path.escape_debug();
-        check_path(&file.path)
-            .map_err(|reason| Refused::Invalid(format!("`files` holds `{name}`: {reason}")))?;
-        ensure(seen.insert(&file.path), || {
-            format!("`files` holds `{name}` twice, or it is the program's own name")
+        let path = || shown(&file.path);
+        check_path(&file.path).map_err(|reason| Refused::FilePath {
+            path: path(),
+            reason,
         })?;
-        ensure(file.mode.is_none_or(|mode| mode <= 0o7777), || {
-            format!("`files` holds `{name}` with a mode over 0o7777")
+        ensure(file.path != program, || Refused::ProgramTwice {
+            path: path(),
         })?;
+        ensure(seen.insert(&file.path), || Refused::FileTwice {
+            path: path(),
+        })?;
+        if let Some(mode) = file.mode.filter(|mode| *mode > 0o7777) {
+            return Err(Refused::FileMode { path: path(), mode });
+        }
     }
     check_folders(&seen, program)
 }
 
-/// No file may be where another one needs a folder.
+/// No path may be both a file and the folder of another file.
 fn check_folders(files: &HashSet<&str>, program: &str) -> Result<(), Refused> {
     for path in files {
         let parents = path.match_indices('/').map(|(at, _)| &path[..at]);
-        for parent in parents {
-            ensure(!files.contains(parent), || {
-                let whose = match parent == program {
-                    true => "the program's own file, and",
-                    false => "a file, and",
-                };
-                format!(
-                    "`{}` is {whose} `{}` in `files` needs a folder of that name; rename one of them",
-                    parent.escape_debug(),
-                    path.escape_debug()
-                )
-            })?;
+        for parent in parents.filter(|parent| files.contains(parent)) {
+            let (is_program, parent, path) = (parent == program, shown(parent), shown(path));
+            return Err(match is_program {
+                true => Refused::ProgramIsFolder { parent, path },
+                false => Refused::FileIsFolder { parent, path },
+            });
         }
     }
     Ok(())
@@ -220,21 +184,18 @@ fn machine(
         .vcpus
         .or(language.machine.vcpus)
         .unwrap_or(config.vm.vcpus);
-    ensure((1..=8).contains(&vcpus), || {
-        format!("`limits.vcpus` is {vcpus}, it must be 1 to 8")
-    })?;
+    ensure((1..=8).contains(&vcpus), || Refused::Vcpus { vcpus })?;
     let default = language.machine.memory_mib.unwrap_or(config.vm.memory_mib);
-    let memory = request.limits.memory_mib.unwrap_or(default);
-    let most = config.vm.max_memory_mib.max(default).min(budget_mib);
-    ensure((64..=most).contains(&memory), || {
-        let what = if request.limits.memory_mib.is_some() {
-            "`limits.memory_mib`"
-        } else {
-            "the VM's memory"
-        };
-        format!("{what} is {memory} MiB, this server has 64 to {most}")
+    let memory_mib = request.limits.memory_mib.unwrap_or(default);
+    let limit = config.vm.max_memory_mib.max(default).min(budget_mib);
+    ensure((64..=limit).contains(&memory_mib), || {
+        match request.limits.memory_mib {
+            Some(_) => Refused::Memory { memory_mib, limit },
+            None => Refused::DefaultMemory { memory_mib, limit },
+        }
     })?;
-    Ok((vcpus, memory.next_multiple_of(MEMORY_STEP_MIB).min(most)))
+    let rounded = memory_mib.next_multiple_of(MEMORY_STEP_MIB).min(limit);
+    Ok((vcpus, rounded))
 }
 
 fn execute_request(
@@ -246,24 +207,24 @@ fn execute_request(
 ) -> Result<ExecuteRequest, Refused> {
     let wanted = &request.limits;
     let output = wanted.output_bytes.unwrap_or(limits.output_bytes);
-    ensure(output <= limits.max_output_bytes, || {
-        format!(
-            "`limits.output_bytes` is {output}, at most {} are allowed",
-            limits.max_output_bytes
-        )
+    ensure(output <= limits.max_output_bytes, || Refused::OutputBytes {
+        bytes: output,
+        limit: limits.max_output_bytes,
     })?;
-    let stage = |command: &Command, argv, name, wanted: Option<u64>, default: u64| {
-        let time = wanted.or(command.wall_time_ms).unwrap_or(default);
-        // A language's own limit may be above what requests may ask for.
-        let most = limits
+    let stage = |command: &Command, argv, field, wanted: Option<u64>, default: u64| {
+        let ms = wanted.or(command.wall_time_ms).unwrap_or(default);
+        // The limit of a language may exceed `limits.max_wall_time_ms`.
+        let limit = limits
             .max_wall_time_ms
             .max(command.wall_time_ms.unwrap_or(0));
-        ensure((1..=most).contains(&time), || {
-            format!("`limits.{name}` is {time}, it must be 1 to {most}")
+        ensure((1..=limit).contains(&ms), || Refused::WallTime {
+            field,
+            ms,
+            limit,
         })?;
         Ok::<_, Refused>(Stage {
             argv,
-            wall_time_ms: time,
+            wall_time_ms: ms,
             output_bytes: output,
         })
     };
@@ -306,8 +267,8 @@ fn execute_request(
     })
 }
 
-/// The agent has one environment for both stages: the compile command's, over it the run command's,
-/// over that the request's.
+/// The environment of both stages: that of the compile command, overridden by that of the run command, then by that of
+/// the request.
 fn environment(request: &ExecutionRequest, language: &Language) -> BTreeMap<String, String> {
     let compile = language.compile.iter().flat_map(|command| &command.env);
     compile

@@ -1,4 +1,4 @@
-//! Executions in memory: all that are not finished, and the last finished ones.
+//! Executions in memory: all unfinished ones, and the most recently finished.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,7 +8,7 @@ use cloude_protocol::api::Execution;
 use super::Job;
 use crate::store::output_bytes;
 
-/// Beside its output, an execution takes about so much, in bytes.
+/// Estimated bytes of a finished execution without its output.
 const OVERHEAD: usize = 2048;
 
 /// Jobs by id.
@@ -26,7 +26,7 @@ struct State {
 }
 
 impl Cache {
-    /// Keeps finished executions up to so many bytes.
+    /// `limit`: bytes of finished executions.
     pub fn new(limit: usize) -> Self {
         Cache {
             limit,
@@ -50,7 +50,7 @@ impl Cache {
         self.lock().jobs.remove(id);
     }
 
-    /// Notes that a job is finished, and forgets the oldest such past the limit.
+    /// Counts a job as finished, and evicts the oldest finished jobs beyond the limit.
     pub fn finished(&self, execution: &Execution) {
         let bytes = OVERHEAD + output_bytes(execution);
         let mut state = self.lock();

@@ -1,9 +1,11 @@
-//! Executions: admitted, queued, run each in a machine of its own, and remembered.
+//! Executions: admission, queue, run in a fresh VM, result.
 
-pub mod admission;
+mod admission;
+mod attempt;
 mod cache;
 mod outcome;
 mod recovery;
+mod refused;
 mod run;
 mod service;
 mod submit;
@@ -17,39 +19,40 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 pub use outcome::status_of;
+pub use refused::Refused;
 pub use service::{BuildError, Found, Health, Parts, Service, SubmitError};
 use transcript::{Cursor, Transcript};
 
 use cloude_engine::Failure;
 
-/// Past so many bytes, output is sent in several events.
+/// Maximum bytes of one output event.
 const CHUNK: usize = 64 << 10;
 
-/// How the client that submits goes on.
+/// How the client receives the result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Client {
-    /// It goes, and asks later: the execution is durable, it survives this process.
+    /// It polls for the result. The execution is durable: it is restarted after a crash of clouded.
     Leaves,
-    /// It waits for the result, and cancels the execution by closing the connection.
+    /// It waits for the result. Closing the connection cancels the execution.
     Waits,
-    /// It waits and reads along.
+    /// It reads events until the result. Closing the connection cancels the execution.
     Streams,
 }
 
-/// Who cancelled an execution.
+/// Why an execution was cancelled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {
-    /// The client that waited closed its connection.
+    /// The client that waited for it closed the connection.
     Disconnected,
-    /// `DELETE /v1/executions/{id}`.
+    /// A client sent `DELETE /v1/executions/{id}`.
     Requested,
-    /// The server stops, and its grace period is over.
+    /// The server stops, and `shutdown.grace_ms` is over.
     ShutDown,
 }
 
 impl Stop {
-    /// The end of the VM, with a message for [`Execution::error`].
-    fn death(self) -> Failure {
+    /// The failure, whose message becomes [`Execution::error`].
+    fn failure(self) -> Failure {
         match self {
             Stop::Disconnected => Failure::cancelled("cancelled: the client disconnected"),
             Stop::Requested => Failure::cancelled("cancelled by a request to delete the execution"),
@@ -58,15 +61,14 @@ impl Stop {
     }
 }
 
-/// One execution that is not finished, or was a moment ago.
+/// An execution that is unfinished, or finished and still in memory.
 #[derive(Debug)]
 pub struct Job {
-    /// Its id.
     pub id: String,
-    /// The language's own name.
+    /// The name of the language, not an alias.
     pub language: String,
     client: Client,
-    /// Cancelled by [`Job::stop`], and when everything must stop.
+    /// Cancelled by [`Job::stop`], and with all other jobs at the shutdown.
     cancel: CancellationToken,
     stopped: OnceLock<Stop>,
     progress: Mutex<Progress>,
@@ -108,26 +110,26 @@ impl Job {
         changed
     }
 
-    /// Kills its VM. After the end this changes nothing.
+    /// Cancels the execution and kills its VM. Has no effect on a finished one.
     pub fn stop(&self, why: Stop) {
         let _ = self.stopped.set(why);
         self.cancel.cancel();
     }
 
-    /// Who cancelled it, where it was.
+    /// Why it was cancelled; without a call of [`Job::stop`] it was the shutdown.
     fn stopped(&self) -> Stop {
         self.stopped.get().copied().unwrap_or(Stop::ShutDown)
     }
 
-    /// The same as the end of its VM.
+    /// The failure of a cancelled execution.
     fn cancelled(&self) -> Failure {
-        self.stopped().death()
+        self.stopped().failure()
     }
 
-    /// Shows the result to whoever waits or asks.
+    /// Makes the result visible to all readers.
     fn publish(&self, execution: &Arc<Execution>) {
         self.update(|progress| {
-            // A reader that follows the transcript gets it whole; for all others the result has it.
+            // Only a streaming client reads the transcript after the end; the result has the output, too.
             if self.client != Client::Streams {
                 progress.transcript = Transcript::default();
             }
@@ -136,7 +138,7 @@ impl Job {
         });
     }
 
-    /// As `GET /status/{id}` shows it.
+    /// The execution as `GET /status/{id}` shows it.
     pub fn status(&self) -> StatusResponse {
         let progress = self.progress();
         if let Some(result) = &progress.result {
@@ -155,12 +157,12 @@ impl Job {
         }
     }
 
-    /// The result, if it ended.
+    /// The result of a finished execution.
     pub fn result(&self) -> Option<Arc<Execution>> {
         self.progress().result.clone()
     }
 
-    /// Waits for the end.
+    /// Waits for the result.
     pub async fn finished(&self) -> Arc<Execution> {
         let mut changed = self.changed.subscribe();
         loop {
@@ -172,7 +174,7 @@ impl Job {
         }
     }
 
-    /// Reads along from the start; for a job that was submitted as [`Client::Streams`].
+    /// A reader of all events, for a job of [`Client::Streams`].
     pub fn follow(self: &Arc<Self>) -> Follower {
         Follower {
             changed: self.changed.subscribe(),
@@ -183,7 +185,7 @@ impl Job {
     }
 }
 
-/// One reader of an execution.
+/// A reader of a job's events.
 #[derive(Debug)]
 pub struct Follower {
     job: Arc<Job>,
@@ -200,7 +202,7 @@ enum Stage {
 }
 
 impl Follower {
-    /// The next event; none after the result.
+    /// The next event; `None` after the result.
     pub async fn next(&mut self) -> Option<ExecutionEvent> {
         match self.stage {
             Stage::Accepted => {

@@ -1,57 +1,56 @@
-//! From what the guest measured to what the client gets.
+//! The [`Execution`] that clients get, from the measurements and the output of the guest.
 
 use cloude_engine::Failure;
+use cloude_engine::images::ReadyImage;
 use cloude_protocol::Data;
 use cloude_protocol::agent::{Cause, ExecuteResult, StageName, StageResult, Stream};
 use cloude_protocol::api::{CompileReport, Execution, StartKind, Status, StatusResponse, Timings};
 
 use super::transcript::Transcript;
-use cloude_engine::images::ReadyImage;
 
-/// `timeout(1)` exits so, and so does a program that met its wall-clock limit.
+/// Exit code for the wall-clock limit, as of timeout(1).
 const TIMED_OUT: i32 = 124;
-/// A shell reports signal n as 128 + n.
+/// Exit code for signal n is this plus n, as in a shell.
 const SIGNALLED: i32 = 128;
 
-/// What is known when an execution ends.
-pub struct Ending<'a> {
-    /// Its id.
+/// The parts of an [`Execution`].
+pub struct ExecutionParts<'a> {
     pub id: &'a str,
-    /// The language's own name.
+    /// The name of the language, not an alias.
     pub language: &'a str,
-    /// Its image, if there was one.
+    /// The image of the VM, if the execution reached that step.
     pub image: Option<ReadyImage>,
-    /// What the agent said last, or why it said nothing.
+    /// The agent's last event, or the failure that prevented it.
     pub result: Result<ExecuteResult, Failure>,
-    /// What it said before.
+    /// The output.
     pub transcript: &'a mut Transcript,
-    /// All but the stages' own.
+    /// The timings that the host measured.
     pub timings: Timings,
     /// The VM's address.
     pub ip: Option<std::net::Ipv4Addr>,
-    /// How the VM came to be.
+    /// Booted, forked or taken from the pool.
     pub start: StartKind,
-    /// Its memory in MiB; 0 if it is not known.
+    /// Guest memory in MiB; 0 if no VM was started.
     pub memory_mib: u64,
 }
 
-impl Ending<'_> {
-    /// The whole execution.
+impl ExecutionParts<'_> {
+    /// Assembles the execution.
     pub fn execution(self) -> Execution {
-        let (result, death) = match self.result {
+        let (result, failure) = match self.result {
             Ok(result) => (result, None),
-            Err(death) => (
+            Err(failure) => (
                 ExecuteResult {
                     compile: None,
                     run: None,
                 },
-                Some(death),
+                Some(failure),
             ),
         };
         let transcript = self.transcript;
         let mut take = |stage, stream| transcript.take(stage, stream);
         let deciding = result.run.as_ref().or(result.compile.as_ref());
-        let (cause, error) = verdict(deciding, death);
+        let (cause, error) = verdict(deciding, failure);
         let ours = matches!(
             cause,
             Cause::Infrastructure | Cause::GuestPanic | Cause::Cancelled
@@ -92,9 +91,9 @@ impl Ending<'_> {
     }
 }
 
-fn verdict(deciding: Option<&StageResult>, death: Option<Failure>) -> (Cause, Option<String>) {
-    if let Some(death) = death {
-        return (death.cause, Some(death.message));
+fn verdict(deciding: Option<&StageResult>, failure: Option<Failure>) -> (Cause, Option<String>) {
+    if let Some(failure) = failure {
+        return (failure.cause, Some(failure.message));
     }
     match deciding {
         Some(stage) if stage.cause == Cause::Infrastructure => {
@@ -112,7 +111,7 @@ fn verdict(deciding: Option<&StageResult>, death: Option<Failure>) -> (Cause, Op
     }
 }
 
-/// The exit code that a shell would show.
+/// The exit code as a shell reports it.
 fn shell_exit_code(execution: &Execution) -> Option<i32> {
     if execution.status == Status::Error {
         return None;
@@ -125,7 +124,7 @@ fn shell_exit_code(execution: &Execution) -> Option<i32> {
         .or(execution.signal.map(|signal| SIGNALLED + signal))
 }
 
-/// As `GET /status/{id}` shows it.
+/// The execution as `GET /status/{id}` shows it.
 pub fn status_of(execution: &Execution) -> StatusResponse {
     let mut stderr = execution.stderr.to_text();
     if execution.run.is_none()
@@ -149,7 +148,7 @@ pub fn status_of(execution: &Execution) -> StatusResponse {
     }
 }
 
-/// For the end of a stream, which has sent the output already.
+/// The last event of a stream. The output was sent before.
 pub fn without_output(execution: &Execution) -> Execution {
     let compile = execution.compile.as_ref().map(|compile| CompileReport {
         result: compile.result.clone(),

@@ -1,25 +1,25 @@
-//! What an earlier clouded accepted and did not finish.
+//! Recovery of executions that an earlier clouded accepted and did not finish.
 
 use std::sync::Arc;
 
 use cloude_engine::Failure;
 use cloude_protocol::api::{StartKind, Timings};
 
-use super::outcome::Ending;
+use super::outcome::ExecutionParts;
 use super::service::Service;
 use super::transcript::Transcript;
 use crate::store::{Accepted, StoreError};
 
-/// An execution that was in a VM so often when clouded died may be the reason that it did.
+/// Attempts after which a crash of clouded is attributed to the execution.
 const MAX_ATTEMPTS: u32 = 3;
 
 impl Service {
-    /// Runs again what was accepted and not finished: a fresh VM has no trace of the attempt before. Gives
-    /// how many. What cannot be run is ended with the reason.
+    /// Restarts unfinished executions in fresh VMs and returns their number. An execution that cannot be restarted
+    /// fails with the reason.
     pub async fn recover(&self) -> Result<usize, StoreError> {
         let mut again = 0;
         for row in self.parts().store.unfinished().await? {
-            let given_up = match row {
+            let failed = match row {
                 Ok(accepted) => match self.run_again(&accepted) {
                     Ok(()) => {
                         again += 1;
@@ -29,9 +29,13 @@ impl Service {
                 },
                 Err(row) => (row.id, row.language, row.reason),
             };
-            let (id, language, reason) = given_up;
-            tracing::warn!(id, reason, "an execution of an earlier clouded is given up");
-            self.give_up(&id, &language, reason);
+            let (id, language, reason) = failed;
+            tracing::warn!(
+                id,
+                reason,
+                "an execution of an earlier clouded is not run again"
+            );
+            self.fail(&id, &language, reason);
         }
         Ok(again)
     }
@@ -46,8 +50,8 @@ impl Service {
         self.resume(accepted)
     }
 
-    fn give_up(&self, id: &str, language: &str, message: String) {
-        let ending = Ending {
+    fn fail(&self, id: &str, language: &str, message: String) {
+        let parts = ExecutionParts {
             id,
             language,
             image: None,
@@ -58,6 +62,6 @@ impl Service {
             start: StartKind::Cold,
             memory_mib: 0,
         };
-        self.parts().store.finished(Arc::new(ending.execution()));
+        self.parts().store.finished(Arc::new(parts.execution()));
     }
 }

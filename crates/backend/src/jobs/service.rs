@@ -1,4 +1,4 @@
-//! The jobs as the HTTP interface sees them.
+//! The operations of the HTTP interface.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,32 +14,31 @@ use cloude_protocol::api::{
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::admission::{Admitted, Refused, admit};
+use super::admission::{Admitted, admit};
 use super::cache::Cache;
+use super::refused::Refused;
 use super::{Stop, status_of};
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::scheduler::Scheduler;
-use crate::store::{Store, StoreError, Trouble};
+use crate::store::{FailedWrites, Store, StoreError};
 
-/// All that running an execution needs.
+/// Everything that executions use.
 pub struct Parts {
-    /// The configuration of this server.
     pub config: Config,
-    /// The language files.
     pub languages: Languages,
-    /// Their images.
+    /// Images of the languages.
     pub images: Arc<dyn Images>,
-    /// Starts machines.
+    /// Starts VMs.
     pub launcher: Arc<dyn Launcher>,
-    /// Who may start one when.
+    /// Admits VMs.
     pub scheduler: Scheduler,
-    /// Remembers.
+    /// Durable executions, and results.
     pub store: Store,
 }
 
 impl Parts {
-    /// What a VM of so much guest memory counts against the host's.
+    /// MiB of the budget that a VM uses: its guest memory and [`WORKER_MIB`].
     pub fn vm_memory_mib(&self, guest_mib: u64) -> u64 {
         guest_mib + WORKER_MIB
     }
@@ -52,53 +51,53 @@ impl Parts {
     }
 }
 
-/// Why an execution was not accepted.
+/// An execution was not accepted.
 #[derive(Debug, thiserror::Error)]
 pub enum SubmitError {
-    /// The request is wrong.
+    /// The request is invalid or too large.
     #[error(transparent)]
     Refused(#[from] Refused),
-    /// Too many wait.
+    /// The queue is full.
     #[error(transparent)]
     QueueFull(#[from] QueueFull),
-    /// We are about to stop.
+    /// The server is shutting down.
     #[error("the server is shutting down; try again when it is back")]
     Draining,
-    /// It could not be stored.
+    /// A durable execution could not be stored, or too many results are not written.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// Why a template was not built.
+/// A template was not built.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
-    /// The request is wrong, or comes too late.
+    /// The request is invalid, or the server is shutting down.
     #[error(transparent)]
     Submit(#[from] SubmitError),
-    /// It did not become one.
+    /// The build failed or was refused.
     #[error(transparent)]
     Template(#[from] TemplateError),
 }
 
-/// How an execution stands.
+/// The state of an execution.
 pub enum Found {
-    /// It has a result.
+    /// Finished.
     Ended(Arc<Execution>),
-    /// It waits or runs.
+    /// Pending or running.
     Unfinished(StatusResponse),
 }
 
-/// Whether the server does its work.
+/// The health of the server.
 pub enum Health {
-    /// It does.
+    /// Executions are accepted and stored.
     Ok,
-    /// It is about to stop.
+    /// The server is shutting down.
     Draining,
-    /// Results cannot be written, and would be lost if it died now.
-    Degraded(Trouble),
+    /// Writes to the job store fail: results would be lost in a crash.
+    Degraded(FailedWrites),
 }
 
-/// Accepts executions and knows them.
+/// Accepts executions, and answers requests about them. Clones share the state.
 #[derive(Clone)]
 pub struct Service {
     pub(super) inner: Arc<Inner>,
@@ -110,12 +109,12 @@ pub(super) struct Inner {
     pub(super) tasks: TaskTracker,
     pub(super) metrics: Metrics,
     draining: AtomicBool,
-    /// Stops everything that runs, without storing a result: it is run again at the next start.
+    /// Stops all executions at the shutdown. Durable ones get no result and are restarted by the next start.
     pub(super) halt: CancellationToken,
 }
 
 impl Service {
-    /// A service without jobs.
+    /// A service without executions.
     pub fn new(parts: Parts) -> Self {
         let cache = Cache::new(parts.config.store.cache_bytes);
         let metrics = Metrics::new(&parts.config.pool);
@@ -141,7 +140,7 @@ impl Service {
         &self.inner.parts.config
     }
 
-    /// Are new executions refused?
+    /// True if new executions are refused, because the server is shutting down.
     pub fn is_draining(&self) -> bool {
         self.inner.draining.load(Ordering::SeqCst)
     }
@@ -157,7 +156,7 @@ impl Service {
         )
     }
 
-    /// How an execution stands; none if it is unknown.
+    /// The state of an execution; `None` if the id is unknown.
     pub async fn find(&self, id: &str) -> Result<Option<Found>, StoreError> {
         if let Some(job) = self.inner.cache.get(id) {
             return Ok(Some(match job.result() {
@@ -179,7 +178,7 @@ impl Service {
         }))
     }
 
-    /// The same as `GET /status/{id}` shows it.
+    /// The state as `GET /status/{id}` shows it.
     pub async fn status(&self, id: &str) -> Result<Option<StatusResponse>, StoreError> {
         Ok(self.find(id).await?.map(|found| match found {
             Found::Ended(execution) => status_of(&execution),
@@ -187,31 +186,30 @@ impl Service {
         }))
     }
 
-    /// Cancels an execution, and gives its result: what it had ended with where it had; none if it is
-    /// unknown.
+    /// Cancels an execution and returns its result; a finished one keeps its result. `None` if the id is unknown.
     pub async fn cancel(&self, id: &str) -> Result<Option<Arc<Execution>>, SubmitError> {
         if let Some(job) = self.inner.cache.get(id) {
             job.stop(Stop::Requested);
             return tokio::select! {
                 biased;
                 execution = job.finished() => Ok(Some(execution)),
-                // It may have been stopped for that before, and is then run again by the next start.
+                // The shutdown may have stopped it first: it then has no result until the next start.
                 () = self.inner.halt.cancelled() => Err(SubmitError::Draining),
             };
         }
         match self.find(id).await? {
             None => Ok(None),
             Some(Found::Ended(execution)) => Ok(Some(execution)),
-            // It is not in memory only once it was stopped for the next start.
+            // An unfinished execution leaves the memory only when the shutdown stops it.
             Some(Found::Unfinished(_)) => Err(SubmitError::Draining),
         }
     }
 
-    /// Whether this server does its work.
+    /// The health of the server.
     pub fn health(&self) -> Health {
-        match self.parts().store.trouble() {
+        match self.parts().store.failed_writes() {
             _ if self.is_draining() => Health::Draining,
-            Some(trouble) => Health::Degraded(trouble),
+            Some(failures) => Health::Degraded(failures),
             None => Health::Ok,
         }
     }
@@ -237,12 +235,15 @@ impl Service {
             .collect()
     }
 
-    /// What there is to measure, in OpenMetrics' text format.
+    /// All metrics in the OpenMetrics text format.
     pub async fn metrics(&self) -> String {
         let templates = self.templates().await;
         let parts = self.parts();
         let (load, counts) = (parts.scheduler.load(), parts.launcher.pool_counts());
-        let unwritten = parts.store.trouble().map_or(0, |trouble| trouble.writes);
+        let unwritten = parts
+            .store
+            .failed_writes()
+            .map_or(0, |failures| failures.writes);
         self.inner.metrics.text(load, unwritten, &templates, counts)
     }
 
@@ -251,7 +252,7 @@ impl Service {
         self.parts().launcher.templates().await
     }
 
-    /// Builds a template, or waits until it is built. Gives whether it was built for this call.
+    /// Builds a template, or waits for a build that is running. The flag is true if this call built it.
     pub async fn build_template(
         &self,
         request: &TemplateRequest,
@@ -259,7 +260,7 @@ impl Service {
         if self.is_draining() {
             return Err(SubmitError::Draining.into());
         }
-        // The machine of an execution that says nothing else.
+        // An execution with these values gets the same machine as the template.
         let execution = ExecutionRequest {
             language: request.language.clone(),
             code: "-".into(),
@@ -292,7 +293,7 @@ impl Service {
         Ok(self.parts().launcher.build_template(spec).await?)
     }
 
-    /// Removes a template. Gives whether there was one.
+    /// Removes a template. Returns false if the id is unknown.
     pub async fn remove_template(&self, id: &str) -> Result<bool, TemplateError> {
         self.parts().launcher.remove_template(id).await
     }
@@ -303,9 +304,9 @@ impl Service {
         self.inner.tasks.close();
     }
 
-    /// After [`Service::drain`]: lets what runs finish for `grace`, then stops it. Durable executions
-    /// that did not finish are run again by the next start. Every machine is gone when this returns,
-    /// and everything is written that the disk takes; the log says what is not.
+    /// After [`Service::drain`]: waits up to `grace` for executions to finish, then stops them. The next start
+    /// restarts unfinished durable ones. When this returns, no VM is left and all results are written, or the log
+    /// names the reason.
     pub async fn finish(&self, grace: Duration) {
         if tokio::time::timeout(grace, self.inner.tasks.wait())
             .await

@@ -1,10 +1,10 @@
-//! What an execution has said so far. One writer, any number of readers at their own pace.
+//! The output events of an execution. One writer, and any number of readers, each at its own position.
 
 use cloude_protocol::Data;
 use cloude_protocol::agent::{Event, StageName, Stream};
 use cloude_protocol::api::ExecutionEvent;
 
-/// Past so many pieces the order between streams is kept only to [`COARSE`] bytes.
+/// Beyond this number of pieces, the order between streams is kept in steps of [`COARSE`] bytes.
 const MAX_PIECES: usize = 1 << 20;
 const COARSE: usize = 4096;
 
@@ -35,16 +35,16 @@ enum Piece {
     Dropped { channel: u8, bytes: u64 },
 }
 
-/// The pieces in order, and the bytes of each stream.
+/// The order of the pieces, and the bytes of each stream.
 #[derive(Clone, Debug, Default)]
 pub struct Transcript {
     pieces: Vec<Piece>,
     bytes: [Vec<u8>; CHANNELS],
-    /// In `bytes`, not yet in `pieces`.
+    /// Bytes of each stream that no piece has yet.
     unordered: [usize; CHANNELS],
 }
 
-/// How far a reader has come.
+/// The position of a reader.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Cursor {
     piece: usize,
@@ -53,7 +53,7 @@ pub struct Cursor {
 }
 
 impl Transcript {
-    /// Appends an event. The last one, with the result, is not part of the transcript.
+    /// Appends an event. `Finished` is not part of the transcript.
     pub fn push(&mut self, event: &Event) {
         match event {
             Event::Started { stage } => self.pieces.push(Piece::Started(*stage)),
@@ -105,29 +105,29 @@ impl Transcript {
         }
     }
 
-    /// Puts everything in order: nothing more comes.
+    /// Assigns the remaining bytes to pieces. Called at the end.
     pub fn settle(&mut self) {
         for channel in 0..CHANNELS {
             self.order(channel);
         }
     }
 
-    /// All bytes of a stream so far.
+    /// The bytes of a stream so far.
     pub fn output(&self, stage: StageName, stream: Stream) -> &[u8] {
         &self.bytes[channel(stage, stream)]
     }
 
-    /// How many bytes of a stream there are.
+    /// The number of bytes of a stream so far.
     pub fn len(&self, stage: StageName, stream: Stream) -> u64 {
         self.output(stage, stream).len() as u64
     }
 
-    /// Forgets the order and takes a stream's bytes.
+    /// Takes the bytes of a stream. The transcript cannot be read after that.
     pub fn take(&mut self, stage: StageName, stream: Stream) -> Data {
         Data(std::mem::take(&mut self.bytes[channel(stage, stream)]))
     }
 
-    /// The next event for this reader, of at most `limit` bytes, or none so far.
+    /// The next event for this reader, with at most `limit` bytes; `None` if there is none yet.
     pub fn next(&self, cursor: &mut Cursor, limit: usize) -> Option<ExecutionEvent> {
         loop {
             match *self.pieces.get(cursor.piece)? {
@@ -149,7 +149,7 @@ impl Transcript {
                     if rest > 0 {
                         return Some(self.bytes_event(cursor, channel, rest, limit));
                     }
-                    // This piece may still grow while it is the last.
+                    // The last piece may still grow.
                     if cursor.piece + 1 == self.pieces.len() {
                         return None;
                     }
@@ -184,8 +184,8 @@ impl Transcript {
     }
 }
 
-/// How much of a chunk ends on a character's end, so that text stays text in JSON. All of it where
-/// its end is no part of a character anyway.
+/// The length of a chunk without an incomplete UTF-8 sequence at its end, so that text stays text in JSON. The whole
+/// chunk if it is not UTF-8.
 fn whole_characters(chunk: &[u8]) -> usize {
     match std::str::from_utf8(chunk) {
         Err(error) if error.error_len().is_none() && error.valid_up_to() > 0 => error.valid_up_to(),
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_gets_everything_in_order_at_its_own_pace() {
+    fn each_reader_gets_all_events_in_order() {
         let mut transcript = Transcript::default();
         let mut cursor = Cursor::default();
         transcript.push(&Event::Started {

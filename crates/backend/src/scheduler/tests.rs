@@ -39,7 +39,7 @@ async fn vcpus_of_all_vms_together_are_bounded() {
 }
 
 #[tokio::test]
-async fn a_vm_with_more_vcpus_than_there_are_runs_alone() {
+async fn a_vm_with_more_vcpus_than_the_limit_runs_alone() {
     let scheduler = scheduler(9, 100, 9);
     let small = scheduler.enter(1).unwrap().admitted(vcpus(1)).await;
     let mut large = Box::pin(scheduler.enter(1).unwrap().admitted(vcpus(16)));
@@ -49,7 +49,7 @@ async fn a_vm_with_more_vcpus_than_there_are_runs_alone() {
 }
 
 #[tokio::test]
-async fn a_vm_of_the_servers_own_waits_in_line_and_turns_nobody_away() {
+async fn an_uncounted_slot_waits_and_refuses_no_client() {
     let scheduler = scheduler(1, 100, 1);
     let running = scheduler.enter(1).unwrap().admitted(mib(1)).await;
     let mut own = Box::pin(scheduler.enter_uncounted().admitted(mib(1)));
@@ -64,33 +64,33 @@ async fn a_vm_of_the_servers_own_waits_in_line_and_turns_nobody_away() {
 }
 
 #[tokio::test]
-async fn a_request_aside_takes_no_place_in_the_queue() {
+async fn a_request_for_an_image_takes_no_queue_slot() {
     let scheduler = scheduler(1, 100, 1);
-    let aside = scheduler.enter_aside(900).unwrap();
+    let for_image = scheduler.enter_for_image(900).unwrap();
     let queued = scheduler.enter(900).unwrap();
-    let full = scheduler.enter_aside(900).unwrap_err();
-    assert_eq!(full.waiting, 1, "what waits aside is bounded too");
+    let full = scheduler.enter_for_image(900).unwrap_err();
+    assert_eq!(full.waiting, 1, "the requests for images are limited, too");
     let load = scheduler.load();
-    assert_eq!((load.waiting, load.aside), (1, 1));
-    drop((aside, queued));
+    assert_eq!((load.waiting, load.for_image), (1, 1));
+    drop((for_image, queued));
     let load = scheduler.load();
-    assert_eq!((load.waiting, load.aside), (0, 0));
+    assert_eq!((load.waiting, load.for_image), (0, 0));
 }
 
 #[tokio::test]
-async fn a_request_aside_joins_the_queue_for_its_vm() {
+async fn a_request_for_an_image_joins_the_queue_for_its_vm() {
     let scheduler = scheduler(1, 100, 1);
     let running = scheduler.enter(1).unwrap().admitted(mib(1)).await;
-    let mut aside = Box::pin(scheduler.enter_aside(1).unwrap().admitted(mib(1)));
-    assert!(poll!(&mut aside).is_pending());
+    let mut for_image = Box::pin(scheduler.enter_for_image(1).unwrap().admitted(mib(1)));
+    assert!(poll!(&mut for_image).is_pending());
     let load = scheduler.load();
-    assert_eq!((load.waiting, load.aside), (1, 0));
+    assert_eq!((load.waiting, load.for_image), (1, 0));
     drop(running);
-    assert!(aside.now_or_never().is_some());
+    assert!(for_image.now_or_never().is_some());
 }
 
 #[tokio::test]
-async fn past_its_bound_the_queue_refuses() {
+async fn a_full_queue_refuses() {
     let scheduler = scheduler(1, 100, 2);
     let _first = scheduler.enter(1).unwrap();
     let _second = scheduler.enter(1).unwrap();
@@ -139,7 +139,7 @@ async fn vms_and_memory_are_bounded() {
 }
 
 #[tokio::test]
-async fn first_come_is_first_served_even_where_a_later_one_would_fit() {
+async fn no_waiter_overtakes_the_first() {
     let scheduler = scheduler(3, 100, 10);
     let running = scheduler.enter(0).unwrap().admitted(mib(50)).await;
     let mut large = Box::pin(scheduler.enter(0).unwrap().admitted(mib(80)));
@@ -154,7 +154,7 @@ async fn first_come_is_first_served_even_where_a_later_one_would_fit() {
 }
 
 #[tokio::test]
-async fn who_leaves_the_line_holds_nobody_up() {
+async fn a_cancelled_waiter_delays_no_other() {
     let scheduler = scheduler(3, 100, 10);
     let _running = scheduler.enter(0).unwrap().admitted(mib(50)).await;
     let mut large = Box::pin(scheduler.enter(0).unwrap().admitted(mib(80)));
@@ -167,7 +167,7 @@ async fn who_leaves_the_line_holds_nobody_up() {
 }
 
 #[tokio::test]
-async fn a_permit_that_nobody_took_is_given_back() {
+async fn an_unclaimed_permit_is_released() {
     let scheduler = scheduler(1, 100, 10);
     let first = scheduler.enter(0).unwrap().admitted(mib(50)).await;
     let mut second = Box::pin(scheduler.enter(0).unwrap().admitted(mib(50)));
@@ -178,7 +178,7 @@ async fn a_permit_that_nobody_took_is_given_back() {
         scheduler.load(),
         Load {
             waiting: 0,
-            aside: 0,
+            for_image: 0,
             running: 0,
             vcpus: 0,
             memory_mib: 0

@@ -1,8 +1,8 @@
-//! The job store: one SQLite file with a write-ahead log, and one thread that writes. A write that was
-//! acknowledged survives the death of this process.
+//! The job store: one SQLite file with a write-ahead log, and one thread that writes. An acknowledged write survives
+//! a crash of clouded.
 //!
-//! A failed write is tried again until it succeeds ([`Store::trouble`] reports it); until then [`Store::get`]
-//! returns its result from memory.
+//! A failed write is retried until it succeeds ([`Store::failed_writes`]). Until then, [`Store::get`] returns the
+//! result from memory.
 
 mod error;
 mod prune;
@@ -21,10 +21,10 @@ use tokio::sync::oneshot;
 use write::Write;
 use writer::{Command, Writer};
 
-pub use error::{StoreError, Trouble};
+pub use error::{FailedWrites, StoreError};
 pub use row::{Accepted, Record, Retention, Unreadable, output_bytes};
 
-/// The open store.
+/// The open store. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Store {
     writer: Arc<Writer>,
@@ -43,7 +43,7 @@ impl Store {
         })
     }
 
-    /// Stores a durable execution; returns once it is safe.
+    /// Stores a durable execution. Returns after the commit.
     pub async fn accept(&self, accepted: &Accepted) -> Result<(), StoreError> {
         self.write_now(Write::Accept {
             id: accepted.id.clone(),
@@ -53,36 +53,36 @@ impl Store {
         .await
     }
 
-    /// Counts an attempt at a durable execution; returns once that is written, or failed and is tried again.
+    /// Counts an attempt at a durable execution. Returns after the commit, or with the error of a write that is retried.
     pub async fn started(&self, id: &str) -> Result<(), StoreError> {
         self.write_now(Write::Started { id: id.to_owned() }).await
     }
 
-    /// Takes the last attempt back: the server stops, and the next start runs the execution again.
+    /// Does not count the last attempt, which the shutdown interrupted.
     pub fn interrupted(&self, id: &str) {
         self.send(Write::Interrupted { id: id.to_owned() });
     }
 
-    /// Stores a result. [`Store::get`] knows it at once.
+    /// Stores a result in the background. [`Store::get`] returns it from now on.
     pub fn finished(&self, result: Arc<Execution>) {
         self.send(Write::Finished { result });
     }
 
-    /// Stores a result; returns once it is written, or failed and is tried again.
+    /// Stores a result. Returns after the commit, or with the error of a write that is retried.
     pub async fn finished_now(&self, result: Arc<Execution>) -> Result<(), StoreError> {
         self.write_now(Write::Finished { result }).await
     }
 
-    /// Returns once everything sent before is written; the error says what is not.
+    /// Waits for all earlier writes. The error counts those that failed.
     pub async fn flush(&self) -> Result<(), StoreError> {
         let (done, flushed) = oneshot::channel();
         self.writer.send(Command::Flush { done })?;
         flushed.await.map_err(|_| StoreError::Closed)?
     }
 
-    /// Writes that failed and are tried again, if any.
-    pub fn trouble(&self) -> Option<Trouble> {
-        self.writer.shared.trouble()
+    /// Writes that failed and are retried; `None` if there are none.
+    pub fn failed_writes(&self) -> Option<FailedWrites> {
+        self.writer.shared.failed_writes()
     }
 
     async fn write_now(&self, write: Write) -> Result<(), StoreError> {
@@ -113,7 +113,7 @@ impl Store {
         self.read(move |connection| get(connection, &id)).await
     }
 
-    /// What was accepted and has no result, oldest first.
+    /// Executions without a result, oldest first.
     pub async fn unfinished(&self) -> Result<Vec<Result<Accepted, Unreadable>>, StoreError> {
         self.read(unfinished).await
     }
@@ -163,7 +163,7 @@ fn unfinished(connection: &Connection) -> Result<Vec<Result<Accepted, Unreadable
     while let Some(row) = rows.next()? {
         match row.get::<_, String>(0) {
             Ok(id) => jobs.push(read_accepted(row, id)),
-            // Without its id nothing can be said of it, and nobody can ask for it.
+            // No client can ask for an execution without an id.
             Err(error) => tracing::error!(%error, "the job store holds a row without an id"),
         }
     }

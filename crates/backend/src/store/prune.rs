@@ -1,14 +1,14 @@
-//! Finished executions that are too old, too many, or take too much of the disk are removed.
+//! Removes finished executions by age, number and bytes.
 
 use rusqlite::{Connection, params};
 
 use super::row::Retention;
 use super::write::now_ms;
 
-/// Given back to the file system at once, in pages of 4 KiB; more would hold up the writer.
+/// Maximum pages (4 KiB) that one pass returns to the file system. More would delay the writer.
 const VACUUM_PAGES: u32 = 4096;
 
-/// Removes what is over the age and the number, and gives free pages back to the file system.
+/// Removes finished executions beyond the limits, and returns free pages to the file system.
 pub fn prune(connection: &Connection, retention: Retention) -> Result<(), rusqlite::Error> {
     let oldest = now_ms().saturating_sub(retention.age_ms);
     connection.execute("DELETE FROM jobs WHERE finished_ms < ?1", params![oldest])?;
@@ -19,7 +19,7 @@ pub fn prune(connection: &Connection, retention: Retention) -> Result<(), rusqli
             ORDER BY finished_ms DESC, rowid DESC LIMIT -1 OFFSET ?1)",
         params![keep],
     )?;
-    bound(connection, retention.bytes)?;
+    limit_bytes(connection, retention.bytes)?;
     let mut vacuum = connection.prepare(&format!("PRAGMA incremental_vacuum({VACUUM_PAGES})"))?;
     // Each step frees one page.
     let mut steps = vacuum.query([])?;
@@ -28,11 +28,11 @@ pub fn prune(connection: &Connection, retention: Retention) -> Result<(), rusqli
 }
 
 /// Removes the oldest finished executions until the database has at most `limit` bytes in use.
-pub fn bound(connection: &Connection, limit: u64) -> Result<(), rusqlite::Error> {
+pub fn limit_bytes(connection: &Connection, limit: u64) -> Result<(), rusqlite::Error> {
     if used_bytes(connection)? <= limit {
         return Ok(());
     }
-    // Some more than needed, so that not every further result has to make room for itself.
+    // More than needed, so that not every further result removes others.
     let target = limit / 10 * 9;
     loop {
         let excess = used_bytes(connection)?.saturating_sub(target);
@@ -61,7 +61,7 @@ pub fn bound(connection: &Connection, limit: u64) -> Result<(), rusqlite::Error>
     }
 }
 
-/// The pages of the database that hold something, in bytes.
+/// Bytes of the database pages in use.
 pub fn used_bytes(connection: &Connection) -> Result<u64, rusqlite::Error> {
     let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let pages = pragma("page_count")?.saturating_sub(pragma("freelist_count")?);

@@ -4,27 +4,24 @@ use std::sync::Arc;
 
 use cloude_protocol::api::{Execution, ExecutionRequest, Status};
 
-/// A durable execution: it survives this process.
+/// A durable execution, as it was accepted.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Accepted {
-    /// Its id.
     pub id: String,
     /// The language's name.
     pub language: String,
-    /// The request.
     pub request: ExecutionRequest,
-    /// Starts that did not end, not counting planned restarts of the server.
+    /// Starts without a result, not counting those that a shutdown interrupted.
     pub attempts: u32,
 }
 
 /// An execution without a result whose row cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unreadable {
-    /// Its id.
     pub id: String,
     /// The language's name, or `unknown` if it cannot be read.
     pub language: String,
-    /// The reason why it cannot be read.
+    /// The error of reading it.
     pub reason: String,
 }
 
@@ -33,7 +30,6 @@ pub struct Unreadable {
 pub struct Record {
     /// The language's name.
     pub language: String,
-    /// Its status.
     pub status: Status,
     /// The result of a finished execution.
     pub result: Option<Arc<Execution>>,

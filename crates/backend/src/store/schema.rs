@@ -1,4 +1,4 @@
-//! The database file: opened, private to its user, and brought to the present schema.
+//! Opens the database file, sets its mode and pragmas, and migrates the schema.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
@@ -11,8 +11,7 @@ use rusqlite_migration::{M, Migrations};
 
 use super::error::StoreError;
 
-/// `PRAGMA user_version` is the number of migrations that were applied. One that was released is never
-/// changed; a new one goes to the end.
+/// `PRAGMA user_version` counts the applied migrations. A released migration never changes; new ones are appended.
 const MIGRATIONS: [M<'static>; 3] = [
     M::up(
         "CREATE TABLE jobs (
@@ -30,30 +29,30 @@ const MIGRATIONS: [M<'static>; 3] = [
         CREATE TABLE workers (pid INTEGER PRIMARY KEY, start_time INTEGER NOT NULL);
         CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);",
     ),
-    // An execution that a client waits for has a row only once it ended: its request may hold secrets, and is
-    // of no use to a later process.
+    // Executions that are not durable get their row at the end: their requests may hold secrets, and no later process
+    // needs them.
     M::up(
         "DELETE FROM jobs WHERE durable = 0 AND finished_ms IS NULL;
         ALTER TABLE jobs DROP COLUMN durable;",
     ),
-    // Workers and the last address are recorded in the engine's run directory.
+    // The engine's run directory records workers and the last address.
     M::up(
         "DROP TABLE workers;
         DELETE FROM meta WHERE key = 'last_ip';",
     ),
 ];
 
-/// `PRAGMA auto_vacuum`: free pages go back to the file system when `PRAGMA incremental_vacuum` says so.
+/// Value of `PRAGMA auto_vacuum`: `PRAGMA incremental_vacuum` returns free pages to the file system.
 const INCREMENTAL: i64 = 2;
-/// How long a statement waits while another process, such as an operator's sqlite3, holds the write lock. The
-/// writer tries again later.
+/// Maximum wait for the write lock, while another process such as an operator's sqlite3 holds it. The writer
+/// retries after that.
 const BUSY: Duration = Duration::from_secs(2);
-/// The most bytes that the write-ahead log keeps on the disk after a checkpoint.
+/// Maximum bytes of the write-ahead log after a checkpoint.
 const LOG_BYTES: i64 = 64 << 20;
 
-/// Opens the file for writing, creates it (mode 0600) where it is missing, and migrates it.
+/// Opens the file for writing, or creates it with mode 0600, and migrates it.
 pub fn open(path: &Path) -> Result<Connection, StoreError> {
-    // SQLite gives its log and its index the mode of the database.
+    // SQLite creates jobs.db-wal and jobs.db-shm with the mode of the database.
     OpenOptions::new()
         .append(true)
         .create(true)
@@ -67,10 +66,10 @@ pub fn open(path: &Path) -> Result<Connection, StoreError> {
     if found > known {
         return Err(StoreError::Newer { found, known });
     }
-    // Takes effect on an empty file only; others need the VACUUM below.
+    // Takes effect on an empty file. Other files need the VACUUM below.
     connection.pragma_update(None, "auto_vacuum", INCREMENTAL)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
-    // NORMAL keeps every commit through the death of the process; a power cut may lose the last ones.
+    // With NORMAL, every commit survives a crash of the process. A power cut may lose the last ones.
     connection.pragma_update(None, "synchronous", "NORMAL")?;
     connection.pragma_update(None, "journal_size_limit", LOG_BYTES)?;
     Migrations::from_slice(&MIGRATIONS).to_latest(&mut connection)?;
@@ -78,7 +77,7 @@ pub fn open(path: &Path) -> Result<Connection, StoreError> {
     if vacuum != INCREMENTAL
         && let Err(error) = connection.execute_batch("VACUUM")
     {
-        tracing::warn!(%error, "the job store's file cannot shrink: VACUUM failed");
+        tracing::warn!(%error, "VACUUM of the job store failed: jobs.db will not shrink");
     }
     Ok(connection)
 }
@@ -90,7 +89,7 @@ pub fn open_again(path: &Path) -> Result<Connection, StoreError> {
     Ok(connection)
 }
 
-/// A status as its column holds it.
+/// The text of a status in the column `status`.
 pub fn status_text(status: Status) -> &'static str {
     match status {
         Status::Pending => "pending",

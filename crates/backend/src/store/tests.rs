@@ -55,7 +55,7 @@ fn execution(id: &str) -> Arc<Execution> {
     printing(id, vec![0xff, b'a'])
 }
 
-/// The store's file, as another process would see it.
+/// Another connection to the file.
 fn file(dir: &TempDir) -> Connection {
     Connection::open(dir.path().join("jobs.db")).unwrap()
 }
@@ -92,13 +92,13 @@ async fn attempts_are_counted_before_started_returns() {
     store.started("b").await.unwrap();
     let mut expected = accepted("b");
     expected.attempts = 1;
-    // As a process finds it after kill -9.
+    // The state after SIGKILL.
     let found = unfinished(&file(&dir)).unwrap();
     assert_eq!(found, [Ok(accepted("a")), Ok(expected)]);
 }
 
 #[tokio::test]
-async fn a_planned_stop_takes_its_attempt_back() {
+async fn an_interrupted_attempt_does_not_count() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path(), KEEP).unwrap();
     store.accept(&accepted("a")).await.unwrap();
@@ -119,7 +119,7 @@ async fn an_accepted_execution_is_in_the_file_before_the_answer() {
 }
 
 #[tokio::test]
-async fn a_result_without_a_row_before_it_is_stored() {
+async fn a_result_without_an_accepted_row_is_stored() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path(), KEEP).unwrap();
     store.finished_now(execution("a")).await.unwrap();
@@ -127,12 +127,12 @@ async fn a_result_without_a_row_before_it_is_stored() {
 }
 
 #[tokio::test]
-async fn the_same_id_twice_is_an_error_and_not_tried_again() {
+async fn a_duplicate_id_is_an_error_without_a_retry() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path(), KEEP).unwrap();
     store.accept(&accepted("a")).await.unwrap();
     assert!(store.accept(&accepted("a")).await.is_err());
-    assert_eq!(store.trouble(), None);
+    assert_eq!(store.failed_writes(), None);
 }
 
 #[tokio::test]
@@ -147,7 +147,7 @@ async fn only_the_newest_finished_executions_are_kept() {
         store.finished(execution(id));
     }
     drop(store);
-    // The start of a process prunes.
+    // Opening the store prunes it.
     let store = Store::open(dir.path(), few).unwrap();
     store.flush().await.unwrap();
     assert_eq!(store.get("a").await.unwrap(), None);
@@ -159,7 +159,7 @@ async fn only_the_newest_finished_executions_are_kept() {
 }
 
 #[tokio::test]
-async fn past_its_bytes_the_oldest_results_go_first() {
+async fn beyond_max_bytes_the_oldest_results_are_removed() {
     let dir = tempfile::tempdir().unwrap();
     let small = Retention {
         bytes: 4 << 20,
@@ -180,7 +180,7 @@ async fn past_its_bytes_the_oldest_results_go_first() {
 }
 
 #[tokio::test]
-async fn freed_pages_go_back_to_the_file_system() {
+async fn free_pages_return_to_the_file_system() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path(), KEEP).unwrap();
     let result = printing("a", vec![b'x'; 4 << 20]);

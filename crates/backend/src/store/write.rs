@@ -1,4 +1,4 @@
-//! The statements behind each write.
+//! The SQL statements of each write.
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -10,7 +10,7 @@ use rusqlite::{Connection, ErrorCode, params};
 use super::error::StoreError;
 use super::schema::status_text;
 
-/// One change of the database.
+/// A change of the database.
 #[derive(Debug)]
 pub enum Write {
     /// A durable execution was accepted.
@@ -20,27 +20,22 @@ pub enum Write {
         request: String,
     },
     /// A durable execution is about to get its VM.
-    Started {
-        id: String,
-    },
-    /// It was stopped because the server stops: that was no attempt.
-    Interrupted {
-        id: String,
-    },
-    Finished {
-        result: Arc<Execution>,
-    },
-    /// Changes nothing that is read: it shows whether writing works.
+    Started { id: String },
+    /// The shutdown stopped a durable execution: the attempt does not count.
+    Interrupted { id: String },
+    /// An execution has a result.
+    Finished { result: Arc<Execution> },
+    /// Writes a value that nothing reads, to test whether writes work again.
     Probe,
 }
 
 impl Write {
-    /// Is it written later where it failed? The client of an accept is answered with the error instead.
+    /// True if a failed write is retried. For an accept, the client receives the error instead.
     pub fn is_retried(&self) -> bool {
         !matches!(self, Write::Accept { .. })
     }
 
-    /// Applies it as a transaction of its own.
+    /// Applies the write in a separate transaction.
     pub fn apply_alone(
         &self,
         connection: &Connection,
@@ -51,7 +46,7 @@ impl Write {
         Ok(transaction.commit()?)
     }
 
-    /// Applies it within a transaction. `value_bytes`: the most that a result may have as JSON.
+    /// Applies the write. `value_bytes`: maximum length of a result as JSON.
     pub fn apply(&self, connection: &Connection, value_bytes: usize) -> Result<(), StoreError> {
         let execute = |sql: &str, values: &[&dyn rusqlite::ToSql]| {
             connection
@@ -73,7 +68,7 @@ impl Write {
                     now_ms()
                 ],
             )?,
-            // A retry must not undo what was written after the first attempt.
+            // A retry must not overwrite a later result.
             Write::Started { id } => execute(
                 "UPDATE jobs SET status = ?2, attempts = attempts + 1 WHERE id = ?1 AND finished_ms IS NULL",
                 params![id, status_text(Status::Running)],
@@ -85,7 +80,7 @@ impl Write {
             )?,
             Write::Finished { result } => {
                 let json = result_json(result, value_bytes)?;
-                // The request is of no more use, and often the larger part.
+                // The request is no longer needed, and often larger than the result.
                 execute(
                     "INSERT INTO jobs (id, language, request, status, result, created_ms, finished_ms)
                      VALUES (?1, ?2, '', ?3, ?4, ?5, ?5)
@@ -103,7 +98,7 @@ impl Write {
     }
 }
 
-/// The result as JSON; without its output where that is too large to be stored.
+/// The result as JSON, without the output if it is longer than `value_bytes`.
 fn result_json(result: &Execution, value_bytes: usize) -> Result<String, StoreError> {
     let json = serde_json::to_string(result)?;
     if json.len() <= value_bytes {
@@ -113,10 +108,10 @@ fn result_json(result: &Execution, value_bytes: usize) -> Result<String, StoreEr
         id = result.id,
         bytes = json.len(),
         limit = value_bytes,
-        "a result is stored without its output, which is too large"
+        "a result is stored without its output: it is too large"
     );
     let error = format!(
-        "the output was not stored: the result has {} bytes as JSON, the job store takes {value_bytes}",
+        "the output was not stored: the result has {} bytes as JSON, and the job store accepts {value_bytes}",
         json.len()
     );
     let slim = Execution {
@@ -136,8 +131,8 @@ fn result_json(result: &Execution, value_bytes: usize) -> Result<String, StoreEr
     Ok(serde_json::to_string(&slim)?)
 }
 
-/// Would the same write fail again whatever becomes of the disk?
-pub fn is_hopeless(error: &StoreError) -> bool {
+/// True if a retry of the write would fail whatever the state of the disk.
+pub fn is_permanent(error: &StoreError) -> bool {
     match error {
         StoreError::Sqlite(error) => matches!(
             error.sqlite_error_code(),

@@ -1,5 +1,5 @@
-//! The thread that writes. Commands that wait at the same time are one transaction; where that fails, each is
-//! tried alone, so that one that cannot be written takes no other one with it.
+//! The thread that writes. Commands that wait at the same time become one transaction. If it fails, each is applied
+//! in a separate transaction, so that one bad write does not fail the others.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
@@ -10,37 +10,36 @@ use cloude_protocol::api::Execution;
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-use super::error::{StoreError, Trouble};
+use super::error::{FailedWrites, StoreError};
 use super::prune;
 use super::row::{Retention, output_bytes};
-use super::write::{Write, is_hopeless};
+use super::write::{Write, is_permanent};
 
-/// One transaction has at most so many commands.
+/// Maximum commands in one transaction.
 const BATCH: usize = 256;
-/// Old executions are removed at the start and then so often.
+/// Interval of [`prune::prune`], which also runs at the start.
 const PRUNE_EVERY: Duration = Duration::from_secs(60);
-/// A write that failed is tried again after the first, then after twice as long, up to the second.
+/// First and maximum delay before a retry. The delay doubles each time.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
-/// The most bytes that a result may have as JSON: SQLITE_MAX_LENGTH of the bundled SQLite, less the row's
-/// other columns.
+/// Maximum length of a result as JSON: SQLITE_MAX_LENGTH of the bundled SQLite, minus the other columns of the row.
 const VALUE_BYTES: u64 = 1_000_000_000 - (1 << 20);
 
 type Done = oneshot::Sender<Result<(), StoreError>>;
 
 #[derive(Debug)]
 pub enum Command {
-    /// `done` hears of the first attempt.
+    /// `done` receives the result of the first attempt.
     Write { write: Write, done: Option<Done> },
-    /// Tries what failed again, and hears whether anything is still not written.
+    /// Retries failed writes. `done` receives an error if any fails again.
     Flush { done: Done },
 }
 
-/// What the thread and the store's other users both see.
+/// State that the thread shares with the users of the store.
 #[derive(Debug, Default)]
 pub struct Shared {
-    /// Results that are not in the database yet.
+    /// Results that are not in the database yet, by id.
     unwritten: Mutex<HashMap<String, Arc<Execution>>>,
-    trouble: Mutex<Option<Trouble>>,
+    failures: Mutex<Option<FailedWrites>>,
 }
 
 impl Shared {
@@ -50,20 +49,20 @@ impl Shared {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn trouble_lock(&self) -> MutexGuard<'_, Option<Trouble>> {
-        self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock_failures(&self) -> MutexGuard<'_, Option<FailedWrites>> {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn result(&self, id: &str) -> Option<Arc<Execution>> {
         self.results().get(id).cloned()
     }
 
-    pub fn trouble(&self) -> Option<Trouble> {
-        self.trouble_lock().clone()
+    pub fn failed_writes(&self) -> Option<FailedWrites> {
+        self.lock_failures().clone()
     }
 }
 
-/// The thread's handle; dropped, it waits until everything is written, or cannot be.
+/// Handle of the thread. Dropping it waits until all writes have succeeded or failed once more.
 #[derive(Debug)]
 pub struct Writer {
     pub shared: Arc<Shared>,
@@ -74,7 +73,7 @@ pub struct Writer {
 impl Writer {
     pub fn start(connection: Connection, retention: Retention) -> Result<Self, StoreError> {
         let (sender, commands) = mpsc::channel();
-        let disk = Disk::new(connection, retention);
+        let disk = Database::new(connection, retention);
         let shared = Arc::clone(&disk.shared);
         let thread = std::thread::Builder::new()
             .name("store".into())
@@ -110,23 +109,23 @@ impl Drop for Writer {
     }
 }
 
-/// The database with what could not be written to it yet.
-pub struct Disk {
+/// The database, and the writes that failed.
+pub struct Database {
     pub connection: Connection,
     pub shared: Arc<Shared>,
     retention: Retention,
     value_bytes: usize,
-    /// In the order in which they were sent.
+    /// In the order of sending.
     failed: VecDeque<Write>,
     retry_at: Instant,
     backoff: Duration,
     prune_at: Instant,
 }
 
-impl Disk {
+impl Database {
     pub fn new(connection: Connection, retention: Retention) -> Self {
         let value_bytes = VALUE_BYTES.min(retention.bytes / 4);
-        Disk {
+        Database {
             connection,
             shared: Arc::default(),
             retention,
@@ -162,19 +161,22 @@ impl Disk {
         self.retry();
         for write in &self.failed {
             if let Write::Finished { result } = write {
-                tracing::error!(id = result.id, "a result is lost: it could not be written");
+                tracing::error!(
+                    id = result.id,
+                    "this result is lost: the job store could not write it"
+                );
             }
         }
     }
 
     fn prune(&mut self) {
         if let Err(error) = prune::prune(&self.connection, self.retention) {
-            tracing::error!(%error, "removing old executions from the job store");
+            tracing::error!(%error, "removing old results from the job store failed");
         }
         self.prune_at = Instant::now() + PRUNE_EVERY;
     }
 
-    /// Writes commands, and answers whoever waits for one of them.
+    /// Applies commands and sends their results to the callers that wait.
     pub fn write(&mut self, batch: Vec<Command>) {
         let mut writes = Vec::new();
         let mut flushes = Vec::new();
@@ -188,17 +190,18 @@ impl Disk {
             0 | 1 => false,
             _ => self.write_together(&writes).is_ok(),
         };
-        let mut grown = false;
+        let mut has_result = false;
         for (write, done) in writes {
-            grown |= matches!(write, Write::Finished { .. });
+            has_result |= matches!(write, Write::Finished { .. });
             let written = match together {
                 true => Ok(()),
                 false => write.apply_alone(&self.connection, self.value_bytes),
             };
-            self.ended(write, written, done);
+            self.applied(write, written, done);
         }
-        if grown && let Err(error) = prune::bound(&self.connection, self.retention.bytes) {
-            tracing::error!(%error, "removing results from the job store, which is full");
+        if has_result && let Err(error) = prune::limit_bytes(&self.connection, self.retention.bytes)
+        {
+            tracing::error!(%error, "removing the oldest results from the full job store failed");
         }
         self.flushed(flushes);
     }
@@ -211,11 +214,11 @@ impl Disk {
         Ok(transaction.commit()?)
     }
 
-    fn ended(&mut self, write: Write, written: Result<(), StoreError>, done: Option<Done>) {
+    fn applied(&mut self, write: Write, written: Result<(), StoreError>, done: Option<Done>) {
         match &written {
             Ok(()) => self.forget(&write),
-            Err(error) if is_hopeless(error) => {
-                tracing::error!(%error, ?write, "the job store cannot hold this");
+            Err(error) if is_permanent(error) => {
+                tracing::error!(%error, ?write, "this write to the job store is dropped: it can never succeed");
                 self.forget(&write);
             }
             Err(error) => {
@@ -237,7 +240,7 @@ impl Disk {
     /// Queues a write for another attempt, or a probe where the write itself is not retried.
     fn failed_once(&mut self, write: Option<Write>, error: &str) {
         if self.failed.is_empty() {
-            tracing::error!(error, "the job store cannot write; it tries again");
+            tracing::error!(error, "a write to the job store failed and will be retried");
             self.backoff = RETRY.0;
             self.retry_at = Instant::now() + self.backoff;
         }
@@ -249,7 +252,7 @@ impl Disk {
         self.publish(Some(error));
     }
 
-    /// Tries each write that failed once more.
+    /// Retries each failed write once.
     pub fn retry(&mut self) {
         if self.failed.is_empty() {
             return;
@@ -258,8 +261,8 @@ impl Disk {
         for write in std::mem::take(&mut self.failed) {
             match write.apply_alone(&self.connection, self.value_bytes) {
                 Ok(()) => self.forget(&write),
-                Err(error) if is_hopeless(&error) => {
-                    tracing::error!(%error, ?write, "the job store cannot hold this");
+                Err(error) if is_permanent(&error) => {
+                    tracing::error!(%error, ?write, "this write to the job store is dropped: it can never succeed");
                     self.forget(&write);
                 }
                 Err(error) => {
@@ -269,26 +272,26 @@ impl Disk {
             }
         }
         if self.failed.is_empty() {
-            tracing::info!("the job store writes again; nothing is missing");
+            tracing::info!("all failed writes to the job store have succeeded now");
         }
         self.backoff = (self.backoff * 2).min(RETRY.1);
         self.retry_at = Instant::now() + self.backoff;
         self.publish(last.as_deref());
     }
 
-    /// Says how it stands. Without a new error the last one stays, as long as anything is not written.
+    /// Updates [`Shared::failed_writes`]. Without a new error, the earlier one stays while any write is missing.
     fn publish(&self, error: Option<&str>) {
-        let mut trouble = self.shared.trouble_lock();
+        let mut failures = self.shared.lock_failures();
         if self.failed.is_empty() {
-            *trouble = None;
+            *failures = None;
             return;
         }
-        let earlier = trouble.take().map(|trouble| trouble.error);
+        let earlier = failures.take().map(|failures| failures.error);
         let bytes = |write: &Write| match write {
             Write::Finished { result } => output_bytes(result),
             _ => 0,
         };
-        *trouble = Some(Trouble {
+        *failures = Some(FailedWrites {
             error: error.map(str::to_owned).or(earlier).unwrap_or_default(),
             writes: self.failed.len(),
             bytes: self.failed.iter().map(bytes).sum(),
@@ -301,9 +304,9 @@ impl Disk {
         }
         self.retry();
         for done in flushes {
-            let flushed = match self.shared.trouble() {
+            let flushed = match self.shared.failed_writes() {
                 None => Ok(()),
-                Some(trouble) => Err(StoreError::Unwritten(trouble)),
+                Some(failures) => Err(StoreError::Unwritten(failures)),
             };
             let _ = done.send(flushed);
         }

@@ -1,11 +1,11 @@
-//! A disk that is full, and values that are too large.
+//! A full disk, and values that are too large.
 
-use super::super::writer::Disk;
+use super::super::writer::Database;
 use super::*;
 
 /// The writer without its thread.
-fn disk(dir: &TempDir, retention: Retention) -> Disk {
-    Disk::new(
+fn disk(dir: &TempDir, retention: Retention) -> Database {
+    Database::new(
         schema::open(&dir.path().join("jobs.db")).unwrap(),
         retention,
     )
@@ -27,7 +27,7 @@ fn started(id: &str) -> Command {
     }
 }
 
-/// A command that is answered, and the answer.
+/// An accept, and the receiver of its result.
 fn accept(id: &str) -> (Command, oneshot::Receiver<Result<(), StoreError>>) {
     let (done, answer) = oneshot::channel();
     let write = Write::Accept {
@@ -44,8 +44,8 @@ fn flush() -> (Command, oneshot::Receiver<Result<(), StoreError>>) {
     (Command::Flush { done }, answer)
 }
 
-/// Lets the file grow by so many pages at most, as on a disk that is nearly full.
-fn leave_pages(disk: &Disk, pages: i64) {
+/// Limits the growth of the file to `pages`, as a nearly full disk does.
+fn leave_pages(disk: &Database, pages: i64) {
     let used: i64 = disk
         .connection
         .pragma_query_value(None, "page_count", |row| row.get(0))
@@ -57,7 +57,7 @@ fn leave_pages(disk: &Disk, pages: i64) {
 }
 
 #[test]
-fn a_write_that_fails_takes_no_other_of_its_batch_with_it() {
+fn a_failed_write_does_not_fail_its_batch() {
     let dir = tempfile::tempdir().unwrap();
     let mut disk = disk(&dir, KEEP);
     leave_pages(&disk, 8);
@@ -79,9 +79,9 @@ fn a_result_that_is_not_written_is_reported() {
     leave_pages(&disk, 0);
     let large = printing("large", vec![b'x'; 1 << 20]);
     disk.write(vec![finish(&large)]);
-    let trouble = disk.shared.trouble().unwrap();
-    assert_eq!((trouble.writes, trouble.bytes), (1, (1 << 20) + 1));
-    assert!(trouble.error.contains("full"), "{trouble:?}");
+    let failures = disk.shared.failed_writes().unwrap();
+    assert_eq!((failures.writes, failures.bytes), (1, (1 << 20) + 1));
+    assert!(failures.error.contains("full"), "{failures:?}");
 }
 
 #[tokio::test]
@@ -102,23 +102,26 @@ async fn a_result_that_is_not_written_is_still_found() {
 }
 
 #[test]
-fn with_room_again_everything_is_written() {
+fn retries_succeed_when_there_is_space() {
     let dir = tempfile::tempdir().unwrap();
     let mut disk = disk(&dir, KEEP);
     leave_pages(&disk, 0);
     let large = printing("large", vec![b'x'; 1 << 20]);
     disk.write(vec![finish(&large)]);
     disk.retry();
-    assert!(disk.shared.trouble().is_some(), "there is no room yet");
+    assert!(
+        disk.shared.failed_writes().is_some(),
+        "there is no space yet"
+    );
 
     leave_pages(&disk, 10_000);
     disk.retry();
-    assert_eq!(disk.shared.trouble(), None);
+    assert_eq!(disk.shared.failed_writes(), None);
     assert_eq!(stored(&dir, "large"), Some(large));
 }
 
 #[test]
-fn a_flush_says_what_is_not_written() {
+fn a_flush_reports_failed_writes() {
     let dir = tempfile::tempdir().unwrap();
     let mut disk = disk(&dir, KEEP);
     leave_pages(&disk, 0);
@@ -138,7 +141,7 @@ fn a_flush_says_what_is_not_written() {
 }
 
 #[test]
-fn an_accept_that_fails_is_answered_and_leaves_a_probe() {
+fn a_failed_accept_returns_its_error_and_queues_a_probe() {
     let dir = tempfile::tempdir().unwrap();
     let mut disk = disk(&dir, KEEP);
     leave_pages(&disk, 0);
@@ -153,11 +156,11 @@ fn an_accept_that_fails_is_answered_and_leaves_a_probe() {
     let done = Some(done);
     disk.write(vec![Command::Write { write, done }]);
     assert!(answer.try_recv().unwrap().is_err());
-    assert_eq!(disk.shared.trouble().unwrap().writes, 1);
+    assert_eq!(disk.shared.failed_writes().unwrap().writes, 1);
 
     leave_pages(&disk, 10_000);
     disk.retry();
-    assert_eq!(disk.shared.trouble(), None);
+    assert_eq!(disk.shared.failed_writes(), None);
     assert!(
         unfinished(&file(&dir)).unwrap().is_empty(),
         "it was refused"
@@ -165,7 +168,7 @@ fn an_accept_that_fails_is_answered_and_leaves_a_probe() {
 }
 
 #[test]
-fn a_start_that_is_written_late_does_not_undo_the_end() {
+fn a_late_start_does_not_overwrite_the_result() {
     let dir = tempfile::tempdir().unwrap();
     let mut disk = disk(&dir, KEEP);
     disk.write(vec![accept("a").0, finish(&execution("a")), started("a")]);
@@ -174,7 +177,7 @@ fn a_start_that_is_written_late_does_not_undo_the_end() {
 }
 
 #[test]
-fn a_result_over_a_quarter_of_the_store_loses_its_output_and_says_so() {
+fn a_result_over_a_quarter_of_the_store_loses_its_output() {
     let dir = tempfile::tempdir().unwrap();
     let small = Retention {
         bytes: 4 << 20,
@@ -186,5 +189,5 @@ fn a_result_over_a_quarter_of_the_store_loses_its_output_and_says_so() {
     assert_eq!((result.exit_code, result.stdout.0.len()), (Some(3), 0));
     let error = result.error.clone().unwrap();
     assert!(error.contains("output was not stored"), "{error}");
-    assert_eq!(disk.shared.trouble(), None);
+    assert_eq!(disk.shared.failed_writes(), None);
 }

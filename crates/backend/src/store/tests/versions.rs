@@ -1,4 +1,4 @@
-//! Rows and files of other versions.
+//! Rows and schemas of other versions.
 
 use super::*;
 
@@ -37,7 +37,7 @@ async fn one_unreadable_row_does_not_hide_the_others() {
 }
 
 #[tokio::test]
-async fn a_store_of_a_newer_clouded_is_refused_and_not_touched() {
+async fn a_newer_schema_is_refused_and_not_changed() {
     let dir = tempfile::tempdir().unwrap();
     drop(Store::open(dir.path(), KEEP).unwrap());
     let version = |connection: &Connection| {
@@ -72,7 +72,7 @@ const FIRST_SCHEMA: &str = "
 ";
 
 #[tokio::test]
-async fn the_first_schema_is_migrated_with_what_it_holds() {
+async fn the_first_schema_is_migrated_with_its_rows() {
     let dir = tempfile::tempdir().unwrap();
     let old = file(&dir);
     old.execute_batch(FIRST_SCHEMA).unwrap();
@@ -105,7 +105,7 @@ async fn the_first_schema_is_migrated_with_what_it_holds() {
     assert_eq!(
         store.get("waited").await.unwrap(),
         None,
-        "its client is gone, and its request with it"
+        "a request that was not durable is removed"
     );
     let vacuum: i64 = file(&dir)
         .pragma_query_value(None, "auto_vacuum", |row| row.get(0))

@@ -1,0 +1,250 @@
+//! A fake launcher and fake images: a VM is an HTTP server in this process that plays the agent.
+
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use cloude_engine::images::{Images, ReadyImage};
+use cloude_engine::{Failure, Launched, Launcher, Machine, MachineSpec};
+use cloude_protocol::agent::{
+    Cause, Event, ExecuteRequest, ExecuteResult, StageName, StageResult, Stream,
+};
+use cloude_protocol::api::{StartChoice, StartKind};
+use cloude_protocol::language::Language;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::Frame;
+use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
+
+const TOKEN: &str = "t0ken";
+
+/// The state of all VMs, and the switches of the tests.
+#[derive(Default)]
+pub struct World {
+    pub launched: AtomicUsize,
+    pub alive: AtomicUsize,
+    pub most_alive: AtomicUsize,
+    pub specs: Mutex<Vec<MachineSpec>>,
+    /// `hold` programs run until this is notified.
+    pub go_on: Notify,
+    /// The VM fails when this is notified.
+    pub die: Notify,
+    /// The image of `rust` is built when this is cancelled.
+    pub built: CancellationToken,
+    /// The last request to an agent.
+    pub asked: Mutex<Option<ExecuteRequest>>,
+}
+
+pub struct FakeLauncher(pub Arc<World>);
+
+struct FakeMachine(Arc<World>);
+
+impl Launcher for FakeLauncher {
+    fn launch(
+        &self,
+        spec: MachineSpec,
+        _cancel: CancellationToken,
+    ) -> BoxFuture<'_, Result<Launched, Failure>> {
+        async move {
+            let world = Arc::clone(&self.0);
+            if spec.id.is_empty() || spec.vcpus == 7 {
+                return Err(Failure::infrastructure("no machine with seven vCPUs"));
+            }
+            assert_ne!(spec.vcpus, 6, "injected panic");
+            world.launched.fetch_add(1, Ordering::SeqCst);
+            let alive = world.alive.fetch_add(1, Ordering::SeqCst) + 1;
+            world.most_alive.fetch_max(alive, Ordering::SeqCst);
+            let start = match spec.start {
+                Some(StartChoice::Fork) => StartKind::Fork,
+                _ => StartKind::Cold,
+            };
+            world.specs.lock().unwrap().push(spec);
+            let (ours, theirs) = tokio::io::duplex(64 << 10);
+            tokio::spawn(agent(theirs, Arc::clone(&world)));
+            Ok(Launched {
+                stream: Box::new(ours),
+                token: TOKEN.into(),
+                ip: None,
+                start,
+                template: None,
+                network: None,
+                machine: Box::new(FakeMachine(world)),
+            })
+        }
+        .boxed()
+    }
+}
+
+impl Machine for FakeMachine {
+    fn failed(&mut self) -> BoxFuture<'_, Failure> {
+        async {
+            self.0.die.notified().await;
+            Failure {
+                cause: Cause::GuestPanic,
+                message: "the guest's kernel panicked".into(),
+            }
+        }
+        .boxed()
+    }
+
+    fn stop(self: Box<Self>) -> BoxFuture<'static, ()> {
+        async move {
+            self.0.alive.fetch_sub(1, Ordering::SeqCst);
+        }
+        .boxed()
+    }
+}
+
+async fn agent(stream: tokio::io::DuplexStream, world: Arc<World>) {
+    let service = service_fn(move |request: Request<hyper::body::Incoming>| {
+        let world = Arc::clone(&world);
+        async move {
+            let authorized = request
+                .headers()
+                .get("authorization")
+                .is_some_and(|v| v == &format!("Bearer {TOKEN}"));
+            let body = request.into_body().collect().await.unwrap().to_bytes();
+            let (events, receiver) = mpsc::unbounded_channel::<Bytes>();
+            let frames = futures_util::stream::unfold(receiver, |mut receiver| async {
+                let bytes = receiver.recv().await?;
+                Some((Ok::<_, Infallible>(Frame::data(bytes)), receiver))
+            });
+            let mut response = Response::new(StreamBody::new(frames));
+            match authorized {
+                true => {
+                    let request: ExecuteRequest = serde_json::from_slice(&body).unwrap();
+                    *world.asked.lock().unwrap() = Some(request.clone());
+                    tokio::spawn(play(request, world, events));
+                }
+                false => *response.status_mut() = StatusCode::UNAUTHORIZED,
+            }
+            Ok::<_, Infallible>(response)
+        }
+    });
+    let _ = hyper::server::conn::http1::Builder::new()
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+}
+
+pub fn stage_result(cause: Cause, exit_code: Option<i32>, signal: Option<i32>) -> StageResult {
+    StageResult {
+        cause,
+        exit_code,
+        signal,
+        wall_time_us: 1500,
+        cpu_time_us: 900,
+        peak_memory_bytes: 1 << 20,
+        stdout_bytes: 0,
+        stdout_dropped: 0,
+        stderr_bytes: 0,
+        stderr_dropped: 0,
+        warm: false,
+        message: None,
+    }
+}
+
+/// Plays the program: the first word of its text selects the behaviour.
+async fn play(request: ExecuteRequest, world: Arc<World>, events: mpsc::UnboundedSender<Bytes>) {
+    let send = |event: &Event| {
+        let mut line = serde_json::to_vec(event).unwrap();
+        line.push(b'\n');
+        let _ = events.send(line.into());
+    };
+    let output = |stage, stream, text: &str| {
+        send(&Event::Output {
+            stage,
+            stream,
+            data: text.into(),
+        });
+    };
+    let finish = |run: Option<StageResult>, compile: Option<StageResult>| {
+        send(&Event::Finished(ExecuteResult { compile, run }));
+    };
+    let code = request.files[0].content.to_text();
+    let (command, argument) = code.split_once(' ').unwrap_or((&code, ""));
+    let number = argument.parse::<i32>().unwrap_or(0);
+    send(&Event::Started {
+        stage: StageName::Run,
+    });
+    match command {
+        "print" => {
+            output(StageName::Run, Stream::Stdout, argument);
+            finish(Some(stage_result(Cause::Exit, Some(0), None)), None);
+        }
+        "exit" => {
+            output(StageName::Run, Stream::Stderr, "bye\n");
+            finish(Some(stage_result(Cause::Exit, Some(number), None)), None);
+        }
+        "signal" => finish(Some(stage_result(Cause::Signal, None, Some(number))), None),
+        "forever" => finish(Some(stage_result(Cause::WallTime, None, Some(9))), None),
+        "uncompilable" => {
+            output(StageName::Compile, Stream::Stderr, "main.c:1: error\n");
+            finish(None, Some(stage_result(Cause::Exit, Some(1), None)));
+        }
+        "hold" => {
+            output(StageName::Run, Stream::Stdout, "held\n");
+            world.go_on.notified().await;
+            finish(Some(stage_result(Cause::Exit, Some(0), None)), None);
+        }
+        "flood" => {
+            // Far more than any limit.
+            for _ in 0..64 {
+                output(StageName::Run, Stream::Stdout, &"x".repeat(32 << 10));
+            }
+            finish(Some(stage_result(Cause::Exit, Some(0), None)), None);
+        }
+        "endless-line" => {
+            while events.send(Bytes::from(vec![b'x'; 64 << 10])).is_ok() {
+                tokio::task::yield_now().await;
+            }
+        }
+        "garbage" => {
+            let _ = events.send("{\"event\":\"owned\"}\n".into());
+        }
+        "hang-up" => {}
+        other => panic!("the fake agent knows no `{other}`"),
+    }
+}
+
+/// All images exist, except that of `go`, whose build fails, and that of `rust`, whose build ends with
+/// [`World::built`].
+pub struct FakeImages(pub Arc<World>);
+
+fn image_of(language: &Language) -> ReadyImage {
+    ReadyImage {
+        path: "/nowhere.cpio".into(),
+        version: Some(language.with_version("1.2.3")),
+        digest: "sha256:1".into(),
+        checked_at: 0,
+    }
+}
+
+impl Images for FakeImages {
+    fn ready(&self, language: &Language) -> Option<ReadyImage> {
+        let built = !matches!(language.name.as_str(), "go" | "rust");
+        built.then(|| image_of(language))
+    }
+
+    fn ensure<'a>(
+        &'a self,
+        language: &'a Arc<Language>,
+        _memory_mib: u64,
+    ) -> BoxFuture<'a, Result<ReadyImage, String>> {
+        async {
+            if language.name == "rust" {
+                self.0.built.cancelled().await;
+            }
+            match language.name != "go" {
+                true => Ok(image_of(language)),
+                false => Err("no image; `cloude-initramfs build --language go`".into()),
+            }
+        }
+        .boxed()
+    }
+}
