@@ -1,5 +1,5 @@
-//! What a fork holds of the network is given back on every path: in a network namespace of its own, with
-//! workers that play a VM. Needs root, nft and /dev/kvm.
+//! Every path on which a fork ends releases its TAP, address and firewall rules. Fake workers play the VMs, in a
+//! separate network namespace. Needs root, nft and /dev/kvm.
 
 // clippy exempts test functions, not what they share.
 #![allow(clippy::unwrap_used)]
@@ -16,13 +16,13 @@ use cloude_engine::{Engine, Failure, Launched, Launcher as _, MachineSpec};
 use cloude_protocol::api::{StartChoice, StartKind};
 use tokio_util::sync::CancellationToken;
 
-/// Set in the child, which is this test again inside `unshare --net`.
+/// Set in the child process: the same test inside `unshare --net`.
 const INSIDE: &str = "CLOUDE_TEST_IN_NAMESPACE";
-/// So many VMs have an address in the range below.
+/// Addresses for VMs in [`RANGE`].
 const ADDRESSES: usize = 5;
 const RANGE: &str = "172.31.0.0/29";
 
-/// Runs the named test in a fresh network namespace; true when this already is it.
+/// Runs the named test in a new network namespace and returns false; true inside of it.
 fn inside(test: &str) -> bool {
     if std::env::var_os(INSIDE).is_some() {
         return true;
@@ -48,7 +48,7 @@ fn output(program: &str, arguments: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// What VMs hold: names of TAPs, and of TAPs that may send.
+/// The number of TAPs, and of TAPs with a firewall rule.
 fn held() -> (usize, usize) {
     let links = output("ip", &["-brief", "link"]);
     let taps = links.lines().filter(|line| line.starts_with("ct")).count();
@@ -59,7 +59,7 @@ fn held() -> (usize, usize) {
     (taps, (leases.matches(" . ").count() / 2).saturating_sub(1))
 }
 
-/// Waits until VMs hold so much.
+/// Waits until `count` TAPs exist, each with its rule.
 async fn until_held(count: usize) {
     for _ in 0..15_000 {
         if held() == (count, count) {
@@ -70,7 +70,7 @@ async fn until_held(count: usize) {
     panic!("held: {:?}, not {count}", held());
 }
 
-/// Waits until so many forks wait in the pool.
+/// Waits until `count` paused forks are in the pool.
 async fn until_waiting(world: &World, count: usize) {
     for _ in 0..15_000 {
         let templates = world.engine.templates().await;
@@ -105,7 +105,7 @@ impl World {
         }
     }
 
-    /// Makes workers fail at this request from now on.
+    /// Makes all workers fail at `request`.
     fn fails_at(&self, request: &str) {
         std::fs::write(self.folder.path().join("fails"), request).unwrap();
     }
@@ -114,7 +114,7 @@ impl World {
         self.fork_of(64).await
     }
 
-    /// Of the template of that size.
+    /// A fork of the template with that guest memory.
     async fn fork_of(&self, memory_mib: u64) -> Result<Launched, Failure> {
         let spec = MachineSpec {
             id: "01234567-test".into(),
@@ -136,14 +136,14 @@ impl World {
 }
 
 #[tokio::test]
-async fn a_fork_has_its_own_addresses_and_gives_them_back_when_it_is_stopped() {
-    if !inside("a_fork_has_its_own_addresses_and_gives_them_back_when_it_is_stopped") {
+async fn a_stopped_fork_releases_its_addresses() {
+    if !inside("a_stopped_fork_releases_its_addresses") {
         return;
     }
     for transport in [Transport::Vsock, Transport::Ip] {
         let world = World::new(|config| config.agent.transport = transport).await;
         let (one, two) = (world.forked().await, world.forked().await);
-        // The template's own is gone.
+        // The VM of the template is gone.
         until_held(2).await;
         let identity = |launched: &Launched| launched.network.clone().unwrap();
         for launched in [&one, &two] {
@@ -163,19 +163,19 @@ async fn a_fork_has_its_own_addresses_and_gives_them_back_when_it_is_stopped() {
 }
 
 #[tokio::test]
-async fn forks_that_fail_and_templates_that_fail_hold_nothing() {
-    if !inside("forks_that_fail_and_templates_that_fail_hold_nothing") {
+async fn failed_forks_and_templates_release_everything() {
+    if !inside("failed_forks_and_templates_release_everything") {
         return;
     }
     let world = World::new(|_| {}).await;
     world.forked().await.machine.stop().await;
     for request in ["blank", "restore", "resume"] {
-        // More often than there are addresses; every third time the template is built anew.
+        // More often than there are addresses. Every third failure removes the template.
         for _ in 0..=ADDRESSES {
             world.fails_at(request);
             let failure = match world.fork().await {
                 Err(failure) => failure,
-                // Told to run, it is handed out at once: whoever has it hears that it does not.
+                // `launch` does not wait for the answer to `resume`: the machine reports its failure.
                 Ok(mut launched) => {
                     assert_eq!(request, "resume");
                     let failure = launched.machine.failed().await;
@@ -207,8 +207,8 @@ async fn forks_that_fail_and_templates_that_fail_hold_nothing() {
 }
 
 #[tokio::test]
-async fn a_fork_that_dies_while_it_waits_holds_nothing_once_it_is_found_dead() {
-    if !inside("a_fork_that_dies_while_it_waits_holds_nothing_once_it_is_found_dead") {
+async fn a_paused_fork_that_was_killed_releases_everything() {
+    if !inside("a_paused_fork_that_was_killed_releases_everything") {
         return;
     }
     let world = World::new(|config| (config.pool.floor, config.pool.ceiling) = (1, 1)).await;
@@ -218,17 +218,17 @@ async fn a_fork_that_dies_while_it_waits_holds_nothing_once_it_is_found_dead() {
     running.machine.stop().await;
     until_held(1).await;
     for pid in children(world.folder.path()) {
-        // SAFETY: takes no pointers; the worker has not been waited for, so that its id is its own.
+        // SAFETY: takes no pointers. The worker was not waited for, so its PID is not reused.
         unsafe { libc::kill(pid, libc::SIGKILL) };
-        // It takes a while to die.
+        // SIGKILL takes effect later.
         let stat = format!("/proc/{pid}/stat");
         while std::fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z ")) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
     let next = world.forked().await;
-    assert_ne!(next.ip, Some(ip), "not the last one's at once");
-    // It, and the next that waits; the dead one's are back.
+    assert_ne!(next.ip, Some(ip), "an address is not reused at once");
+    // One running and one paused fork. The address of the killed one is free.
     until_held(2).await;
     next.machine.stop().await;
     until_held(1).await;
@@ -238,15 +238,15 @@ async fn a_fork_that_dies_while_it_waits_holds_nothing_once_it_is_found_dead() {
 }
 
 #[tokio::test]
-async fn forks_that_wait_give_their_addresses_to_whoever_needs_one() {
-    if !inside("forks_that_wait_give_their_addresses_to_whoever_needs_one") {
+async fn paused_forks_give_up_addresses_for_other_vms() {
+    if !inside("paused_forks_give_up_addresses_for_other_vms") {
         return;
     }
     let world = World::new(|config| (config.pool.floor, config.pool.ceiling) = (8, 8)).await;
     let one = world.forked().await;
-    // The pool has all the others, and wants more.
+    // The pool holds all other addresses.
     until_held(ADDRESSES).await;
-    // Another template, whose own VM and whose fork need one each.
+    // A template of another size: its build and its fork need an address each.
     let other = world.fork_of(65).await;
     let other = other.unwrap_or_else(|failure| panic!("{failure}"));
     assert_ne!(one.ip, other.ip);
@@ -273,7 +273,7 @@ async fn the_pool_is_filled_while_forks_run() {
     assert_eq!(output("nft", &["list", "ruleset"]), "");
 }
 
-/// Processes that run the worker of this folder.
+/// PIDs of the workers of this folder.
 fn children(folder: &Path) -> Vec<i32> {
     let worker = folder.join("worker");
     let worker = worker.to_str().unwrap();

@@ -1,4 +1,4 @@
-//! A cold boot whose guest dies.
+//! A cold boot whose guest fails.
 
 // clippy exempts test functions, not what they share.
 #![allow(clippy::unwrap_used)]
@@ -22,7 +22,7 @@ control.send(b'{"event":"exited","reason":{"kind":"triple_fault"},"console_dropp
 "#;
 
 #[tokio::test]
-async fn a_guest_that_dies_during_boot_is_not_booted_again() {
+async fn a_guest_that_fails_during_boot_is_not_retried() {
     let folder = tempfile::tempdir().unwrap();
     let config = fake_worker::config(folder.path());
     std::fs::write(&config.vm.worker, WORKER).unwrap();

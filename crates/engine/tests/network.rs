@@ -1,4 +1,4 @@
-//! The network, set up and taken down in a network namespace of its own. Needs root and nft.
+//! Set-up, rules and removal of the network, in a separate network namespace. Needs root and nft.
 
 // clippy exempts test functions, not what they share.
 #![allow(clippy::unwrap_used)]
@@ -9,16 +9,16 @@ use std::process::Command;
 use cloude_engine::config;
 use cloude_engine::network::{Network, clean_up, tap, tap_prefix};
 
-/// Set in the child, which is this test again inside `unshare --net`.
+/// Set in the child process: the same test inside `unshare --net`.
 const INSIDE: &str = "CLOUDE_TEST_IN_NAMESPACE";
 
-/// Runs the named test in a fresh network namespace; true when this already is it.
+/// Runs the named test in a new network namespace and returns false; true inside of it.
 fn inside(test: &str) -> bool {
     if std::env::var_os(INSIDE).is_some() {
         return true;
     }
     let output = Command::new("unshare")
-        // A mount namespace with its own /sys and /proc/sys/net shows the namespace's own links.
+        // A mount namespace, so that /sys and /proc/sys/net show the links of the new network namespace.
         .args(["--net", "--mount", "--"])
         .arg(std::env::current_exe().unwrap())
         .args([test, "--exact", "--nocapture"])
@@ -62,8 +62,8 @@ fn network() -> config::Network {
 }
 
 #[tokio::test]
-async fn what_is_set_up_is_taken_down() {
-    if !inside("what_is_set_up_is_taken_down") {
+async fn removal_leaves_no_link_rule_or_sysctl() {
+    if !inside("removal_leaves_no_link_rule_or_sysctl") {
         return;
     }
     let state = tempfile::tempdir().unwrap();
@@ -79,7 +79,7 @@ async fn what_is_set_up_is_taken_down() {
     let online = network.attach(true).await.unwrap();
     let offline = network.attach(false).await.unwrap();
     assert_ne!(online.lease.ip(), offline.lease.ip());
-    // Whatever its ports have.
+    // Not the MAC of a port.
     assert_eq!(mac_of("cloude0"), [0x02, 0xc1, 172, 31, 0, 1]);
     let bridge = output("bridge", &["-d", "link", "show"]);
     assert_eq!(bridge.matches("isolated on").count(), 2, "{bridge}");
@@ -104,7 +104,7 @@ async fn what_is_set_up_is_taken_down() {
     network.detach(online).await;
     assert!(
         !rules().contains(&name) && !links().contains(&name),
-        "gone with its descriptor"
+        "the TAP exists without its descriptor"
     );
     network.detach(offline).await;
     network.remove().await;
@@ -114,7 +114,7 @@ async fn what_is_set_up_is_taken_down() {
     assert_eq!(
         std::fs::read_dir(state.path()).unwrap().count(),
         0,
-        "no note is left"
+        "a file is left in the state folder"
     );
 }
 
@@ -149,8 +149,8 @@ async fn a_failed_arp_does_not_keep_the_host_from_a_vm() {
 }
 
 #[tokio::test]
-async fn every_address_of_the_range_serves_and_then_none() {
-    if !inside("every_address_of_the_range_serves_and_then_none") {
+async fn every_address_of_the_range_is_used_once() {
+    if !inside("every_address_of_the_range_is_used_once") {
         return;
     }
     let state = tempfile::tempdir().unwrap();
@@ -173,8 +173,8 @@ async fn every_address_of_the_range_serves_and_then_none() {
 }
 
 #[tokio::test]
-async fn what_a_killed_process_left_is_cleaned_up() {
-    if !inside("what_a_killed_process_left_is_cleaned_up") {
+async fn clean_up_removes_what_a_killed_process_left() {
+    if !inside("clean_up_removes_what_a_killed_process_left") {
         return;
     }
     let state = tempfile::tempdir().unwrap();
@@ -183,7 +183,7 @@ async fn what_a_killed_process_left_is_cleaned_up() {
         .await
         .unwrap();
     let attachment = killed.attach(true).await.unwrap();
-    // As kill -9 leaves it: nothing is taken down. A persistent TAP of our name stands for the worst.
+    // The state after SIGKILL. A persistent TAP with our prefix is the worst case.
     let stale = format!("{}deadbeef", tap_prefix("cloude0"));
     output("ip", &["tuntap", "add", &stale, "mode", "tap"]);
     assert!(links().contains(&stale));
@@ -205,7 +205,7 @@ async fn what_a_killed_process_left_is_cleaned_up() {
     assert!(rules().contains(&again.0.name));
 }
 
-/// A frame as a VM would send it: Ethernet, then ARP or IPv4 with UDP, behind a virtio-net header.
+/// A UDP packet as a VM sends it: virtio-net header, Ethernet, IPv4, UDP.
 fn udp(from_mac: [u8; 6], to_mac: [u8; 6], from: Ipv4Addr, to: Ipv4Addr, port: u16) -> Vec<u8> {
     let payload = b"hello";
     let mut ip = vec![
@@ -254,11 +254,10 @@ fn mac_of(link: &str) -> [u8; 6] {
     bytes.try_into().unwrap()
 }
 
-/// The destination port of a packet that is allowed: what was sent before it has left before it.
+/// Destination port of an allowed packet. It leaves the host after all packets that were sent before it.
 const LAST: u16 = 5354;
 
-/// Sources of the UDP packets that left the host before one to [`LAST`], through a TAP that stands for its
-/// uplink.
+/// Sources of the UDP packets that left the host before one to [`LAST`]. A TAP plays the uplink.
 async fn sent(uplink: &std::fs::File) -> Vec<Ipv4Addr> {
     let mut sources = Vec::new();
     let mut frame = [0; 2048];
@@ -279,12 +278,12 @@ async fn sent(uplink: &std::fs::File) -> Vec<Ipv4Addr> {
             packet[36], packet[37], packet[38], packet[39],
         ));
     }
-    panic!("the packet that is allowed did not leave");
+    panic!("the allowed packet did not leave");
 }
 
 #[tokio::test]
-async fn a_vm_sends_only_as_itself_and_only_where_it_may() {
-    if !inside("a_vm_sends_only_as_itself_and_only_where_it_may") {
+async fn a_vm_cannot_spoof_or_reach_denied_networks() {
+    if !inside("a_vm_cannot_spoof_or_reach_denied_networks") {
         return;
     }
     let uplink = tap::create("out").unwrap();
@@ -350,7 +349,7 @@ async fn a_vm_sends_only_as_itself_and_only_where_it_may() {
             1,
         ),
         (
-            "without the right to go out",
+            "without a network",
             &offline,
             offline.lease.mac(),
             other,
@@ -371,7 +370,7 @@ async fn a_vm_sends_only_as_itself_and_only_where_it_may() {
         rustix::io::write(from.tap.as_ref().unwrap(), &frame).unwrap();
         let last = udp(mac_of_online, bridge, me, far, LAST);
         rustix::io::write(online.tap.as_ref().unwrap(), &last).unwrap();
-        // Masqueraded: nobody outside learns a VM's address.
+        // The source address is masqueraded.
         assert_eq!(
             sent(&uplink).await,
             vec![Ipv4Addr::new(8, 8, 4, 4); expected],

@@ -2,7 +2,8 @@
 
 use std::str::FromStr;
 
-use super::{Config, ConfigError};
+use super::error::ConfigError;
+use super::types::Config;
 
 /// Applies every variable for which `get` returns a value.
 pub fn apply(config: &mut Config, get: &dyn Fn(&str) -> Option<String>) -> Result<(), ConfigError> {

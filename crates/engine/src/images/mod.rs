@@ -1,4 +1,4 @@
-//! Which languages have an initramfs, and building those that do not.
+//! Language images: finds those in the store of `cloude-initramfs`, and builds missing ones.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -19,13 +19,13 @@ use tokio_util::task::TaskTracker;
 use crate::config::{self, ImageSource};
 use crate::files::FileIdentity;
 
-/// Initramfs images by language.
+/// Images by language.
 pub trait Images: Send + Sync {
-    /// The image, if it is built and has the language's version.
+    /// The image, if it exists and has the version of the language file. Does not build.
     fn ready(&self, language: &Language) -> Option<ReadyImage>;
 
-    /// The image, for a VM of so many MiB; built where it is missing, once for all who ask. The error
-    /// says what to do.
+    /// The image, built if it is missing. Concurrent calls share one build. Fails if the image does not fit in
+    /// `memory_mib` of guest memory; the error names the command that helps.
     fn ensure<'a>(
         &'a self,
         language: &'a Arc<Language>,
@@ -42,12 +42,12 @@ pub struct ReadyImage {
     pub version: Option<String>,
     /// `sha256:…` of the initramfs.
     pub digest: String,
-    /// When it was last compared with its source, in seconds since 1970.
+    /// Time of the last comparison with its source, in seconds since 1970.
     pub checked_at: u64,
 }
 
 impl ReadyImage {
-    /// For how many seconds it has not been compared with its source.
+    /// Seconds since the last comparison with its source.
     pub fn age_s(&self) -> u64 {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         now.map_or(0, |now| now.as_secs().saturating_sub(self.checked_at))
@@ -71,7 +71,7 @@ impl ReadyImage {
     }
 }
 
-/// An image's record as it was read, when its file and the record's were these.
+/// An image with its record, valid while the files NAME.cpio and NAME.json have these identities.
 type Found = ([FileIdentity; 2], Arc<StoredImage>);
 
 type Build = Shared<BoxFuture<'static, Result<(), String>>>;
@@ -81,7 +81,7 @@ pub struct BuiltImages {
     store: Store,
     auto_build: bool,
     source: ImageSource,
-    /// The folder of languages: relative paths begin at the language's folder in it.
+    /// Folder of the languages. Paths in a language file are relative to the language's folder.
     languages: PathBuf,
     cache_dir: PathBuf,
     cancel: Cancel,
@@ -91,7 +91,7 @@ pub struct BuiltImages {
 }
 
 impl BuiltImages {
-    /// Those of the configured folder.
+    /// The images in `config.dir`.
     pub fn new(config: &config::Images, languages: &Path, cache_dir: &Path) -> Self {
         BuiltImages {
             store: Store::open(&config.dir),
@@ -106,36 +106,37 @@ impl BuiltImages {
         }
     }
 
-    /// Stops every build; none of its files or processes is left when this returns.
+    /// Cancels all builds. When this returns, none of their processes and temporary files is left.
     pub async fn shut_down(&self) {
         self.cancel.set();
         self.threads.close();
         self.threads.wait().await;
     }
 
-    /// The image if it is there and whole. Its record is read again when it has changed: otherwise this costs
-    /// two stat(2).
+    /// The complete image, if it exists. Costs two stat(2) while the files do not change.
     fn stored(&self, name: &str) -> Option<Arc<StoredImage>> {
-        let stamp = |ending| {
+        let identity = |ending| {
             let path = self.store.dir().join(format!("{name}.{ending}"));
             Some(FileIdentity::of(&std::fs::metadata(path).ok()?))
         };
-        // Before it is read: one that is replaced meanwhile has another then.
-        let stamps = [stamp("cpio")?, stamp("json")?];
+        // Taken before the files are read: a file that is replaced meanwhile is read again by the next call.
+        let identities = [identity("cpio")?, identity("json")?];
         let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((known, image)) = found.get(name)
-            && *known == stamps
+            && *known == identities
         {
             return Some(Arc::clone(image));
         }
         let image = Arc::new(self.store.get(name)?);
-        found.insert(name.to_owned(), (stamps, Arc::clone(&image)));
+        found.insert(name.to_owned(), (identities, Arc::clone(&image)));
         Some(image)
     }
 
-    /// The stored image, if it has the version that the language asks for; else why not.
+    /// The stored image, if it has the version of the language file. The error is the reason.
     fn usable(&self, language: &Language) -> Result<Arc<StoredImage>, String> {
-        let image = self.stored(&language.name).ok_or("it has no image here")?;
+        let image = self
+            .stored(&language.name)
+            .ok_or("it has no image on this server")?;
         let checked = Program::of(language).check(&image.metadata);
         checked.map_err(|error| error.to_string())?;
         Ok(image)
@@ -168,10 +169,10 @@ impl BuiltImages {
         Ok(ReadyImage::of(&image, language))
     }
 
-    /// Joins the build that runs, or starts one.
+    /// The running build of the language, or a new one.
     fn build(&self, language: &Arc<Language>) -> Build {
         let mut builds = self.builds.lock().unwrap_or_else(PoisonError::into_inner);
-        // A build that ended is of no more use: it succeeded, or should be tried again.
+        // A finished build is forgotten: its image is in the store, or the next call tries again.
         builds.retain(|_, build| build.peek().is_none());
         if let Some(build) = builds.get(&language.name) {
             return build.clone();
@@ -186,7 +187,7 @@ impl BuiltImages {
         let request = self.request(language);
         let name = language.name.clone();
         let token = self.threads.token();
-        // A thread of its own: a build blocks, and runs an asynchronous runtime of its own.
+        // A separate thread, because a build blocks and starts its own tokio runtime.
         let thread = std::thread::Builder::new().name(format!("build-{name}"));
         let spawned = thread.spawn(move || {
             let _token = token;
@@ -199,7 +200,9 @@ impl BuiltImages {
                 Ok(image) => {
                     tracing::info!(language = name, path = %image.path.display(), "image built")
                 }
-                Err(error) => tracing::error!(language = name, error, "building an image"),
+                Err(error) => {
+                    tracing::error!(language = name, error, "the build of an image failed")
+                }
             }
             let _ = done.send(result.map(|_| ()));
         });
@@ -207,7 +210,7 @@ impl BuiltImages {
             spawned.map_err(|error| error.to_string())?;
             built
                 .await
-                .unwrap_or_else(|_| Err("the builder ended without a word".into()))
+                .unwrap_or_else(|_| Err("the thread of the build panicked; see the log".into()))
         }
     }
 
@@ -257,7 +260,7 @@ impl Images for BuiltImages {
     }
 }
 
-/// A build's steps, in the log.
+/// Logs the steps of a build.
 struct Log<'a> {
     language: &'a str,
 }
@@ -277,8 +280,8 @@ impl Progress for Log<'_> {
 mod tests {
     use super::*;
 
-    /// Stores an image of so many bytes, whose record has `said` bytes and a version.
-    fn put_version(config: &config::Images, bytes: usize, said: usize, version: Option<&str>) {
+    /// Stores an image of `bytes` bytes, whose record has `recorded` bytes and `version`.
+    fn put_version(config: &config::Images, bytes: usize, recorded: usize, version: Option<&str>) {
         let record = serde_json::json!({
             "version": 2, "builder": "b", "source": "s", "platform": "linux/amd64", "built_at": 1,
             "checked_at": 1, "archive_digest": "sha256:1", "program_version": version,
@@ -286,7 +289,7 @@ mod tests {
             "config": {"env": [], "user": "", "working_dir": "", "entrypoint": [], "cmd": []},
             "summary": {
                 "entries": 1, "inodes": 1, "file_bytes": 1, "unpacked_bytes": 1, "cpio_bytes": 1,
-                "archive_bytes": said,
+                "archive_bytes": recorded,
                 "warnings": {
                     "capabilities_dropped": 0, "xattrs_dropped": 0, "mtimes_clamped": 0,
                 },
@@ -304,8 +307,8 @@ mod tests {
         }
     }
 
-    fn put(config: &config::Images, bytes: usize, said: usize) {
-        put_version(config, bytes, said, None);
+    fn put(config: &config::Images, bytes: usize, recorded: usize) {
+        put_version(config, bytes, recorded, None);
     }
 
     #[test]
@@ -372,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn an_image_is_what_its_files_are_now() {
+    fn a_replaced_image_is_read_again() {
         let folder = tempfile::tempdir().unwrap();
         let config = config::Images {
             dir: folder.path().to_owned(),
@@ -385,7 +388,7 @@ mod tests {
         assert_eq!((bytes(), bytes()), (Some(3), Some(3)));
         put(&config, 4, 4);
         assert_eq!(bytes(), Some(4));
-        // One of the two was replaced, the other not yet.
+        // The record still has the length of the earlier image.
         put(&config, 5, 4);
         assert_eq!(bytes(), None);
         put(&config, 5, 5);

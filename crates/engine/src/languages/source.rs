@@ -1,26 +1,29 @@
 //! The file that a program's code is written to, and the commands that run it.
 //!
-//! A language file names one file and commands for it. Another file comes from the name that the client gave, whose
-//! extension may mean another kind of program, or from the code, where the tools go by names in it.
+//! A language file names one file and its commands. The file name changes in two cases: the client's `file_name` has
+//! another extension of the language, or the tools require a name that the code defines, as javac does for public
+//! classes.
 
 use std::path::Path;
 
 use cloude_protocol::language::{Command, Language, Names};
 use regex::Regex;
 
-/// Where a program's code goes, and what runs it.
+/// The file of a program's code, and the commands that compile and run it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Source {
-    /// The code's file in the work directory.
+    /// Path of the code in the work directory.
     pub file: String,
     /// The compile command.
     pub compile: Option<Vec<String>>,
-    /// The run command, without the program's arguments.
+    /// The run command without the arguments of the request.
     pub run: Vec<String>,
 }
 
 impl Source {
-    /// Of `code` in `language`, from a file that the client calls `file_name`.
+    /// The source for `code`. `file_name` is the name of the file on the client, whose extension counts.
+    ///
+    /// Fails if a pattern of the language file is invalid ([`check`]).
     pub fn of(language: &Language, code: &str, file_name: Option<&str>) -> Result<Source, String> {
         let default = Path::new(&language.file);
         let given = file_name
@@ -39,8 +42,8 @@ impl Source {
             entry = found.entry.map(|name| (names.main.as_str(), name));
         }
         let command = |command: &Command| {
-            let own = given.and_then(|extension| command.by_extension.get(extension));
-            let words = own.unwrap_or(&command.command).iter();
+            let other = given.and_then(|extension| command.by_extension.get(extension));
+            let words = other.unwrap_or(&command.command).iter();
             words
                 .map(|word| match &entry {
                     _ if *word == language.file => file.clone(),
@@ -57,12 +60,12 @@ impl Source {
     }
 }
 
-/// Whether all of `names` can be looked for.
+/// Checks the patterns of a language file. The error names the key.
 pub fn check(names: &Names) -> Result<(), String> {
     Found::in_code(names, "").map(|_| ())
 }
 
-/// Names that the code gives.
+/// Names that the code defines.
 struct Found {
     file: Option<String>,
     entry: Option<String>,
@@ -89,7 +92,7 @@ impl Found {
             let (Some(whole), Some(name)) = (found.get(0), found.name("name")) else {
                 continue;
             };
-            // Braces of the top level are left in it: a body is between two of them.
+            // `top` keeps the outermost braces, so the body is between two of them.
             let body = top[whole.end()..].find('{').and_then(|at| {
                 let open = whole.end() + at + 1;
                 Some(open..open + top[open..].find('}')?)
@@ -122,7 +125,7 @@ struct Type<'a> {
     entry: bool,
 }
 
-/// `code` with comments and literals as spaces, byte for byte: those of C, and text blocks as in Java.
+/// Replaces comments, literals and text blocks (syntax of C and Java) by spaces of the same length.
 fn blank(code: &str) -> String {
     let bytes = code.as_bytes();
     let mut plain = bytes.to_vec();
@@ -133,7 +136,7 @@ fn blank(code: &str) -> String {
             [b'/', b'/', ..] => end(rest, 2, b"\n", false),
             [b'/', b'*', ..] => end(rest, 2, b"*/", false),
             [b'"', b'"', b'"', ..] => end(rest, 3, b"\"\"\"", true),
-            // A literal ends with its line, at the latest.
+            // An unterminated literal ends with its line.
             [b'"' | b'\'', ..] => end(rest, 1, &rest[..1], true).min(end(rest, 1, b"\n", false)),
             _ => {
                 at += 1;
@@ -146,7 +149,8 @@ fn blank(code: &str) -> String {
     String::from_utf8_lossy(&plain).into_owned()
 }
 
-/// The bytes of a comment or literal at the start of `text`: from `from` up to `mark`, which a backslash may escape.
+/// The length of a comment or literal at the start of `text`, which ends with the first `mark` after `from`. With
+/// `escapes`, a backslash escapes the next byte.
 fn end(text: &[u8], from: usize, mark: &[u8], escapes: bool) -> usize {
     let mut at = from;
     while at < text.len() {
@@ -158,7 +162,7 @@ fn end(text: &[u8], from: usize, mark: &[u8], escapes: bool) -> usize {
     text.len()
 }
 
-/// `code` with everything inside of braces as spaces, byte for byte.
+/// Replaces everything inside braces by spaces of the same length.
 fn top_level(code: &str) -> String {
     let mut depth = 0_usize;
     let outer = code.bytes().map(|byte| {
@@ -205,14 +209,14 @@ mod tests {
     }
 
     #[test]
-    fn the_class_with_main_runs_where_another_is_public() {
+    fn the_class_with_main_runs_if_another_is_public() {
         let code = "public interface Shape { double area(); }\nclass Square { }\n\
                     class App { public static void main(String... args) { } }";
         assert_eq!(java(code), owned("Shape.java", "App"));
     }
 
     #[test]
-    fn the_public_class_runs_where_two_have_main() {
+    fn the_public_class_runs_if_two_have_main() {
         let code = "class A { static void main(String[] a) {} }\n\
                     public final class B { public static void main(String[] a) {} }";
         assert_eq!(java(code), owned("B.java", "B"));
@@ -249,7 +253,7 @@ public class Real {
     }
 
     #[test]
-    fn a_nested_class_is_not_the_files() {
+    fn a_nested_class_does_not_name_the_file() {
         let code = "class Outer { public static class Inner { void main() {} }\n\
                     public static void main(String[] args) {} }\nenum Kind { ONE }";
         assert_eq!(java(code), owned("Main.java", "Outer"));
@@ -285,7 +289,7 @@ public class Real {
     }
 
     #[test]
-    fn an_extension_may_have_a_command_of_its_own() {
+    fn an_extension_may_have_a_separate_command() {
         let mut node = language("node");
         node.extensions.push("ts".into());
         let command = ["node", "--experimental-strip-types", "main.ts"].map(str::to_owned);
@@ -299,7 +303,7 @@ public class Real {
     }
 
     #[test]
-    fn every_languages_own_commands_are_unchanged_by_its_own_code() {
+    fn the_self_test_runs_with_the_default_commands() {
         for name in cloude_protocol::languages::names(&folder()).unwrap() {
             let language = language(&name);
             let source = Source::of(&language, &language.self_test.code, None).unwrap();
@@ -310,7 +314,7 @@ public class Real {
     }
 
     #[test]
-    fn a_pattern_that_is_none_names_its_key() {
+    fn an_invalid_pattern_names_its_key() {
         let mut names = language("java").names.unwrap();
         names.entry = "(".into();
         assert!(check(&names).unwrap_err().contains("`names.entry`"));

@@ -1,4 +1,4 @@
-//! The bridge and its ports, over rtnetlink.
+//! The bridge, its ports and neighbour entries, over rtnetlink.
 
 use std::net::Ipv4Addr;
 
@@ -11,7 +11,7 @@ use rtnetlink::{Handle, LinkBridge, LinkBridgePort, LinkUnspec};
 use super::addresses::{Range, mac_of};
 use super::error::NetworkError;
 
-/// A connection to the kernel's link tables.
+/// A netlink socket (NETLINK_ROUTE). Clones share it.
 #[derive(Clone, Debug)]
 pub struct Links {
     handle: Handle,
@@ -25,14 +25,14 @@ fn refused(what: String) -> impl FnOnce(rtnetlink::Error) -> NetworkError {
 }
 
 impl Links {
-    /// Opens it. The connection's task ends with the last handle.
+    /// Opens a netlink socket. Its task ends with the last clone.
     pub fn open() -> Result<Self, NetworkError> {
         let (connection, handle, _) = rtnetlink::new_connection().map_err(NetworkError::Netlink)?;
         tokio::spawn(connection);
         Ok(Links { handle })
     }
 
-    /// The index of a link, if there is one of that name.
+    /// The index of the link `name`, if it exists.
     pub async fn index(&self, name: &str) -> Option<u32> {
         let mut links = self
             .handle
@@ -48,7 +48,7 @@ impl Links {
             .map(|link| link.header.index)
     }
 
-    /// Names of all links that start so.
+    /// Names of all links that start with `prefix`.
     pub async fn with_prefix(&self, prefix: &str) -> Result<Vec<String>, NetworkError> {
         let mut links = self.handle.link().get().execute();
         let mut names = Vec::new();
@@ -69,15 +69,17 @@ impl Links {
         Ok(names)
     }
 
-    /// Makes the bridge with its address, and sets it up. Its hardware address is set: a bridge without one has
-    /// the lowest of its ports', which changes as VMs come and go, and those that go on know the old one.
+    /// Creates the bridge with its IP address and sets it up. Returns its index.
+    ///
+    /// The MAC is set explicitly. Otherwise Linux uses the lowest MAC of the ports, which changes as VMs come and go,
+    /// while other VMs still have the old one in their ARP tables.
     pub async fn create_bridge(
         &self,
         name: &str,
         range: &Range,
         mtu: u16,
     ) -> Result<u32, NetworkError> {
-        let what = || format!("making the bridge {name}");
+        let what = || format!("creating the bridge {name}");
         let bridge = LinkBridge::new(name)
             .mtu(mtu.into())
             .address(mac_of(range.gateway).to_vec())
@@ -117,7 +119,8 @@ impl Links {
             .await
     }
 
-    /// Makes a link a port of the bridge that reaches no other isolated port, and sets it up.
+    /// Adds a link to the bridge as an isolated port, which forwards no frames to other isolated ports, and sets it
+    /// up.
     pub async fn attach(&self, name: &str, bridge: u32, mtu: u16) -> Result<(), NetworkError> {
         let what = || format!("attaching {name} to the bridge");
         let index = self
@@ -141,7 +144,7 @@ impl Links {
             .execute()
             .await
             .map_err(refused(what()))?;
-        // Up last: not a packet passes before the port is isolated.
+        // Set up last, so that no packet passes before the port is isolated.
         let up = LinkUnspec::new_with_index(index).up().build();
         self.handle
             .link()
@@ -151,10 +154,10 @@ impl Links {
             .map_err(refused(what()))
     }
 
-    /// Binds an address to a hardware address on a link, for good: the host never asks for it by ARP.
+    /// Adds a permanent neighbour entry, so that the host sends no ARP requests for the address.
     ///
-    /// A dynamic entry is shared by all that the host sends to the address. Whoever connects to it before the
-    /// guest is up starts its three ARP requests, and when these fail, the connections of all others fail too.
+    /// A dynamic entry becomes NUD_FAILED after three unanswered ARP requests, for example when a process connects
+    /// before the guest is up. All other connections to the address fail with it.
     pub async fn add_neighbour(
         &self,
         link: u32,
@@ -168,10 +171,10 @@ impl Links {
             .replace()
             .execute()
             .await
-            .map_err(refused(format!("binding {ip} to its hardware address")))
+            .map_err(refused(format!("adding the neighbour entry of {ip}")))
     }
 
-    /// Takes an address's hardware address back.
+    /// Removes the neighbour entry of an address.
     pub async fn remove_neighbour(&self, link: u32, ip: Ipv4Addr) -> Result<(), NetworkError> {
         let mut entry = NeighbourMessage::default();
         entry.header.family = AddressFamily::Inet;
@@ -185,10 +188,10 @@ impl Links {
             .del(entry)
             .execute()
             .await
-            .map_err(refused(format!("taking the hardware address of {ip} back")))
+            .map_err(refused(format!("removing the neighbour entry of {ip}")))
     }
 
-    /// Removes a link, if it is there.
+    /// Removes a link, if it exists.
     pub async fn remove(&self, name: &str) -> Result<(), NetworkError> {
         let Some(index) = self.index(name).await else {
             return Ok(());

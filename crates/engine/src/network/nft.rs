@@ -1,5 +1,4 @@
-//! The packet filter: what a VM may send, and to whom. Applied with `nft -f -`, which takes a whole
-//! file as one transaction.
+//! Firewall rules of the bridge, in nftables. `nft -f -` applies a script as one transaction.
 
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
@@ -10,9 +9,8 @@ use tokio::io::AsyncWriteExt;
 use super::addresses::Range;
 use super::error::NetworkError;
 
-/// What a VM never reaches unless `network.allow` names it: "this" network, private, shared (RFC 6598),
-/// loopback, link-local with the metadata services, IETF, documentation, benchmarks, multicast and
-/// reserved (RFC 6890).
+/// Destinations that VMs cannot reach, unless `network.allow` has them: the special-purpose networks of RFC 6890,
+/// among them private networks and 169.254.0.0/16 with the metadata services of clouds, and multicast.
 const DENIED: [&str; 14] = [
     "0.0.0.0/8",
     "10.0.0.0/8",
@@ -30,26 +28,25 @@ const DENIED: [&str; 14] = [
     "240.0.0.0/4",
 ];
 
-/// What the rules are made for.
+/// Parameters of the rules of a bridge.
 pub struct Rules<'a> {
-    /// The bridge.
     pub bridge: &'a str,
-    /// What the names of all its TAPs start with.
+    /// Prefix of the names of its TAPs.
     pub tap_prefix: &'a str,
-    /// The VMs' subnet.
+    /// Subnet of the VMs.
     pub range: &'a Range,
-    /// Exceptions to what is denied.
+    /// Exceptions from [`DENIED`].
     pub allow: &'a [String],
 }
 
 impl Rules<'_> {
-    /// The table's name, in both families.
+    /// Name of the tables in the families `inet` and `bridge`.
     pub fn table(bridge: &str) -> String {
-        // A table's name has no `-`.
+        // nft does not accept `-` in the name of a table.
         format!("cloude_{}", bridge.replace('-', "_"))
     }
 
-    /// A script that makes both tables anew, whatever was there.
+    /// A script that replaces both tables.
     pub fn script(&self) -> String {
         let Rules {
             bridge,
@@ -65,9 +62,9 @@ impl Rules<'_> {
             let _ = write!(allowed, "elements = {{ {} }}", allow.join(", "));
         }
         let mut script = Rules::removal(bridge);
-        // A VM talks to the host only in answer; so that not even an established connection of the
-        // host's to elsewhere is joined, both chains match the bridge first. Within the bridge
-        // nothing is forwarded: the ports are isolated, and routing back in is dropped here.
+        // A VM may only answer connections of the host. Both chains match the bridge first, so that a VM cannot inject
+        // packets into an established connection of another interface. The ports are isolated at layer 2, and the
+        // chain `forward` drops packets that are routed back into the bridge.
         let _ = write!(
             script,
             r#"table inet {table} {{
@@ -112,33 +109,29 @@ table bridge {table} {{
         script
     }
 
-    /// A script that removes both tables, whether they are there or not.
+    /// A script that removes both tables, if they exist.
     pub fn removal(bridge: &str) -> String {
         let table = Rules::table(bridge);
-        // Declaring first makes the deletion succeed where there was none.
+        // `delete` fails without a table, so the script declares it first.
         format!(
             "table inet {table}\ndelete table inet {table}\ntable bridge {table}\ndelete table bridge {table}\n"
         )
     }
 }
 
-/// One VM's entries.
+/// Set elements of one VM.
 pub struct VmRule<'a> {
-    /// The bridge.
     pub bridge: &'a str,
-    /// Its TAP.
     pub tap: &'a str,
-    /// Its MAC.
     pub mac: [u8; 6],
-    /// Its address.
     pub ip: Ipv4Addr,
-    /// May it reach beyond the host?
+    /// May connect to addresses beyond the host.
     pub outbound: bool,
 }
 
 impl VmRule<'_> {
-    /// Adding before deleting makes a deletion succeed where there was nothing: what a VM that was
-    /// never taken back left behind is neither in the way nor inherited.
+    /// Adds each element before it deletes it, because `delete` fails without one. Elements that an earlier VM with
+    /// this address left are removed, too.
     fn script(&self, leased: bool, outbound: bool) -> String {
         let table = Rules::table(self.bridge);
         let mac = self.mac.map(|byte| format!("{byte:02x}")).join(":");
@@ -155,12 +148,12 @@ impl VmRule<'_> {
         script
     }
 
-    /// Lets the VM's own packets through.
+    /// Accepts packets from the TAP with the VM's MAC and IP addresses.
     pub async fn add(&self) -> Result<(), NetworkError> {
         apply(&self.script(true, self.outbound)).await
     }
 
-    /// Takes that back.
+    /// Removes the elements.
     pub async fn remove(&self) -> Result<(), NetworkError> {
         apply(&self.script(false, false)).await
     }
@@ -178,7 +171,7 @@ pub async fn apply(script: &str) -> Result<(), NetworkError> {
         .spawn()
         .map_err(NetworkError::Nft)?;
     if let Some(mut stdin) = child.stdin.take() {
-        // nft may end before it has read all; its own message is better than a broken pipe.
+        // nft may exit before it has read all. Its message on stderr explains more than EPIPE.
         let _ = stdin.write_all(script.as_bytes()).await;
     }
     let output = child.wait_with_output().await.map_err(NetworkError::Nft)?;
@@ -189,7 +182,7 @@ pub async fn apply(script: &str) -> Result<(), NetworkError> {
     Err(NetworkError::NftRefused(message))
 }
 
-/// PATH with the directories of `nft`, which a user's PATH often lacks.
+/// PATH with /usr/sbin and /sbin, which have `nft` and which the PATH of users often lacks.
 fn tool_path() -> String {
     let path = std::env::var("PATH").unwrap_or_default();
     format!("{path}:/usr/sbin:/sbin:/usr/bin:/bin")
@@ -200,13 +193,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn two_bridges_have_tables_of_their_own() {
+    fn two_bridges_have_separate_tables() {
         assert_eq!(Rules::table("cloude0"), "cloude_cloude0");
         assert_ne!(Rules::table("br-a"), Rules::table("br-b"));
     }
 
     #[test]
-    fn an_exception_is_in_the_set_of_allowed() {
+    fn network_allow_is_in_the_set_of_exceptions() {
         let range = Range::parse("172.30.0.0/16", None).unwrap();
         let allow = ["10.1.0.0/16".to_owned()];
         let rules = Rules {

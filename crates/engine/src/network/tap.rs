@@ -1,17 +1,16 @@
-//! TAP devices that live as long as their descriptor.
+//! TAP devices, which exist as long as their descriptor is open.
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 
 use rustix::ioctl::{Opcode, Setter, ioctl, opcode};
 
-/// `TUNSETIFF` of include/uapi/linux/if_tun.h; declared with an int, it takes a `struct ifreq`.
+/// `TUNSETIFF` of include/uapi/linux/if_tun.h. The macro has `int`, but the argument is a `struct ifreq`.
 const TUNSETIFF: Opcode = opcode::write::<libc::c_int>(b'T', 202);
 
-/// Makes a TAP and attaches the returned descriptor to it. It vanishes when the last copy of the
-/// descriptor closes. The name is new: a device that exists is refused.
+/// Creates a TAP and returns its descriptor. The kernel removes the TAP when the last copy of the descriptor is closed.
+/// Fails with EBUSY if a device of that name exists (IFF_TUN_EXCL).
 pub fn create(name: &str) -> io::Result<File> {
     let file = OpenOptions::new()
         .read(true)
@@ -19,10 +18,9 @@ pub fn create(name: &str) -> io::Result<File> {
         .custom_flags(libc::O_NONBLOCK)
         .open("/dev/net/tun")?;
     let request = ifreq(name)?;
-    // SAFETY: TUNSETIFF reads (and writes back into) a `struct ifreq`, which `request` is; the
-    // setter passes a pointer to a copy of it that outlives the call.
+    // SAFETY: TUNSETIFF reads and writes a `struct ifreq`. The setter passes a pointer to a copy of `request` that
+    // outlives the call.
     unsafe { ioctl(&file, Setter::<TUNSETIFF, libc::ifreq>::new(request)) }?;
-    debug_assert!(file.as_raw_fd() >= 0);
     Ok(file)
 }
 
@@ -30,7 +28,7 @@ fn ifreq(name: &str) -> io::Result<libc::ifreq> {
     if name.len() >= libc::IFNAMSIZ {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
-            "interface name over 15 bytes",
+            "the name of a network interface has at most 15 bytes (IFNAMSIZ)",
         ));
     }
     let mut ifr_name = [0; libc::IFNAMSIZ];

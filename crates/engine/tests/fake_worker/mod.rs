@@ -13,8 +13,8 @@ use cloude_protocol::language::Language;
 /// Plays a VM that is booted, warmed and saved, or a blank VM that restores a snapshot and runs. It holds the
 /// descriptors that it receives, with the TAP.
 ///
-/// Files beside it control it: it fails at the request that `fails` names; it is not warmed while `holds` exists;
-/// `agent` says whether the forks' agent is `gone`, `refuses` each request, or `works`. It appends a line to
+/// Files in its folder control it: it fails at the request in `fails`; it delays the warm-up while `holds` exists;
+/// `agent` selects whether the agent of forks is `gone`, `refuses` each request, or `works`. It appends a line to
 /// `builds` for each template.
 const WORKER: &str = r#"#!/usr/bin/python3
 import array, json, os, socket, sys, tempfile, threading, time
@@ -75,7 +75,7 @@ else:
     say({"event": "blank_ready"})
     streams = hear()[1][2:]
     if read("agent") == "gone":
-        # Whoever asks something there is told at once that nobody answers.
+        # Requests to the agent fail at once.
         for stream in streams:
             os.close(stream)
     say({"event": "restored", "costs": {"ioctls": 0, "syscalls": 0, "minor_faults": 0, "elapsed_us": 0}})

@@ -1,0 +1,194 @@
+//! The keys of the configuration with their defaults. The engine defines some of the tables.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use cloude_engine::config::{Agent, CpuBaseline, Images, Network, Pool};
+use cloude_protocol::paths;
+use serde::{Deserialize, Serialize};
+
+/// The whole configuration. Every key has a default.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Address and port of the HTTP server. Port 0 selects a free port, which the log names.
+    pub listen: SocketAddr,
+    /// Folder of the job store, the lock and the run directory.
+    pub state_dir: PathBuf,
+    /// Folder of the languages.
+    pub languages: PathBuf,
+    /// A kernel folder (`vmlinux`, `modules/`) or a bare `vmlinux`.
+    pub kernel: PathBuf,
+    /// Language images.
+    pub images: Images,
+    /// The agent in the guest.
+    pub agent: Agent,
+    /// The VMs.
+    pub vm: Vm,
+    /// Templates and paused forks.
+    pub pool: Pool,
+    /// The queue of executions.
+    pub queue: Queue,
+    /// Limits of requests.
+    pub limits: Limits,
+    /// The network of VMs that have one.
+    pub network: Network,
+    /// Stored results.
+    pub store: Store,
+    /// The shutdown.
+    pub shutdown: Shutdown,
+    /// How many times slower than hardware the host is ([`Config::in_host_time`]).
+    pub time_factor: u32,
+}
+
+/// The VMs.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct Vm {
+    /// The `cloude-vmm` binary.
+    pub worker: PathBuf,
+    /// Maximum VMs at once. 0: twice the CPUs.
+    pub max_concurrent: usize,
+    /// Memory of all VMs and templates in MiB. 0: three quarters of MemAvailable at the start.
+    pub memory_budget_mib: u64,
+    /// vCPUs, 1 to 8, if neither request nor language sets them.
+    pub vcpus: u8,
+    /// vCPUs of all VMs. 0: twice the CPUs, or `max_concurrent` if that is more. A VM with more runs alone.
+    pub max_vcpus_total: usize,
+    /// Guest memory in MiB, if neither request nor language sets it.
+    pub memory_mib: u64,
+    /// Maximum guest memory of a request in MiB.
+    pub max_memory_mib: u64,
+    /// The CPU features that guests see. Templates move between hosts of one vendor with the same named baseline.
+    pub cpu_baseline: CpuBaseline,
+    /// Appended to the guest kernel's command line.
+    pub kernel_args: String,
+    /// Copies the guests' serial consoles to the log.
+    pub log_guest_console: bool,
+}
+
+/// The queue of executions.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct Queue {
+    /// Maximum executions that wait for a VM. Further requests get 429.
+    pub capacity: usize,
+}
+
+/// Limits of requests.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Maximum bytes of code, files, arguments, environment and stdin together.
+    pub code_bytes: usize,
+    /// Maximum bytes of an HTTP request body.
+    pub body_bytes: usize,
+    /// Wall-clock limit of the run stage in milliseconds, if neither request nor language sets it.
+    pub wall_time_ms: u64,
+    /// Wall-clock limit of the compile stage in milliseconds, if neither request nor language sets it.
+    pub compile_time_ms: u64,
+    /// Maximum wall-clock limit of either stage that a request may set, in milliseconds.
+    pub max_wall_time_ms: u64,
+    /// Bytes of each output stream that are kept, if the request does not set them.
+    pub output_bytes: u64,
+    /// Maximum of the same that a request may set, in bytes.
+    pub max_output_bytes: u64,
+}
+
+/// Stored results.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct Store {
+    /// Maximum age of a result in hours.
+    pub keep_hours: u64,
+    /// Maximum number of results.
+    pub keep_jobs: u64,
+    /// Maximum bytes of the database in use. Beyond that, the oldest results are removed.
+    pub max_bytes: u64,
+    /// Bytes of results that are also held in memory. While more than that waits to be written, new requests get 503.
+    pub cache_bytes: usize,
+}
+
+/// The shutdown.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct Shutdown {
+    /// Time for executions to finish after SIGTERM, in milliseconds.
+    pub grace_ms: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let root = rustix::process::geteuid().is_root();
+        Config {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            state_dir: paths::state_dir(root),
+            languages: paths::languages(root),
+            kernel: paths::kernel(),
+            images: Images::default(),
+            agent: Agent::default(),
+            vm: Vm::default(),
+            pool: Pool::default(),
+            queue: Queue::default(),
+            limits: Limits::default(),
+            network: Network::default(),
+            store: Store::default(),
+            shutdown: Shutdown::default(),
+            time_factor: 1,
+        }
+    }
+}
+
+impl Default for Vm {
+    fn default() -> Self {
+        Vm {
+            worker: paths::sibling("cloude-vmm"),
+            max_concurrent: 0,
+            memory_budget_mib: 0,
+            vcpus: 1,
+            max_vcpus_total: 0,
+            memory_mib: 512,
+            max_memory_mib: 8192,
+            cpu_baseline: CpuBaseline::Host,
+            kernel_args: String::new(),
+            log_guest_console: false,
+        }
+    }
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Queue { capacity: 256 }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            code_bytes: 10 << 20,
+            body_bytes: 32 << 20,
+            wall_time_ms: 30_000,
+            compile_time_ms: 60_000,
+            max_wall_time_ms: 600_000,
+            output_bytes: 1 << 20,
+            max_output_bytes: 64 << 20,
+        }
+    }
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Store {
+            keep_hours: 168,
+            keep_jobs: 100_000,
+            max_bytes: 1 << 30,
+            cache_bytes: 64 << 20,
+        }
+    }
+}
+
+impl Default for Shutdown {
+    fn default() -> Self {
+        Shutdown { grace_ms: 30_000 }
+    }
+}
