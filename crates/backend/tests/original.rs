@@ -90,9 +90,53 @@ async fn status_of_a_running_program_has_its_output_so_far() {
     );
 }
 
-#[tokio::test]
-async fn an_invalid_request_gets_its_status_and_reason() {
+type Request = (&'static str, &'static str, Option<&'static str>, String);
+
+fn run_raw(body: &str) -> Request {
+    ("POST", "/run", Some("application/json"), body.to_owned())
+}
+
+fn run(body: serde_json::Value) -> Request {
+    run_raw(&body.to_string())
+}
+
+fn get(path: &'static str) -> Request {
+    ("GET", path, None, String::new())
+}
+
+/// An execution with one more field.
+fn with(key: &str, value: serde_json::Value) -> Request {
+    let mut body = json!({"language": "python", "code": "x"});
+    body[key] = value;
+    (
+        "POST",
+        "/v1/executions",
+        Some("application/json"),
+        body.to_string(),
+    )
+}
+
+/// Sends each request and compares the status, and a part of the error.
+async fn assert_refused<const N: usize>(table: [(Request, u16, &str); N]) {
     let backend = Backend::start().await;
+    for ((method, path, content_type, body), status, message) in table {
+        let headers: Vec<_> = content_type
+            .iter()
+            .map(|value| ("content-type", *value))
+            .collect();
+        let short: String = body.chars().take(80).collect();
+        let answer = backend.send(method, path, &headers, body).await;
+        let error = answer.json()["error"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned();
+        assert_eq!(answer.status, status, "{method} {path} {short}: {error}");
+        assert!(error.contains(message), "{method} {path} {short}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn an_invalid_body_gets_its_status_and_reason() {
     let huge = "x".repeat(100 << 10);
     let body_over_limit = "x".repeat(2 << 20);
     let supported = cloude_protocol::languages::names(&support::languages()).unwrap();
@@ -100,24 +144,8 @@ async fn an_invalid_request_gets_its_status_and_reason() {
         "unsupported language `cobol`; supported: {}",
         supported.join(", ")
     );
-    let run =
-        |body: serde_json::Value| ("POST", "/run", Some("application/json"), body.to_string());
-    let execution = |body: serde_json::Value| {
-        (
-            "POST",
-            "/v1/executions",
-            Some("application/json"),
-            body.to_string(),
-        )
-    };
-    let raw = |body: &str| ("POST", "/run", Some("application/json"), body.to_owned());
-    let get = |path| ("GET", path, None, String::new());
-    let with = |key: &str, value: serde_json::Value| {
-        let mut body = json!({"language": "python", "code": "x"});
-        body[key] = value;
-        execution(body)
-    };
-    let table = [
+
+    assert_refused([
         (
             run(json!({"language": "python", "code": ""})),
             400,
@@ -153,11 +181,15 @@ async fn an_invalid_request_gets_its_status_and_reason() {
             413,
             "65536 are allowed",
         ),
-        (raw(&body_over_limit), 413, "larger than this server allows"),
-        (raw(""), 400, "empty request body"),
-        (raw("{\"language\": \"python\", "), 400, "EOF"),
-        (raw("[]"), 400, "invalid request body"),
-        (raw("\u{fffd}"), 400, "invalid request body"),
+        (
+            run_raw(&body_over_limit),
+            413,
+            "larger than this server allows",
+        ),
+        (run_raw(""), 400, "empty request body"),
+        (run_raw("{\"language\": \"python\", "), 400, "EOF"),
+        (run_raw("[]"), 400, "invalid request body"),
+        (run_raw("\u{fffd}"), 400, "invalid request body"),
         (
             ("POST", "/run", Some("text/plain"), "{}".into()),
             415,
@@ -168,6 +200,13 @@ async fn an_invalid_request_gets_its_status_and_reason() {
             415,
             "Content-Type: application/json",
         ),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn an_unknown_path_or_method_gets_its_status() {
+    assert_refused([
         (("PUT", "/run", None, String::new()), 405, "method"),
         (("DELETE", "/status/x", None, String::new()), 405, "method"),
         (get("/run"), 405, "method"),
@@ -183,6 +222,13 @@ async fn an_invalid_request_gets_its_status_and_reason() {
             404,
             "no execution has the id",
         ),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn a_limit_out_of_range_is_refused_with_its_range() {
+    assert_refused([
         (
             with("limits", json!({"memory_mib": 1})),
             400,
@@ -219,6 +265,13 @@ async fn an_invalid_request_gets_its_status_and_reason() {
             400,
             "unknown field `wall_tim`",
         ),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn an_invalid_field_is_refused_with_its_name() {
+    assert_refused([
         (with("sdtin", json!("x")), 400, "unknown field `sdtin`"),
         (
             with("files", json!([{"path": "../x", "content": ""}])),
@@ -264,21 +317,8 @@ async fn an_invalid_request_gets_its_status_and_reason() {
             400,
             "`env` has the invalid variable `A=B`",
         ),
-    ];
-    for ((method, path, content_type, body), status, message) in table {
-        let headers: Vec<_> = content_type
-            .iter()
-            .map(|value| ("content-type", *value))
-            .collect();
-        let short: String = body.chars().take(80).collect();
-        let answer = backend.send(method, path, &headers, body).await;
-        let error = answer.json()["error"]
-            .as_str()
-            .unwrap_or_default()
-            .to_owned();
-        assert_eq!(answer.status, status, "{method} {path} {short}: {error}");
-        assert!(error.contains(message), "{method} {path} {short}: {error}");
-    }
+    ])
+    .await;
 }
 
 #[tokio::test]

@@ -175,7 +175,7 @@ mod tests {
         let error = with(&[("CLOUDE_VM_CPU_BASELINE", "x86-64-v4")]).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "the environment variable CLOUDE_VM_CPU_BASELINE=x86-64-v4: `x86-64-v4` is no CPU baseline; use `host`, `x86-64-v2` or `x86-64-v3`"
+            "invalid environment variable CLOUDE_VM_CPU_BASELINE=x86-64-v4: `x86-64-v4` is no CPU baseline; use `host`, `x86-64-v2` or `x86-64-v3`"
         );
     }
 

@@ -22,7 +22,34 @@ fn check(ok: bool, key: &'static str, reason: impl Into<String>) -> Result<(), C
 impl Config {
     /// Checks all values. Does not look at the host.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        let (vm, limits) = (&self.vm, &self.limits);
+        let at_least_1 = [
+            ("queue.capacity", self.queue.capacity as u64),
+            ("agent.boot_timeout_ms", self.agent.boot_timeout_ms),
+            ("pool.build_after", self.pool.build_after as u64),
+            ("limits.wall_time_ms", self.limits.wall_time_ms),
+            ("limits.compile_time_ms", self.limits.compile_time_ms),
+        ];
+        for (key, value) in at_least_1 {
+            check(value >= 1, key, "must be at least 1")?;
+        }
+        check(
+            self.time_factor >= 1,
+            "time_factor",
+            "must be at least 1, the value for a host that is not emulated",
+        )?;
+        check(
+            self.store.max_bytes >= 16 << 20,
+            "store.max_bytes",
+            "must be at least 16777216 (16 MiB)",
+        )?;
+        self.validate_vm()?;
+        self.validate_pool()?;
+        self.validate_limits()?;
+        self.validate_network()
+    }
+
+    fn validate_vm(&self) -> Result<(), ConfigError> {
+        let vm = &self.vm;
         check((1..=8).contains(&vm.vcpus), "vm.vcpus", "must be 1 to 8")?;
         check(
             vm.memory_mib >= 64,
@@ -33,43 +60,31 @@ impl Config {
             vm.max_memory_mib >= vm.memory_mib,
             "vm.max_memory_mib",
             format!("must be at least `vm.memory_mib` ({})", vm.memory_mib),
-        )?;
+        )
+    }
+
+    fn validate_pool(&self) -> Result<(), ConfigError> {
+        let pool = &self.pool;
         check(
-            self.pool.ceiling >= self.pool.floor,
+            pool.ceiling >= pool.floor,
             "pool.ceiling",
-            format!("must be at least `pool.floor` ({})", self.pool.floor),
+            format!("must be at least `pool.floor` ({})", pool.floor),
         )?;
         check(
-            self.pool.templates >= 1,
+            pool.templates >= 1,
             "pool.templates",
             "must be at least 1; `pool.enabled = false` turns forks off",
         )?;
+        let is_keyword = matches!(pool.disk.as_str(), "auto" | "off");
         check(
-            self.pool.build_after >= 1,
-            "pool.build_after",
-            "must be at least 1",
-        )?;
-        check(
-            self.time_factor >= 1,
-            "time_factor",
-            "must be at least 1, the value for a host that is not emulated",
-        )?;
-        check(
-            matches!(self.pool.disk.as_str(), "auto" | "off")
-                || Path::new(&self.pool.disk).is_absolute(),
+            is_keyword || Path::new(&pool.disk).is_absolute(),
             "pool.disk",
             "must be `auto`, `off` or an absolute path",
-        )?;
-        check(
-            self.queue.capacity >= 1,
-            "queue.capacity",
-            "must be at least 1",
-        )?;
-        check(
-            self.store.max_bytes >= 16 << 20,
-            "store.max_bytes",
-            "must be at least 16777216 (16 MiB)",
-        )?;
+        )
+    }
+
+    fn validate_limits(&self) -> Result<(), ConfigError> {
+        let limits = &self.limits;
         check(
             limits.body_bytes >= limits.code_bytes,
             "limits.body_bytes",
@@ -77,16 +92,6 @@ impl Config {
                 "must be at least `limits.code_bytes` ({})",
                 limits.code_bytes
             ),
-        )?;
-        check(
-            limits.wall_time_ms >= 1,
-            "limits.wall_time_ms",
-            "must be at least 1",
-        )?;
-        check(
-            limits.compile_time_ms >= 1,
-            "limits.compile_time_ms",
-            "must be at least 1",
         )?;
         check(
             limits.max_wall_time_ms >= limits.wall_time_ms.max(limits.compile_time_ms),
@@ -103,13 +108,7 @@ impl Config {
                 "must be at least `limits.output_bytes` ({})",
                 limits.output_bytes
             ),
-        )?;
-        check(
-            self.agent.boot_timeout_ms >= 1,
-            "agent.boot_timeout_ms",
-            "must be at least 1",
-        )?;
-        self.validate_network()
+        )
     }
 
     fn validate_network(&self) -> Result<(), ConfigError> {

@@ -206,47 +206,33 @@ fn execute_request(
     limits: &Limits,
 ) -> Result<ExecuteRequest, Refused> {
     let wanted = &request.limits;
-    let output = wanted.output_bytes.unwrap_or(limits.output_bytes);
-    ensure(output <= limits.max_output_bytes, || Refused::OutputBytes {
-        bytes: output,
-        limit: limits.max_output_bytes,
+    let output_bytes = wanted.output_bytes.unwrap_or(limits.output_bytes);
+    ensure(output_bytes <= limits.max_output_bytes, || {
+        Refused::OutputBytes {
+            bytes: output_bytes,
+            limit: limits.max_output_bytes,
+        }
     })?;
-    let stage = |command: &Command, argv, field, wanted: Option<u64>, default: u64| {
-        let ms = wanted.or(command.wall_time_ms).unwrap_or(default);
-        // The limit of a language may exceed `limits.max_wall_time_ms`.
-        let limit = limits
-            .max_wall_time_ms
-            .max(command.wall_time_ms.unwrap_or(0));
-        ensure((1..=limit).contains(&ms), || Refused::WallTime {
-            field,
-            ms,
-            limit,
-        })?;
-        Ok::<_, Refused>(Stage {
-            argv,
-            wall_time_ms: ms,
-            output_bytes: output,
-        })
+    let stage = |argv, wall_time_ms| Stage {
+        argv,
+        wall_time_ms,
+        output_bytes,
     };
-    let compile = language.compile.as_ref().zip(source.compile);
-    let compile = compile
-        .map(|(command, argv)| {
-            stage(
-                command,
+    let compile = match language.compile.as_ref().zip(source.compile) {
+        Some((command, argv)) => {
+            let times = (wanted.compile_time_ms, limits.compile_time_ms);
+            Some(stage(
                 argv,
-                "compile_time_ms",
-                wanted.compile_time_ms,
-                limits.compile_time_ms,
-            )
-        })
-        .transpose()?;
+                wall_time("compile_time_ms", times, command, limits)?,
+            ))
+        }
+        None => None,
+    };
+    let times = (wanted.wall_time_ms, limits.wall_time_ms);
     let mut run = stage(
-        &language.run,
         source.run,
-        "wall_time_ms",
-        wanted.wall_time_ms,
-        limits.wall_time_ms,
-    )?;
+        wall_time("wall_time_ms", times, &language.run, limits)?,
+    );
     run.argv.extend(request.args.iter().cloned());
     let code = File {
         path: source.file,
@@ -265,6 +251,26 @@ fn execute_request(
         working_dir: None,
         identity: None,
     })
+}
+
+/// The wall-clock limit of a stage in milliseconds: the request's, else the language's, else the configured default.
+fn wall_time(
+    field: &'static str,
+    (wanted, default): (Option<u64>, u64),
+    command: &Command,
+    limits: &Limits,
+) -> Result<u64, Refused> {
+    let ms = wanted.or(command.wall_time_ms).unwrap_or(default);
+    // The limit of a language may exceed `limits.max_wall_time_ms`.
+    let limit = limits
+        .max_wall_time_ms
+        .max(command.wall_time_ms.unwrap_or(0));
+    ensure((1..=limit).contains(&ms), || Refused::WallTime {
+        field,
+        ms,
+        limit,
+    })?;
+    Ok(ms)
 }
 
 /// The environment of both stages: that of the compile command, overridden by that of the run command, then by that of

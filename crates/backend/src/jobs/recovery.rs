@@ -43,7 +43,7 @@ impl Service {
     fn run_again(&self, accepted: &Accepted) -> Result<(), String> {
         if accepted.attempts >= MAX_ATTEMPTS {
             return Err(format!(
-                "clouded died during each of {} attempts at this execution",
+                "clouded crashed during each of {} attempts at this execution",
                 accepted.attempts
             ));
         }
