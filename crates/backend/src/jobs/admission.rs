@@ -161,8 +161,8 @@ fn check_files(request: &ExecutionRequest, program: &str) -> Result<(), Refused>
 /// No path may be both a file and the folder of another file.
 fn check_folders(files: &HashSet<&str>, program: &str) -> Result<(), Refused> {
     for path in files {
-        let parents = path.match_indices('/').map(|(at, _)| &path[..at]);
-        for parent in parents.filter(|parent| files.contains(parent)) {
+        let mut parents = path.match_indices('/').map(|(at, _)| &path[..at]);
+        if let Some(parent) = parents.find(|parent| files.contains(parent)) {
             let (is_program, parent, path) = (parent == program, shown(parent), shown(path));
             return Err(match is_program {
                 true => Refused::ProgramIsFolder { parent, path },
