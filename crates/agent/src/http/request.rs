@@ -46,7 +46,7 @@ pub enum RequestError {
     /// Not a well-formed HTTP/1.1 head.
     #[error("malformed HTTP/1.1 request: {0}")]
     Malformed(String),
-    /// More than [`MAX_HEAD_BYTES`] or [`MAX_HEADERS`].
+    /// More than [`MAX_HEAD_BYTES`] or `MAX_HEADERS` header fields.
     #[error("the request head has more than {MAX_HEAD_BYTES} bytes or {MAX_HEADERS} fields")]
     HeadTooLarge,
     /// The head was not complete in time.

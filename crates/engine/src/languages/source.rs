@@ -23,7 +23,7 @@ pub struct Source {
 impl Source {
     /// The source for `code`. `file_name` is the name of the file on the client, whose extension counts.
     ///
-    /// Fails if a pattern of the language file is invalid ([`check`]).
+    /// Fails if a pattern of the language file is invalid, which the load of the language file checks.
     pub fn of(language: &Language, code: &str, file_name: Option<&str>) -> Result<Source, String> {
         let default = Path::new(&language.file);
         let given = file_name
