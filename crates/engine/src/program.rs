@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::engine::Engine;
 use crate::error::Failure;
-use crate::guest::{self, AgentError};
+use crate::guest::{self, AgentError, Connection};
 use crate::images::Images as _;
 use crate::languages::Source;
 use crate::launched::Launched;
@@ -23,6 +23,10 @@ use crate::machine::{MEMORY_STEP_MIB, MachineSpec};
 const WALL_TIME_MS: u64 = 30_000;
 /// Bytes of each output stream that are returned, at most.
 const OUTPUT_BYTES: u64 = 1 << 20;
+/// A guest may send this many bytes beyond the limit: head and tail of a stream are rounded to chunks.
+const OUTPUT_SLACK: usize = 256 << 10;
+/// After a broken connection, the time to wait for the VM's end, which explains it.
+const END_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A program to run.
 #[derive(Clone, Debug, Default)]
@@ -146,16 +150,36 @@ impl Engine {
                 Err(Failure::infrastructure("the VM did not answer within its wall-clock limits").into())
             }
         };
+        let executed = match executed {
+            // Usually the VM ended, and its worker has the reason.
+            Err(RunError::Agent(error)) if error.is_connection() => {
+                match tokio::time::timeout(END_TIMEOUT, machine.failed()).await {
+                    Ok(failure) => Err(failure.into()),
+                    Err(_) => Err(RunError::Agent(error)),
+                }
+            }
+            other => other,
+        };
         machine.stop().await;
         if let Some(template) = &template {
-            match &executed {
-                Ok(_) => self.report_fork(template, Ok(())),
-                Err(RunError::Vm(failure)) => self.report_fork(template, Err(failure)),
-                Err(_) => {}
-            }
+            self.report(template, events.began, &executed);
         }
         drop(executed?);
         events.output(start)
+    }
+}
+
+impl Engine {
+    /// Reports a fork. A program that began proves that the fork works, whatever its end.
+    fn report(&self, template: &str, began: bool, executed: &Result<Connection, RunError>) {
+        match executed {
+            _ if began => self.report_fork(template, Ok(())),
+            Err(RunError::Vm(failure)) => self.report_fork(template, Err(failure)),
+            Err(RunError::Agent(error)) if !error.is_refused_request() => {
+                self.report_fork(template, Err(&Failure::infrastructure(error.to_string())));
+            }
+            _ => {}
+        }
     }
 }
 
@@ -165,10 +189,15 @@ struct Events {
     compile: [Vec<u8>; 2],
     run: [Vec<u8>; 2],
     result: Option<ExecuteResult>,
+    /// The agent reported something of the program.
+    began: bool,
+    /// A stream was longer than its limit.
+    excess: bool,
 }
 
 impl Events {
     fn push(&mut self, event: Event) {
+        self.began |= !matches!(event, Event::Identity);
         match event {
             Event::Output {
                 stage,
@@ -183,7 +212,12 @@ impl Events {
                     Stream::Stdout => 0,
                     Stream::Stderr => 1,
                 };
-                streams[index].extend(data.0);
+                // The agent observes the limit; a program that replaced it may not.
+                if streams[index].len() + data.0.len() > OUTPUT_BYTES as usize + OUTPUT_SLACK {
+                    self.excess = true;
+                } else {
+                    streams[index].extend(data.0);
+                }
             }
             Event::Finished(result) => self.result = Some(result),
             Event::Identity | Event::Started { .. } | Event::Dropped { .. } => {}
@@ -191,6 +225,11 @@ impl Events {
     }
 
     fn output(self, start: StartKind) -> Result<Output, RunError> {
+        if self.excess {
+            return Err(
+                Failure::infrastructure("the guest sent more output than its limit").into(),
+            );
+        }
         let result = self.result.ok_or(AgentError::Incomplete)?;
         let [stdout, stderr] = match result.run {
             Some(_) => self.run,
