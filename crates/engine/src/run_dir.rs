@@ -1,7 +1,8 @@
-//! What survives a crash of this process: the workers that it started, and the address it gave out last.
+//! Notes for the start after a crash: the workers to end, the last address, the sysctl to restore.
+//! A lock keeps a second engine out.
 //!
-//! `workers/PID` holds the process's start time and the host's boot id, so that a process of the same number
-//! that started later is not mistaken for the worker. `last-address` holds an IPv4 address.
+//! `workers/PID-START_TIME` holds the host's boot id, so that a later process of the same number is not mistaken
+//! for the worker. `last-address` holds an IPv4 address.
 
 use std::fs::{DirBuilder, File, TryLockError};
 use std::io;
@@ -25,7 +26,9 @@ pub struct RunDir {
 #[derive(Debug, thiserror::Error)]
 pub enum RunDirError {
     /// It cannot be created or read.
-    #[error("the run directory `{path}`: {source}; choose one that this user may write")]
+    #[error(
+        "the run directory `{path}`: {source}; set `EngineConfig::run_dir` (`state_dir` of clouded) to one that this user may write"
+    )]
     Io {
         /// The directory.
         path: PathBuf,
@@ -34,7 +37,7 @@ pub enum RunDirError {
     },
     /// Another process holds its lock.
     #[error(
-        "the run directory `{0}` is in use by another process; stop that, or choose another directory"
+        "the run directory `{0}` is in use by another process; stop that, or set another one (`state_dir` of clouded)"
     )]
     InUse(PathBuf),
 }
@@ -96,35 +99,35 @@ impl RunDir {
     /// ended already, or the disk is full, which is logged.
     pub fn record(&self, pid: i32) -> Option<WorkerFile> {
         let start_time = start_time(pid)?;
-        let path = self.dir.join(WORKERS).join(pid.to_string());
-        let text = format!("{start_time} {}\n", boot_id());
+        // The start time in the name, so that the record of a later process of this number is another file.
+        let path = self.dir.join(WORKERS).join(format!("{pid}-{start_time}"));
         // Without fsync(2): after a power cut there are no workers.
-        match std::fs::write(&path, text) {
+        match std::fs::write(&path, boot_id()) {
             Ok(()) => Some(WorkerFile { path }),
             Err(error) => {
                 tracing::warn!(path = %path.display(), %error, "recording a worker");
+                remove(&path);
                 None
             }
         }
     }
 
-    /// Takes the workers that an earlier process recorded. Their files are removed; those of an earlier boot
-    /// and files that cannot be parsed are left out.
-    pub fn take_workers(&self) -> Vec<RecordedWorker> {
+    /// The workers that an earlier process recorded in this boot of the host. Dropping a [`WorkerFile`] forgets
+    /// the worker. Other files are removed.
+    pub fn workers(&self) -> Vec<(RecordedWorker, WorkerFile)> {
         let boot_id = boot_id();
         let mut workers = Vec::new();
         let files = std::fs::read_dir(self.dir.join(WORKERS));
         for entry in files.into_iter().flatten().flatten() {
             let path = entry.path();
-            let text = std::fs::read_to_string(&path).unwrap_or_default();
+            let boot = std::fs::read_to_string(&path).unwrap_or_default();
             let worker = (|| {
-                let (start_time, boot) = text.trim().split_once(' ')?;
-                let pid = path.file_name()?.to_str()?.parse().ok()?;
-                let start_time = start_time.parse().ok()?;
+                let (pid, start_time) = path.file_name()?.to_str()?.split_once('-')?;
+                let (pid, start_time) = (pid.parse().ok()?, start_time.parse().ok()?);
                 (boot == boot_id).then_some(RecordedWorker { pid, start_time })
             })();
-            workers.extend(worker);
-            remove(&path);
+            let file = WorkerFile { path };
+            workers.extend(worker.map(|worker| (worker, file)));
         }
         workers
     }
@@ -132,7 +135,10 @@ impl RunDir {
     /// Records the address that was given out last.
     pub fn set_last_address(&self, address: Ipv4Addr) {
         let path = self.dir.join(LAST_ADDRESS);
-        if let Err(error) = std::fs::write(&path, address.to_string()) {
+        // Replaced and not overwritten: a crash in between leaves the old address.
+        let new = path.with_extension("new");
+        let written = std::fs::write(&new, address.to_string());
+        if let Err(error) = written.and_then(|()| std::fs::rename(&new, &path)) {
             tracing::warn!(path = %path.display(), %error, "recording the last address");
         }
     }
@@ -172,32 +178,39 @@ mod tests {
         (dir, run_dir)
     }
 
+    fn recorded(run_dir: &RunDir) -> Vec<RecordedWorker> {
+        let workers = run_dir.workers();
+        let recorded = workers.iter().map(|(worker, _)| worker.clone()).collect();
+        // As after a crash: the files stay.
+        std::mem::forget(workers);
+        recorded
+    }
+
     #[test]
     fn a_worker_is_recorded_until_its_file_is_dropped() {
         let (_dir, run_dir) = run_dir();
         let pid = std::process::id() as i32;
         let file = run_dir.record(pid).unwrap();
-        std::mem::forget(file);
-        let recorded = RecordedWorker {
+        let worker = RecordedWorker {
             pid,
             start_time: start_time(pid).unwrap(),
         };
-        assert_eq!(run_dir.take_workers(), [recorded]);
+        assert_eq!(recorded(&run_dir), [worker]);
 
-        drop(run_dir.record(pid).unwrap());
+        drop(file);
 
-        assert_eq!(run_dir.take_workers(), []);
+        assert_eq!(recorded(&run_dir), []);
     }
 
     #[test]
     fn files_of_another_boot_or_without_sense_are_removed() {
         let (dir, run_dir) = run_dir();
         let workers = dir.path().join(WORKERS);
-        std::fs::write(workers.join("7"), "9 another-boot\n").unwrap();
-        std::fs::write(workers.join("8"), "").unwrap();
-        std::fs::write(workers.join("x"), format!("9 {}\n", boot_id())).unwrap();
+        std::fs::write(workers.join("7-9"), "another-boot").unwrap();
+        std::fs::write(workers.join("8-9"), "").unwrap();
+        std::fs::write(workers.join("x"), boot_id()).unwrap();
 
-        assert_eq!(run_dir.take_workers(), []);
+        assert_eq!(recorded(&run_dir), []);
 
         assert_eq!(std::fs::read_dir(workers).unwrap().count(), 0);
     }

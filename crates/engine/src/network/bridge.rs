@@ -54,15 +54,15 @@ pub struct Attachment {
 
 impl Network {
     /// Removes the remains of a killed process, and sets up the bridge. Addresses are given out from the one
-    /// after `last_used`. `state_dir` records the sysctl to restore if this process is killed.
+    /// after `last_used`. `run_dir` records the sysctl to restore if this process is killed.
     pub async fn set_up(
         config: &config::Network,
-        state_dir: &Path,
+        run_dir: &Path,
         last_used: Option<Ipv4Addr>,
     ) -> Result<Self, NetworkError> {
         let range = Range::parse(&config.range, config.mask.as_deref())?;
         let links = Links::open()?;
-        clean(&links, &config.bridge, state_dir).await?;
+        clean(&links, &config.bridge, run_dir).await?;
         let bridge = match links
             .create_bridge(&config.bridge, &range, config.mtu)
             .await
@@ -74,7 +74,7 @@ impl Network {
                 return Err(error);
             }
         };
-        let forwarding = Forwarding::new(state_dir);
+        let forwarding = Forwarding::new(run_dir);
         let network = Network {
             config: config.clone(),
             links,
@@ -111,7 +111,10 @@ impl Network {
     /// Leases an address, creates a TAP and permits it. [`super::Attached`] also releases them.
     pub async fn attach(&self, outbound: bool) -> Result<Attachment, NetworkError> {
         let attachment = self.prepare(outbound).await?;
-        self.permit(&attachment).await?;
+        if let Err(error) = self.permit(&attachment).await {
+            self.detach(attachment).await;
+            return Err(error);
+        }
         Ok(attachment)
     }
 
@@ -197,17 +200,17 @@ impl Network {
 }
 
 /// Removes the remains of a killed process: TAPs, bridge, rules, and the sysctl that it set.
-pub async fn clean_up(config: &config::Network, state_dir: &Path) -> Result<(), NetworkError> {
-    clean(&Links::open()?, &config.bridge, state_dir).await
+pub async fn clean_up(config: &config::Network, run_dir: &Path) -> Result<(), NetworkError> {
+    clean(&Links::open()?, &config.bridge, run_dir).await
 }
 
-async fn clean(links: &Links, bridge: &str, state_dir: &Path) -> Result<(), NetworkError> {
+async fn clean(links: &Links, bridge: &str, run_dir: &Path) -> Result<(), NetworkError> {
     for tap in links.with_prefix(&tap_prefix(bridge)).await? {
         links.remove(&tap).await?;
     }
     links.remove(bridge).await?;
     nft::apply(&Rules::removal(bridge)).await?;
-    Forwarding::new(state_dir).restore()
+    Forwarding::new(run_dir).restore()
 }
 
 #[cfg(test)]

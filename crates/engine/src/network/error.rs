@@ -8,9 +8,9 @@ use super::addresses::{Exhausted, RangeError};
 /// The network cannot be set up, or a VM cannot be attached to it.
 #[derive(Debug, thiserror::Error)]
 pub enum NetworkError {
-    /// `network.enabled` is false, or the engine shuts down.
-    #[error("the network is disabled; set `network.enabled = true`")]
-    Disabled,
+    /// The engine shuts down.
+    #[error("the network is down: the engine is stopping")]
+    ShutDown,
     /// `network.range` is invalid.
     #[error(transparent)]
     Range(#[from] RangeError),

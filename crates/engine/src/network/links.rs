@@ -174,7 +174,7 @@ impl Links {
             .map_err(refused(format!("adding the neighbour entry of {ip}")))
     }
 
-    /// Removes the neighbour entry of an address.
+    /// Removes the neighbour entry of an address, if it exists.
     pub async fn remove_neighbour(&self, link: u32, ip: Ipv4Addr) -> Result<(), NetworkError> {
         let mut entry = NeighbourMessage::default();
         entry.header.family = AddressFamily::Inet;
@@ -183,12 +183,12 @@ impl Links {
         entry
             .attributes
             .push(NeighbourAttribute::Destination(destination));
-        self.handle
-            .neighbours()
-            .del(entry)
-            .execute()
-            .await
-            .map_err(refused(format!("removing the neighbour entry of {ip}")))
+        match self.handle.neighbours().del(entry).execute().await {
+            Err(rtnetlink::Error::NetlinkError(error)) if error.raw_code() == -libc::ENOENT => {
+                Ok(())
+            }
+            removed => removed.map_err(refused(format!("removing the neighbour entry of {ip}"))),
+        }
     }
 
     /// Removes a link, if it exists.

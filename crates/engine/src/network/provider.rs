@@ -12,7 +12,7 @@ use crate::config::EngineConfig;
 use crate::error::Failure;
 use crate::run_dir::RunDir;
 
-/// Releases addresses of VMs that can be spared.
+/// Releases addresses of paused forks.
 pub trait Reclaim: Send + Sync {
     /// Stops one paused fork with an address; `None` if there is none.
     fn reclaim_address(&self) -> Option<BoxFuture<'static, ()>>;
@@ -51,7 +51,7 @@ impl NetworkProvider {
             .get_or_try_init(|| async {
                 let down = self.down.lock().await;
                 if *down {
-                    return Err(NetworkError::Disabled);
+                    return Err(NetworkError::ShutDown);
                 }
                 let network = Network::set_up(
                     &self.config.network,
@@ -71,7 +71,9 @@ impl NetworkProvider {
         }
         let network = self.network().await?;
         let attached = Attached::new(network, outbound).await?;
-        self.run_dir.set_last_address(attached.ip());
+        // Not awaited, and off the async threads: the directory lies on a disk.
+        let (run_dir, ip) = (self.run_dir.clone(), attached.ip());
+        tokio::task::spawn_blocking(move || run_dir.set_last_address(ip));
         Ok(Some(attached))
     }
 

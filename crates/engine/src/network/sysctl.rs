@@ -40,10 +40,10 @@ pub struct Forwarding {
 }
 
 impl Forwarding {
-    /// The record lies in `state_dir`.
-    pub fn new(state_dir: &Path) -> Self {
+    /// The record lies in `run_dir`.
+    pub fn new(run_dir: &Path) -> Self {
         Forwarding {
-            note: state_dir.join("ip_forward.was-off"),
+            note: run_dir.join("ip_forward.was-off"),
         }
     }
 

@@ -16,8 +16,9 @@ const POLL: Duration = Duration::from_millis(20);
 
 /// Kills every worker that an earlier process recorded, and waits until they are gone.
 pub async fn end_all(run_dir: &RunDir) {
-    for worker in run_dir.take_workers() {
+    for (worker, file) in run_dir.workers() {
         end(&worker).await;
+        drop(file);
     }
 }
 

@@ -134,10 +134,15 @@ impl Worker {
 
     /// Kills and reaps the process.
     pub async fn stop(mut self) {
-        let mut reaper = Reaper(self.child.take());
+        // The file is removed after the process is reaped, also if this future is dropped.
+        let (mut reaper, file) = (Reaper(self.child.take()), self.file.take());
         // Killed here, so that the blocking thread waits as short as possible.
         reaper.kill();
-        let reaped = tokio::task::spawn_blocking(move || drop(reaper)).await;
+        let reaped = tokio::task::spawn_blocking(move || {
+            drop(reaper);
+            drop(file);
+        })
+        .await;
         if let Err(error) = reaped {
             tracing::error!(%error, "reaping a worker");
         }

@@ -210,8 +210,10 @@ impl Workers {
         let worker = Worker::spawn(path).await.map_err(|error| {
             Failure::infrastructure(format!("starting `{}`: {error}", path.display()))
         })?;
-        let file = self.run_dir.record(worker.pid());
-        Ok(worker.with_file(file))
+        // Off the async threads: the directory lies on a disk. A dropped future drops the file, which removes it.
+        let (run_dir, pid) = (self.run_dir.clone(), worker.pid());
+        let file = tokio::task::spawn_blocking(move || run_dir.record(pid)).await;
+        Ok(worker.with_file(file.ok().flatten()))
     }
 }
 
