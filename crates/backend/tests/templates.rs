@@ -324,7 +324,7 @@ async fn a_refused_request_does_not_count_against_a_template() {
         let job = service.submit(request, Client::Waits).await.unwrap();
         let execution = job.finished().await;
         let error = execution.error.clone().unwrap_or_default();
-        assert!(error.contains("refused the execution (400)"), "{error}");
+        assert!(error.contains("refused the request (400)"), "{error}");
     }
     let after = world.build(DEFAULT_MIB).await.unwrap();
     assert_eq!((after.id, after.created_ms), (before.id, before.created_ms));

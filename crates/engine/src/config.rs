@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 /// All of it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EngineConfig {
-    /// Records the workers and the last address in use, so that the next process can clean up after a crash.
+    /// Holds a lock, and notes for the start after a crash: workers, the last address, a sysctl to restore.
     /// One engine at a time may use it.
     pub run_dir: PathBuf,
     /// The folder of language files.

@@ -23,7 +23,7 @@ impl Failure {
         }
     }
 
-    /// The engine or the server shuts down.
+    /// The engine shuts down.
     pub fn shutting_down() -> Self {
         Failure::cancelled("cancelled: the server is shutting down")
     }

@@ -20,7 +20,7 @@ pub struct Launched {
     /// Whether it was booted, forked, or taken from the pool.
     pub start: StartKind,
     /// The template's id if the VM is a fork. The first request must then carry an identity
-    /// ([`crate::guest::new_identity`]), and [`crate::Launcher::report_fork`] wants the outcome.
+    /// ([`crate::guest::new_identity`]), and [`crate::Launcher::report_fork`] must be called with the outcome.
     pub template: Option<String>,
     /// The network part of a fork's identity.
     pub network: Option<NetworkIdentity>,

@@ -282,7 +282,7 @@ pub struct Installation {
     /// Days without a comparison with its source after which an image counts as old; never if 0.
     #[serde(default = "default_image_max_age_days")]
     pub image_max_age_days: u64,
-    /// The directory of the job store.
+    /// The directory of the job store, the lock and the run directory.
     pub state_dir: String,
     /// The directory of kernels, blobs, images and templates.
     pub cache_dir: String,

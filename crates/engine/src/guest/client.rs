@@ -28,7 +28,7 @@ pub enum AgentError {
     #[error("the connection to the agent failed: {0}")]
     Connection(#[from] hyper::Error),
     /// The agent answered with an error status.
-    #[error("the agent refused the execution ({status}): {message}")]
+    #[error("the agent refused the request ({status}): {message}")]
     Refused {
         /// The HTTP status.
         status: u16,
@@ -156,8 +156,8 @@ impl Drop for WarmConnection {
     }
 }
 
-/// `POST /warm`: the agent of a template compiles caches, runs the warm-up program and starts the waiting
-/// runner.
+/// `POST /warm`: the agent of a template compiles caches, runs the warm-up program and starts the runner (an
+/// interpreter that waits for a program).
 pub async fn warm(
     stream: Box<dyn AgentStream>,
     token: &str,

@@ -22,8 +22,8 @@ pub struct Limits<'a> {
     pub now: Duration,
 }
 
-/// Removes templates until the limits are met: the least recently used first, pinned ones last, `newest`
-/// never. Returns their paused forks.
+/// Removes templates until the limits are met: the least recently used first, default machines in use last,
+/// `newest` never. Returns their paused forks.
 pub fn evict(
     entries: &mut HashMap<String, Entry>,
     newest: &str,

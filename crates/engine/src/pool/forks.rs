@@ -173,7 +173,7 @@ impl Forks {
         entry.default_machine = default_machine;
     }
 
-    /// Takes a [`Begin::Caller`] back: the queue has no slot for the build's VM.
+    /// Undoes [`Forks::begin`]: the queue has no slot for the build's VM.
     pub fn abandon(&self, id: &str) {
         let mut entries = self.entries();
         if entries

@@ -12,6 +12,7 @@ use crate::admission::Demand;
 use crate::error::Failure;
 use crate::launched::Launched;
 use crate::machine::{MachineSpec, WORKER_MIB};
+use crate::network::Attached;
 use crate::snapshot::Template;
 use crate::worker::PooledFork;
 
@@ -48,7 +49,10 @@ impl Pool {
                     Err(failure) => self.fork_failed(&id, &failure),
                 },
                 Found::Ready(template) => {
-                    return match self.fork_now(&template, &id).await {
+                    // No address, if it needs one: the template is not to blame.
+                    let network = &self.parts.network;
+                    let attached = network.attach(template.shape.network).await?;
+                    return match self.fork_now(&template, attached, &id).await {
                         Ok(launched) => Ok(Some(launched)),
                         Err(failure) => {
                             self.fork_failed(&id, &failure);
@@ -93,8 +97,12 @@ impl Pool {
     }
 
     /// Makes and resumes a fork.
-    async fn fork_now(&self, template: &Arc<Template>, id: &str) -> Result<Launched, Failure> {
-        let attached = self.parts.network.attach(template.shape.network).await?;
+    async fn fork_now(
+        &self,
+        template: &Arc<Template>,
+        attached: Option<Attached>,
+        id: &str,
+    ) -> Result<Launched, Failure> {
         let fork = self.parts.workers.fork(template, attached).await?;
         self.forks.made(id);
         self.resume(fork, id, StartKind::Fork).await

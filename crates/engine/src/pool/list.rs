@@ -70,7 +70,7 @@ impl Forks {
         }
     }
 
-    /// PoolCounts a fork that was made.
+    /// Counts a fork.
     pub fn made(&self, id: &str) {
         if let Some(entry) = self.entries().get_mut(id) {
             entry.forks += 1;

@@ -17,10 +17,10 @@ use crate::network::{NetworkProvider, Reclaim};
 use crate::template::{DiskStore, TemplateKeys, TemplateSource};
 use crate::worker::{PooledFork, Workers};
 
-/// Templates may hold this fraction of the memory for VMs: 1/2. The rest stays for executions.
-const TEMPLATE_SHARE: u64 = 2;
+/// Templates may hold the memory for VMs divided by this. The rest stays for executions.
+const TEMPLATE_DIVISOR: u64 = 2;
 
-/// The rooms below, as the pool uses them.
+/// The parts of the engine that the pool uses.
 pub struct PoolParts {
     /// The engine's configuration.
     pub config: Arc<EngineConfig>,
@@ -51,7 +51,7 @@ pub struct Pool {
 impl Pool {
     /// An empty pool. `closing` ends its tasks.
     pub fn new(parts: PoolParts, closing: CancellationToken) -> Self {
-        let held_limit_mib = parts.admission.memory_mib() / TEMPLATE_SHARE;
+        let held_limit_mib = parts.admission.memory_mib() / TEMPLATE_DIVISOR;
         Pool {
             forks: Forks::new(&parts.config.pool, held_limit_mib),
             parts,

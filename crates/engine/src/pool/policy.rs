@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn a_surplus_of_one_stays_unless_memory_is_short_or_none_is_wanted() {
+    fn a_surplus_of_one_stays_while_memory_allows() {
         assert_eq!(step(3, 2, 2), Step::Keep);
         assert_eq!(step(4, 2, 2), Step::Drop(2));
         assert_eq!(step(3, 2, 5), Step::Drop(1));

@@ -48,8 +48,12 @@ pub(super) fn send_boot(
     };
     let kvm = open_kvm()?;
     let (kernel, image) = (open(&config.vmlinux())?, open(&spec.image)?);
-    let segment =
-        reopen(files.segment).map_err(|error| failed("the agent's segment", error.to_string()))?;
+    let segment = reopen(files.segment).map_err(|error| {
+        failed(
+            "the initramfs segment of agent and modules",
+            error.to_string(),
+        )
+    })?;
     let boot_config = BootConfig {
         token: token.to_owned(),
         hostname: hostname(&spec.id),
@@ -59,7 +63,12 @@ pub(super) fn send_boot(
     let private = BootSegment::new()
         .boot_config(&boot_config)
         .and_then(|segment| segment.to_memfd())
-        .map_err(|error| failed("the VM's segment", error.to_string()))?;
+        .map_err(|error| {
+            failed(
+                "the initramfs segment of this VM's configuration",
+                error.to_string(),
+            )
+        })?;
     let attached = vm.attached();
     let mut descriptors: Vec<BorrowedFd<'_>> = vec![
         kvm.as_fd(),
@@ -154,5 +163,9 @@ pub(super) fn open_kvm() -> Result<File, Failure> {
         .read(true)
         .write(true)
         .open("/dev/kvm")
-        .map_err(|error| Failure::infrastructure(format!("opening /dev/kvm: {error}")))
+        .map_err(|error| {
+            Failure::infrastructure(format!(
+                "opening /dev/kvm: {error}; `cloude doctor` names what this host lacks"
+            ))
+        })
 }

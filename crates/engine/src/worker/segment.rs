@@ -19,13 +19,13 @@ pub struct Segment {
     pub file: Arc<File>,
 }
 
-/// Packs the segment, and packs it again once the agent's binary is replaced.
+/// Packs the segment, and packs it again once the agent's binary or the kernel is replaced.
 pub struct SharedSegment {
     agent: PathBuf,
     kernel: PathBuf,
     digests: Arc<Digests>,
-    /// The digest of the agent in the segment, and the segment.
-    packed: Mutex<(String, Segment)>,
+    /// The digests of the agent and the `vmlinux` that the segment was packed with, and the segment.
+    packed: Mutex<([String; 2], Segment)>,
 }
 
 /// The segment could not be packed.
@@ -42,7 +42,11 @@ pub enum SegmentError {
 impl SharedSegment {
     /// Packs the agent's binary and the modules of a kernel folder. Blocks.
     pub fn new(agent: &Path, kernel: &Path, digests: Arc<Digests>) -> Result<Self, SegmentError> {
-        let packed = (digests.of(agent)?, pack(agent, kernel)?);
+        let of = sources(agent, kernel);
+        let packed = (
+            [digests.of(&of[0])?, digests.of(&of[1])?],
+            pack(agent, kernel)?,
+        );
         Ok(SharedSegment {
             agent: agent.to_owned(),
             kernel: kernel.to_owned(),
@@ -51,21 +55,23 @@ impl SharedSegment {
         })
     }
 
-    /// The segment, with the agent's binary as it is on the disk now.
+    /// The segment, with the agent's binary and the kernel's modules as they are on the disk now.
     pub async fn get(&self) -> Result<Segment, Failure> {
         let mut packed = self.packed.lock().await;
-        // The common case: a stat(2) shows that the binary is unchanged.
-        if self.digests.known(&self.agent).as_ref() == Some(&packed.0) {
+        // The common case: two stat(2) show that the files are unchanged.
+        let now = sources(&self.agent, &self.kernel).map(|path| self.digests.known(&path));
+        if now.each_ref().map(Option::as_ref) == packed.0.each_ref().map(Some) {
             return Ok(packed.1.clone());
         }
         let (agent, kernel) = (self.agent.clone(), self.kernel.clone());
         let (digests, known) = (Arc::clone(&self.digests), packed.0.clone());
         let repacked = tokio::task::spawn_blocking(move || {
-            let digest = digests.of(&agent)?;
-            if digest == known {
+            let of = sources(&agent, &kernel);
+            let now = [digests.of(&of[0])?, digests.of(&of[1])?];
+            if now == known {
                 return Ok(None);
             }
-            Ok::<_, SegmentError>(Some((digest, pack(&agent, &kernel)?)))
+            Ok::<_, SegmentError>(Some((now, pack(&agent, &kernel)?)))
         });
         let repacked = repacked
             .await
@@ -76,6 +82,15 @@ impl SharedSegment {
         }
         Ok(packed.1.clone())
     }
+}
+
+/// The files by which a change is noticed: a kernel folder's modules belong to its `vmlinux`.
+fn sources(agent: &Path, kernel: &Path) -> [PathBuf; 2] {
+    let vmlinux = match kernel.is_dir() {
+        true => kernel.join("vmlinux"),
+        false => kernel.to_owned(),
+    };
+    [agent.to_owned(), vmlinux]
 }
 
 fn pack(agent: &Path, kernel: &Path) -> Result<Segment, SegmentError> {
@@ -116,6 +131,16 @@ mod tests {
         std::fs::write(kernel.join("modules/one.ko"), "two").unwrap();
         let after = segment(&agent, &kernel).get().await.unwrap();
         assert_ne!(before.digest, after.digest);
+    }
+
+    #[tokio::test]
+    async fn a_replaced_kernel_is_packed_with_its_modules() {
+        let (_dir, agent, kernel) = files();
+        let segment = segment(&agent, &kernel);
+        let before = segment.get().await.unwrap();
+        std::fs::write(kernel.join("modules/one.ko"), "two").unwrap();
+        std::fs::write(kernel.join("vmlinux"), "another kernel").unwrap();
+        assert_ne!(segment.get().await.unwrap().digest, before.digest);
     }
 
     #[tokio::test]

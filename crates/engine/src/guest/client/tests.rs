@@ -93,7 +93,7 @@ async fn an_acknowledged_fork_is_heard() {
 }
 
 #[tokio::test]
-async fn another_event_first_is_refused_and_nothing_comes_through() {
+async fn another_first_event_is_refused_and_not_passed_on() {
     for first in [
         output(),
         finished(),
@@ -112,7 +112,7 @@ async fn another_event_first_is_refused_and_nothing_comes_through() {
 }
 
 #[tokio::test]
-async fn a_connection_cut_before_the_acknowledgement_lets_nothing_through() {
+async fn no_event_passes_if_the_connection_closes_first() {
     let (through, result) = exchange(true, "200 OK", String::new()).await;
     assert!(matches!(result, Err(AgentError::Incomplete)), "{result:?}");
     assert_eq!(through, 0);
@@ -125,7 +125,7 @@ async fn a_connection_cut_before_the_acknowledgement_lets_nothing_through() {
 }
 
 #[tokio::test]
-async fn a_fork_that_could_not_take_its_identity_says_why() {
+async fn a_refused_identity_is_an_error_with_its_reason() {
     let body = "{\"error\":\"no entropy\"}".to_owned();
     let (through, result) = exchange(true, "500 Internal Server Error", body).await;
     let error = result.unwrap_err().to_string();
@@ -134,7 +134,7 @@ async fn a_fork_that_could_not_take_its_identity_says_why() {
 }
 
 #[tokio::test]
-async fn an_acknowledgement_that_nobody_asked_for_or_a_second_one_is_refused() {
+async fn an_unrequested_or_second_acknowledgement_is_refused() {
     let (_, result) = exchange(false, "200 OK", lines(&[Event::Identity, finished()])).await;
     assert!(matches!(result, Err(AgentError::Identity)), "{result:?}");
 

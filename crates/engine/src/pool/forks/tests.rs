@@ -71,7 +71,7 @@ fn is_ready(forks: &Forks, id: &str) -> bool {
 }
 
 #[test]
-fn the_first_to_ask_builds_and_the_others_are_told_so() {
+fn the_first_lookup_builds_and_later_ones_see_the_build() {
     let forks = forks();
     begin(&forks, "a");
     assert!(matches!(forks.find("a", DEFAULT), Found::Building));
@@ -96,7 +96,7 @@ fn who_waits_for_a_build_is_not_woken_by_asking() {
 }
 
 #[test]
-fn a_build_that_failed_is_told_and_not_tried_again_at_once() {
+fn a_failed_build_is_not_tried_again_at_once() {
     let forks = forks();
     begin(&forks, "a");
     forks.built("a", Err("no memory".into()));
@@ -115,7 +115,7 @@ fn the_pool_asks_for_forks_of_what_is_ready_alone() {
 }
 
 #[test]
-fn a_template_whose_forks_fail_three_times_in_a_row_is_forgotten() {
+fn three_failed_forks_in_a_row_drop_the_template() {
     let forks = forks();
     begin(&forks, "a");
     forks.built("a", Ok(template()));
@@ -131,7 +131,7 @@ fn a_template_whose_forks_fail_three_times_in_a_row_is_forgotten() {
 }
 
 #[test]
-fn past_the_most_the_template_that_was_not_used_for_longest_goes() {
+fn the_least_recently_used_template_is_evicted() {
     let forks = forks();
     for id in ["a", "b"] {
         begin(&forks, id);
@@ -145,7 +145,7 @@ fn past_the_most_the_template_that_was_not_used_for_longest_goes() {
 }
 
 #[test]
-fn a_template_from_the_disk_is_forgotten_with_its_first_fork_unless_one_worked() {
+fn a_loaded_template_is_dropped_at_its_first_failed_fork() {
     let forks = forks();
     let loaded = || {
         let mut template = Arc::into_inner(template()).unwrap();
@@ -162,7 +162,7 @@ fn a_template_from_the_disk_is_forgotten_with_its_first_fork_unless_one_worked()
 }
 
 #[test]
-fn a_template_is_listed_with_its_state_and_its_reason_and_can_be_removed() {
+fn a_template_is_listed_with_state_and_reason() {
     let forks = forks();
     assert!(matches!(forks.begin("a", true), Begin::Caller(_)));
     assert!(matches!(forks.begin("a", true), Begin::NotNeeded));
@@ -190,7 +190,7 @@ fn a_template_is_listed_with_its_state_and_its_reason_and_can_be_removed() {
 }
 
 #[test]
-fn the_pool_makes_as_many_forks_at_once_as_it_is_told() {
+fn a_plan_makes_at_most_at_once_forks() {
     let forks = Forks::new(
         &config::Pool {
             floor: 4,
@@ -225,7 +225,7 @@ fn two_hundred_sizes_begin_no_builds_and_leave_the_hot_template() {
 }
 
 #[test]
-fn sizes_that_are_asked_for_again_and_again_do_not_replace_the_hot_template() {
+fn repeated_sizes_do_not_replace_the_hot_template() {
     let forks = forks();
     ready(&forks, "hot", DEFAULT);
     let mut builds = 0;
@@ -255,7 +255,7 @@ fn builds_that_wait_are_bounded() {
 }
 
 #[test]
-fn other_machines_wait_while_default_ones_take_all_places() {
+fn default_machines_in_use_are_not_evicted_for_others() {
     let forks = forks();
     for id in ["a", "b"] {
         ready(&forks, id, DEFAULT);
@@ -266,7 +266,7 @@ fn other_machines_wait_while_default_ones_take_all_places() {
 }
 
 #[test]
-fn default_machines_that_nobody_uses_leave_their_places_to_others() {
+fn idle_default_machines_are_evicted_for_others() {
     let forks = Forks::new(
         &config::Pool {
             idle_s: 0,
@@ -286,7 +286,7 @@ fn default_machines_that_nobody_uses_leave_their_places_to_others() {
 }
 
 #[test]
-fn whoever_must_be_forked_has_the_template_built_at_once() {
+fn a_required_fork_builds_the_template_at_once() {
     let forks = forks();
     let Found::Begin(waiver) = forks.find("a", MUST) else {
         panic!("it is not built");
@@ -295,7 +295,7 @@ fn whoever_must_be_forked_has_the_template_built_at_once() {
 }
 
 #[test]
-fn whoever_must_be_forked_covers_a_build_that_waits() {
+fn a_required_fork_waives_the_permit_of_a_waiting_build() {
     let forks = forks();
     let Found::Begin(waiver) = forks.find("a", DEFAULT) else {
         panic!("it is not built");
@@ -326,7 +326,7 @@ fn large(loaded: bool) -> Arc<Template> {
 }
 
 #[test]
-fn templates_give_way_before_they_hold_too_much_memory() {
+fn templates_are_evicted_at_the_memory_limit() {
     let forks = Forks::new(&config(), 1);
     for id in ["a", "b"] {
         begin(&forks, id);
@@ -338,7 +338,7 @@ fn templates_give_way_before_they_hold_too_much_memory() {
 }
 
 #[test]
-fn templates_that_are_mapped_from_the_disk_hold_no_memory() {
+fn templates_mapped_from_the_disk_hold_no_memory() {
     let forks = Forks::new(&config(), 1);
     for id in ["a", "b"] {
         begin(&forks, id);

@@ -67,44 +67,44 @@ async fn another_kernel_loads_nothing() {
 }
 
 #[tokio::test]
-async fn a_template_whose_forks_failed_is_set_aside_and_the_next_one_kept() {
+async fn a_template_whose_forks_failed_is_set_aside() {
     let dir = tempfile::tempdir().unwrap();
     let key = key("kernel");
-    let kept = store(dir.path());
-    kept.store(key.id(), built(&key)).await;
-    kept.distrust(&key.id(), "the worker refused its state");
+    let disk = store(dir.path());
+    disk.store(key.id(), built(&key)).await;
+    disk.distrust(&key.id(), "the worker refused its state");
 
-    assert!(kept.load(&key).await.is_none());
+    assert!(disk.load(&key).await.is_none());
     let aside = dir.path().join("templates").join(key.id());
     assert!(aside.with_extension("damaged").is_dir());
 
-    kept.store(key.id(), built(&key)).await;
-    assert!(kept.load(&key).await.is_some());
+    disk.store(key.id(), built(&key)).await;
+    assert!(disk.load(&key).await.is_some());
 }
 
 #[tokio::test]
-async fn a_damaged_template_is_not_loaded_and_is_built_anew_over_it() {
+async fn a_damaged_template_is_not_loaded_and_can_be_replaced() {
     let dir = tempfile::tempdir().unwrap();
     let key = key("kernel");
-    let kept = store(dir.path());
-    kept.store(key.id(), built(&key)).await;
+    let disk = store(dir.path());
+    disk.store(key.id(), built(&key)).await;
     let memory = dir.path().join("templates").join(key.id()).join("memory");
     let memory = std::fs::File::options().write(true).open(memory).unwrap();
     memory.write_all_at(&[1], 77).unwrap();
 
-    assert!(kept.load(&key).await.is_none());
-    kept.store(key.id(), built(&key)).await;
-    assert!(kept.load(&key).await.is_some());
+    assert!(disk.load(&key).await.is_none());
+    disk.store(key.id(), built(&key)).await;
+    assert!(disk.load(&key).await.is_some());
 }
 
 #[tokio::test]
-async fn nothing_is_kept_where_the_disk_is_off() {
-    let kept = DiskStore::new(&config::Pool {
+async fn nothing_is_stored_if_the_disk_is_off() {
+    let disk = DiskStore::new(&config::Pool {
         disk: "off".into(),
         ..config::Pool::default()
     });
     let key = key("kernel");
-    kept.store(key.id(), built(&key)).await;
-    assert!(kept.load(&key).await.is_none());
-    assert!(!kept.remove(&key.id()).await.unwrap());
+    disk.store(key.id(), built(&key)).await;
+    assert!(disk.load(&key).await.is_none());
+    assert!(!disk.remove(&key.id()).await.unwrap());
 }
