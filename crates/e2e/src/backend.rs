@@ -1,4 +1,4 @@
-//! A backend of one's own.
+//! A `clouded` process for one test: separate port, state directory, network namespace and log.
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -8,13 +8,13 @@ use tempfile::TempDir;
 
 use crate::{binaries, host};
 
-/// The bridge of every test: each has a network namespace of its own.
+/// `network.bridge`. All tests use one name, because each runs in a separate network namespace.
 pub const BRIDGE: &str = "cloude-e2e";
-/// The bridge's own address.
+/// The address of [`BRIDGE`].
 pub const BRIDGE_ADDRESS: &str = "172.31.7.1";
 const RANGE: &str = "172.31.7.0/24";
 
-/// A `clouded` on a port of its own, with a state of its own.
+/// A running `clouded` with a free port and a temporary state directory. Dropping it kills the process.
 pub struct Backend {
     address: SocketAddr,
     child: Child,
@@ -22,9 +22,10 @@ pub struct Backend {
 }
 
 impl Backend {
-    /// Starts one on vsock with these keys over the usual configuration, and waits until it answers.
+    /// Starts `clouded` and waits until `GET /health` answers 200.
     ///
-    /// `overrides` is TOML without section headers, such as `vm.max_concurrent = 16`.
+    /// `overrides` are lines of TOML without section headers, such as `vm.max_concurrent = 16`. They replace or
+    /// extend the test configuration.
     pub fn start(overrides: &str) -> Self {
         binaries::require_kvm();
         host::isolate();
@@ -52,7 +53,7 @@ impl Backend {
         backend
     }
 
-    /// Its URL.
+    /// The base URL, such as `http://127.0.0.1:40001`.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
@@ -62,26 +63,27 @@ impl Backend {
         self.child.id()
     }
 
-    /// What it has logged.
+    /// Standard output and standard error since the first start.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
 
-    /// Ends it without a chance to clean up.
+    /// Sends SIGKILL, so that `clouded` cannot clean up, and waits for the process.
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
-    /// Starts it again, with the state that it had.
+    /// Starts `clouded` again on the same state directory and waits until it is healthy.
     pub fn restart(&mut self) {
         self.child = spawn(self.folder.path());
         self.wait_until_healthy();
     }
 
-    /// Stops it as a service manager does, and checks that nothing is left.
+    /// Stops `clouded` with SIGTERM, as a service manager does. Panics if it fails or leaves processes, network
+    /// devices, nftables rules or temporary files.
     pub fn stop(mut self) {
-        // SAFETY: the child has not been waited for, so that its id is still its own.
+        // SAFETY: takes no pointers; the child was not waited for, so that its process id was not reused.
         unsafe { libc::kill(self.child.id() as i32, libc::SIGTERM) };
         let status = host::wait_for("clouded ends after SIGTERM", || {
             self.child.try_wait().unwrap()
@@ -151,7 +153,7 @@ fn spawn(folder: &Path) -> Child {
 
 fn configuration(address: SocketAddr, folder: &Path, overrides: &str) -> String {
     let path = |path: PathBuf| toml::Value::String(path.to_str().unwrap().to_owned());
-    // Dotted keys, so that an override may name any of them; the test's come last and win.
+    // Dotted keys instead of sections: an override can then replace a key by its full name.
     let mut keys = vec![
         ("listen".to_owned(), format!("\"{address}\"")),
         (

@@ -1,4 +1,4 @@
-//! Where the things under test lie.
+//! Paths of the binaries, kernels, images and language folders under test.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use cloude_protocol::language::Language;
 use cloude_protocol::languages;
 
-/// The checkout.
+/// The root of the repository.
 pub fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../..")
@@ -15,19 +15,19 @@ pub fn repository() -> PathBuf {
         .unwrap()
 }
 
-/// A binary of ours: in `CLOUDE_BIN_DIR`, else in the folder that cargo built this test into.
+/// A binary of this workspace: in `CLOUDE_BIN_DIR`, else in the target folder of the running test.
 pub fn binary(name: &str) -> PathBuf {
     let path = folder().join(name);
     assert!(
         path.exists(),
-        "{} is not there: run `make build`, or name another folder with CLOUDE_BIN_DIR",
+        "{} does not exist: run `make build`, or set CLOUDE_BIN_DIR to the folder of the binaries",
         path.display()
     );
     path
 }
 
-/// The agent, a static binary: `CLOUDE_AGENT_BINARY`, else beside the other binaries, else where
-/// the profile `agent` puts it.
+/// The static agent binary: `CLOUDE_AGENT_BINARY`, else the output of cargo's profile `agent`, else beside the
+/// other binaries.
 pub fn agent() -> PathBuf {
     if let Some(path) = std::env::var_os("CLOUDE_AGENT_BINARY") {
         return path.into();
@@ -38,14 +38,18 @@ pub fn agent() -> PathBuf {
         folder().join("cloude-agent"),
     ];
     let found = candidates.iter().find(|path| path.exists());
-    found.unwrap_or_else(|| panic!("none of {candidates:?} is there: run `make build`, or name it with CLOUDE_AGENT_BINARY")).clone()
+    found
+        .unwrap_or_else(|| {
+            panic!("none of {candidates:?} exists: run `make build`, or set CLOUDE_AGENT_BINARY")
+        })
+        .clone()
 }
 
 fn folder() -> PathBuf {
     if let Some(path) = std::env::var_os("CLOUDE_BIN_DIR") {
         return path.into();
     }
-    // target/PROFILE/deps/TEST or target/PROFILE/BINARY.
+    // The running program is target/PROFILE/deps/TEST or target/PROFILE/BINARY.
     let program = std::env::current_exe().unwrap();
     let folder = program.parent().unwrap();
     if folder.ends_with("deps") {
@@ -55,7 +59,7 @@ fn folder() -> PathBuf {
     }
 }
 
-/// The cache of docs/architecture.md.
+/// The cache folder, by the same rules as the programs (docs/architecture.md).
 pub fn cache() -> PathBuf {
     if let Some(path) = std::env::var_os("CLOUDE_CACHE_DIR") {
         return path.into();
@@ -67,7 +71,7 @@ pub fn cache() -> PathBuf {
     .join("cloude")
 }
 
-/// The kernel to test with: `CLOUDE_KERNEL`, else the tuned one if it is there, else the stock one.
+/// The kernel to test with: `CLOUDE_KERNEL`, else the tuned kernel if it exists, else the stock kernel.
 pub fn kernel() -> PathBuf {
     if let Some(path) = std::env::var_os("CLOUDE_KERNEL") {
         return path.into();
@@ -83,29 +87,29 @@ pub fn kernel() -> PathBuf {
     }
 }
 
-/// `tuned` or `stock`, if it is there.
+/// The folder of the kernel `tuned` or `stock`; `None` if it was not built or fetched.
 pub fn named_kernel(name: &str) -> Option<PathBuf> {
     let path = cache().join("kernels").join(name);
     path.join("vmlinux").exists().then_some(path)
 }
 
-/// Where images are: `VM_INITRAMFS_DIR`, else the cache's.
+/// The folder of the images: `VM_INITRAMFS_DIR`, else `images` in the cache.
 pub fn images() -> PathBuf {
     std::env::var_os("VM_INITRAMFS_DIR").map_or_else(|| cache().join("images"), PathBuf::from)
 }
 
-/// A language's image.
+/// The image of a language, `NAME.cpio`.
 pub fn image(language: &str) -> PathBuf {
     let path = images().join(format!("{language}.cpio"));
     assert!(
         path.exists(),
-        "{} is not there: run `cloude-initramfs build --language {language}`",
+        "{} does not exist: run `cloude-initramfs build --language {language}`",
         path.display()
     );
     path
 }
 
-/// The folder of languages.
+/// The folder `languages` of the repository.
 pub fn languages() -> PathBuf {
     repository().join("languages")
 }
@@ -115,18 +119,18 @@ pub fn language_names() -> Vec<String> {
     languages::names(&languages()).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// A language by its name.
+/// Loads `languages/NAME`.
 pub fn language(name: &str) -> Language {
     languages::load(&languages(), name).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// Has the language's VM so much memory that a small host runs one at a time?
+/// True if VMs of the language have more than 1 GiB. Tests run one of them at a time, for small hosts.
 pub fn is_large(language: &Language) -> bool {
     language.machine.memory_mib.is_some_and(|mib| mib > 1024)
 }
 
-/// The first part of the name of a test of a language, by which tools/test and .config/nextest.toml choose:
-/// `[large::](compiled|interpreted)::NAME`.
+/// The prefix of a language's test names, `[large::](compiled|interpreted)::NAME`. tools/test and
+/// .config/nextest.toml select tests by it.
 pub fn trial(language: &Language) -> String {
     let large = if is_large(language) { "large::" } else { "" };
     let kind = if language.compile.is_some() {
@@ -137,7 +141,7 @@ pub fn trial(language: &Language) -> String {
     format!("{large}{kind}::{}", language.name)
 }
 
-/// Fails where KVM boots no kernel, rather than to skip what it should show.
+/// Panics if KVM cannot boot an ordinary kernel. A skipped test would look like a passed one.
 pub fn require_kvm() {
     static KIND: OnceLock<String> = OnceLock::new();
     let kind = KIND.get_or_init(|| {

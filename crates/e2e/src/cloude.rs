@@ -1,4 +1,4 @@
-//! The command line, against a test's backend.
+//! Runs `cloude` against the [`Backend`] of a test.
 
 use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::process::{Child, Command, Output, Stdio};
@@ -8,10 +8,10 @@ use cloude_protocol::api::Execution;
 use crate::backend::Backend;
 use crate::{binaries, host};
 
-/// For `--timeout`, where a test is not about it: the most that a backend allows by default.
+/// `--timeout` of tests that do not test it, in seconds: the default maximum of `clouded`.
 pub const LONGEST: &str = "600";
 
-/// `cloude` for a backend.
+/// A `cloude` command with `CLOUDE_BACKEND` set and an empty standard input.
 pub fn command(backend: &Backend, arguments: &[&str]) -> Command {
     let mut command = Command::new(binaries::binary("cloude"));
     command
@@ -21,12 +21,12 @@ pub fn command(backend: &Backend, arguments: &[&str]) -> Command {
     command
 }
 
-/// Runs it to its end.
+/// Runs [`command`] and waits for it.
 pub fn run(backend: &Backend, arguments: &[&str]) -> Output {
     command(backend, arguments).output().unwrap()
 }
 
-/// Runs it to its end with something on standard input.
+/// Runs [`command`] with `input` on standard input and waits for it.
 pub fn run_with_input(backend: &Backend, arguments: &[&str], input: &str) -> Output {
     let mut child = command(backend, arguments)
         .stdin(Stdio::piped())
@@ -43,7 +43,7 @@ pub fn run_with_input(backend: &Backend, arguments: &[&str], input: &str) -> Out
     child.wait_with_output().unwrap()
 }
 
-/// Runs a Bash program and gives the whole result.
+/// Runs a Bash program and returns its [`Execution`].
 pub fn bash(backend: &Backend, options: &[&str], code: &str) -> Execution {
     execution(
         &command(backend, &bash_arguments(options, code))
@@ -52,7 +52,7 @@ pub fn bash(backend: &Backend, options: &[&str], code: &str) -> Execution {
     )
 }
 
-/// Starts a Bash program whose result [`execution`] reads from its output.
+/// Starts a Bash program. [`execution`] parses the result from the output of the returned client.
 pub fn start_bash(backend: &Backend, options: &[&str], code: &str) -> Child {
     command(backend, &bash_arguments(options, code))
         .stdout(Stdio::piped())
@@ -61,7 +61,7 @@ pub fn start_bash(backend: &Backend, options: &[&str], code: &str) -> Child {
         .unwrap()
 }
 
-/// Starts a program that says that it runs, and then does nothing until its client is [interrupted](interrupt).
+/// Starts a program that sleeps until its client is [interrupted](interrupt). Returns once the program runs.
 pub fn start_holding(backend: &Backend) -> Child {
     let code = "echo up; exec sleep 1000000";
     let arguments = ["run", "-l", "bash", "-c", code, "--timeout", LONGEST];
@@ -77,11 +77,11 @@ pub fn start_holding(backend: &Backend) -> Child {
     child
 }
 
-/// [`host::wait_for`] something that a client's program does: once the client has ended, it fails with the
+/// [`host::wait_for`] an effect of a client's program. If the client ends without it, panics at once with the
 /// client's output.
 pub fn wait_for<T>(what: &str, client: &mut Child, mut condition: impl FnMut() -> Option<T>) -> T {
     host::wait_for(what, || {
-        // Before the condition, which the client may have met at its end.
+        // Read before the condition: the client's last action may have fulfilled the condition.
         let ended = client.try_wait().unwrap();
         let value = condition();
         if let (Some(status), None) = (ended, &value) {
@@ -90,7 +90,7 @@ pub fn wait_for<T>(what: &str, client: &mut Child, mut condition: impl FnMut() -
                 stdout: read_all(client.stdout.take()),
                 stderr: read_all(client.stderr.take()),
             };
-            panic!("{what}: the client has ended: {}", describe(&output));
+            panic!("{what}: the client ended first: {}", describe(&output));
         }
         value
     })
@@ -104,9 +104,9 @@ fn read_all(stream: Option<impl Read>) -> Vec<u8> {
     bytes
 }
 
-/// Ends a client as Ctrl-C does, and with it what it runs.
+/// Sends SIGINT to a client, which cancels its execution, and checks its exit code 130.
 pub fn interrupt(mut client: Child) {
-    // SAFETY: the child has not been waited for, so that its id is still its own.
+    // SAFETY: takes no pointers; the child was not waited for, so that its process id was not reused.
     unsafe { libc::kill(client.id() as i32, libc::SIGINT) };
     assert_eq!(client.wait().unwrap().code(), Some(130));
 }
@@ -115,13 +115,13 @@ fn bash_arguments<'a>(options: &[&'a str], code: &'a str) -> Vec<&'a str> {
     [&["run", "--json", "-l", "bash", "-c", code], options].concat()
 }
 
-/// The result that `cloude run --json` printed.
+/// Parses the [`Execution`] that `cloude run --json` printed.
 pub fn execution(output: &Output) -> Execution {
     serde_json::from_slice(&output.stdout)
         .unwrap_or_else(|error| panic!("{error}: {}", describe(output)))
 }
 
-/// An output in words, for messages.
+/// Formats exit status, standard output and standard error for a panic message.
 pub fn describe(output: &Output) -> String {
     let text = |bytes: &[u8]| String::from_utf8_lossy(&bytes[..bytes.len().min(4000)]).into_owned();
     format!(

@@ -1,5 +1,5 @@
-//! The parity corpus: small programs, each about one thing that could tell a program how it was
-//! started. `crates/e2e/corpus/README.md` says how one is written.
+//! The parity corpus: small programs, each about one way in which a program could detect how it was started.
+//! `crates/e2e/corpus/README.md` describes the format.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,19 +11,19 @@ use serde::Deserialize;
 
 use crate::binaries;
 
-/// Of the run stage where a program does not say, in milliseconds: emulated hosts are slow.
+/// Default time limit of the run stage in milliseconds, long enough for an emulated host.
 const WALL_TIME_MS: u64 = 120_000;
-/// Of the compile stage, in milliseconds.
+/// Default time limit of the compile stage in milliseconds.
 const COMPILE_TIME_MS: u64 = 200_000;
 
-/// A program with what it is given, and how it ends.
+/// A program with its inputs and its expected end.
 #[derive(Clone, Debug)]
 pub struct Program {
     /// `LANGUAGE/FILE`.
     pub name: String,
     /// The whole file.
     pub code: String,
-    /// What its front matter says.
+    /// The parsed front matter.
     pub front: FrontMatter,
     language: String,
 }
@@ -36,22 +36,22 @@ pub struct FrontMatter {
     pub args: Vec<String>,
     /// Standard input: a text, or `{ base64 = "…" }`.
     pub stdin: Data,
-    /// Environment variables beside the usual ones.
+    /// Environment variables in addition to those of the language.
     pub env: BTreeMap<String, String>,
     /// Files beside the program: name and text.
     pub files: BTreeMap<String, String>,
-    /// Limits that are not the corpus's own.
+    /// Limits that replace the defaults of the corpus.
     pub limits: Limits,
-    /// The exit code, if the program exits; 0 where nothing else is said.
+    /// The expected exit code; absent means 0, unless `signal` or `cause` is set.
     pub exit_code: Option<i32>,
-    /// The signal that ends it.
+    /// The number of the signal that is expected to end the program.
     pub signal: Option<i32>,
-    /// Why it ends, where that is neither an exit nor a signal.
+    /// The expected cause, if it is neither `exit` nor `signal`.
     pub cause: Option<Cause>,
 }
 
 impl FrontMatter {
-    /// Cause, exit code and signal that the program ends with when nothing is wrong.
+    /// The expected cause, exit code and signal.
     pub fn end(&self) -> (Cause, Option<i32>, Option<i32>) {
         match (self.cause, self.signal) {
             (Some(cause), signal) => (cause, self.exit_code, signal),
@@ -87,12 +87,12 @@ impl Program {
     }
 }
 
-/// Of the programs one in so many is executed where nothing says which, and one of a language with fewer than
-/// twice as many. On an emulated host each takes several seconds, and where a compiler is in it a minute.
+/// Every eighth program of a language runs by default; a language with fewer than 16 programs runs its first one.
+/// On an emulated host a program takes several seconds, and with a compiler a minute.
 const EVERY: usize = 8;
 
-/// The programs of a language to execute: those with `CLOUDE_PARITY_ONLY` in their name; one in
-/// `CLOUDE_PARITY_EVERY` (1: all); or one in eight, from all over the corpus.
+/// The programs of a language to execute: those with `CLOUDE_PARITY_ONLY` in their name, else every
+/// `CLOUDE_PARITY_EVERY`th (1: all), else every eighth.
 pub fn chosen(language: &str) -> Vec<Program> {
     let mut programs = programs(language);
     if let Ok(wanted) = std::env::var("CLOUDE_PARITY_ONLY") {
@@ -105,12 +105,14 @@ pub fn chosen(language: &str) -> Vec<Program> {
         text.parse()
             .ok()
             .filter(|every| *every > 0)
-            .unwrap_or_else(|| panic!("CLOUDE_PARITY_EVERY is {text:?}: give a number over 0"))
+            .unwrap_or_else(|| {
+                panic!("CLOUDE_PARITY_EVERY is {text:?}: set it to a number above 0")
+            })
     });
     programs.into_iter().step_by(every).collect()
 }
 
-/// The languages that have programs here, by name.
+/// The names of the languages that have programs in the corpus, sorted.
 pub fn languages() -> Vec<String> {
     let entries = folder()
         .read_dir()
@@ -125,7 +127,7 @@ pub fn languages() -> Vec<String> {
     names
 }
 
-/// All programs of a language, by name.
+/// All programs of a language, sorted by file name.
 pub fn programs(language: &str) -> Vec<Program> {
     let folder = folder().join(language);
     let mut paths: Vec<PathBuf> = folder
@@ -141,7 +143,7 @@ pub fn programs(language: &str) -> Vec<Program> {
         .collect()
 }
 
-/// Where the corpus is.
+/// The folder of the corpus.
 pub fn folder() -> PathBuf {
     binaries::repository().join("crates/e2e/corpus")
 }
@@ -150,7 +152,7 @@ fn read(language: &str, extensions: &[String], path: &Path) -> Program {
     let extension = path.extension().unwrap_or_default().to_str().unwrap();
     assert!(
         extensions.iter().any(|known| known == extension),
-        "{} is no {language} program",
+        "{} has no file name extension of {language}",
         path.display()
     );
     let code =
@@ -165,7 +167,7 @@ fn read(language: &str, extensions: &[String], path: &Path) -> Program {
     }
 }
 
-/// What follows `corpus:` in comment lines, a line each.
+/// The text after `corpus:` of each such comment line, joined to one TOML document.
 fn front_matter(code: &str) -> String {
     code.trim_start_matches('\u{feff}')
         .lines()

@@ -1,4 +1,4 @@
-//! HTTP as everybody has it: curl(1).
+//! HTTP requests with curl(1), so that the API is tested with an unrelated client.
 
 use std::process::Command;
 
@@ -6,23 +6,23 @@ use serde_json::Value;
 
 use crate::host;
 
-/// An answer.
+/// An HTTP response.
 #[derive(Debug)]
 pub struct Answer {
     /// The HTTP status code.
     pub status: u16,
-    /// The headers, as they came.
+    /// The status line and the headers in lower case.
     pub headers: String,
-    /// The body as JSON, or null where it is none.
+    /// The body as JSON; null if it is not JSON.
     pub body: Value,
 }
 
-/// GET; none if nobody answers.
+/// Sends a GET request; `None` if curl gets no response.
 pub fn get(url: &str) -> Option<Answer> {
     curl(&[url])
 }
 
-/// POST of JSON.
+/// Sends a POST request with a JSON body. Panics if curl gets no response.
 pub fn post(url: &str, body: &str) -> Answer {
     let answer = curl(&[
         "--header",
@@ -34,7 +34,7 @@ pub fn post(url: &str, body: &str) -> Answer {
     answer.unwrap_or_else(|| panic!("{url} did not answer"))
 }
 
-/// Any curl command line; none if nobody answers.
+/// Runs curl with these arguments; `None` if curl gets no response.
 pub fn curl(arguments: &[&str]) -> Option<Answer> {
     let output = Command::new("curl")
         .arg("--max-time")

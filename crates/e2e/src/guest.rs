@@ -1,4 +1,4 @@
-//! Guests booted by hand with `cloude-vmm run`.
+//! Guests booted with `cloude-vmm run`, without `clouded`.
 
 use std::io::{Read as _, Write as _};
 use std::net::Ipv4Addr;
@@ -10,19 +10,19 @@ use cloude_protocol::boot::{self, BootConfig, NetworkConfig};
 
 use crate::{binaries, host};
 
-/// What a guest booted by hand does once its agent is up.
+/// The work of the agent in such a guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// The image's shell on the console, and power-off when it ends.
+    /// Run the image's `/bin/sh` on the console and power off when it ends.
     Shell,
-    /// The agent listens on [`ADDRESS`].
+    /// Serve HTTP on [`ADDRESS`].
     Serve,
 }
 
-/// The address of a guest that serves.
+/// The IPv4 address of a guest with [`Role::Serve`].
 pub const ADDRESS: Ipv4Addr = Ipv4Addr::new(172, 31, 8, 2);
 
-/// A boot segment with the agent, a kernel's modules and a configuration, as a file.
+/// Writes the initramfs segment with the agent, the kernel's modules and the boot configuration to `folder`.
 pub fn boot_segment(folder: &Path, kernel: &Path, role: Role) -> PathBuf {
     let network = NetworkConfig {
         address: ADDRESS,
@@ -55,8 +55,8 @@ pub fn boot_segment(folder: &Path, kernel: &Path, role: Role) -> PathBuf {
     path
 }
 
-/// Boots a language's image to the agent's shell on the console, types when the prompt is there, and
-/// waits for the VM's end. A guest that does not end within [`host::patience`] is an error.
+/// Boots a language's image with [`Role::Shell`], types `input` at the prompt and waits for the VM's end.
+/// [`vmm`] ends a guest that runs longer than [`host::patience`]; the exit status is then timeout(1)'s.
 pub fn type_at_shell(kernel: &Path, language: &str, options: &[&str], input: &str) -> Output {
     binaries::require_kvm();
     let folder = tempfile::tempdir().unwrap();
@@ -72,7 +72,7 @@ pub fn type_at_shell(kernel: &Path, language: &str, options: &[&str], input: &st
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // Held to the end: the end of the input is not the end of the guest.
+    // Stays open until the VM ends: these tests are not about end of file on standard input.
     let mut stdin = child.stdin.take().unwrap();
     let mut stdout = child.stdout.take().unwrap();
     let mut console = Vec::new();
@@ -80,7 +80,7 @@ pub fn type_at_shell(kernel: &Path, language: &str, options: &[&str], input: &st
     let mut typed = false;
     while let Ok(count @ 1..) = stdout.read(&mut buffer) {
         console.extend_from_slice(&buffer[..count]);
-        // What is typed before the terminal is open is lost.
+        // Input before the prompt is lost: the guest has not opened its terminal yet.
         if !typed && console.windows(2).any(|two| two == b"# " || two == b"$ ") {
             stdin.write_all(input.as_bytes()).unwrap();
             typed = true;
@@ -91,7 +91,7 @@ pub fn type_at_shell(kernel: &Path, language: &str, options: &[&str], input: &st
     output
 }
 
-/// `cloude-vmm run` with a kernel and segments, ended by `timeout` if it hangs.
+/// A `cloude-vmm run` command under timeout(1), which ends it after [`host::patience`].
 pub fn vmm(kernel: &Path, segments: &[&Path]) -> Command {
     let mut command = Command::new("timeout");
     command

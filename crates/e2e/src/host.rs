@@ -1,32 +1,32 @@
-//! The host of a test: a network of its own, and a look at what is left.
+//! The test's view of its host: a separate network namespace, processes, and leftovers of a backend.
 
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// Gives this thread, and all that it starts, a network namespace with only a loopback; and makes
-/// this process the parent of every orphan below it, so that none is overlooked.
+/// Moves this thread and its later children into a new network namespace that has only `lo`, and makes this
+/// process the subreaper of its descendants, so that [`descendants`] also finds orphans.
 ///
-/// Tests that run side by side never see each other's bridges, TAPs and rules. Needs root.
+/// Concurrent tests then cannot see each other's bridges, TAPs and nftables rules. Needs root.
 pub fn isolate() {
-    // SAFETY: takes no pointers; nothing of this process depends on its old namespace.
+    // SAFETY: takes no pointers; only the network namespace of this thread changes.
     let result = unsafe { libc::unshare(libc::CLONE_NEWNET) };
     assert!(
         result == 0,
-        "a network namespace of one's own: {}: run the tests as root",
+        "unshare(CLONE_NEWNET) failed: {}: run the tests as root",
         std::io::Error::last_os_error()
     );
     // SAFETY: takes no pointers.
     let result = unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) };
     assert!(
         result == 0,
-        "PR_SET_CHILD_SUBREAPER: {}",
+        "prctl(PR_SET_CHILD_SUBREAPER) failed: {}",
         std::io::Error::last_os_error()
     );
     run("ip", &["link", "set", "lo", "up"]);
 }
 
-/// Runs a command that must succeed; gives its standard output.
+/// Runs a command and returns its standard output. Panics with the command's output if it fails.
 pub fn run(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program)
         .args(arguments)
@@ -48,7 +48,7 @@ pub fn run(program: &str, arguments: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// The names of all network devices of this test's namespace.
+/// The names of all network devices in this test's namespace.
 pub fn links() -> Vec<String> {
     let text = run("ip", &["-o", "link"]);
     text.lines()
@@ -56,12 +56,12 @@ pub fn links() -> Vec<String> {
         .collect()
 }
 
-/// All rules of the packet filter.
+/// The nftables rule set of this test's namespace.
 pub fn rules() -> String {
     run("nft", &["list", "ruleset"])
 }
 
-/// Every process: its id, its parent's, and its command line.
+/// Process id, parent process id and command line of every process.
 fn processes() -> Vec<(i32, i32, String)> {
     let mut all = Vec::new();
     for entry in std::fs::read_dir("/proc").unwrap().flatten() {
@@ -75,7 +75,7 @@ fn processes() -> Vec<(i32, i32, String)> {
         let Ok(stat) = std::fs::read_to_string(entry.path().join("stat")) else {
             continue;
         };
-        // proc(5): `pid (comm) state ppid …`, and comm may hold anything.
+        // proc(5): `pid (comm) state ppid …`; comm may contain `)`, so the search starts at the end.
         let Some(parent) = stat
             .rsplit(')')
             .next()
@@ -93,7 +93,7 @@ fn processes() -> Vec<(i32, i32, String)> {
     all
 }
 
-/// Processes that another one has started and not waited for. Collects nobody's child.
+/// Process ids of the children of `parent`, zombies included. Reaps nothing.
 pub fn children_of(parent: u32) -> Vec<i32> {
     processes()
         .into_iter()
@@ -102,7 +102,8 @@ pub fn children_of(parent: u32) -> Vec<i32> {
         .collect()
 }
 
-/// Processes below this one, each with its id and command line. What has ended is collected first.
+/// Process id and command line of every descendant of this process. Reaps ended children first, so call it only
+/// while no [`std::process::Child`] can have ended without a `wait`.
 pub fn descendants() -> Vec<(i32, String)> {
     reap_orphans();
     let all = processes();
@@ -117,25 +118,25 @@ pub fn descendants() -> Vec<(i32, String)> {
     found
 }
 
-/// Collects children that are no [`std::process::Child`] of anyone's: those that a killed parent
-/// left to us. Call it only while no child that is still to be waited for may have ended.
+/// Reaps ended children that this process inherited from killed parents. waitpid(-1) would also reap the process
+/// of a [`std::process::Child`], whose `wait` would then fail.
 fn reap_orphans() {
     // SAFETY: a null status is allowed; WNOHANG never waits.
     while unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG) } > 0 {}
 }
 
-/// After how long something that did not happen never will: a minute, times `CLOUDE_TIME_FACTOR`.
+/// The time limit of every wait in a test: one minute, multiplied by `CLOUDE_TIME_FACTOR`.
 ///
-/// It ends tests that hang, and says nothing of how long anything may take.
+/// It ends tests that hang; it is no requirement on performance.
 pub fn patience() -> Duration {
     let factor = std::env::var("CLOUDE_TIME_FACTOR").map_or(1.0, |text| {
         text.parse()
-            .unwrap_or_else(|_| panic!("CLOUDE_TIME_FACTOR is {text:?}: give a number"))
+            .unwrap_or_else(|_| panic!("CLOUDE_TIME_FACTOR is {text:?}: set it to a number"))
     });
     Duration::from_secs(60).mul_f64(factor)
 }
 
-/// Waits for something, and panics with what it was once [`patience`] is over.
+/// Polls `condition` until it returns a value. Panics with `what` after [`patience`].
 pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
     let limit = patience();
     let deadline = Instant::now() + limit;
@@ -148,9 +149,9 @@ pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// Nothing of a backend is left: no process, network device, rule or temporary file.
+/// Panics if a backend left a process, network device, nftables rule or file in `temporary`.
 pub fn assert_nothing_left(temporary: &Path) {
-    // What was killed takes a moment to be gone.
+    // The kernel removes killed processes and their devices asynchronously.
     let deadline = Instant::now() + patience();
     loop {
         let processes = descendants();

@@ -1,7 +1,7 @@
-//! What end-to-end tests and benchmarks share: the real binaries, a backend of one's own, guests
-//! booted by hand, a registry, and a look at what is left behind.
+//! Shared code of the end-to-end tests and benchmarks: paths of the real binaries, a `clouded` for each test,
+//! guests booted without it, an OCI registry, and checks for leftovers.
 //!
-//! Everything here panics with a message that says what to do: its callers are tests.
+//! Functions panic on every error, with a message that names the way out: the callers are tests.
 #![deny(missing_docs)]
 #![allow(clippy::unwrap_used, reason = "a library of tests")]
 

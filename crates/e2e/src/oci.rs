@@ -1,4 +1,4 @@
-//! OCI images made by hand, layer by layer.
+//! Builds OCI images for tests, layer by layer.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tar::{Builder, EntryType, Header};
 
-/// When everything of these images was made: 2024-01-02 03:04:05 UTC.
+/// The base of all mtimes in these images: 2024-01-02 03:04:05 UTC.
 pub const TIME: u64 = 1_704_164_645;
 
-/// One layer, as the tar that it is.
+/// One layer: a tar archive under construction.
 pub struct Layer {
     builder: Builder<Vec<u8>>,
     time: u64,
@@ -28,7 +28,7 @@ impl Default for Layer {
 }
 
 impl Layer {
-    /// A directory.
+    /// Adds a directory.
     pub fn directory(self, path: &str, mode: u32, owner: (u64, u64)) -> Self {
         self.entry(
             EntryType::Directory,
@@ -40,32 +40,32 @@ impl Layer {
         )
     }
 
-    /// A file.
+    /// Adds a regular file.
     pub fn file(self, path: &str, mode: u32, owner: (u64, u64), content: &[u8]) -> Self {
         self.entry(EntryType::Regular, path, mode, owner, content, None)
     }
 
-    /// A symbolic link.
+    /// Adds a symbolic link.
     pub fn symlink(self, path: &str, target: &str) -> Self {
         self.entry(EntryType::Symlink, path, 0o777, (0, 0), &[], Some(target))
     }
 
-    /// A hard link to an entry of this layer or one below.
+    /// Adds a hard link to an entry of this layer or of a lower one.
     pub fn hardlink(self, path: &str, target: &str) -> Self {
         self.entry(EntryType::Link, path, 0o644, (0, 0), &[], Some(target))
     }
 
-    /// A named pipe.
+    /// Adds a named pipe.
     pub fn fifo(self, path: &str, mode: u32) -> Self {
         self.entry(EntryType::Fifo, path, mode, (0, 0), &[], None)
     }
 
-    /// Removes what a layer below has.
+    /// Adds a whiteout, `.wh.NAME`: removes an entry of the lower layers.
     pub fn whiteout(self, folder: &str, name: &str) -> Self {
         self.file(&format!("{folder}/.wh.{name}"), 0o644, (0, 0), &[])
     }
 
-    /// Hides all that the layers below have in a directory.
+    /// Adds an opaque whiteout, `.wh..wh..opq`: hides the lower layers' entries of a directory.
     pub fn opaque(self, folder: &str) -> Self {
         self.file(&format!("{folder}/.wh..wh..opq"), 0o644, (0, 0), &[])
     }
@@ -85,7 +85,7 @@ impl Layer {
         header.set_uid(owner.0);
         header.set_gid(owner.1);
         header.set_size(content.len() as u64);
-        // Each entry has a time of its own, so that one taken for another's shows.
+        // Distinct mtimes, so that a comparison detects the mtime of a wrong entry.
         self.time += 1;
         header.set_mtime(self.time);
         match link {
@@ -103,7 +103,7 @@ impl Layer {
     }
 }
 
-/// Writes an image of these layers, gzip, as an OCI layout with one tag.
+/// Writes an OCI image layout with one image, made of these layers compressed with gzip, and one tag.
 pub fn write_layout(folder: &Path, tag: &str, layers: Vec<Layer>) {
     std::fs::create_dir_all(folder.join("blobs/sha256")).unwrap();
     std::fs::write(

@@ -1,4 +1,4 @@
-//! A real registry on loopback, with a password.
+//! `docker-registry` on a loopback port, with basic authentication.
 
 use std::net::TcpListener;
 use std::path::Path;
@@ -12,10 +12,10 @@ use crate::host;
 pub const USER: &str = "cloude";
 /// The user's password.
 pub const PASSWORD: &str = "secret";
-/// The line of `htpasswd -Bbn cloude secret`: bcrypt is all that the registry takes.
+/// The output of `htpasswd -Bbn cloude secret`: the registry accepts only bcrypt.
 const HTPASSWD: &str = "cloude:$2y$05$CVI01AxC08Mxs03aZe2EMOlWm9JzGd0IO7UeGA/IR3Na0KPjclLyu\n";
 
-/// `docker-registry`, ended with the value.
+/// A running `docker-registry`. Dropping it kills the process.
 pub struct Registry {
     child: Child,
     address: String,
@@ -23,7 +23,7 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Starts one and waits until it answers.
+    /// Starts the registry and waits until it accepts connections.
     pub fn start() -> Self {
         let folder = tempfile::Builder::new()
             .prefix("cloude-registry-")
@@ -73,17 +73,17 @@ impl Registry {
         registry
     }
 
-    /// Where it listens.
+    /// `HOST:PORT` of the registry.
     pub fn address(&self) -> &str {
         &self.address
     }
 
-    /// A `DOCKER_CONFIG` folder with the credentials.
+    /// A folder for `DOCKER_CONFIG` whose `config.json` has the credentials.
     pub fn docker_config(&self) -> std::path::PathBuf {
         self.folder.path().join("docker")
     }
 
-    /// Pushes a layout's tag under a name, and gives the reference to pull.
+    /// Pushes a tag of an OCI layout as `name:tag` and returns the full reference.
     pub fn push(&self, layout: &Path, tag: &str, name: &str) -> String {
         let reference = format!("{}/{name}:{tag}", self.address);
         let credentials = format!("{USER}:{PASSWORD}");

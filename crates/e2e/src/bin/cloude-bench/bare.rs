@@ -1,4 +1,4 @@
-//! The plain process that a VM competes with: the same interpreter of the same image, in memory.
+//! The baseline without a VM: the same interpreter from the same image, as a process in a chroot on tmpfs.
 
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
@@ -32,7 +32,7 @@ impl Bare {
         }
     }
 
-    /// Milliseconds from its start to its end.
+    /// Runs the command and returns its wall time in milliseconds.
     pub fn time(&self, command: &[&str]) -> f64 {
         let root = self.root.path().to_owned();
         let mut child = Command::new(command[0]);
@@ -43,7 +43,7 @@ impl Bare {
             .envs(self.env.iter().cloned())
             .stdin(Stdio::null())
             .stdout(Stdio::piped());
-        // SAFETY: between fork and exec it makes two system calls, and allocates at most a path: the
+        // SAFETY: between fork and exec the closure makes two system calls and allocates at most a path. The
         // parent has no other thread that could hold the allocator's lock.
         unsafe {
             child.pre_exec(move || {

@@ -1,4 +1,4 @@
-//! Cold boot: from the start of the process to the agent's line on the console.
+//! Cold boot: the time from the start of the VMM's process to the agent's first line on the console.
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -14,13 +14,13 @@ use tempfile::TempDir;
 use crate::report::{Report, Row, Threshold};
 use crate::sample::Samples;
 
-/// The agent's line, once it listens.
+/// The agent prints this line once it listens.
 const READY: &[u8] = b"cloude-agent: ready";
 const MEMORY_MIB: u64 = 256;
 const MAC: &str = "02:c1:00:00:00:02";
 const TAP: &str = "cloude-bench0";
 
-/// A kernel with the initramfs to boot it with: in segments, and as the one file that QEMU takes.
+/// A kernel and its initramfs, both as segments for cloude-vmm and joined to the single file that QEMU loads.
 pub struct Guest {
     kernel: PathBuf,
     segments: Vec<PathBuf>,
@@ -29,7 +29,7 @@ pub struct Guest {
 }
 
 impl Guest {
-    /// With a language's image, or with the agent alone.
+    /// `language` adds the language's image; without it the initramfs has only the agent.
     pub fn new(kernel: PathBuf, language: Option<&str>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut segments: Vec<PathBuf> = language.map(binaries::image).into_iter().collect();
@@ -38,7 +38,7 @@ impl Guest {
         let mut all = Vec::new();
         for segment in &segments {
             all.extend(std::fs::read(segment).unwrap());
-            // Segments are aligned to 4 bytes (init/initramfs.c).
+            // The kernel expects each segment at a multiple of 4 bytes (init/initramfs.c).
             all.resize(all.len().next_multiple_of(4), 0);
         }
         std::fs::write(&joined, all).unwrap();
@@ -50,7 +50,7 @@ impl Guest {
         }
     }
 
-    /// Ours.
+    /// The command that boots this guest with cloude-vmm.
     pub fn cloude_vmm(&self) -> Command {
         let mut command = Command::new(binaries::binary("cloude-vmm"));
         command.arg("run").arg("--kernel").arg(&self.kernel);
@@ -72,9 +72,9 @@ impl Guest {
         command
     }
 
-    /// QEMU's microvm with the same kernel, command line, initramfs, memory and devices, and without
-    /// what it can do without: its fastest. Its firmware is qboot, which loads the kernel itself; the
-    /// default with ACPI is SeaBIOS, which needs an option ROM for that and is slower.
+    /// The command that boots this guest with QEMU's microvm: same kernel, command line, initramfs, memory and
+    /// devices, and every optional device off, which is its fastest configuration. The firmware is qboot, because
+    /// SeaBIOS, the default with ACPI, loads the kernel through an option ROM and is slower.
     pub fn qemu(&self, qemu: &Qemu) -> Command {
         let mut command = qemu.command();
         command.args(["-M", "microvm,acpi=on,pit=off,pic=off,rtc=off,usb=off,pcie=off,isa-serial=on,x-option-roms=off"]);
@@ -130,7 +130,7 @@ impl Guest {
     }
 }
 
-/// QEMU with its libraries and firmware in memory, as our own programs are (tools/on-tmpfs).
+/// A copy of QEMU, its libraries and its firmware on tmpfs, where cloude-vmm is, too (tools/on-tmpfs).
 pub struct Qemu(TempDir);
 
 impl Qemu {
@@ -173,13 +173,13 @@ impl Booted {
 
 impl Drop for Booted {
     fn drop(&mut self) {
-        // It may have ended by itself; there is nothing left to do then.
+        // An error means that the process ended by itself.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// Starts it, and waits for the agent's line. Gives the process and the time from its start.
+/// Starts a VMM and waits for [`READY`]. Returns the process and the time since its start.
 pub fn boot(mut command: Command) -> (Booted, Duration) {
     let start = Instant::now();
     let child = command
@@ -190,18 +190,18 @@ pub fn boot(mut command: Command) -> (Booted, Duration) {
         .unwrap();
     let mut booted = Booted(child);
     let mut stdout = booted.0.stdout.take().unwrap();
-    // A thread reads, so that a guest that stands still without a word is noticed too. What follows
-    // the agent's line is read and dropped: nobody waits for it, and it must not stop anyone.
-    let (said, heard) = mpsc::channel();
+    // A thread reads, so that a time limit applies to a guest that prints nothing. It continues after READY:
+    // a full pipe would block the VMM's console.
+    let (sender, receiver) = mpsc::channel();
     std::thread::spawn(move || {
         let mut buffer = [0; 4096];
         while let Ok(count @ 1..) = stdout.read(&mut buffer) {
-            let _ = said.send((start.elapsed(), buffer[..count].to_vec()));
+            let _ = sender.send((start.elapsed(), buffer[..count].to_vec()));
         }
     });
     let mut console = Vec::new();
     while let Ok((elapsed, more)) =
-        heard.recv_timeout(host::patience().saturating_sub(start.elapsed()))
+        receiver.recv_timeout(host::patience().saturating_sub(start.elapsed()))
     {
         console.extend(more);
         if console.windows(READY.len()).any(|window| window == READY) {
@@ -209,7 +209,7 @@ pub fn boot(mut command: Command) -> (Booted, Duration) {
         }
     }
     panic!(
-        "{command:?} did not get the agent up in {:.0} s:\n{}",
+        "{command:?}: the agent did not start within {:.0} s:\n{}",
         start.elapsed().as_secs_f64(),
         String::from_utf8_lossy(&console)
     );
@@ -237,7 +237,7 @@ pub fn measure(report: &mut Report) {
                     &stock,
                     ("tuned", "stock"),
                 );
-                // Unpacking an image takes any kernel the same time: the promise is about the kernel.
+                // The threshold applies without an image: every kernel unpacks an image equally fast.
                 report.push(if language.is_none() {
                     row.promised(Threshold::AtMost(0.6))
                 } else {
@@ -249,7 +249,7 @@ pub fn measure(report: &mut Report) {
     }
 }
 
-/// Ours and QEMU's in turns, so that whatever else the host does hits both.
+/// Alternates cloude-vmm and QEMU, so that other load on the host affects both.
 fn measure_pair(
     report: &mut Report,
     qemu: &Qemu,
@@ -259,7 +259,7 @@ fn measure_pair(
     what: &str,
 ) -> Samples {
     let guest = Guest::new(kernel.to_owned(), language);
-    // The first of each reads files that the others find in memory.
+    // Not measured: the first boot of each fills the page cache.
     time(guest.cloude_vmm());
     time(guest.qemu(qemu));
     let (mut ours, mut theirs) = (Samples::default(), Samples::default());

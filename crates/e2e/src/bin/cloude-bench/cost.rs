@@ -1,4 +1,4 @@
-//! What a fork takes of the host: memory, VM exits and page faults.
+//! The cost of a fork on the host: private memory, VM exits and page faults.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::memory::{self, Worker};
 use crate::report::{Report, Row, Threshold};
 use crate::sample::Samples;
 
-/// A paused fork's private memory, and that of one that has said hello.
+/// Measures the private memory of a paused fork, and the counters of a fork that executed a hello.
 pub fn measure(report: &mut Report, backend: &Backend, hello: &Hello) {
     std::thread::sleep(Duration::from_secs(5));
     let paused = Samples(
@@ -40,7 +40,7 @@ pub fn measure(report: &mut Report, backend: &Backend, hello: &Hello) {
             let measured: Vec<_> = before.iter().map(Counts::of).collect();
             let (execution, _) = execution.join().unwrap();
             assert_eq!(execution.start, StartKind::Pool, "{execution:?}");
-            // Those that waited still do.
+            // Only the fork that ran ends; the others stay paused in the pool.
             let ended = host::wait_for("the fork that ran is gone", || {
                 before.iter().position(Worker::has_ended)
             });
@@ -51,7 +51,7 @@ pub fn measure(report: &mut Report, backend: &Backend, hello: &Hello) {
     used_rows(report, &used);
 }
 
-/// A row of memory in MiB, of which there may be so much.
+/// Adds a row in MiB with the threshold `at_most`.
 fn memory_row(report: &mut Report, name: &str, at_most: f64, samples: (&str, &Samples)) {
     let (label, samples) = samples;
     let median = samples.median();
@@ -62,7 +62,7 @@ fn memory_row(report: &mut Report, name: &str, at_most: f64, samples: (&str, &Sa
     );
 }
 
-/// What one fork takes of the host.
+/// Memory and counters of one fork; NaN where the host does not provide one.
 #[derive(Clone, Copy)]
 struct Counts {
     private_mib: f64,
@@ -70,9 +70,9 @@ struct Counts {
     mapped: f64,
     halts: f64,
     mmio: f64,
-    /// Of the vCPU's thread.
+    /// Minor page faults of the vCPU's thread.
     faults: f64,
-    /// Of the worker's other threads: mostly the pages that the resume copies in one step.
+    /// Minor page faults of the worker's other threads: mostly pages that MADV_POPULATE_WRITE copies at the resume.
     copied: f64,
 }
 
@@ -91,7 +91,7 @@ impl Counts {
         }
     }
 
-    /// What was counted since, and the memory that there is now.
+    /// The increase of each counter since `before`, with the present private memory.
     fn since(self, before: &Counts) -> Self {
         Counts {
             private_mib: self.private_mib,
@@ -114,7 +114,7 @@ fn used_rows(report: &mut Report, used: &[Counts]) {
         3.0,
         ("after a hello", &private),
     );
-    // Without debugfs nobody has counted.
+    // KVM's counters are in debugfs, which may not be mounted.
     if used.iter().any(|counts| counts.exits.is_nan()) {
         return;
     }

@@ -1,4 +1,4 @@
-//! What a VM costs its host beside its own memory, and whether an idle one sleeps.
+//! The overhead of a VM on its host: memory in addition to the guest's, and wake-ups of an idle VM.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,10 +9,10 @@ use crate::boot::{Guest, Qemu, boot};
 use crate::report::{Report, Row, Threshold};
 use crate::sample::Samples;
 
-/// From the agent's line until the guest has nothing left to do: it looks for IPv6 routers for 8 s.
+/// Time from the agent's line until the guest is idle: it sends IPv6 router solicitations for 8 s.
 const SETTLE: Duration = Duration::from_secs(9);
 const IDLE: Duration = Duration::from_secs(8);
-/// So many QEMUs are enough to know what of a vCPU's wake-ups is the guest's own doing.
+/// QEMU VMs to measure. They show how many vCPU wake-ups the guest's timers cause under any VMM.
 const PEERS: usize = 3;
 
 pub fn measure(report: &mut Report) {
@@ -73,8 +73,8 @@ pub fn measure(report: &mut Report) {
     );
 }
 
-/// Resident and private bytes of all mappings but the guest's memory (proc(5), smaps): that is the one
-/// which is advised to be of huge pages (`hg`).
+/// Resident and private bytes of all mappings except the guest's memory, which is recognized by its
+/// MADV_HUGEPAGE flag (`hg` in VmFlags of smaps, proc(5)).
 fn beside_the_guest(id: u32) -> (u64, u64) {
     let smaps = std::fs::read_to_string(format!("/proc/{id}/smaps")).unwrap();
     let (mut resident, mut private, mut guests) = (0, 0, 0);
@@ -87,7 +87,7 @@ fn beside_the_guest(id: u32) -> (u64, u64) {
             "Rss:" => rss = bytes(),
             "Private_Clean:" => own = bytes(),
             "Private_Dirty:" => own += bytes(),
-            // The last line of each mapping.
+            // VmFlags is the last line of a mapping.
             "VmFlags:" if words.any(|flag| flag == "hg") => guests += 1,
             "VmFlags:" => {
                 resident += rss;
@@ -96,12 +96,12 @@ fn beside_the_guest(id: u32) -> (u64, u64) {
             _ => {}
         }
     }
-    assert!(guests > 0, "no mapping is advised to be of huge pages");
+    assert!(guests > 0, "no mapping has the flag hg (MADV_HUGEPAGE)");
     (resident, private)
 }
 
-/// How often a second threads went to sleep over some time, which is how often they woke: of those
-/// that are vCPUs, and of all others.
+/// Wake-ups a second over [`IDLE`], of the vCPU threads and of all others. A voluntary context switch is counted
+/// when a thread goes to sleep, which is once for each wake-up.
 fn wake_ups(id: u32, is_vcpu: impl Fn(&str) -> bool) -> (f64, f64) {
     let before = switches(id);
     std::thread::sleep(IDLE);

@@ -1,4 +1,4 @@
-//! Forks of warm templates, from the HTTP request to the whole answer, and what they leave behind.
+//! Forks of warm templates: latency, throughput and cost of executions through the HTTP API.
 
 use cloude_e2e::backend::Backend;
 

@@ -1,4 +1,4 @@
-//! A program that says hello, and a client that has it executed.
+//! Programs that print "hello", and an HTTP client that executes them.
 
 use std::time::Instant;
 
@@ -7,13 +7,13 @@ use cloude_e2e::host;
 use cloude_protocol::agent::Cause;
 use cloude_protocol::api::{Execution, ExecutionRequest, StartKind};
 
-/// A language with a program that says hello.
+/// A language with its hello program.
 pub struct Hello {
-    /// Its name.
+    /// The language's name.
     pub language: &'static str,
-    /// The program.
+    /// The program for `clouded`.
     pub code: &'static str,
-    /// A plain process that does the same, without the language's file.
+    /// The command of the same program as a plain process (bare.rs).
     pub bare: [&'static str; 3],
 }
 
@@ -30,7 +30,7 @@ pub const HELLOS: [Hello; 2] = [
     },
 ];
 
-/// One client, with a connection that is kept.
+/// One client with a persistent HTTP connection.
 pub struct Client {
     agent: ureq::Agent,
     url: String,
@@ -44,8 +44,8 @@ impl Client {
         }
     }
 
-    /// The result, and the milliseconds from the request to the whole of it. Anything but success ends
-    /// the benchmark.
+    /// Executes a program. Returns the result and the milliseconds from the request to the last byte of the response.
+    /// Panics if the program does not exit with 0.
     pub fn run(&self, request: &ExecutionRequest) -> (Execution, f64) {
         let body = serde_json::to_vec(request).unwrap();
         let start = Instant::now();
@@ -75,7 +75,7 @@ pub fn request(language: &str, code: &str) -> ExecutionRequest {
     }
 }
 
-/// Until an execution finds a fork that waited for it.
+/// Repeats the execution until one gets a paused fork from the pool.
 pub fn warm_up(client: &Client, request: &ExecutionRequest) {
     host::wait_for("a fork waits in the pool", || {
         let (execution, _) = client.run(request);

@@ -1,4 +1,4 @@
-//! From an image in a registry to an initramfs, with nothing in any cache.
+//! Builds an initramfs from an image in a registry, with empty caches.
 
 use std::path::Path;
 use std::process::Command;
@@ -10,11 +10,11 @@ use cloude_e2e::registry::{PASSWORD, Registry, USER};
 use crate::report::{Report, Row, Threshold};
 use crate::sample::{Cost, Samples, cost};
 
-/// Files of the smaller image and of the larger one, in three layers each.
+/// Number of files in the small and the large image. Each image has three layers.
 const SIZES: [(&str, usize); 2] = [("small", 3000), ("large", 15_000)];
-/// Of one file on average. Together about 60 MB and 300 MB.
+/// Average size of a file; the images have about 60 MB and 300 MB.
 const FILE_BYTES: u64 = 20_000;
-/// How much more the larger image may take at its peak, 5 times the size that it is.
+/// Threshold of the peak memory for the large image, relative to the small image, which has a fifth of its size.
 const GROWTH: f64 = 1.25;
 
 pub fn measure(report: &mut Report) {
@@ -46,13 +46,13 @@ pub fn measure(report: &mut Report) {
     );
 }
 
-/// Writes the image's layout.
+/// Writes the OCI layout of an image with `files` files.
 pub fn write(folder: &Path, name: &str, files: usize) {
     write_layout(folder, name, layers(files));
 }
 
-/// The same in a process of its own: `ru_maxrss` of a process starts from the most that the one that
-/// started it ever held (fs/exec.c, `exec_mmap`), and this one would have held the whole image.
+/// Runs [`write`] in a child process. A new program inherits the peak memory of the process that started it as its
+/// `ru_maxrss` (fs/exec.c, `exec_mmap`), so this process must never hold a whole image.
 fn write_elsewhere(folder: &Path, name: &str, files: usize) {
     let status = Command::new(std::env::current_exe().unwrap())
         .arg("layout")
@@ -60,7 +60,7 @@ fn write_elsewhere(folder: &Path, name: &str, files: usize) {
         .args([name, &files.to_string()])
         .status()
         .unwrap();
-    assert!(status.success(), "no image was written");
+    assert!(status.success(), "`cloude-bench layout` failed: {status}");
 }
 
 fn row(report: &mut Report, name: &str, ours: &[Cost], theirs: &[Cost]) -> Samples {
@@ -108,7 +108,7 @@ fn cloude(registry: &Registry, reference: &str) -> Cost {
     cost(vec![command])
 }
 
-/// What one does without us; the same compression, at the same level.
+/// The pipeline of standard tools that does the same, with the same compression level.
 fn others(reference: &str) -> Cost {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
@@ -145,7 +145,7 @@ fn others(reference: &str) -> Cost {
     cost(vec![copy, unpack, pack])
 }
 
-/// Files of words, the same on every machine.
+/// Layers with pseudo-random text files, identical on every machine.
 fn layers(files: usize) -> Vec<Layer> {
     let mut random = Random(0x2545_f491_4f6c_dd1d);
     (0..3)
@@ -168,7 +168,7 @@ fn layers(files: usize) -> Vec<Layer> {
         .collect()
 }
 
-/// xorshift64 (Marsaglia 2003): no more is needed to make files that differ.
+/// xorshift64 (Marsaglia 2003): small, and good enough to make distinct files.
 struct Random(u64);
 
 impl Random {
@@ -179,7 +179,7 @@ impl Random {
         self.0
     }
 
-    /// Text that compresses about as well as programs do, to a third.
+    /// Text that compresses to about a third, like programs.
     fn words(&mut self, length: usize) -> Vec<u8> {
         let mut text = Vec::with_capacity(length + 24);
         while text.len() < length {

@@ -1,4 +1,4 @@
-//! How long a hello from the pool takes, and where that time goes.
+//! The latency of a hello that gets a fork from the pool, and its phases.
 
 use std::time::Duration;
 
@@ -10,14 +10,14 @@ use crate::hello::{self, Client, Hello};
 use crate::report::{Report, Row, Threshold};
 use crate::sample::Samples;
 
-/// Between two requests, so that the pool is never empty: what it does then is measured apart.
+/// Pause between two requests, in which the pool refills. `sustained` and `waiting` measure without pauses.
 const PAUSE: Duration = Duration::from_millis(300);
-/// Samples of a fork for each of anything slower.
+/// Samples of a fork for each sample of a cold boot.
 const FORKS_A_RUN: usize = 10;
-/// Samples of a bare process for each of a boot.
+/// Samples of a bare process for each sample of a cold boot.
 const BARE_A_RUN: usize = 5;
 
-/// Pool, cold and the bare interpreter, in turns.
+/// Alternates executions from the pool, cold boots and the bare interpreter.
 pub fn measure(report: &mut Report, backend: &Backend, client: &Client, hello: &Hello) {
     let language = hello.language;
     let plain = hello::request(language, hello.code);
@@ -35,7 +35,7 @@ pub fn measure(report: &mut Report, backend: &Backend, client: &Client, hello: &
             std::thread::sleep(PAUSE);
             times.fork(client, &plain);
             if index % (FORKS_A_RUN / BARE_A_RUN) == 0 {
-                // Nothing else goes on by then.
+                // The pool has refilled by then, and the host is idle.
                 std::thread::sleep(PAUSE);
                 times.bare.0.push(bare.time(&hello.bare));
             }
@@ -50,11 +50,11 @@ pub fn measure(report: &mut Report, backend: &Backend, client: &Client, hello: &
 #[derive(Default)]
 struct Times {
     pool: Samples,
-    /// Forks that were made for the request, since none waited.
+    /// Executions that found the pool empty, so that a fork was made for them.
     missed: Samples,
     cold: Samples,
     bare: Samples,
-    /// Where the time of a fork's execution went.
+    /// The phases of an execution in a fork (`timings` of the response); `rest` is the remainder.
     queue: Samples,
     start: Samples,
     identity: Samples,
@@ -142,7 +142,7 @@ impl Times {
     }
 }
 
-/// What restoring a fork took, as the workers counted it: `clouded` logs it.
+/// ioctls, page faults and time of each restore. The workers count them, and `clouded` logs them.
 fn faults(report: &mut Report, backend: &Backend, language: &str) {
     let log = backend.log();
     let column = |name: &str| {

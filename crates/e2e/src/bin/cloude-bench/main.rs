@@ -1,7 +1,7 @@
-//! Measures what the project promises: `make bench`. docs/benchmarks.md says how.
+//! The benchmark behind `make bench`; docs/benchmarks.md describes the measurements and thresholds.
 #![allow(
     clippy::unwrap_used,
-    reason = "a harness: a failure ends it, with its place"
+    reason = "a benchmark: a panic names the line that failed"
 )]
 
 mod bare;
@@ -26,7 +26,7 @@ use clap::{Parser, Subcommand};
 use report::Report;
 
 #[derive(Parser)]
-#[command(about = "Measures what the project promises")]
+#[command(about = "Measures performance against the thresholds of docs/benchmarks.md")]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -34,29 +34,29 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// What needs VMs: run it inside tools/with-kvm
+    /// Measure VMs; run it inside tools/with-kvm
     Vm(Part),
-    /// What needs none: images from a registry on loopback
+    /// Measure image builds from a registry on loopback; needs no VM
     Image(Part),
-    /// Write an image of so many files: what `image` does in a process of its own
+    /// Write an OCI layout with this many files; `image` runs it as a child process
     #[command(hide = true)]
     Layout {
         folder: PathBuf,
         name: String,
         files: usize,
     },
-    /// Join the results of the parts, print the table; exits with 1 if a threshold is missed
+    /// Join the results of the parts and print the table; exits with 1 if a threshold is missed
     Report {
-        /// The parts' files
+        /// JSON files that `vm` and `image` wrote
         #[arg(required = true)]
         parts: Vec<PathBuf>,
-        /// Where the whole goes, as JSON
+        /// Output file: all results as JSON
         #[arg(long)]
         json: PathBuf,
-        /// Where the plots go
+        /// Output folder of the plots
         #[arg(long)]
         plots: Option<PathBuf>,
-        /// What was measured, for the plots
+        /// The measured commit, for the captions of the plots
         #[arg(long, default_value = "")]
         commit: String,
     },
@@ -64,13 +64,13 @@ enum Command {
 
 #[derive(clap::Args)]
 struct Part {
-    /// How often each thing is measured; medians are reported
+    /// Samples of each measurement; the table has the medians
     #[arg(long, default_value_t = 10)]
     runs: usize,
-    /// Only these sections
+    /// Measure only these sections: boot, footprint, many, forks
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
-    /// Where the result goes
+    /// Output file: the results as JSON
     #[arg(long)]
     json: PathBuf,
 }

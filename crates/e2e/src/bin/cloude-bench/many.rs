@@ -1,4 +1,4 @@
-//! Eight executions at once, against one.
+//! Eight concurrent executions, compared with a single one.
 
 use std::process::Child;
 use std::time::Instant;
@@ -11,10 +11,10 @@ use crate::report::{Report, Row, Threshold};
 use crate::sample::Samples;
 
 const AT_ONCE: usize = 8;
-/// Booted each: forks are measured apart.
+/// Cold boots, because `forks` measures forks.
 const OPTIONS: [&str; 4] = ["--memory", "256", "--start", "cold"];
-/// Eight VMs on the cores that there are take so many times one VM's share: a VM's own threads
-/// and the backend's overlap even when there is only one.
+/// Allowed time relative to perfect scaling, 8 / cores of one execution. Perfect scaling is out of reach: a single
+/// execution already uses several cores, for the threads of its VM and of `clouded`.
 const ALLOWANCE: f64 = 1.25;
 
 pub fn measure(report: &mut Report) {
@@ -43,7 +43,7 @@ pub fn measure(report: &mut Report) {
     );
 }
 
-/// Milliseconds until all have answered. One that fails ends the benchmark.
+/// Starts `count` executions at once and returns the milliseconds until the last one ends. Panics if one fails.
 fn together(backend: &Backend, count: usize) -> f64 {
     let start = Instant::now();
     let children: Vec<Child> = (0..count)

@@ -1,4 +1,4 @@
-//! What processes hold for themselves, and what KVM counted of their VMs.
+//! Private memory and page faults of worker processes, and KVM's counters of their VMs.
 
 use std::path::PathBuf;
 
@@ -6,8 +6,8 @@ use std::path::PathBuf;
 pub struct Worker(PathBuf);
 
 impl Worker {
-    /// Pages of its own, swapped ones included (proc(5), smaps_rollup); none if it has ended. `Private_*` there
-    /// counts also pages of the template that this process alone happens to map.
+    /// Anonymous and swapped memory in MiB (proc(5), smaps_rollup); `None` after the process ended. `Private_*`
+    /// would also count pages of the template that only this process maps at the moment.
     pub fn private_mib(&self) -> Option<f64> {
         let text = std::fs::read_to_string(self.0.join("smaps_rollup")).ok()?;
         let kib: u64 = text
@@ -18,8 +18,8 @@ impl Worker {
         Some(kib as f64 / 1024.0)
     }
 
-    /// A counter of the VM that it runs, over all its vCPUs (Linux, virt/kvm/kvm_main.c, kvm_create_vm_debugfs);
-    /// none where debugfs is not mounted or the VM has ended.
+    /// A debugfs counter of the process's VM, summed over its vCPUs (virt/kvm/kvm_main.c, kvm_create_vm_debugfs);
+    /// `None` if debugfs is not mounted or the VM has ended.
     pub fn counted(&self, name: &str) -> Option<f64> {
         let prefix = format!("{}-", self.0.file_name()?.to_str()?);
         let vm = std::fs::read_dir("/sys/kernel/debug/kvm")
@@ -30,14 +30,14 @@ impl Worker {
         text.trim().parse().ok()
     }
 
-    /// Page faults that no disk was read for (proc(5), `minflt` of stat) of its vCPUs' threads, for which the guest
-    /// waited, and of its other threads; none if it has ended. The kernel counts each page that
-    /// `MADV_POPULATE_WRITE` copies as a fault of the thread that asked for it.
+    /// Minor page faults (proc(5), `minflt` of stat) of the vCPU threads, for which the guest waited, and of all
+    /// other threads; `None` after the process ended. The kernel counts each page that `MADV_POPULATE_WRITE` copies
+    /// as a fault of the calling thread.
     pub fn minor_faults(&self) -> Option<(f64, f64)> {
         let (mut vcpus, mut others) = (0.0, 0.0);
         for thread in std::fs::read_dir(self.0.join("task")).ok()?.flatten() {
             let text = std::fs::read_to_string(thread.path().join("stat")).ok()?;
-            // Behind the name, which may have anything in it: state, ppid, pgrp, session, tty_nr, tpgid, flags, minflt.
+            // The name may contain `)`. After it: state, ppid, pgrp, session, tty_nr, tpgid, flags, minflt.
             let (name, fields) = text.rsplit_once(')')?;
             let faults: f64 = fields.split_whitespace().nth(7)?.parse().ok()?;
             match name.contains("(vcpu") {
@@ -48,13 +48,13 @@ impl Worker {
         Some((vcpus, others))
     }
 
-    /// Is it gone?
+    /// True once the process was reaped.
     pub fn has_ended(&self) -> bool {
         !self.0.exists()
     }
 }
 
-/// The workers of a `clouded`.
+/// The worker processes of the `clouded` with this process id.
 pub fn workers(clouded: u32) -> Vec<Worker> {
     let children = std::fs::read_dir(format!("/proc/{clouded}/task"))
         .unwrap()
@@ -71,7 +71,7 @@ pub fn workers(clouded: u32) -> Vec<Worker> {
         .collect()
 }
 
-/// `MemAvailable` of proc(5), meminfo.
+/// `MemAvailable` of /proc/meminfo in MiB.
 pub fn available_mib() -> f64 {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap();
     let line = text

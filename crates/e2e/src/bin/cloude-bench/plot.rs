@@ -1,4 +1,4 @@
-//! Pictures of what was measured: docs/benchmarks/.
+//! SVG plots of the results, for docs/benchmarks/.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use crate::report::Report;
 use crate::sample::Samples;
 
 const SIZE: (u32, u32) = (900, 420);
-/// Of one curve each, in order.
+/// The colours of the curves, in order.
 const COLOURS: [RGBColor; 4] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
@@ -17,10 +17,10 @@ const COLOURS: [RGBColor; 4] = [
     RGBColor(120, 120, 120),
 ];
 
-/// A curve: what it is of, and its milliseconds.
+/// A curve: its title and its samples in milliseconds, sorted.
 type Curve = (String, Vec<f64>);
 
-/// Writes the plots that these results are enough for. `caption` names the machine and the commit.
+/// Writes every plot for which the results have samples. `caption` names the machine and the commit.
 pub fn write(reports: &[Report], folder: &Path, caption: &str) {
     std::fs::create_dir_all(folder).unwrap();
     for language in ["python", "node"] {
@@ -79,7 +79,7 @@ fn parts(reports: &[Report], language: &str) -> Vec<(String, f64)> {
         .collect()
 }
 
-/// The distribution of each, over a logarithmic axis.
+/// Draws the cumulative distribution of each curve over a logarithmic axis.
 fn distribution(path: &Path, title: &str, caption: &str, curves: &[Curve]) {
     let all = curves.iter().flat_map(|(_, samples)| samples);
     let least = all.clone().copied().fold(f64::MAX, f64::min) * 0.8;

@@ -1,4 +1,4 @@
-//! Results: rows of a table, and JSON with every sample.
+//! Results: a table for people, and JSON with every sample.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -10,21 +10,21 @@ use crate::sample::Samples;
 /// One line of the table.
 #[derive(Serialize, Deserialize)]
 pub struct Row {
-    /// What was measured.
+    /// The name of the measurement. Plots select rows by it.
     name: String,
-    /// What it came to, with its unit.
+    /// The result with its unit.
     measured: String,
-    /// What it is compared with, if anything.
+    /// The result of the baseline, for example of QEMU.
     compared: Option<String>,
-    /// The number that the threshold is about.
+    /// The number that `threshold` applies to, often a ratio.
     value: f64,
-    /// At most this, or at least.
+    /// The limit that `value` must meet, if there is one.
     threshold: Option<Threshold>,
-    /// Every sample, by what it is of.
+    /// All samples, by name of the series.
     samples: Vec<(String, Vec<f64>)>,
 }
 
-/// What was promised.
+/// The limit for a row's value (docs/benchmarks.md).
 #[derive(Clone, Copy, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Threshold {
@@ -33,7 +33,7 @@ pub enum Threshold {
 }
 
 impl Row {
-    /// A row that is only told.
+    /// A row without a threshold, which is only reported.
     pub fn new(name: impl Into<String>, measured: String, value: f64) -> Self {
         Row {
             name: name.into(),
@@ -45,30 +45,30 @@ impl Row {
         }
     }
 
-    /// What it is compared with.
+    /// Sets the result of the baseline.
     pub fn against(mut self, compared: String) -> Self {
         self.compared = Some(compared);
         self
     }
 
-    /// What was promised of the value.
+    /// Sets the threshold.
     pub fn promised(mut self, threshold: Threshold) -> Self {
         self.threshold = Some(threshold);
         self
     }
 
-    /// What it was made of.
+    /// Adds a series of samples.
     pub fn samples(mut self, name: &str, samples: &Samples) -> Self {
         self.samples.push((name.to_owned(), samples.0.clone()));
         self
     }
 
-    /// What was measured.
+    /// The name of the measurement.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The samples of that name.
+    /// The series with this name.
     pub fn sample(&self, name: &str) -> Option<&[f64]> {
         let (_, samples) = self.samples.iter().find(|(known, _)| known == name)?;
         Some(samples)
@@ -83,7 +83,7 @@ impl Row {
     }
 }
 
-/// The rows of a part, and where they were measured.
+/// The rows of one part, `vm` or `image`, and a description of the host.
 #[derive(Serialize, Deserialize)]
 pub struct Report {
     part: String,
@@ -102,7 +102,7 @@ impl Report {
         }
     }
 
-    /// Takes a row, and shows it at once: the whole takes minutes.
+    /// Adds a row and prints it to stderr at once, because the benchmark takes minutes.
     pub fn push(&mut self, row: Row) {
         eprintln!(
             "{}: {}{}",
@@ -115,7 +115,7 @@ impl Report {
         self.rows.push(row);
     }
 
-    /// What it has to say.
+    /// All rows.
     pub fn rows(&self) -> &[Row] {
         &self.rows
     }
@@ -125,7 +125,7 @@ impl Report {
     }
 }
 
-/// The parts' results.
+/// Reads the JSON files of the parts.
 pub fn read(parts: &[PathBuf]) -> Vec<Report> {
     parts
         .iter()
@@ -138,7 +138,7 @@ pub fn read(parts: &[PathBuf]) -> Vec<Report> {
         .collect()
 }
 
-/// Where it was measured, in a line.
+/// Describes the host in one line.
 pub fn machine(report: &Report) -> String {
     let host: Vec<String> = report
         .host
@@ -148,7 +148,7 @@ pub fn machine(report: &Report) -> String {
     host.join(", ")
 }
 
-/// Prints one table of all parts, and writes them as one file.
+/// Writes all parts to one JSON file and prints their table. Fails if a threshold is missed.
 pub fn join(reports: &[Report], json: &Path) -> ExitCode {
     write(json, &reports);
 

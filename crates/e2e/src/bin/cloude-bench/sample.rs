@@ -1,14 +1,14 @@
-//! Samples of one quantity, and processes measured to their end.
+//! Statistics over samples, and the time and peak memory of child processes.
 
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Several measurements of one thing.
+/// The samples of one quantity.
 #[derive(Clone, Debug, Default)]
 pub struct Samples(pub Vec<f64>);
 
 impl Samples {
-    /// The middle, or the mean of the two in the middle.
+    /// The median; for an even count the mean of the two middle samples.
     pub fn median(&self) -> f64 {
         let mut sorted = self.0.clone();
         sorted.sort_by(f64::total_cmp);
@@ -21,7 +21,7 @@ impl Samples {
         }
     }
 
-    /// What so many percent are at most, by nearest rank.
+    /// The percentile by nearest rank; `percent` is above 0 and at most 100.
     pub fn percentile(&self, percent: f64) -> f64 {
         let mut sorted = self.0.clone();
         sorted.sort_by(f64::total_cmp);
@@ -30,20 +30,20 @@ impl Samples {
         sorted[rank.clamp(1, sorted.len()) - 1]
     }
 
-    /// The largest.
+    /// The largest sample.
     pub fn largest(&self) -> f64 {
         self.0.iter().copied().fold(f64::MIN, f64::max)
     }
 }
 
-/// How long a command took, and the most memory that it, or the largest process below it, held.
+/// Wall time of a command, and the peak resident memory of its largest process.
 #[derive(Clone, Copy, Debug)]
 pub struct Cost {
     pub time: Duration,
     pub peak_bytes: u64,
 }
 
-/// Runs commands one after the other; times add up, and the largest peak counts.
+/// Runs commands one after the other and returns the sum of their times and the largest peak.
 pub fn cost(commands: Vec<Command>) -> Cost {
     let mut total = Cost {
         time: Duration::ZERO,
@@ -61,12 +61,12 @@ pub fn cost(commands: Vec<Command>) -> Cost {
     total
 }
 
-/// Waits for a child, with what it used: `ru_maxrss` of getrusage(2) is in KiB.
+/// Waits for a child and returns its status and peak memory; `ru_maxrss` of getrusage(2) is in KiB.
 fn wait(child: Child) -> (i32, u64) {
     let mut status = 0;
-    // SAFETY: `rusage` is plain data, of which zeros are a value.
+    // SAFETY: `rusage` is plain data, for which all zeros are valid.
     let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
-    // SAFETY: both pointers are to values that live through the call; the child was not waited for.
+    // SAFETY: both pointers are to values that outlive the call; the child was not waited for.
     let id = unsafe { libc::wait4(child.id() as i32, &mut status, 0, &mut usage) };
     assert!(
         id == child.id() as i32,
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn the_median_is_the_middle_whatever_the_order() {
+    fn the_median_does_not_depend_on_the_order() {
         assert_eq!(Samples(vec![3.0, 1.0, 2.0]).median(), 2.0);
         assert_eq!(Samples(vec![4.0, 1.0, 2.0, 3.0]).median(), 2.5);
     }

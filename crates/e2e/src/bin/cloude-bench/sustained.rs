@@ -1,4 +1,4 @@
-//! How many hellos a second there are, without a pause between them.
+//! Throughput: hello executions a second, without pauses between the requests.
 
 use std::time::{Duration, Instant};
 
@@ -8,12 +8,12 @@ use cloude_protocol::api::{ExecutionRequest, StartChoice};
 use crate::hello::{self, Client, Hello};
 use crate::report::{Report, Row};
 
-/// How long requests are sent without a pause.
+/// Duration of the measurement with forks.
 const SUSTAINED: Duration = Duration::from_secs(20);
-/// The same for VMs that are booted, of which few fit into that time.
+/// Duration of the measurement with cold boots, longer because each one takes longer.
 const SUSTAINED_COLD: Duration = Duration::from_secs(60);
 
-/// As many clients as there are processors, each with the next request as soon as it has an answer.
+/// Executions a second with one client for each processor. A client sends a request as soon as it has a response.
 fn rate(backend: &Backend, request: &ExecutionRequest, time: Duration) -> f64 {
     let clients = std::thread::available_parallelism().map_or(1, usize::from);
     let start = Instant::now();

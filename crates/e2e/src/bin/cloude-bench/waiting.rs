@@ -1,4 +1,4 @@
-//! Hundreds of forks that wait at once.
+//! A pool with hundreds of paused forks: memory of each, and executions that use all of them.
 
 use std::time::Instant;
 
@@ -11,10 +11,10 @@ use crate::memory::{self, Worker};
 use crate::report::{Report, Row, Threshold};
 use crate::sample::Samples;
 
-/// Paused at once. `CLOUDE_BENCH_FORKS` says how many.
+/// Default number of paused forks; `CLOUDE_BENCH_FORKS` overrides it.
 const MANY: usize = 500;
 
-/// Many that wait at once; then each of them answers.
+/// Fills the pool, measures the private memory of the forks, then executes one program in each.
 pub fn measure(report: &mut Report, hello: &Hello) {
     let count = std::env::var("CLOUDE_BENCH_FORKS").map_or(MANY, |text| text.parse().unwrap());
     let backend = Backend::start(&format!(
