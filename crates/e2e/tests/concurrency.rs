@@ -1,4 +1,4 @@
-//! Many at once, and a backend that dies under them.
+//! Concurrent executions, a killed `clouded`, and a client that disconnects.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::collections::BTreeSet;
@@ -7,7 +7,7 @@ use cloude_e2e::backend::{BRIDGE, Backend};
 use cloude_e2e::{cloude, curl, host};
 use cloude_protocol::agent::Cause;
 
-/// Prints the guest's own address: the local host entry of its routing table that is not loopback.
+/// Prints the guest's IPv4 address: the `/32 host LOCAL` entry of /proc/net/fib_trie that is not loopback.
 const PRINT_ADDRESS: &str = r#"
 while read -r first second third; do
     case "$first $second $third" in
@@ -23,7 +23,7 @@ const SIXTEEN: &str =
 const SMALL: [&str; 4] = ["--memory", "192", "--timeout", cloude::LONGEST];
 
 #[test]
-fn sixteen_at_once_have_sixteen_addresses_and_leave_nothing() {
+fn sixteen_vms_have_distinct_addresses_and_leave_nothing() {
     let backend = Backend::start(SIXTEEN);
     let children: Vec<_> = (0..16)
         .map(|_| cloude::start_bash(&backend, &SMALL, PRINT_ADDRESS))
@@ -49,16 +49,16 @@ fn sixteen_at_once_have_sixteen_addresses_and_leave_nothing() {
     backend.stop();
 }
 
-/// An execution's status, which the backend must know.
+/// `GET /status/ID`. Panics if the backend does not know the execution.
 fn status(backend: &Backend, id: &str) -> serde_json::Value {
     let url = format!("{}/status/{id}", backend.url());
     let answer = curl::get(&url).expect("the backend answers");
-    assert_eq!(answer.status, 200, "forgotten: {answer:?}");
+    assert_eq!(answer.status, 200, "unknown execution: {answer:?}");
     answer.body
 }
 
 #[test]
-fn after_a_kill_in_the_middle_nothing_is_stale_and_what_was_accepted_finishes() {
+fn accepted_executions_finish_after_clouded_is_killed() {
     let mut backend = Backend::start("agent.transport = \"ip\"\nvm.max_concurrent = 4");
     let run = format!("{}/run", backend.url());
     let ids: Vec<String> = (0..8)
@@ -71,7 +71,7 @@ fn after_a_kill_in_the_middle_nothing_is_stale_and_what_was_accepted_finishes() 
             answer.body["id"].as_str().unwrap().to_owned()
         })
         .collect();
-    // In the middle: a program runs, or one has ended; others boot, and others wait.
+    // Kill `clouded` once a program runs or has ended, while other VMs boot and other executions are queued.
     host::wait_for("a program runs", || {
         ids.iter()
             .any(|id| {
@@ -83,7 +83,7 @@ fn after_a_kill_in_the_middle_nothing_is_stale_and_what_was_accepted_finishes() 
     });
 
     backend.kill();
-    // Without their backend the VMs end by themselves.
+    // Workers end when their control socket closes.
     host::wait_for("no VM outlives its backend", || {
         host::descendants().is_empty().then_some(())
     });
@@ -106,8 +106,8 @@ fn after_a_kill_in_the_middle_nothing_is_stale_and_what_was_accepted_finishes() 
 }
 
 #[test]
-fn a_client_that_leaves_takes_its_vm_with_it() {
-    // Without a pool, so that there is no other VM.
+fn an_interrupted_client_ends_its_vm() {
+    // Without a pool the execution's VM is the only one.
     let backend = Backend::start("pool.enabled = false");
     let client = cloude::start_holding(&backend);
     assert_eq!(host_vms(), 1);
@@ -116,7 +116,7 @@ fn a_client_that_leaves_takes_its_vm_with_it() {
     backend.stop();
 }
 
-/// Workers that run now. Reads /proc alone, so that nobody's child is collected.
+/// Number of running workers. Only reads /proc: `host::descendants` would reap the test's client.
 fn host_vms() -> usize {
     let processes = std::fs::read_dir("/proc").unwrap().flatten();
     let parent = std::process::id().to_string();

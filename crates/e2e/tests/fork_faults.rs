@@ -1,5 +1,5 @@
-//! Forks whose workers are killed, and templates whose agent or image is replaced, while executions
-//! go on: no answer is wrong, none is lost, and what is not of use any more is not used.
+//! Faults under load: killed workers, and a replaced agent or image. No result is wrong or lost, and templates of
+//! an old agent or image are no longer used.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::io::{Read, Write};
@@ -12,17 +12,17 @@ use cloude_e2e::backend::Backend;
 use cloude_e2e::{binaries, curl, host};
 use serde_json::{Value, json};
 
-/// Executions during which workers are killed, where `CLOUDE_FAULTS` does not say.
+/// Default number of executions during which workers are killed; `CLOUDE_FAULTS` overrides it.
 const EXECUTIONS: usize = 24;
-/// A worker is killed each time so many more executions have ended.
+/// A worker is killed after every third execution.
 const EXECUTIONS_A_KILL: usize = 3;
-/// Clients at once.
+/// Concurrent clients.
 const AT_ONCE: usize = 3;
 
 fn wanted() -> usize {
     std::env::var("CLOUDE_FAULTS").map_or(EXECUTIONS, |text| {
         text.parse()
-            .unwrap_or_else(|_| panic!("CLOUDE_FAULTS is {text:?}: give a number"))
+            .unwrap_or_else(|_| panic!("CLOUDE_FAULTS is {text:?}: set it to a number"))
     })
 }
 
@@ -43,7 +43,7 @@ fn post(backend: &Backend, language: &str, code: &str, start: Option<&str>) -> V
     answer.body
 }
 
-/// A number below `end`, any.
+/// A random number below `end`.
 fn random_below(end: usize) -> usize {
     let mut bytes = [0; 8];
     let mut device = std::fs::File::open("/dev/urandom").unwrap();
@@ -51,15 +51,14 @@ fn random_below(end: usize) -> usize {
     (u64::from_le_bytes(bytes) % end as u64) as usize
 }
 
-/// Kills one of the workers that there are, whatever it does: it runs a program, waits for one, or
-/// warms a template.
+/// Kills a random worker: one that runs a program, is paused in the pool, or warms a template.
 fn kill_a_worker(backend: &Backend) {
     let worker = host::wait_for("there is a worker", || {
         let workers = host::children_of(backend.id());
         (!workers.is_empty()).then(|| workers[random_below(workers.len())])
     });
-    // SAFETY: takes no pointers. It was a child of the backend just now, and ids are not used again
-    // so soon.
+    // SAFETY: takes no pointers. The process was a child of the backend a moment ago, and Linux assigns process ids
+    // in ascending order up to pid_max before it reuses one.
     unsafe { libc::kill(worker, libc::SIGKILL) };
 }
 
@@ -76,14 +75,14 @@ impl Ends {
     fn count(&mut self, answer: Value, output: &str) {
         let stdout = answer["stdout"].as_str().unwrap();
         let exited = answer["cause"] == "exit" && answer["exit_code"] == 0;
-        let told = answer["error"]
+        let has_error = answer["error"]
             .as_str()
             .is_some_and(|error| !error.is_empty());
         if exited && answer["status"] == "done" && stdout == output {
             self.right += 1;
         } else if answer["cause"] == "infrastructure"
             && answer["status"] == "error"
-            && told
+            && has_error
             && output.starts_with(stdout)
         {
             self.infrastructure += 1;
@@ -94,13 +93,13 @@ impl Ends {
 }
 
 #[test]
-fn executions_whose_workers_are_killed_give_the_right_answer_or_say_that_it_is_missing() {
+fn a_killed_worker_never_causes_a_wrong_or_lost_result() {
     let backend = Backend::start("");
     let executions = wanted();
     let (next, ended) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let (ends, ids) = (Mutex::new(Ends::default()), Mutex::new(Vec::new()));
     let mut kills = 0;
-    // From here on there are forks to kill.
+    // The template exists after this execution, so that workers of the pool can be killed.
     let first = post(&backend, "python", "print(1)", Some("fork"));
     assert_eq!(first["stdout"], "1\n", "{first}");
     std::thread::scope(|scope| {
@@ -136,7 +135,7 @@ fn executions_whose_workers_are_killed_give_the_right_answer_or_say_that_it_is_m
     });
     let ends = ends.into_inner().unwrap();
     println!(
-        "{executions} executions, {kills} workers killed: {} right, {} said that their VM died, {} wrong",
+        "{executions} executions, {kills} workers killed: {} right, {} with cause infrastructure, {} wrong",
         ends.right,
         ends.infrastructure,
         ends.wrong.len()
@@ -147,19 +146,20 @@ fn executions_whose_workers_are_killed_give_the_right_answer_or_say_that_it_is_m
     for id in ids.into_inner().unwrap() {
         let url = format!("{}/v1/executions/{}", backend.url(), id.as_str().unwrap());
         let known = curl::get(&url).expect("the backend answers");
-        assert_eq!(known.status, 200, "{id} is forgotten: {known:?}");
+        assert_eq!(known.status, 200, "{id} is lost: {known:?}");
     }
     backend.stop();
 }
 
-/// What a program prints of the agent that it runs under and of the image that it runs in.
+/// The builds of the agent and of the image that a program printed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Builds {
     agent: String,
     image: String,
 }
 
-/// The agent hides its own directory below an empty file system, whose size is the mark of its build.
+/// Prints the mark of the agent's build, then the mark of the image's. The agent mounts an empty tmpfs over
+/// /.cloude, and the builds of this test differ in its `size=` option.
 const PRINT_BUILDS: &str = r#"
 while read -r _ _ _ _ point rest; do
     [ "$point" = /.cloude ] && options=${rest##* }
@@ -169,13 +169,13 @@ for option in ${options//,/ }; do
 done
 echo "$(< /image-build)"
 "#;
-/// The smallest image: every switch boots it anew.
+/// The language with the smallest image, because every replacement boots a new template.
 const LANGUAGE: &str = "bash";
 const AGENT_OPTIONS: &[u8] = b"size=4k,nr_inodes=1,mode=000";
 const FIRST: (&str, &str) = ("size=4k", "image 1");
 const SECOND: (&str, &str) = ("size=8k", "image 2");
 
-/// Where a backend has its agent and its one image, to be replaced.
+/// A folder with a backend's agent and its only image, both replaceable.
 struct Parts {
     folder: tempfile::TempDir,
 }
@@ -198,7 +198,7 @@ impl Parts {
         self.folder.path().join("images")
     }
 
-    /// Another build of the agent: the same with another size of the file system that hides it.
+    /// Installs an agent that mounts the tmpfs over /.cloude with another size.
     fn put_agent(&self, size: &str) {
         let mut agent = std::fs::read(binaries::agent()).unwrap();
         let places: Vec<usize> = agent
@@ -206,12 +206,16 @@ impl Parts {
             .enumerate()
             .filter_map(|(at, bytes)| (bytes == AGENT_OPTIONS).then_some(at))
             .collect();
-        assert_eq!(places.len(), 1, "the options are in the agent once");
+        assert_eq!(
+            places.len(),
+            1,
+            "the agent binary contains AGENT_OPTIONS once"
+        );
         agent[places[0]..places[0] + size.len()].copy_from_slice(size.as_bytes());
         replace(&self.agent(), &agent);
     }
 
-    /// The language's image with a file more, `/image-build`.
+    /// Installs the language's image with an additional file, `/image-build`.
     fn put_image(&self, build: &str) {
         let name = LANGUAGE;
         let mut image = std::fs::read(binaries::image(name)).unwrap();
@@ -225,7 +229,7 @@ impl Parts {
     }
 }
 
-/// In one step, as a package manager does.
+/// Replaces a file with rename(2), as a package manager does.
 fn replace(path: &Path, content: &[u8]) {
     let new = path.with_extension("new");
     let mut file = std::fs::File::create(&new).unwrap();
@@ -234,7 +238,7 @@ fn replace(path: &Path, content: &[u8]) {
     std::fs::rename(&new, path).unwrap();
 }
 
-/// An archive of one file, in the format of initramfs-buffer-format(newc).
+/// A cpio archive with one file, in the newc format (Documentation/driver-api/early-userspace/buffer-format.rst).
 fn cpio(name: &str, content: &[u8]) -> Vec<u8> {
     let mut archive = Vec::new();
     for (name, mode, content) in [(name, 0o100_644, content), ("TRAILER!!!", 0, &[][..])] {
@@ -266,16 +270,16 @@ fn cpio(name: &str, content: &[u8]) -> Vec<u8> {
     archive
 }
 
-/// Executions that go on and on, and what each of them saw.
+/// Repeated executions, and the builds that each of them printed.
 struct Load<'a> {
     backend: &'a Backend,
     end: AtomicBool,
-    /// How often something was replaced.
+    /// Number of replacements so far.
     switches: AtomicUsize,
     seen: Mutex<Vec<Seen>>,
 }
 
-/// An execution that was asked for after so many switches.
+/// An execution that was requested after `switches` replacements.
 #[derive(Debug)]
 struct Seen {
     switches: usize,
@@ -284,7 +288,7 @@ struct Seen {
 }
 
 impl Load<'_> {
-    fn go_on(&self) {
+    fn run_until_end(&self) {
         while !self.end.load(Ordering::Relaxed) {
             let switches = self.switches.load(Ordering::SeqCst);
             let answer = post(self.backend, LANGUAGE, PRINT_BUILDS, None);
@@ -303,13 +307,13 @@ impl Load<'_> {
         }
     }
 
-    /// Until executions that were asked for after the last switch were forked, and then ran some more.
+    /// Waits until five executions that were requested after the last replacement ran in forks.
     fn wait_for_forks(&self, clients: &[ScopedJoinHandle<'_, ()>]) {
         let switches = self.switches.load(Ordering::SeqCst);
         host::wait_for("executions are forked", || {
             assert!(
                 !clients.iter().any(ScopedJoinHandle::is_finished),
-                "a client has ended"
+                "a client ended early"
             );
             let seen = self.seen.lock().unwrap();
             let forked = seen
@@ -319,7 +323,7 @@ impl Load<'_> {
         });
     }
 
-    /// Replaces something. Whoever asks afterwards has to see it.
+    /// Replaces a file. Every execution that is requested afterwards must use it.
     fn switch(&self, replace: impl FnOnce()) {
         replace();
         self.switches.fetch_add(1, Ordering::SeqCst);
@@ -327,7 +331,7 @@ impl Load<'_> {
 }
 
 #[test]
-fn after_agent_or_image_are_replaced_under_load_nothing_old_is_seen_and_nothing_fails() {
+fn later_executions_use_a_replaced_agent_or_image() {
     let parts = Parts::new();
     let path = |path: PathBuf| toml::Value::String(path.to_str().unwrap().to_owned());
     let backend = Backend::start(&format!(
@@ -342,8 +346,8 @@ fn after_agent_or_image_are_replaced_under_load_nothing_old_is_seen_and_nothing_
         seen: Mutex::default(),
     };
     std::thread::scope(|scope| {
-        let clients = [(); 2].map(|()| scope.spawn(|| load.go_on()));
-        // What panics here would leave the others running for ever.
+        let clients = [(); 2].map(|()| scope.spawn(|| load.run_until_end()));
+        // Catch a panic to stop the clients: the scope waits for them.
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             load.wait_for_forks(&clients);
             load.switch(|| parts.put_agent(SECOND.0));
@@ -357,7 +361,7 @@ fn after_agent_or_image_are_replaced_under_load_nothing_old_is_seen_and_nothing_
         }
     });
     let seen = load.seen.into_inner().unwrap();
-    // At the least: what was asked for before a switch may see the one or the other.
+    // Lower bounds: an execution that was requested just before a replacement may use either build.
     let least = [
         (FIRST.0, FIRST.1),
         (SECOND.0, FIRST.1),
@@ -377,7 +381,7 @@ fn after_agent_or_image_are_replaced_under_load_nothing_old_is_seen_and_nothing_
                 .unwrap_or_else(|answer| panic!("failed: {answer}"));
             assert!(
                 builds.agent.as_str() >= agent && builds.image.as_str() >= image,
-                "after {switches} switches an old one was seen: {one:?}"
+                "an old agent or image was used after {switches} replacements: {one:?}"
             );
         }
     }

@@ -1,4 +1,4 @@
-//! Forks with a network: each has its own, as if it had been booted.
+//! Forks with a network: each fork has a separate address, MAC and route, as after a cold boot.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::collections::BTreeSet;
@@ -13,18 +13,18 @@ use cloude_e2e::{cloude, host};
 use cloude_protocol::agent::Cause;
 use cloude_protocol::api::{Execution, StartKind};
 
-/// Forks with four vCPUs at once where `CLOUDE_NETWORK_FORKS` does not say.
+/// Default number of concurrent forks with four vCPUs; `CLOUDE_NETWORK_FORKS` overrides it.
 const FORKS: usize = 6;
-/// The subnet of the server, which is private and so denied unless it is allowed.
+/// The server's subnet. Private addresses are denied unless `network.allow` has them.
 const ALLOW: &str = "10.231.0.0/30";
-/// The host's end of the way there.
+/// The address of the host's end of the veth pair to the server.
 const NEAR: &str = "10.231.0.1/30";
 const SERVER: Ipv4Addr = Ipv4Addr::new(10, 231, 0, 2);
-/// What each program listens on.
+/// The TCP port that each program listens on.
 const PORT: u16 = 7000;
 
-/// Listens, fetches from the server with its addresses in the request, and tries the VM that the answer
-/// names. The server answers when all have asked.
+/// Listens on [`PORT`], sends its IP and MAC address to the server, and tries to connect to the VM that the
+/// response names. The server responds after all VMs have sent a request.
 const PROGRAM: &str = r#"
 import socket, sys, threading
 server, port = sys.argv[1], int(sys.argv[2])
@@ -52,18 +52,18 @@ defaults = [gateway for to, gateway in routes if to == "00000000"]
 print(ip, mac, other, reached, hosts, len(defaults), socket.gethostbyname(socket.gethostname()))
 "#;
 
-/// A server in a network namespace of its own, one hop behind the host.
+/// An HTTP server in a separate network namespace, one hop behind the host.
 struct Server {
     thread: JoinHandle<()>,
     port: u16,
-    /// What the requests say of who asks: address and hardware address.
+    /// IP and MAC address of each client, from its request.
     asked: mpsc::Receiver<(Ipv4Addr, String)>,
-    /// Lets the answers go.
+    /// A message makes the server send its responses.
     answer: mpsc::Sender<()>,
 }
 
 impl Server {
-    /// Answers `count` requests, all at the end, each with the address of the one that asked before it.
+    /// Receives `count` requests, then responds to each with the address of the client before it.
     fn start(count: usize) -> Self {
         let (says_id, id) = mpsc::channel();
         let (moved, wait_for_move) = mpsc::channel::<()>();
@@ -71,9 +71,9 @@ impl Server {
         let (says_asked, asked) = mpsc::channel();
         let (answer, wait_for_answer) = mpsc::channel::<()>();
         let thread = std::thread::spawn(move || {
-            // SAFETY: takes no pointers; only this thread's network changes.
+            // SAFETY: takes no pointers; only the network namespace of this thread changes.
             assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNET) }, 0);
-            // SAFETY: takes nothing and cannot fail.
+            // SAFETY: takes no arguments and cannot fail.
             says_id.send(unsafe { libc::gettid() }).unwrap();
             wait_for_move.recv().unwrap();
             host::run(
@@ -96,7 +96,7 @@ impl Server {
                 says_asked.send((ip, mac.to_owned())).unwrap();
                 waiting.push((ip, stream));
             }
-            // An error: the test has failed, and nobody waits for answers.
+            // The sender is gone if the test has panicked.
             if wait_for_answer.recv().is_err() {
                 return;
             }
@@ -124,7 +124,7 @@ impl Server {
         }
     }
 
-    /// Ends it. The way there goes with its namespace.
+    /// Waits for the server's thread. The kernel removes the veth pair with its namespace.
     fn stop(self) {
         self.thread.join().unwrap();
     }
@@ -133,7 +133,7 @@ impl Server {
 fn wanted() -> usize {
     std::env::var("CLOUDE_NETWORK_FORKS").map_or(FORKS, |text| {
         text.parse()
-            .unwrap_or_else(|_| panic!("CLOUDE_NETWORK_FORKS is {text:?}: give a number"))
+            .unwrap_or_else(|_| panic!("CLOUDE_NETWORK_FORKS is {text:?}: set it to a number"))
     })
 }
 
@@ -147,7 +147,7 @@ fn greets(ip: Ipv4Addr) -> bool {
     stream.read_exact(&mut greeting).is_ok() && &greeting == b"here\n"
 }
 
-/// What its program printed, in words.
+/// The words that the program printed.
 fn words(execution: &Execution) -> Vec<String> {
     assert_eq!(
         (execution.cause, execution.exit_code),
@@ -159,8 +159,8 @@ fn words(execution: &Execution) -> Vec<String> {
     text.split_whitespace().map(str::to_owned).collect()
 }
 
-/// `count` forks at once of one template, each with what [`PROGRAM`] does.
-fn forks_have_networks_of_their_own(count: usize, transport: &str, vcpus: usize) {
+/// Runs [`PROGRAM`] in `count` concurrent forks of one template and compares their networks.
+fn forks_have_separate_networks(count: usize, transport: &str, vcpus: usize) {
     let all_vcpus = count * vcpus;
     let vcpus = &vcpus.to_string();
     let backend = Backend::start(&format!(
@@ -203,11 +203,11 @@ fn forks_have_networks_of_their_own(count: usize, transport: &str, vcpus: usize)
         let what = format!("{number} of {count} asked the server: {asked:?}");
         let one = host::wait_for(&what, || {
             for child in &mut children {
-                // None ends before the server answers.
+                // No program ends before the server responds.
                 let ended = child.try_wait().unwrap();
                 assert!(
                     ended.is_none(),
-                    "{what}, a client has ended: {}",
+                    "{what}, a client ended first: {}",
                     backend.log()
                 );
             }
@@ -215,7 +215,7 @@ fn forks_have_networks_of_their_own(count: usize, transport: &str, vcpus: usize)
         });
         asked.push(one);
     }
-    // All of them run now. The host gets to each, so that what fails between them is forbidden.
+    // The control: the host can connect to every program, so that only a filter separates the VMs.
     for (ip, _) in &asked {
         assert!(greets(*ip), "{ip} does not listen");
     }
@@ -231,9 +231,9 @@ fn forks_have_networks_of_their_own(count: usize, transport: &str, vcpus: usize)
         println!("{:?}: {}", execution.start, words.join(" "));
         assert_eq!(execution.ip, ip.parse().ok(), "guest and backend disagree");
         assert_ne!(ip, other);
-        assert_eq!(reached, "unreachable", "{ip} gets to {other}");
+        assert_eq!(reached, "unreachable", "{ip} can connect to {other}");
         assert_eq!((hosts.as_str(), defaults.as_str()), ("own", "1"));
-        assert_eq!(own, ip, "what its host name leads to");
+        assert_eq!(own, ip, "the host name resolves to another address");
         let [a, b, c, d] = execution.ip.unwrap().octets();
         assert_eq!(mac, &format!("02:c1:{a:02x}:{b:02x}:{c:02x}:{d:02x}"));
         addresses.insert(ip.clone());
@@ -245,11 +245,11 @@ fn forks_have_networks_of_their_own(count: usize, transport: &str, vcpus: usize)
 }
 
 #[test]
-fn forks_with_four_vcpus_at_once_have_networks_of_their_own() {
-    forks_have_networks_of_their_own(wanted(), "vsock", 4);
+fn concurrent_forks_with_four_vcpus_have_separate_networks() {
+    forks_have_separate_networks(wanted(), "vsock", 4);
 }
 
 #[test]
-fn forks_where_agents_are_reached_over_ip_have_their_own_address() {
-    forks_have_networks_of_their_own(2, "ip", 1);
+fn forks_with_ip_transport_have_separate_networks() {
+    forks_have_separate_networks(2, "ip", 1);
 }

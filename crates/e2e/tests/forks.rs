@@ -1,5 +1,5 @@
-//! Many forks of one template, asked for over HTTP: no two of them share a name, an identity or a
-//! random number, and each has the host's time. `CLOUDE_FORKS=1000` makes it so many a language.
+//! Many forks of one template, requested over HTTP: no two share a name, an identity or a random value, and each
+//! has the host's time. `CLOUDE_FORKS` sets the number of forks for each language.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::collections::{BTreeMap, HashSet};
@@ -11,21 +11,21 @@ use cloude_e2e::backend::Backend;
 use cloude_e2e::curl;
 use serde_json::{Value, json};
 
-/// Forks of each language where `CLOUDE_FORKS` does not say.
+/// Default number of forks of each language.
 const FORKS: usize = 24;
-/// Forks that are asked for at once.
+/// Concurrent requests.
 const AT_ONCE: usize = 2;
-/// How far the guest's wall clock may be outside of the time that its request took, in seconds.
+/// Tolerance in seconds by which the guest's wall clock may lie outside the duration of its request.
 const CLOCK_TOLERANCE_S: f64 = 0.05;
 
 fn wanted() -> usize {
     std::env::var("CLOUDE_FORKS").map_or(FORKS, |text| {
         text.parse()
-            .unwrap_or_else(|_| panic!("CLOUDE_FORKS is {text:?}: give a number"))
+            .unwrap_or_else(|_| panic!("CLOUDE_FORKS is {text:?}: set it to a number"))
     })
 }
 
-/// What a fork printed, and the host's time before it was asked for and after it had answered.
+/// The output of a fork, and the host's time in seconds before the request and after the response.
 struct Seen {
     printed: Value,
     before: f64,
@@ -37,7 +37,7 @@ fn now() -> f64 {
     since.unwrap_or(Duration::ZERO).as_secs_f64()
 }
 
-/// Executes a program in a fork, by the interpreter that waited in it; it prints one JSON document.
+/// Executes a program that prints a JSON document, in the preloaded interpreter of a fork.
 fn in_fork(backend: &Backend, language: &str, code: &str, vcpus: u8) -> Seen {
     let request = json!({
         "language": language,
@@ -64,7 +64,7 @@ fn in_fork(backend: &Backend, language: &str, code: &str, vcpus: u8) -> Seen {
     );
     assert_eq!(
         body["run"]["warm"], true,
-        "the interpreter that waited took it: {body}"
+        "run.warm is false, so that the preloaded interpreter was not used: {body}"
     );
     let stdout = body["stdout"].as_str().unwrap();
     Seen {
@@ -76,7 +76,7 @@ fn in_fork(backend: &Backend, language: &str, code: &str, vcpus: u8) -> Seen {
 
 fn in_forks(backend: &Backend, language: &str, code: &str, count: usize) -> Vec<Seen> {
     let (next, seen) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
-    // Threads of this one are in its network namespace, as the backend is.
+    // New threads inherit this thread's network namespace, which is also the backend's.
     std::thread::scope(|scope| {
         for _ in 0..AT_ONCE {
             scope.spawn(|| {
@@ -90,7 +90,7 @@ fn in_forks(backend: &Backend, language: &str, code: &str, count: usize) -> Vec<
     seen.into_inner().unwrap()
 }
 
-/// Every value under every name was printed by one fork alone. Gives how many names there were.
+/// Asserts that the forks printed distinct values under every name. Returns the number of names.
 fn assert_all_distinct(language: &str, forks: &[Seen]) -> usize {
     let mut values: BTreeMap<&str, HashSet<&str>> = BTreeMap::new();
     for fork in forks {
@@ -112,7 +112,7 @@ fn assert_all_distinct(language: &str, forks: &[Seen]) -> usize {
         assert_eq!(
             distinct.len(),
             forks.len(),
-            "{language}: forks share a {name}"
+            "{language}: two forks have the same {name}"
         );
     }
     values.len()
@@ -124,7 +124,7 @@ fn assert_the_hosts_time(language: &str, forks: &[Seen]) {
         let (before, after) = (fork.before, fork.after);
         assert!(
             (before - CLOCK_TOLERANCE_S..=after + CLOCK_TOLERANCE_S).contains(&time),
-            "{language}: the guest's clock said {time}, the host's {before} before and {after} after"
+            "{language}: the guest's time is {time}, outside the request's {before} to {after}"
         );
     }
 }
@@ -180,17 +180,17 @@ fn forks_share_nothing(language: &str, code: &str, names: usize) {
 }
 
 #[test]
-fn python_forks_share_no_random_value_or_name_and_have_the_hosts_time() {
+fn python_forks_have_distinct_values_and_the_hosts_time() {
     forks_share_nothing("python", PYTHON, 10);
 }
 
 #[test]
-fn node_forks_share_no_random_value_or_name_and_have_the_hosts_time() {
+fn node_forks_have_distinct_values_and_the_hosts_time() {
     forks_share_nothing("node", NODE, 9);
 }
 
-/// Reads every clock in turns on every processor. The interpreter was started shortly before its
-/// template was saved: a clock that says less than its start has gone back over the fork.
+/// Reads every clock on every CPU alternately. The interpreter was started before its template was saved, so a
+/// CLOCK_BOOTTIME below the process's start time went backwards over the fork.
 const CLOCKS: &str = r#"
 import json, os, time
 
@@ -215,7 +215,7 @@ print(json.dumps({"back": back, "cpus": len(cpus), "start": start, "first": firs
 "#;
 
 #[test]
-fn no_clock_of_a_fork_ever_goes_back() {
+fn clocks_of_a_fork_never_go_backwards() {
     let backend = Backend::start("");
     for vcpus in [1, 2] {
         let mut starts = HashSet::new();
@@ -228,7 +228,11 @@ fn no_clock_of_a_fork_ever_goes_back() {
             assert!(first >= start.as_f64().unwrap(), "{clocks}");
             starts.insert(start.to_string());
         }
-        assert_eq!(starts.len(), 1, "all are forks of one template: {starts:?}");
+        assert_eq!(
+            starts.len(),
+            1,
+            "the forks have more than one template: {starts:?}"
+        );
     }
     backend.stop();
 }

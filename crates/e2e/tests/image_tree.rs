@@ -1,5 +1,5 @@
-//! An image with everything that is awkward: pulled with a password, built, booted, and listed from
-//! inside. It must be what `umoci unpack` makes of it.
+//! An image with whiteouts, hard links, special modes and odd owners: pulled with a password, built, booted and
+//! listed in the guest. The tree must be the one that `umoci unpack` creates.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::collections::BTreeMap;
@@ -10,7 +10,7 @@ use cloude_e2e::oci::{Layer, write_layout};
 use cloude_e2e::registry::Registry;
 use cloude_e2e::{binaries, cloude, guest, host};
 
-/// Three layers: the second and the third change what is below in every way that there is.
+/// Three layers: the upper two replace, hide, remove and link entries of the lower ones.
 fn layers(lister: &[u8]) -> Vec<Layer> {
     let root = (0, 0);
     let bottom = Layer::default()
@@ -67,7 +67,7 @@ fn layers(lister: &[u8]) -> Vec<Layer> {
     vec![bottom, middle, top]
 }
 
-/// The lister, static: it is all that the image has.
+/// Compiles lister.c. It is static, because the image has no libraries.
 fn lister(folder: &Path) -> PathBuf {
     let path = folder.join("lister");
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lister.c");
@@ -84,8 +84,8 @@ fn lister(folder: &Path) -> PathBuf {
     path
 }
 
-/// Lines by path. Inode numbers become the first of the names that share one. What is the kernel's own
-/// or ours, and no part of the image, is left out.
+/// The lister's lines by path. An inode number is replaced by the first path that has it. Entries of the kernel
+/// (`dev`, `root`) and of the agent (`.cloude`) are left out, because they are not in the image.
 fn entries(text: &str) -> BTreeMap<String, String> {
     assert!(
         text.contains("\nEND") || text.contains("\rEND"),
@@ -129,7 +129,7 @@ fn entries(text: &str) -> BTreeMap<String, String> {
 
 fn build(registry: &Registry, reference: &str, folder: &Path, number: u32) -> Vec<u8> {
     let output = folder.join(format!("image-{number}.cpio"));
-    // A cache of its own: the second build pulls again.
+    // A separate cache for each build, so that the second one pulls again.
     let status = Command::new(binaries::binary("cloude-initramfs"))
         .args(["build", reference, "--quiet", "--output"])
         .arg(&output)
@@ -142,7 +142,7 @@ fn build(registry: &Registry, reference: &str, folder: &Path, number: u32) -> Ve
 }
 
 #[test]
-fn the_booted_tree_is_what_umoci_unpacks_and_two_builds_are_the_same_bytes() {
+fn a_booted_image_matches_umoci_and_builds_are_reproducible() {
     binaries::require_kvm();
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
@@ -207,7 +207,7 @@ fn the_booted_tree_is_what_umoci_unpacks_and_two_builds_are_the_same_bytes() {
 }
 
 #[test]
-fn a_missing_password_is_told_as_such() {
+fn a_missing_password_error_names_docker_login() {
     let folder = tempfile::tempdir().unwrap();
     let layout = folder.path().join("layout");
     write_layout(

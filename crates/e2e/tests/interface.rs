@@ -1,11 +1,11 @@
-//! The HTTP interface as everybody's tools see it.
+//! The HTTP API, through curl and `cloude`.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use cloude_e2e::backend::Backend;
 use cloude_e2e::curl::{self, Answer};
 use cloude_e2e::{cloude, host};
 
-/// `GET /status` until the execution has ended.
+/// Polls `GET /status/ID` until the execution has ended.
 fn ended(backend: &Backend, id: &str) -> Answer {
     let url = format!("{}/status/{id}", backend.url());
     host::wait_for("the execution ends", || {
@@ -30,7 +30,7 @@ fn run_and_status_answer_as_the_original_did() {
     assert_eq!(
         started.body.as_object().unwrap().len(),
         1,
-        "more than an id: {started:?}"
+        "the response has more fields than `id`: {started:?}"
     );
 
     let status = ended(&backend, &id).body;
@@ -66,8 +66,8 @@ fn go_prints_an_id_and_status_knows_it() {
 }
 
 #[test]
-fn bad_requests_are_told_what_was_wrong_and_run_nothing() {
-    // Method, path, body, status, and what the error says.
+fn bad_requests_get_a_specific_error_and_start_no_vm() {
+    // Method, path, body, expected status, and a part of the expected `error`.
     const TABLE: &[(&str, &str, &str, u16, &str)] = &[
         (
             "POST",
@@ -208,13 +208,13 @@ fn bad_requests_are_told_what_was_wrong_and_run_nothing() {
         host::descendants()
             .iter()
             .all(|(_, command)| !command.contains("cloude-vmm")),
-        "something ran"
+        "a VM was started"
     );
     backend.stop();
 }
 
 #[test]
-fn past_the_queue_requests_are_turned_away_and_told_when_to_come_back() {
+fn a_full_queue_answers_429_with_retry_after() {
     let backend = Backend::start("vm.max_concurrent = 1\nqueue.capacity = 1");
     let url = format!("{}/run", backend.url());
     let body = r#"{"language":"bash","code":"exit 5"}"#;

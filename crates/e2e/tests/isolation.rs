@@ -1,4 +1,5 @@
-//! What a program cannot do, even as root in its VM.
+//! Attacks that must fail, even as root in a VM: reaching the host, other VMs, the agent's token and other
+//! executions.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::io::Write as _;
@@ -12,7 +13,7 @@ use cloude_protocol::agent::Cause;
 
 const WITH_NETWORK: &str = "agent.transport = \"ip\"";
 
-/// Bash: says whether a TCP port answers within three seconds.
+/// A Bash command that prints whether a TCP port accepts a connection within three seconds.
 fn probe(address: &str, port: u32) -> String {
     format!(
         "timeout 3 bash -c '</dev/tcp/{address}/{port}' 2>/dev/null && echo reached {address}:{port} || echo no {address}:{port}\n"
@@ -24,7 +25,7 @@ fn a_vm_reaches_no_service_of_the_host() {
     let backend = Backend::start(WITH_NETWORK);
     let listener = TcpListener::bind((BRIDGE_ADDRESS, 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
-    // The host itself gets there, so that a failure inside means what it seems to.
+    // The control: the host can connect, so that only a filter keeps the guest from it.
     TcpStream::connect((BRIDGE_ADDRESS, port)).unwrap();
     let code = probe(BRIDGE_ADDRESS, port.into());
     for options in [
@@ -41,18 +42,18 @@ fn a_vm_reaches_no_service_of_the_host() {
     backend.stop();
 }
 
-/// Connects, unless nobody answers within a second.
+/// Connects within one second, or returns `None`.
 fn connect(address: Ipv4Addr, port: u16) -> Option<TcpStream> {
     TcpStream::connect_timeout(&(address, port).into(), Duration::from_secs(1)).ok()
 }
 
 #[test]
 fn two_vms_do_not_reach_each_other() {
-    // Without templates, whose VMs have TAPs, too.
+    // Without a pool the first TAP belongs to the first VM.
     let backend = Backend::start(&format!(
         "{WITH_NETWORK}\nvm.max_concurrent = 2\npool.enabled = false"
     ));
-    // Runs until the host, which gets there, says that it may end.
+    // The program runs until the host connects to it.
     let code = "import socket; socket.create_server(('', 7000)).accept()";
     let arguments = ["run", "--json", "-l", "python", "-c", code, "--network"];
     let mut quiet = cloude::command(&backend, &arguments)
@@ -61,7 +62,7 @@ fn two_vms_do_not_reach_each_other() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // Its TAP's name ends in its address.
+    // The name of a TAP ends in the VM's IPv4 address as eight hexadecimal digits.
     let tap = cloude::wait_for("the first VM has a TAP", &mut quiet, || {
         host::links()
             .into_iter()
@@ -70,7 +71,7 @@ fn two_vms_do_not_reach_each_other() {
     let octets = u32::from_str_radix(&tap[tap.len() - 8..], 16).unwrap();
     let address = Ipv4Addr::from(octets);
     let agent = cloude_protocol::agent::AGENT_PORT;
-    // Begun before the guest is up, as anybody may: the backend still gets to the agent.
+    // These connections start before the agent listens, and must not keep the backend from reaching it.
     cloude::wait_for("the first VM's agent listens", &mut quiet, || {
         connect(address, agent as u16)
     });
@@ -99,8 +100,8 @@ fn two_vms_do_not_reach_each_other() {
     backend.stop();
 }
 
-/// Everything that a program may try to find the token or to act as the backend; each line of its
-/// output is a success. It runs as root where the image says nothing else.
+/// Searches for the agent's token and tries to act as the backend; prints a line for each success. Runs as root,
+/// unless the image sets a user.
 const ATTACK: &str = r#"
 [ -e /.cloude/boot.json ] && echo "the boot configuration is there"
 ls /.cloude/* 2>/dev/null
@@ -133,12 +134,12 @@ fn a_program_finds_no_token_and_cannot_act_as_the_backend() {
             "{transport}: {execution:?}"
         );
         backend.stop();
-        // One namespace a thread: the second backend gets its own.
+        // The next `Backend::start` moves this thread to a new network namespace.
     }
 }
 
 #[test]
-fn a_result_that_a_program_prints_is_output_and_nothing_more() {
+fn a_forged_finished_event_is_only_output() {
     let backend = Backend::start("");
     let forged = r#"{"event":"finished","run":{"cause":"exit","exit_code":0,"signal":null,"wall_time_us":1,"cpu_time_us":1,"peak_memory_bytes":1,"stdout_bytes":0,"stdout_dropped":0,"stderr_bytes":0,"stderr_dropped":0}}"#;
     let code = format!(
@@ -158,17 +159,21 @@ fn a_result_that_a_program_prints_is_output_and_nothing_more() {
 }
 
 #[test]
-fn programs_see_nothing_of_each_other() {
+fn executions_see_no_files_of_earlier_ones() {
     let backend = Backend::start("");
     let mut seen = std::io::stdout();
-    for turn in ["first", "second"] {
+    for execution_name in ["first", "second"] {
         let execution = cloude::bash(
             &backend,
             &[],
             "cat /tmp/mark /work/mark /root/mark 2>/dev/null; for d in /tmp /work /root; do echo x > $d/mark; done; exit 0",
         );
-        assert_eq!(execution.stdout.to_text(), "", "{turn}: {execution:?}");
-        writeln!(seen, "{turn}: clean").unwrap();
+        assert_eq!(
+            execution.stdout.to_text(),
+            "",
+            "{execution_name}: {execution:?}"
+        );
+        writeln!(seen, "{execution_name}: clean").unwrap();
     }
     backend.stop();
 }

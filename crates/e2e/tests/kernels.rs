@@ -1,4 +1,4 @@
-//! Each kernel that there is boots, and brings its devices.
+//! The stock and the tuned kernel boot a VM with two vCPUs, virtio-rng and a network.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use cloude_e2e::backend::Backend;
@@ -6,8 +6,8 @@ use cloude_e2e::{binaries, cloude};
 use cloude_protocol::agent::Cause;
 
 fn boots(name: &str, build: &str) {
-    let kernel = binaries::named_kernel(name)
-        .unwrap_or_else(|| panic!("there is no {name} kernel: run {build}"));
+    let kernel =
+        binaries::named_kernel(name).unwrap_or_else(|| panic!("no {name} kernel: run {build}"));
     let release = std::fs::read_to_string(kernel.join("release")).unwrap();
     let backend = Backend::start(&format!(
         "kernel = \"{}\"\nagent.transport = \"ip\"",

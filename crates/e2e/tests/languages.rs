@@ -1,4 +1,4 @@
-//! Languages: their folders, and each language's self-test through `cloude run`.
+//! Checks every `languages/NAME/language.toml`, and runs each language's self-test with `cloude run`.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::collections::BTreeSet;
@@ -7,7 +7,7 @@ use cloude_e2e::backend::Backend;
 use cloude_e2e::{binaries, cloude};
 use libtest_mimic::{Arguments, Trial};
 
-/// Images, names, extensions and exit codes: what tells one language from another.
+/// Names, extensions and exit codes of the self-tests are distinct, and images have fixed tags.
 fn the_languages_are_well_formed_and_do_not_collide() {
     let (mut known_as, mut extensions, mut exit_codes) =
         (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
@@ -15,12 +15,15 @@ fn the_languages_are_well_formed_and_do_not_collide() {
         let language = binaries::language(&name);
         for alias in std::iter::once(&language.name).chain(&language.aliases) {
             assert_eq!(alias, &alias.to_lowercase(), "{name}: names are lower case");
-            assert!(known_as.insert(alias.clone()), "{alias} is two languages");
+            assert!(
+                known_as.insert(alias.clone()),
+                "two languages have the name {alias}"
+            );
         }
         for extension in &language.extensions {
             assert!(
                 extensions.insert(extension.clone()),
-                ".{extension} is two languages"
+                "two languages have the extension {extension}"
             );
         }
         let image = &language.image;
@@ -32,7 +35,7 @@ fn the_languages_are_well_formed_and_do_not_collide() {
         );
         assert!(
             image.reference.starts_with("docker.io/library/"),
-            "{name}: {} is no official image",
+            "{name}: {} is not an official image of Docker Hub",
             image.reference
         );
         assert!(!image.debian.packages.is_empty(), "{name}: no packages");
@@ -41,16 +44,16 @@ fn the_languages_are_well_formed_and_do_not_collide() {
         }
         assert!(
             exit_codes.insert(language.self_test.exit_code),
-            "{name}: an exit code that another self-test has"
+            "{name}: another self-test has the same exit code"
         );
         assert!(
             (1..124).contains(&language.self_test.exit_code),
-            "{name}: an exit code that means something else"
+            "{name}: the self-test's exit code must be 1 to 123"
         );
     }
 }
 
-/// What a person would type: the file, its input on a pipe, its arguments.
+/// Runs `cloude run FILE -- ARGUMENTS` with the self-test's standard input on a pipe.
 fn self_test(name: &str) {
     let language = binaries::language(name);
     let test = &language.self_test;

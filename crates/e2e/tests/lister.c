@@ -1,5 +1,5 @@
-/* Prints every entry below a directory, one a line: path, type, mode, owner, size, time, device, inode,
- * target and a sum of the content. As PID 1 of a guest it powers off at the end. */
+/* Prints a line for every entry below a directory: path, mode with type, owner, size, mtime, device, inode, link
+ * target and a checksum of the content. As PID 1 of a guest it powers off at the end. */
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <stdio.h>
@@ -28,7 +28,7 @@ static void show(const char *root, const char *path)
 {
     char full[8192], target[4096] = "";
     struct stat st;
-    /* A guest's own root has no name of its own. */
+    /* For the root of a guest both strings are empty. */
     snprintf(full, sizeof full, "%s%s", root, *root || *path ? path : "/");
     if (lstat(full, &st)) {
         printf("ENTRY %s unreadable\n", path);
@@ -59,7 +59,7 @@ static void show(const char *root, const char *path)
 
 int main(int argc, char **argv)
 {
-    /* A guest's PID 1 has no arguments of ours. */
+    /* The kernel passes parameters that it does not know to PID 1: ignore argv there. */
     const char *root = getpid() == 1 || argc < 2 ? "" : argv[1];
     show(root, "");
     puts("END");

@@ -1,4 +1,4 @@
-//! Images whose /tmp and /run are not the empty directories that they usually are.
+//! Images whose /tmp and /run are dangling links, or contain files.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::path::Path;
@@ -8,7 +8,7 @@ use cloude_e2e::oci::{Layer, write_layout};
 use cloude_e2e::{binaries, cloude, host};
 use cloude_protocol::boot;
 
-/// Prints which of the paths are directories, and what is in a file of each.
+/// The image's `/bin/sh`: prints whether each path is a directory, and the content of a file `own` in it.
 const SHELL: &str = r#"
 #include <stdio.h>
 #include <sys/stat.h>
@@ -30,7 +30,7 @@ int main(void)
 
 const ROOT: (u64, u64) = (0, 0);
 
-/// Boots an image with these layers, and gives what the program above prints as its shell.
+/// Boots an image that consists of this layer, and returns the output of [`SHELL`].
 fn booted(layer: impl FnOnce(Layer) -> Layer) -> String {
     binaries::require_kvm();
     let folder = tempfile::tempdir().unwrap();
@@ -69,7 +69,7 @@ fn booted(layer: impl FnOnce(Layer) -> Layer) -> String {
 }
 
 #[test]
-fn links_that_lead_nowhere_give_way_to_directories() {
+fn dangling_tmp_and_run_links_become_directories() {
     let console = booted(|image| {
         image
             .symlink("tmp", "nowhere/at/all")
@@ -87,7 +87,7 @@ fn links_that_lead_nowhere_give_way_to_directories() {
 }
 
 #[test]
-fn files_of_the_image_in_tmp_and_run_are_seen() {
+fn image_files_in_tmp_and_run_are_visible() {
     let console = booted(|image| {
         image
             .directory("tmp", 0o1777, ROOT)

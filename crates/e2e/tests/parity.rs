@@ -1,5 +1,5 @@
-//! A program cannot tell a fork of a warm VM from a VM booted for it: each program of the corpus
-//! is executed both ways, and all that it shows must be the same, byte for byte.
+//! A program cannot distinguish a fork of a warm template from a cold boot: each program of the corpus is executed
+//! both ways, and every observable result must be identical, byte for byte.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::fmt::Write as _;
@@ -15,11 +15,11 @@ use cloude_protocol::api::Execution;
 use libtest_mimic::{Arguments, Trial};
 use serde_json::Value;
 
-/// The fewest programs of a language that has any, and of all languages.
+/// The minimum number of programs of each language in the corpus, and of all languages together.
 const FEWEST_OF_ONE: usize = 10;
 const FEWEST: usize = 170;
 
-/// How a VM is to come to be: the request's `start`.
+/// The `start` field of a request.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Way {
     Cold,
@@ -34,7 +34,7 @@ impl Way {
         }
     }
 
-    /// Whether a result's `start` is what was asked for. A fork from the pool is one.
+    /// Whether the `start` of a result fits the request. `pool` is a fork, too.
     fn is(self, start: &str) -> bool {
         match self {
             Way::Cold => start == "cold",
@@ -43,17 +43,17 @@ impl Way {
     }
 }
 
-/// What the first execution is compared with: a fork, or with `CLOUDE_PARITY=cold` a second cold
-/// one, which shows that a new program says the same every time.
+/// The second execution, which is compared with the cold one: a fork, or with `CLOUDE_PARITY=cold` another cold
+/// boot, which shows whether a new program is deterministic.
 fn second_way() -> Way {
     match std::env::var("CLOUDE_PARITY").as_deref() {
         Err(_) | Ok("fork") => Way::Fork,
         Ok("cold") => Way::Cold,
-        Ok(other) => panic!("CLOUDE_PARITY is {other:?}: neither fork nor cold"),
+        Ok(other) => panic!("CLOUDE_PARITY is {other:?}: set it to fork or cold"),
     }
 }
 
-/// An execution, and whether an interpreter that waited took it over.
+/// An execution, and its `run.warm`: whether a preloaded interpreter ran the program.
 struct Run {
     execution: Execution,
     warm: bool,
@@ -67,11 +67,11 @@ fn execute(backend: &Backend, program: &Program, way: Way) -> Result<Run, String
         &request.to_string(),
     );
     if answer.status != 200 {
-        return Err(format!("answered {}: {}", answer.status, answer.body));
+        return Err(format!("HTTP status {}: {}", answer.status, answer.body));
     }
     let start = answer.body["start"].as_str().unwrap_or_default();
     if !way.is(start) {
-        return Err(format!("asked for {}, was {start:?}", way.field()));
+        return Err(format!("requested start {}, got {start:?}", way.field()));
     }
     Ok(Run {
         warm: answer.body["run"]["warm"] == Value::Bool(true),
@@ -79,7 +79,7 @@ fn execute(backend: &Backend, program: &Program, way: Way) -> Result<Run, String
     })
 }
 
-/// All that a program shows, by name.
+/// All observable results of a program, by name.
 fn shown(execution: &Execution) -> Vec<(&'static str, String)> {
     let bytes = |data: &cloude_protocol::Data| data.0.escape_ascii().to_string();
     let stage = |result: &StageResult| {
@@ -118,7 +118,7 @@ fn shown(execution: &Execution) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// Where two texts part, with a little before it.
+/// Describes the first difference of two texts, with some context.
 fn parting(first: &str, second: &str) -> String {
     let same = first
         .chars()
@@ -138,7 +138,8 @@ fn parting(first: &str, second: &str) -> String {
     )
 }
 
-/// What is wrong with a program, nothing where it is as it should be; and whether it was warm.
+/// Executes a program both ways. Returns a description of every problem, empty if there is none, and whether a
+/// preloaded interpreter ran the second execution.
 fn check(backend: &Backend, program: &Program, second: Way) -> (String, bool) {
     let mut wrong = String::new();
     let (cold, other) = match (
@@ -158,7 +159,7 @@ fn check(backend: &Backend, program: &Program, second: Way) -> (String, bool) {
     if end != program.front.end() {
         writeln!(
             wrong,
-            "    cold it ends with {end:?}, its front matter says {:?}; {:?}, stderr {:?}",
+            "    the cold execution ended with {end:?}, but its front matter has {:?}; {:?}, stderr {:?}",
             program.front.end(),
             execution.error,
             execution.stderr.to_text()
@@ -174,7 +175,7 @@ fn check(backend: &Backend, program: &Program, second: Way) -> (String, bool) {
 }
 
 fn programs_show_the_same_cold_and_forked(language: &str) {
-    // Two at once, but one where a compiler takes all the memory that a small host has.
+    // One at a time for languages with large VMs, which fill the memory of a small host.
     let at_once = if binaries::is_large(&binaries::language(language)) {
         1
     } else {
@@ -188,7 +189,7 @@ fn programs_show_the_same_cold_and_forked(language: &str) {
         AtomicUsize::new(0),
         Mutex::new(Vec::new()),
     );
-    // Threads of this one are in its network namespace, as the backend is.
+    // New threads inherit this thread's network namespace, which is also the backend's.
     std::thread::scope(|scope| {
         for _ in 0..at_once {
             scope.spawn(|| {
@@ -197,7 +198,7 @@ fn programs_show_the_same_cold_and_forked(language: &str) {
                     warm.fetch_add(usize::from(was_warm), Ordering::Relaxed);
                     if !problem.is_empty() {
                         let problem = format!("{}\n{problem}", program.name);
-                        // At once: a run of hundreds that is cut short has shown something.
+                        // Printed at once, so that an aborted run shows the problems found so far.
                         eprint!("{problem}");
                         wrong.lock().unwrap().push(problem);
                     }
@@ -214,10 +215,13 @@ fn programs_show_the_same_cold_and_forked(language: &str) {
         warm.into_inner(),
         wrong.len()
     );
-    assert!(!programs.is_empty(), "no such program");
+    assert!(
+        !programs.is_empty(),
+        "no program is selected: check CLOUDE_PARITY_ONLY"
+    );
     assert!(
         wrong.is_empty(),
-        "of {} programs {} are not the same:\n{}",
+        "{} programs, {} with differences:\n{}",
         programs.len(),
         wrong.len(),
         wrong.concat()

@@ -1,4 +1,4 @@
-//! Programs that go wrong, or say very much.
+//! Programs that fail, exceed a limit, or print large outputs.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::process::Output;
@@ -7,8 +7,8 @@ use cloude_e2e::backend::Backend;
 use cloude_e2e::cloude;
 use cloude_protocol::agent::Cause;
 
-/// 8 bytes a line, each line another: 50 MB whose every part is told from any other. `seq` counts in text
-/// as long as it is not asked for a format.
+/// Prints 50 MB in distinct lines of 8 bytes, so that a missing or misplaced part is detected. Without a format
+/// option `seq` increments text, which is fast.
 const FIFTY_MB: &str = "seq 1000000 7249999";
 const FIFTY_MB_BYTES: usize = 6_250_000 * 8;
 
@@ -24,7 +24,7 @@ fn run(backend: &Backend, options: &[&str], code: &str) -> Output {
 }
 
 #[test]
-fn programs_that_fail_are_killed_or_never_end_have_exit_codes_that_say_so() {
+fn exit_codes_distinguish_failure_signal_and_timeout() {
     let backend = Backend::start("");
 
     let failed = run(&backend, &[], "echo out; echo err >&2; exit 42");
@@ -53,10 +53,12 @@ fn programs_that_fail_are_killed_or_never_end_have_exit_codes_that_say_so() {
         cloude::describe(&killed)
     );
 
-    // On a busy machine a short limit may come before the program's first line.
+    // On a busy machine a short limit may expire before the program prints, so double it until it does.
     let mut limits = (0..9).map(|doubled| (1 << doubled).to_string());
     loop {
-        let limit = limits.next().expect("the program starts");
+        let limit = limits
+            .next()
+            .expect("the program printed nothing within 256 s");
         let endless = run(
             &backend,
             &["--timeout", &limit],
@@ -82,12 +84,12 @@ fn programs_that_fail_are_killed_or_never_end_have_exit_codes_that_say_so() {
 }
 
 #[test]
-fn a_program_that_wants_more_memory_than_there_is_ends_and_says_why() {
+fn exhausted_memory_gives_cause_memory() {
     let backend = Backend::start("");
     let execution = cloude::bash(
         &backend,
         &["--memory", "256"],
-        // One line without an end, which `tail` keeps whole.
+        // An endless line, which `tail` buffers in memory.
         "exec tail /dev/zero",
     );
     assert_eq!(execution.cause, Cause::Memory, "{execution:?}");
@@ -95,7 +97,7 @@ fn a_program_that_wants_more_memory_than_there_is_ends_and_says_why() {
 }
 
 #[test]
-fn of_fifty_megabytes_head_and_tail_are_kept_and_the_rest_is_counted() {
+fn truncated_output_has_head_tail_and_a_dropped_count() {
     let backend = Backend::start("");
     let output = run(
         &backend,
@@ -116,7 +118,7 @@ fn of_fifty_megabytes_head_and_tail_are_kept_and_the_rest_is_counted() {
     assert!(output.stdout.ends_with(b"7249998\n7249999\n"));
     assert!(
         output.stdout.len() <= 1 << 20,
-        "{} bytes were kept",
+        "{} bytes exceed the limit",
         output.stdout.len()
     );
     let dropped = FIFTY_MB_BYTES - output.stdout.len();
@@ -130,7 +132,7 @@ fn of_fifty_megabytes_head_and_tail_are_kept_and_the_rest_is_counted() {
 }
 
 #[test]
-fn fifty_megabytes_arrive_whole_where_the_limit_allows_it() {
+fn fifty_megabytes_below_the_limit_arrive_unchanged() {
     let backend = Backend::start("");
     let output = run(
         &backend,

@@ -1,11 +1,11 @@
-//! What a program finds around it: the system calls and files of the kernel, and the image's userland.
+//! The environment of a program: system calls and /proc files of the kernel, and the image's userland.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use cloude_e2e::backend::Backend;
 use cloude_e2e::{binaries, cloude};
 use cloude_protocol::agent::Cause;
 
-/// Runs a program of `programs/` to its end and gives its standard output.
+/// Runs a file of `programs/` and returns its standard output.
 fn output_of(backend: &Backend, file: &str, options: &[&str]) -> String {
     let path = binaries::repository()
         .join("crates/e2e/programs")
@@ -26,13 +26,12 @@ fn output_of(backend: &Backend, file: &str, options: &[&str]) -> String {
 }
 
 fn tuned_kernel() -> Backend {
-    let kernel =
-        binaries::named_kernel("tuned").expect("the tuned kernel is built by kernel/build");
+    let kernel = binaries::named_kernel("tuned").expect("no tuned kernel: run kernel/build");
     Backend::start(&format!("kernel = \"{}\"", kernel.display()))
 }
 
 #[test]
-fn the_tuned_kernel_has_every_interface_asked_for() {
+fn the_tuned_kernel_has_every_probed_interface() {
     let backend = tuned_kernel();
     let output = output_of(&backend, "kernel-interfaces.c", &[]);
     let missing: Vec<&str> = output
@@ -55,7 +54,7 @@ fn the_tuned_kernel_has_the_files_of_proc() {
         .lines()
         .filter(|line| !line.ends_with(" ok"))
         .collect();
-    // There is no block layer, and no process sleeps in the kernel while it reads its own wchan.
+    // The tuned kernel has no block layer, hence no /proc/diskstats.
     assert_eq!(missing, ["diskstats No such file or directory"]);
     backend.stop();
 }
@@ -95,7 +94,7 @@ fn python_and_java_trust_the_usual_certificates() {
 }
 
 #[test]
-fn a_c_program_finds_a_compiler_and_a_userland() {
+fn c_sanitizers_find_use_after_free_and_leaks() {
     let backend = Backend::start("");
     assert_eq!(
         output_of(&backend, "sanitizers.c", &[]),

@@ -1,4 +1,5 @@
-//! Warm templates: forks of one saved VM are VMs of their own, and run nothing before they are.
+//! Warm templates, through the worker's control socket and without `clouded`: forks have distinct identities and
+//! random values, and run no program before they have an identity.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::collections::{BTreeMap, HashSet};
@@ -27,12 +28,12 @@ const VSOCK: VsockSpec = VsockSpec {
     ready_port: READY_PORT,
 };
 const MEMORY_MIB: u64 = 512;
-/// Past the intervals at which OpenSSL's generators reseed, of which the longest is an hour.
+/// Longer than every reseed interval of OpenSSL's random generators; the longest is one hour.
 const CLOCK_BACK_S: u64 = 24 * 60 * 60;
-/// How far apart the clocks of host and guest may be.
+/// Tolerance between the clocks of host and guest, in seconds.
 const CLOCK_TOLERANCE_S: f64 = 2.0;
 
-/// A worker process, killed when this is dropped.
+/// A worker process. Dropping it kills the process.
 struct Worker {
     child: Child,
     channel: Channel,
@@ -57,7 +58,7 @@ impl Drop for Worker {
     }
 }
 
-/// The agent, over a connection that is kept.
+/// An HTTP client of the agent, with a persistent vsock connection.
 struct Agent(BufReader<UnixStream>);
 
 impl Agent {
@@ -140,11 +141,11 @@ fn stderr() -> File {
     File::from(std::io::stderr().as_fd().try_clone_to_owned().unwrap())
 }
 
-/// A warmed and saved VM of a language.
+/// A warmed VM of a language, saved by `Request::Save`.
 struct Template {
     language: Language,
     memory: File,
-    record: File,
+    vm_state: File,
 }
 
 impl Template {
@@ -152,7 +153,7 @@ impl Template {
         Self::set_back(name, CLOCK_BACK_S)
     }
 
-    /// With its clock so many seconds behind when its runner started.
+    /// The guest's clock is `clock_back_s` seconds slow while the runner starts.
     fn set_back(name: &str, clock_back_s: u64) -> Self {
         binaries::require_kvm();
         let language = binaries::language(name);
@@ -207,7 +208,7 @@ impl Template {
         let (status, body) = agent.post("/warm", TEMPLATE_TOKEN, &work);
         assert_eq!(status, 200, "{body}");
         let answer: WarmResponse = serde_json::from_str(&body).unwrap();
-        assert!(answer.runner, "{name} has a runner");
+        assert!(answer.runner, "the runner of {name} did not start");
 
         let save = Request::Save {
             origin: origin(name),
@@ -215,18 +216,18 @@ impl Template {
         worker.channel.send(&save, &[]).unwrap();
         let (event, descriptors) = worker.channel.recv::<Event>().unwrap();
         assert_eq!(event, Event::Saved);
-        let [memory, record] = <[_; 2]>::try_from(descriptors).unwrap().map(File::from);
+        let [memory, vm_state] = <[_; 2]>::try_from(descriptors).unwrap().map(File::from);
         Self {
             language,
             memory,
-            record,
+            vm_state,
         }
     }
 
-    /// A fork that runs, and the connection to it that was saved.
+    /// A running fork, and the host's new end of the vsock connection in the snapshot.
     fn fork(&self) -> (Worker, Agent) {
         let worker = Worker::start();
-        let shell = BlankVmSpec {
+        let blank_vm = BlankVmSpec {
             vcpus: 1,
             memory_mib: MEMORY_MIB,
             tap: None,
@@ -237,11 +238,11 @@ impl Template {
         let (kvm, console) = (kvm(), stderr());
         worker
             .channel
-            .send(&Request::Blank(shell), &[kvm.as_fd(), console.as_fd()])
+            .send(&Request::Blank(blank_vm), &[kvm.as_fd(), console.as_fd()])
             .unwrap();
         worker.expect(&Event::BlankReady);
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let descriptors = [self.memory.as_fd(), self.record.as_fd(), theirs.as_fd()];
+        let descriptors = [self.memory.as_fd(), self.vm_state.as_fd(), theirs.as_fd()];
         let restore = Request::Restore {
             origin: origin(&self.language.name),
             working_set: false,
@@ -267,8 +268,8 @@ impl Template {
         }
     }
 
-    /// Runs a program in forks of its own, each with an identity of its own, and gives the lines it
-    /// printed and the identity's fields that it should have seen.
+    /// Runs a program in three forks with distinct identities. Returns the `NAME VALUE` lines of each as a map, after
+    /// it has compared host name, machine ID, boot ID and time with the identity.
     fn in_forks(&self, code: &str) -> Vec<BTreeMap<String, String>> {
         let outputs = (1..=3).map(|number| {
             let (_worker, mut agent) = self.fork();
@@ -283,7 +284,7 @@ impl Template {
             let run = run.unwrap();
             assert_eq!(run.exit_code, Some(0), "{body}");
             eprintln!("fork {number}:\n{text}");
-            assert!(run.warm, "the runner that waited took the program");
+            assert!(run.warm, "the preloaded runner was not used");
             let mut lines: BTreeMap<String, String> = text
                 .lines()
                 .filter_map(|line| line.split_once(' '))
@@ -295,7 +296,7 @@ impl Template {
             let time: f64 = lines.remove("time").unwrap().parse().unwrap();
             assert!(
                 (sent - CLOCK_TOLERANCE_S..received + CLOCK_TOLERANCE_S).contains(&time),
-                "the guest's clock says {time}, and the host's said {sent} to {received}"
+                "the guest's time is {time}, outside the request's {sent} to {received}"
             );
             lines
         });
@@ -324,7 +325,7 @@ fn stage(argv: &[String]) -> Stage {
     }
 }
 
-/// All that a language's `[warm]` says.
+/// The `POST /warm` request for a language's `[warm]` section.
 fn warm_request(language: &Language, clock_back_s: u64) -> WarmRequest {
     let warm = language.warm.clone().unwrap();
     let mut run = stage(&language.run.command);
@@ -358,7 +359,7 @@ fn warm_request(language: &Language, clock_back_s: u64) -> WarmRequest {
     }
 }
 
-/// The identity of the fork with this number, and entropy of the host.
+/// An identity with names derived from `number`, and entropy from the host's /dev/urandom.
 fn identity(number: u8) -> Identity {
     let mut entropy = [0; 32];
     File::open("/dev/urandom")
@@ -379,7 +380,7 @@ fn identity(number: u8) -> Identity {
     }
 }
 
-/// No two forks printed the same value under any name, and each printed all of them.
+/// Asserts that every fork printed a value under each name, and that no two forks share one.
 fn assert_distinct(forks: &[BTreeMap<String, String>], names: &[&str]) {
     let shared: Vec<&str> = names
         .iter()
@@ -406,7 +407,7 @@ print('machine-id', open('/etc/machine-id').read().strip())
 print('hostname', socket.gethostname())
 ";
 
-/// The program's standard output in a stream of the agent's events, and how it ended.
+/// The program's standard output and the result of its run stage, from the agent's event stream.
 fn output_and_result(events: &str) -> (String, Option<StageResult>) {
     let (mut text, mut run) = (String::new(), None);
     for line in events.lines() {
@@ -424,7 +425,7 @@ fn output_and_result(events: &str) -> (String, Option<StageResult>) {
 }
 
 #[test]
-fn forks_of_a_python_template_are_their_own() {
+fn python_forks_have_distinct_random_values_and_names() {
     let forks = Template::make("python").in_forks(PYTHON);
     let names = [
         "getrandom",
@@ -440,9 +441,9 @@ fn forks_of_a_python_template_are_their_own() {
     assert_distinct(&forks, &names);
 }
 
-/// The interpreter loads OpenSSL when a program imports it, which is after the takeover.
+/// CPython loads OpenSSL only when the program imports `ssl`, which is after the fork, so that no reseed is needed.
 #[test]
-fn forks_of_a_python_template_need_no_clock_for_bytes_of_their_own() {
+fn python_forks_differ_without_setting_the_clock_back() {
     let forks = Template::set_back("python", 0).in_forks(PYTHON);
     assert_distinct(&forks, &["getrandom", "random", "secrets", "ssl"]);
 }
@@ -461,7 +462,7 @@ console.log('hostname', os.hostname());
 ";
 
 #[test]
-fn forks_of_a_node_template_are_their_own() {
+fn node_forks_have_distinct_random_values_and_names() {
     let forks = Template::make("node").in_forks(NODE);
     let names = [
         "randomBytes",
@@ -476,25 +477,26 @@ fn forks_of_a_node_template_are_their_own() {
     assert_distinct(&forks, &names);
 }
 
-/// The control: that the clock is set back is why the forks above differ, and nothing else.
+/// The control for Node.js: OpenSSL's generator is already seeded in the template, and forks differ only because the
+/// corrected clock triggers a reseed.
 #[test]
-fn forks_of_a_node_template_whose_clock_was_right_share_openssls_bytes() {
+fn node_forks_share_openssl_bytes_if_the_clock_was_right() {
     let forks = Template::set_back("node", 0).in_forks(NODE);
     for name in ["randomBytes", "randomUUID", "webcrypto"] {
         let values: HashSet<&str> = forks.iter().map(|fork| fork[name].as_str()).collect();
         assert_eq!(values.len(), 1, "{name}: {forks:#?}");
     }
-    // Not OpenSSL's.
+    // These values do not come from OpenSSL.
     assert_distinct(&forks, &["Math.random", "boot-id", "machine-id"]);
 }
 
-/// What the program of a fork leaves where it ran: the answer is not the only way to see it.
+/// A program that leaves a file, so that a later program can detect whether it ran, whatever the response was.
 const RAN: &str = "
 open('/tmp/ran', 'w').close()
 print('it ran')
 ";
 
-/// Asks a fork to execute a program; gives the status. Whatever it is, the program did not run.
+/// Requests an execution that the agent must refuse. Returns the HTTP status.
 fn refused(agent: &mut Agent, body: &str) -> u16 {
     let (status, body) = agent.post("/execute", TEMPLATE_TOKEN, body);
     assert!(!body.contains("it ran"), "{body}");
@@ -503,12 +505,12 @@ fn refused(agent: &mut Agent, body: &str) -> u16 {
 }
 
 #[test]
-fn forks_without_their_identity_run_nothing_until_they_have_it() {
+fn a_fork_without_an_identity_runs_nothing() {
     let template = Template::make("python");
     let (worker, mut agent) = template.fork();
     let body = serde_json::to_string(&template.program(RAN, None)).unwrap();
     assert_eq!(refused(&mut agent, &body), 403);
-    // The agent may close a connection on which it refused something.
+    // A new connection, because the agent may close one after an error response.
     let mut agent = connect(&worker);
     let look = "import os\nprint('seen', os.path.exists('/tmp/ran'))";
     let body = template.program(look, Some(identity(1)));
@@ -518,11 +520,11 @@ fn forks_without_their_identity_run_nothing_until_they_have_it() {
     assert_eq!(output_and_result(&body).0, "seen False\n", "{body}");
 }
 
-/// What is wrong with an identity, and how to make it so.
+/// The name of a defect, and a function that puts it into an identity.
 type Break = (&'static str, fn(&mut serde_json::Value));
 
 #[test]
-fn forks_with_a_broken_identity_run_nothing_ever() {
+fn a_fork_with_a_broken_identity_never_runs_a_program() {
     let template = Template::make("python");
     let breaks: [Break; 9] = [
         ("short entropy", |it| it["entropy"] = "ab".repeat(31).into()),
@@ -536,7 +538,7 @@ fn forks_with_a_broken_identity_run_nothing_ever() {
         ("no machine id", |it| it["machine_id"] = "no machine".into()),
         ("no boot id", |it| it["boot_id"] = "".into()),
         ("a short token", |it| it["token"] = "00".into()),
-        // A template without a network device has no address to give.
+        // The template has no network device to configure.
         ("a network that is not there", |it| {
             it["network"] = serde_json::json!({
                 "mac": [2, 0, 0, 0, 0, 1],
@@ -552,7 +554,7 @@ fn forks_with_a_broken_identity_run_nothing_ever() {
         damage(&mut broken["identity"]);
         let status = refused(&mut agent, &broken.to_string());
         eprintln!("{what}: {status}");
-        // A right one comes too late.
+        // A valid identity after a broken one is refused, too.
         let mut agent = connect(&worker);
         assert_eq!(refused(&mut agent, &whole.to_string()), 409, "after {what}");
     }

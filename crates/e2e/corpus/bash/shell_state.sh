@@ -1,4 +1,4 @@
-# How the shell is set up.
+# Options and variables of the shell.
 echo "$- $SHELLOPTS $BASHOPTS"
 set -o
 shopt

@@ -1,4 +1,4 @@
-# What stands before the error has run.
+# Lines before the error have run.
 # corpus: exit_code = 2
 echo before
 if true; then

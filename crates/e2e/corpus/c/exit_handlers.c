@@ -1,4 +1,4 @@
-// exit runs the handlers and flushes; what _exit leaves behind is lost.
+// exit runs the handlers and flushes; _exit discards buffered output.
 // corpus: exit_code = 3
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,4 +1,4 @@
-// What is in a buffer when a program crashes is lost, what was flushed is not.
+// Buffered output is lost when a program crashes; flushed output is not.
 // corpus: signal = 11
 #include <stdio.h>
 

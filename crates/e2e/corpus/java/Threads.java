@@ -1,4 +1,4 @@
-// An uncaught exception ends its thread only; the process waits for what is no daemon.
+// An uncaught exception ends its thread only; the process waits for all threads except daemons.
 import java.util.List;
 import java.util.concurrent.Executors;
 import java.util.concurrent.atomic.AtomicInteger;

@@ -1,4 +1,4 @@
-// Where the program stands in the chain of asynchronous events.
+// The asynchronous ids (async_hooks) at the program's first line.
 const { executionAsyncId, triggerAsyncId, AsyncLocalStorage } = require("async_hooks");
 console.log(executionAsyncId(), triggerAsyncId());
 const storage = new AsyncLocalStorage();

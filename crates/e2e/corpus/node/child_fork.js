@@ -1,4 +1,4 @@
-// The program's own file again, with a channel.
+// child_process.fork of the program's file, with an IPC channel.
 const { fork } = require("child_process");
 if (process.argv[2] === "child") {
   console.log("child", process.connected, process.argv.slice(1), process.execArgv, require.main === module);

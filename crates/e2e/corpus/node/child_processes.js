@@ -1,5 +1,5 @@
 {
-// The same runtime once more, plainly started.
+// Another process of the same runtime, without the hook.
 const { spawnSync } = require("child_process");
 const code = "console.log(process.argv.length, process.execArgv, process.env.NODE_OPTIONS, Object.keys(require.cache), require('fs').readdirSync('.'))";
 const child = spawnSync(process.execPath, ["-e", code], { encoding: "utf8" });

@@ -1,5 +1,5 @@
 {
-// What ps would show. Arguments of the program are not in it after a takeover (docs/warm.md): it has none.
+// /proc/self/cmdline, as ps shows it. Arguments of the program are not in it after a takeover (docs/warm.md): it has none.
 const fs = require("fs");
 console.log(fs.readFileSync("/proc/self/cmdline", "utf8").split("\0"));
 console.log(fs.readFileSync("/proc/self/comm", "utf8").trim());

@@ -1,4 +1,4 @@
-# SIGPIPE is ignored, so that writing to nobody is an error.
+# SIGPIPE is ignored: writing to a closed pipe is an EPIPE error.
 import os
 import signal
 

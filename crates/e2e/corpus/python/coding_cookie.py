@@ -1,3 +1,3 @@
 # -*- coding: latin-1 -*-
-# What is UTF-8 in the file reads as Latin-1 here.
+# The file is UTF-8, and its cookie makes Python read it as Latin-1.
 print(ascii("é"), len("é"))

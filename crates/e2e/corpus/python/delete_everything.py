@@ -1,4 +1,4 @@
-# The program's directory goes away under it.
+# The program deletes the files of its working directory.
 # corpus: exit_code = 1
 import os
 import shutil

@@ -1,4 +1,4 @@
-# Threads that nobody waits for are no reason to wait, and their finally is not reached.
+# Daemon threads do not delay the exit, and their finally blocks do not run.
 import threading
 import time
 

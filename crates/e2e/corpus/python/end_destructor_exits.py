@@ -1,4 +1,4 @@
-# A destructor that ends the process is the last that runs.
+# A destructor that ends the process: no other destructor runs after it.
 # corpus: exit_code = 7
 import os
 

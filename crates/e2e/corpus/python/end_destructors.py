@@ -1,4 +1,4 @@
-# What is destroyed when the program has come to its end, wherever it was kept, and in which order.
+# The order of destructors at the end of the program, for objects in various places.
 import codecs
 import json
 import os

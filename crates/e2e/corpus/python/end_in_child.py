@@ -1,4 +1,4 @@
-# Each child of a program comes to the end of it in its own way.
+# Child processes that end in different ways.
 import os
 import sys
 

@@ -1,4 +1,4 @@
-# Output that was held back and cannot be written at the end is an exit code.
+# Buffered output that cannot be written at the end sets the exit code.
 # corpus: exit_code = 120
 import os
 import sys

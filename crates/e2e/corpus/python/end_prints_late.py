@@ -1,4 +1,4 @@
-# Output of the last destructors, held back by a stream of the program's own making or changing.
+# Output of the last destructors, through a buffered stream that the program made or changed.
 import sys
 
 

@@ -1,4 +1,4 @@
-# Read when the interpreter starts.
+# The interpreter reads PYTHONHASHSEED when it starts.
 # corpus: env = { PYTHONHASHSEED = "0" }
 import sys
 

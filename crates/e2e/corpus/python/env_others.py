@@ -1,4 +1,4 @@
-# Each is read once, when the interpreter starts.
+# The interpreter reads these variables when it starts.
 # corpus: env = { PYTHONOPTIMIZE = "1", PYTHONIOENCODING = "latin-1:replace", PYTHONNOUSERSITE = "1", PYTHONINTMAXSTRDIGITS = "700", PYTHONSAFEPATH = "1", PYTHONWARNINGS = "always", PYTHONDEVMODE = "1", TZ = "XYZ-3" }
 import faulthandler
 import sys

@@ -1,4 +1,4 @@
-# Past a C long.
+# An exit status that does not fit a C long.
 # corpus: exit_code = 255
 import sys
 

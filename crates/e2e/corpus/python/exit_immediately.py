@@ -1,4 +1,4 @@
-# os._exit: no atexit, no flush of what is buffered in a file, but what was printed is out.
+# os._exit: no atexit and no flush of buffered files, but printed output arrives.
 # corpus: exit_code = 9
 import atexit
 import os

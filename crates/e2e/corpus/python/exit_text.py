@@ -1,4 +1,4 @@
-# A text goes to standard error, the code is 1.
+# sys.exit(TEXT) prints the text to standard error and exits with 1.
 # corpus: exit_code = 1
 import sys
 

@@ -1,4 +1,4 @@
-# There is nothing below the program's own frame.
+# The stack has no frame below the program's.
 import inspect
 import sys
 

@@ -1,4 +1,4 @@
-# The program imports its own file: a second module, and not itself.
+# The program imports its own file, which makes a second module beside __main__.
 import sys
 
 print("running as", __name__)

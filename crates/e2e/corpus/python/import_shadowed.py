@@ -1,4 +1,4 @@
-# A file beside the program goes before the standard library, also for what a warm interpreter may have.
+# A file beside the program shadows the standard library, even a module that a warm interpreter has imported.
 # corpus: files = { "random.py" = "value = 'not the library'\n", "uuid.py" = "value = 'nor this'\n" }
 import random
 import uuid

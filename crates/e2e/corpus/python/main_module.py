@@ -8,7 +8,7 @@ main = sys.modules["__main__"]
 print(main.__dict__ is globals(), main.__name__, repr(main))
 print("frame name:", sys._getframe().f_code.co_name)
 
-# Nothing is in the main module but what a program starts with.
+# The main module has only the names that every program starts with.
 print(sorted(globals()))
 print(sorted(dir()))
 print(locals() is globals())

@@ -1,4 +1,4 @@
-# What has been imported before the program's first line.
+# The modules imported before the program's first line.
 import sys
 
 names = sorted(sys.modules)

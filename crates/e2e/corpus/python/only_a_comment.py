@@ -1,1 +1,1 @@
-# Nothing to do, and nothing said about it.
+# An empty program prints nothing.

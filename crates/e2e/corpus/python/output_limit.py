@@ -1,4 +1,4 @@
-# More than is kept: the middle is left out, the end is there.
+# More output than the limit: the result has head and tail, without the middle.
 # corpus: limits = { output_bytes = 1000 }
 import sys
 

@@ -1,4 +1,4 @@
-# What ps would show. Arguments of the program are not in it after a takeover (docs/warm.md): it has none.
+# /proc/self/cmdline, as ps shows it. Arguments of the program are not in it after a takeover (docs/warm.md): it has none.
 import subprocess
 
 print(open("/proc/self/cmdline", "rb").read().split(b"\0"))

@@ -11,7 +11,7 @@ try:
 except OSError as error:
     print(error.strerror)
 
-# What the kernel says of the process.
+# Fields of /proc/self/status.
 KEEP = ("Name", "Umask", "State", "Uid", "Gid", "Groups", "NoNewPrivs", "Seccomp", "Cap", "Cpus_allowed_list", "CoreDumping", "NStgid", "FDSize")
 for line in open("/proc/self/status"):
     if line.startswith(KEEP[:8]) or line.startswith(("Cap", "CoreDumping")):

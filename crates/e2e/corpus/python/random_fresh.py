@@ -1,4 +1,4 @@
-# Unseeded generators are not what a seed of zero, or each other, would give.
+# Unseeded generators differ from each other and from a generator with seed 0.
 import os
 import random
 import secrets

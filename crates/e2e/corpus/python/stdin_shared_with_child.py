@@ -1,4 +1,4 @@
-# What the program has not taken, its child reads.
+# A child process reads the standard input that the program has not read.
 # corpus: stdin = "headrest of it\nand more\n"
 import os
 import subprocess

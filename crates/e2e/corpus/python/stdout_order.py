@@ -1,4 +1,4 @@
-# Unbuffered: what is printed, written and said by children comes in this order.
+# Unbuffered: output of print, write and child processes arrives in this order.
 import os
 import subprocess
 import sys

@@ -8,7 +8,7 @@ for stream in (sys.stdin, sys.stdout, sys.stderr):
 print(sys.__stdin__ is sys.stdin, sys.__stdout__ is sys.stdout, sys.__stderr__ is sys.stderr)
 print([os.get_blocking(number) for number in range(3)], [os.get_inheritable(number) for number in range(3)])
 
-# What the three descriptors are.
+# The file types of descriptors 0 to 2.
 import fcntl
 import os
 import stat

@@ -1,4 +1,4 @@
-# The same interpreter once more, plainly started: it finds nothing of a host that it could inherit.
+# Another process of the same interpreter: it inherits neither variables nor descriptors of the hook.
 import subprocess
 import sys
 

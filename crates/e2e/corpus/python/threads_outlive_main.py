@@ -1,4 +1,4 @@
-# The process waits for threads, and not for daemons.
+# The process waits for all threads except daemons.
 import atexit
 import threading
 import time

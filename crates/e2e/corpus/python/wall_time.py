@@ -1,4 +1,4 @@
-# Runs until it is stopped; what it printed is kept.
+# Runs until the time limit; the result has the output until then.
 # corpus: cause = "wall_time"
 # corpus: limits = { wall_time_ms = 8000 }
 import time

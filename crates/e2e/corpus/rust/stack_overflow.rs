@@ -1,4 +1,4 @@
-// The handler that Rust sets up for the guard page says what happened.
+// Rust's SIGSEGV handler for the guard page prints the reason.
 // corpus: signal = 6
 fn down(depth: u64, text: &mut [u8; 1024]) -> u64 {
     let mut next = *text;
