@@ -1,4 +1,4 @@
-/* What the files of the emulated host's PID 1 share. */
+/* Declarations shared by the files of the emulated host's PID 1. */
 #ifndef COMMON_H
 #define COMMON_H
 
@@ -24,7 +24,7 @@ enum { CONTROL = 1, STDIN = 2, STDOUT = 3, STDERR = 4, FORWARD = 5 };
 /* One virtio-serial write moves at most 32 KiB (drivers/char/virtio_console.c). */
 enum { CHUNK = 32 * 1024 };
 
-/* The start message: the command, and what it takes from outside. */
+/* The start message: the command, and the state of with-kvm that it inherits. */
 struct start {
     long time_s, time_ns;
     unsigned tty; /* bit N: descriptor N is a terminal outside */
@@ -36,7 +36,7 @@ struct start {
     char **argv, **environment;
 };
 
-/* Processes that copy the command's streams, by port; 0 where there is none. */
+/* Process ids of the pumps, which copy the command's streams, by port number; 0 means none. */
 extern pid_t pumps[5];
 
 /* init.c */

@@ -1,6 +1,6 @@
 /*
- * Connections of --port: forward.py accepts them outside, and this connects each to the command's port on loopback.
- * All travel over one virtio-serial port, in frames; docs/with-kvm.md lists them.
+ * Connections of --port: forward.py accepts them outside, and this file connects each to the command's loopback port.
+ * All connections share one virtio-serial port, in frames (docs/with-kvm.md).
  */
 #include "common.h"
 
@@ -9,7 +9,7 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
-/* forward.py has both numbers, too. */
+/* Keep equal to WINDOW and HEADER of forward.py. */
 enum { WINDOW = 256 * 1024, HEADER = 9 };
 enum { BUCKETS = 256, EVENTS = 64 };
 
@@ -18,9 +18,9 @@ struct connection {
     int fd;
     uint32_t watched;    /* epoll's events */
     int connecting;
-    int sent_end;        /* the command's end is closed, and outside knows */
-    int got_end;         /* the client's end is closed */
-    uint32_t window;     /* bytes that outside has room for */
+    int sent_end;        /* end of file from the command, and END was sent */
+    int got_end;         /* END was received: end of file from the client */
+    uint32_t window;     /* credit: bytes that may be sent to forward.py */
     uint32_t delivered;  /* bytes written since the last credit */
     size_t first, count; /* bytes of the buffer that are still to be written to the command */
     char *buffer;
@@ -60,14 +60,17 @@ static void forget(struct connection *connection)
     free(connection);
 }
 
-/* The command's side has failed: a reset outside. */
+/* The socket to the command has failed: sends RESET, so that forward.py resets the client's connection. */
 static void reset(struct connection *connection)
 {
     send_frame('R', connection->id, 0, NULL);
     forget(connection);
 }
 
-/* Watches for what can be done now. Not at all if that is nothing: epoll would report a hang-up again and again. */
+/*
+ * Watches the socket for the events that can be handled now. Without any, the socket leaves the epoll set, because
+ * epoll would report EPOLLHUP again and again.
+ */
 static void watch(struct connection *connection)
 {
     uint32_t wanted = 0;
@@ -108,7 +111,7 @@ static int flush(struct connection *connection)
     return 0;
 }
 
-/* Sends one frame of what the command has written. Returns -1 if the connection is gone. */
+/* Reads from the command and sends one frame. Returns -1 if the connection is gone. */
 static int receive(struct connection *connection)
 {
     static char data[CHUNK - HEADER];
@@ -130,7 +133,7 @@ static int receive(struct connection *connection)
     return 0;
 }
 
-/* Both directions have ended, and all is written: nothing more comes from either side. */
+/* Frees the connection once both directions have ended and the buffer is written; else updates its events. */
 static void settle(struct connection *connection)
 {
     if (connection->sent_end && connection->got_end && !connection->count)
@@ -183,7 +186,7 @@ static void open_connection(uint32_t id, uint32_t port)
     watch(connection);
 }
 
-/* DATA is read from the channel in any case: a reset of ours may be on its way. */
+/* Reads the data from the channel even if the connection is gone: forward.py may not have received our RESET yet. */
 static void take_data(struct connection *connection, uint32_t size)
 {
     static char data[CHUNK];
@@ -239,7 +242,7 @@ static void start_draining(int signal_number)
     draining = 1;
 }
 
-/* Never returns. SIGUSR1 ends it once it has sent all that the command had written. */
+/* Never returns. After SIGUSR1 it sends everything that the command had written, and exits. */
 void forward_connections(int port)
 {
     struct epoll_event ready[EVENTS], on_channel = {.events = EPOLLIN, .data.u64 = UINT64_MAX};
@@ -255,7 +258,7 @@ void forward_connections(int port)
     if (events < 0 || epoll_ctl(events, EPOLL_CTL_ADD, channel, &on_channel) < 0)
         die("epoll");
     for (;;) {
-        /* The signal is blocked but for this wait. */
+        /* SIGUSR1 is unblocked only during this wait. */
         int count = epoll_pwait(events, ready, EVENTS, draining ? 0 : -1, &none);
         if (count == 0 && draining)
             break;

@@ -1,7 +1,7 @@
-"""Connections of --port: accepted here, and made to the command's port by forward.c.
+"""Connections of --port: accepted here, and connected to the command's port by forward.c.
 
-All travel over one virtio-serial port, in frames of a kind, a connection's number, a value and, for DATA, so many
-bytes. Each direction of a connection may have WINDOW bytes under way, so that one that nobody reads holds up no other.
+All connections share one virtio-serial port. A frame has a kind, a connection number, a value and, for DATA, `value`
+bytes. At most WINDOW bytes are in flight in each direction of a connection, so that an unread one blocks no other.
 """
 
 import asyncio
@@ -11,19 +11,19 @@ import struct
 import threading
 
 HEADER = struct.Struct("<cII")
-# forward.c has both numbers, too.
+# Keep equal to WINDOW and HEADER of forward.c.
 WINDOW = 256 * 1024
 CHUNK = 32 * 1024 - HEADER.size
 OPEN, DATA, END, CREDIT, RESET, DRAINED = b"O", b"D", b"E", b"C", b"R", b"X"
-# The kernel takes fewer where net.core.somaxconn says so.
+# net.core.somaxconn may lower this limit.
 BACKLOG = 4096
 MOST_FILES = 65536
-# How long clients may take to read what the command had written before it ended.
+# Time for clients to read the remaining output after the command has ended.
 LAST_READ_SECONDS = 2.0
 
 
 def reserve(port: int) -> socket.socket:
-    """The loopback port, taken from now on; nobody connects to it before `Forwarder` listens."""
+    """Binds a loopback port. Connections are refused until `Forwarder` listens on it."""
     bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     bound.bind(("127.0.0.1", port))
@@ -31,7 +31,7 @@ def reserve(port: int) -> socket.socket:
 
 
 def allow_many_files() -> None:
-    """A descriptor for each connection: the limit that programs start with is often 1024."""
+    """Raises RLIMIT_NOFILE, often 1024, because each connection needs a descriptor."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = MOST_FILES if hard == resource.RLIM_INFINITY else min(MOST_FILES, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -39,22 +39,22 @@ def allow_many_files() -> None:
 
 
 class Connection:
-    """One client."""
+    """A client's connection."""
 
     def __init__(self, number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter):
         self.number = number
         self.reader = reader
         self.writer = writer
-        # What is to be written to the client; b"" is the end.
+        # Data for the client; b"" is end of file.
         self.incoming: asyncio.Queue[bytes] = asyncio.Queue()
         self.window = WINDOW
         self.has_window = asyncio.Event()
         self.task: asyncio.Task | None = None
-        # So that drain() waits for everything: what is not written yet earns no credit.
+        # With high=0 drain() waits until all data is written: credit is only for written data.
         writer.transport.set_write_buffer_limits(high=0)
 
     def reset(self) -> None:
-        """As a client sees it where a server's socket failed."""
+        """Resets the client's connection (TCP RST), as if the server's socket had failed."""
         if not self.writer.transport.is_closing():
             linger = struct.pack("ii", 1, 0)
             self.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
@@ -62,7 +62,7 @@ class Connection:
 
 
 class Forwarder:
-    """Forwards the connections to some reserved ports, in a thread of its own."""
+    """Forwards connections to the reserved ports, in a separate thread."""
 
     def __init__(self, ports: list[tuple[socket.socket, int]], channel: socket.socket):
         self.ports = ports
@@ -72,12 +72,12 @@ class Forwarder:
         self.drained = threading.Event()
 
     def start(self) -> None:
-        """Listens."""
+        """Starts the thread that listens on all ports."""
         allow_many_files()
         threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True).start()
 
     def wait_until_drained(self) -> None:
-        """After the command's end: until clients have what it had written."""
+        """After the command's end: waits until clients have received its remaining output, or LAST_READ_SECONDS."""
         self.drained.wait(LAST_READ_SECONDS)
 
     async def _run(self) -> None:
@@ -91,7 +91,7 @@ class Forwarder:
             while True:
                 await self._take_frame(frames)
         except (asyncio.IncompleteReadError, ConnectionError):
-            # The emulated host is gone, and whoever waits for it learns it elsewhere.
+            # The emulated host is gone; Session handles that.
             self.drained.set()
 
     async def _send(self, kind: bytes, number: int, value: int = 0, data: bytes = b"") -> None:
@@ -107,7 +107,7 @@ class Forwarder:
             return
         connection = self.connections.get(number)
         if not connection:
-            return  # reset by the client a moment ago
+            return  # the client has reset it, and forward.c does not know yet
         if kind in (DATA, END):
             connection.incoming.put_nowait(data)
         elif kind == CREDIT:
@@ -120,7 +120,7 @@ class Forwarder:
             connection.task.cancel()
 
     async def _finish(self) -> None:
-        """The command has ended: so does each connection, once the client has read its answer."""
+        """The command has ended: closes each connection once its client has read the remaining data."""
         for connection in self.connections.values():
             connection.incoming.put_nowait(b"")
         writing = [task for task in asyncio.all_tasks() if task.get_name() == "to client"]
@@ -143,7 +143,7 @@ class Forwarder:
             if self.connections.get(connection.number):
                 await self._send(RESET, connection.number)
         except asyncio.CancelledError:
-            pass  # by RESET, which has done the rest
+            pass  # cancelled by RESET, whose handler has removed the connection
         finally:
             to_client.cancel()
             self.connections.pop(connection.number, None)

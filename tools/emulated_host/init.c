@@ -1,9 +1,9 @@
 /*
- * PID 1 of the emulated host: mounts the machine's own root, runs one command in it, and relays its
- * streams over virtio-serial ports. tools/with-kvm is the other end; docs/with-kvm.md has the protocol.
+ * PID 1 of the emulated host: mounts the root of the machine outside, runs one command in it, and relays the command's
+ * streams over virtio-serial ports. The other end is tools/with-kvm; docs/with-kvm.md has the protocol.
  *
- * A static program rather than a script: what it does must take no time under emulation, and every
- * byte and the exit code must come through as they are.
+ * A static C program and not a script, because a script would be slow under emulation, and streams and exit code must
+ * arrive unchanged.
  */
 #include "common.h"
 
@@ -12,7 +12,7 @@
 #include <sys/reboot.h>
 #include <sys/signalfd.h>
 
-/* klogctl(2): which messages the kernel prints on its console. */
+/* klogctl(2): the log level of the kernel's console. */
 enum { SYSLOG_ACTION_CONSOLE_LEVEL = 8, WARNINGS = 5 };
 
 pid_t pumps[5];
@@ -60,12 +60,12 @@ int write_all(int fd, const void *data, size_t size)
     return 0;
 }
 
-/* Waits for a port's device without end: with-kvm gives a host up that goes no further. */
+/* Waits for a port's device without a time limit: with-kvm stops a host that makes no progress. */
 int open_port(int number)
 {
     char path[32];
     for (;;) {
-        /* The first number is the device's place among all virtio devices. */
+        /* /dev/vportDpP: D is the index of the virtio device, P the port. */
         for (int device = 0; device < 10; device++) {
             snprintf(path, sizeof path, "/dev/vport%dp%d", device, number);
             int fd = open(path, O_RDWR | O_CLOEXEC);
@@ -76,14 +76,14 @@ int open_port(int number)
     }
 }
 
-/* On the kernel's console, by which with-kvm sees that the host goes on. */
+/* Prints a step on the console, by which with-kvm detects progress. */
 static void report(const char *step)
 {
     fprintf(stderr, "emulated host: %s\n", step);
 }
 
-/* Messages on the control port: one byte of kind, the size as 32 bits little-endian, the data. */
-static void tell(char kind, const void *data, uint32_t size)
+/* Sends a message on the control port: kind (1 byte), size (32 bits, little-endian), data. */
+static void send_message(char kind, const void *data, uint32_t size)
 {
     char message[64];
     message[0] = kind;
@@ -92,7 +92,7 @@ static void tell(char kind, const void *data, uint32_t size)
     write_all(control, message, 5 + size);
 }
 
-/* --- The whole -------------------------------------------------------------------------------- */
+/* --- Start message, control messages and main ----------------------------------------------------- */
 
 static char *next(char **at)
 {
@@ -147,8 +147,8 @@ static void obey(pid_t child, int master)
         return;
     if (header[0] == 'K') {
         /*
-         * What a terminal sends goes to all of the job; anything else to the command itself. There is no group
-         * before the command's setsid.
+         * Signals that a terminal generates go to the process group, others to the command itself. The group
+         * does not exist before the command's setsid.
          */
         int to_group = data[0] == SIGINT || data[0] == SIGQUIT;
         if (!to_group || kill(-child, data[0]) < 0)
@@ -158,12 +158,12 @@ static void obey(pid_t child, int master)
         memcpy(&window, data, 4);
         ioctl(master, TIOCSWINSZ, &window);
     } else if (header[0] == 'P' && data[0] < 3 && pumps[STDIN + data[0]] > 0) {
-        /* Nobody reads this stream outside any more: the command's next write there gets SIGPIPE. */
+        /* The reader outside is gone: without the pump the command's next write to this stream gets SIGPIPE. */
         kill(pumps[STDIN + data[0]], SIGKILL);
     }
 }
 
-/* Waits for the command, reaping whatever else ends; returns its exit code as a shell would say it. */
+/* Waits for the command and reaps all other processes. Returns its exit code, or 128 + the signal that ended it. */
 static int supervise(pid_t child, int master, int signals, int heartbeats)
 {
     for (;;) {
@@ -181,7 +181,7 @@ static int supervise(pid_t child, int master, int signals, int heartbeats)
             if (pid != child)
                 continue;
             if (WIFSTOPPED(status)) {
-                /* There is no shell in here to bring it back. */
+                /* No shell could continue it with fg or bg. */
                 kill(-child, SIGCONT);
                 continue;
             }
@@ -191,11 +191,11 @@ static int supervise(pid_t child, int master, int signals, int heartbeats)
             obey(child, master);
         unsigned char cpu;
         if ((fds[2].revents & POLLIN) && read(heartbeats, &cpu, 1) == 1)
-            tell('B', &cpu, 1);
+            send_message('B', &cpu, 1);
     }
 }
 
-/* A process that serves --port; with 0 there is none. */
+/* Starts the process that serves --port, and returns its id; 0 without --port. */
 static pid_t start_forwarding(const struct start *start)
 {
     if (!start->forward)
@@ -214,7 +214,7 @@ int main(void)
 {
     struct start start = {0};
     sigset_t child_signal;
-    /* Nothing below may get one of the numbers 0 to 2. */
+    /* Occupies descriptors 0 to 2, so that no later open returns one of them. */
     for (int fd = 0; fd < 3;)
         if ((fd = open("/dev/console", O_RDWR | O_CLOEXEC)) < 0)
             break;
@@ -224,7 +224,7 @@ int main(void)
     mount_root();
     report("saying hello");
     control = open_port(CONTROL);
-    tell('H', "", 0);
+    send_message('H', "", 0);
     receive_start(&start);
     report("setting the clock, the network and KVM up");
     struct timespec now = {start.time_s, start.time_ns};
@@ -238,7 +238,7 @@ int main(void)
     sigaddset(&child_signal, SIGCHLD);
     sigprocmask(SIG_BLOCK, &child_signal, NULL);
     int signals = signalfd(-1, &child_signal, SFD_CLOEXEC | SFD_NONBLOCK);
-    /* Pumps inherit both: a reader that went away is an error to handle, a drain request is kept. */
+    /* Pumps inherit both: SIGPIPE becomes EPIPE, and SIGUSR1, the drain request, stays pending until they wait. */
     signal(SIGPIPE, SIG_IGN);
     sigset_t drain;
     sigemptyset(&drain);
@@ -251,8 +251,9 @@ int main(void)
     int master;
     pid_t child = start_command(&start, &master);
     klogctl(SYSLOG_ACTION_CONSOLE_LEVEL, NULL, WARNINGS);
-    /* Only now: with-kvm starts another host where this one has not said so, and a command must not run twice. */
-    tell('R', "", 0);
+    /* After the start of the command: without this message with-kvm starts another host, and a command must not run
+     * twice. */
+    send_message('R', "", 0);
     uint32_t code = supervise(child, master, signals, heartbeats);
     if (forwarder)
         kill(forwarder, SIGUSR1);
@@ -263,7 +264,7 @@ int main(void)
         }
     }
     sync();
-    tell('X', &code, sizeof code);
+    send_message('X', &code, sizeof code);
     for (;;)
-        pause(); /* with-kvm takes the machine away */
+        pause(); /* with-kvm kills QEMU */
 }

@@ -1,4 +1,4 @@
-"""The processes of an emulated host: QEMU and the file server for the machine's root."""
+"""The processes of an emulated host: QEMU, and virtiofsd, which serves the host's root."""
 
 import ctypes
 import os
@@ -11,22 +11,21 @@ import time
 
 TOOLS = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
 PR_SET_PDEATHSIG = 1
-# Ports of common.h, which lists their numbers too.
+# The virtio-serial ports, in the order of their numbers in common.h.
 PORTS = ("control", "stdin", "stdout", "stderr", "forward")
-# Of the kernel's console, shown if the machine dies.
+# Bytes of console output that are shown if the emulated host crashes.
 CONSOLE_TAIL = 16 * 1024
-# How long QEMU may take to end once it has closed its sockets.
-LAST_WORDS_SECONDS = 5
-# Everything that the emulator does for a Zen processor, nested virtualization included; what it does
-# not do is named, so that it does not warn.
+# Time for QEMU to exit after it has closed its sockets.
+EXIT_SECONDS = 5
+# A Zen CPU with nested virtualization. Features that TCG does not implement are disabled, because QEMU would warn.
 CPU = "EPYC,+svm,+npt,-fxsr-opt,-misalignsse,-osvw,-topoext,-nrip-save,-xsavec"
-# Processors beside those that the command gets. VMs must not run on the first: whenever another processor
-# restores its floating-point state, QEMU clears a flag in a word of the first one's (cpu_clear_ignne in
-# target/i386/tcg/system/fpu_helper.c, which takes no lock), and so undoes what the first one is just writing there.
-# The same word says whether memory is nested, and whether interrupts are let in: guests hung or died of triple faults,
-# and the host lost its timer, or crashed on a stack's guard page (docs/with-kvm.md).
+# CPUs in addition to the command's. VMs must not run on the first CPU: when another CPU restores its FPU state, QEMU
+# clears a flag in hflags2 of the first one without a lock (cpu_clear_ignne in
+# target/i386/tcg/system/fpu_helper.c), which can undo a concurrent write of the first CPU. That word also has the
+# flags for nested paging and for the interrupt flag: guests hung or triple-faulted, and the host lost its timer or
+# crashed on a stack's guard page (docs/with-kvm.md).
 KERNEL_CPUS = 1
-# Self-tests, certificates and the like: a second under emulation, for nothing that a command here uses.
+# Self-tests, certificates and the like: they take a second under emulation, and no command here uses them.
 SKIPPED_INITCALLS = (
     "jent_mod_init",
     "bpf_tcp_ca_kfunc_init",
@@ -38,9 +37,9 @@ SKIPPED_INITCALLS = (
     "crypto_kdf108_init",
     "i8042_init",
 )
-# The console shows that the boot goes on; init.c makes it quiet when the command starts.
-# init_on_alloc must stay: the file server writes pages behind the emulator's back, which goes on executing
-# what it had translated from such a page before, unless the processor itself has written to it since.
+# loglevel=7: console output shows the progress of the boot; init.c lowers the level when the command starts.
+# init_on_alloc=1 is required: virtiofsd writes guest pages without TCG noticing, which then executes stale translated
+# code, unless a guest CPU has written to the page in between.
 KERNEL_OPTIONS = (
     "console=ttyS0 loglevel=7 panic=-1 init_on_alloc=1 mitigations=off nokaslr no_timer_check "
     "tsc=reliable random.trust_cpu=on audit=0 cgroup_no_v1=all 8250.nr_uarts=1 cryptomgr.notests "
@@ -49,17 +48,17 @@ KERNEL_OPTIONS = (
 
 
 class HostError(Exception):
-    """The emulated host cannot be had; the message says why and what to do."""
+    """There is no emulated host; the message names the reason and the way out."""
 
 
 def cache_dir() -> str:
-    """Where everything that can be made again lies (docs/architecture.md)."""
+    """Returns the cache folder (docs/architecture.md)."""
     base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     return os.environ.get("CLOUDE_CACHE_DIR") or os.path.join(base, "cloude")
 
 
 def find_file_server() -> str | None:
-    """virtiofsd; the newer Rust one before QEMU 7.2's."""
+    """Returns the path of virtiofsd; prefers the Rust version to the C version of QEMU 7.2."""
     candidates = (
         os.path.join(cache_dir(), "emulated-host/bin/virtiofsd"),
         shutil.which("virtiofsd"),
@@ -70,7 +69,7 @@ def find_file_server() -> str | None:
 
 
 def prepare() -> tuple[str, str]:
-    """The folder of the kernel and its modules, and the initramfs; installs and makes what is missing."""
+    """Returns the folder of the kernel and its modules, and the initramfs. Installs or builds whatever is missing."""
     if not shutil.which("qemu-system-x86_64") or not find_file_server():
         setup = [os.path.join(TOOLS, "setup"), "--for", "emulated-host"]
         if subprocess.run(setup, stdin=subprocess.DEVNULL, stdout=2).returncode != 0:
@@ -85,7 +84,7 @@ def prepare() -> tuple[str, str]:
 
 
 def die_with_parent(parent: int) -> None:
-    """In a new child: nothing outlives with-kvm, however that ends; Ctrl-C is for with-kvm alone."""
+    """In a new child: PR_SET_PDEATHSIG ends it with with-kvm, and a separate process group keeps Ctrl-C from it."""
     os.setpgid(0, 0)
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
@@ -93,7 +92,10 @@ def die_with_parent(parent: int) -> None:
 
 
 def spawn(command: list[str], fds: list[int], **streams) -> subprocess.Popen:
-    """Starts a helper that dies with this process. To be called by the main thread alone."""
+    """Starts a helper that ends with this process.
+
+    Call it from the main thread only: the kernel sends PR_SET_PDEATHSIG when the thread ends that started the child.
+    """
     parent = os.getpid()
     return subprocess.Popen(
         command, stdin=subprocess.DEVNULL, pass_fds=fds, preexec_fn=lambda: die_with_parent(parent), **streams
@@ -101,26 +103,26 @@ def spawn(command: list[str], fds: list[int], **streams) -> subprocess.Popen:
 
 
 def file_server_command(path: str, listening: int) -> list[str]:
-    """Serves / on a listening socket."""
+    """Returns the command of virtiofsd that serves / on a listening socket."""
     root = os.geteuid() == 0
     if "/qemu/" in path:  # QEMU 7.2's, in C
         sandbox = "chroot" if root else "namespace"
         options = ["source=/", "cache=auto", f"sandbox={sandbox}", "log_level=err"]
         return [path, f"--fd={listening}", *(word for option in options for word in ("-o", option))]
     command = [path, f"--fd={listening}", "--shared-dir=/", "--cache=auto", "--log-level=error"]
-    # Other file systems below / keep their own device numbers, so that inode numbers stay unique.
+    # File systems below / get distinct device numbers, because inode numbers are unique only within one.
     command += ["--announce-submounts", "--inode-file-handles=never"]
     return command + [f"--sandbox={'chroot' if root else 'none'}"]
 
 
 class Machine:
-    """One running emulated host. Leaves no file anywhere: every socket is an inherited descriptor."""
+    """A running emulated host. Creates no files: QEMU and virtiofsd inherit all sockets as descriptors."""
 
     def __init__(self, folder: str, initrd: str, memory: int, cpus: int):
         self.sockets: dict[str, socket.socket] = {}
         self.console = b""
-        # When the console or init.c last said anything.
-        self.last_word = time.monotonic()
+        # The time of the last console output or message of init.c.
+        self.last_activity = time.monotonic()
         inner: dict[str, socket.socket] = {}
         for name in (*PORTS, "console"):
             self.sockets[name], inner[name] = socket.socketpair()
@@ -137,12 +139,12 @@ class Machine:
         self.console_reader.start()
 
     def _start_file_server(self) -> socket.socket:
-        """Returns the connection to it."""
+        """Starts virtiofsd and returns the connection to it."""
         listening = socket.socket(socket.AF_UNIX)
-        listening.bind("")  # an abstract name of the kernel's choice: no file
+        listening.bind("")  # an abstract name that the kernel chooses: no file (unix(7), autobind)
         listening.listen(1)
         connection = socket.socket(socket.AF_UNIX)
-        # Ours is the first and only one it accepts.
+        # virtiofsd accepts one connection: this one.
         connection.connect(listening.getsockname())
         path = find_file_server()
         if path is None:
@@ -156,17 +158,17 @@ class Machine:
     def _read_console(self) -> None:
         while data := self.sockets["console"].recv(4096):
             self.console = (self.console + data)[-CONSOLE_TAIL:]
-            self.last_word = time.monotonic()
+            self.last_activity = time.monotonic()
 
     def last_line(self) -> str:
-        """What the console last said; nothing if it has not begun to."""
+        """Returns the last line of the console; "" if there is none."""
         lines = self.console.decode(errors="replace").splitlines()
         return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
     def failure(self) -> str:
-        """Why it ended before the command did, as far as is known."""
+        """Stops the machine and returns QEMU's errors and the last console output."""
         try:
-            self.qemu.wait(LAST_WORDS_SECONDS)
+            self.qemu.wait(EXIT_SECONDS)
         except subprocess.TimeoutExpired:
             pass
         self.stop()
@@ -176,11 +178,11 @@ class Machine:
         return "\n".join(part for part in (said, console) if part) or "it ended without a word"
 
     def powered_off(self) -> bool:
-        """Whether QEMU ended because the machine in it did, by a crash for instance; it found no fault of its own."""
+        """True if QEMU exited with 0: the machine in it stopped, by a kernel panic for example, and not QEMU itself."""
         return self.qemu.returncode == 0
 
     def stop(self) -> None:
-        """Takes it away, at once, with every process that it has started."""
+        """Kills QEMU and virtiofsd with their child processes."""
         for process in (self.qemu, self.file_server):
             if process.poll() is None:
                 kill_group(process)
@@ -190,7 +192,7 @@ class Machine:
 
 
 def kill_group(process: subprocess.Popen) -> None:
-    """The process, and its own helpers; the process alone if it has not made its group yet."""
+    """Kills the process group; only the process if it has not created its group yet."""
     try:
         os.killpg(process.pid, signal.SIGKILL)
     except ProcessLookupError:
@@ -198,7 +200,7 @@ def kill_group(process: subprocess.Popen) -> None:
 
 
 def qemu_command(memory: int, cpus: int, fds: dict[str, int]) -> list[str]:
-    """The command line of the emulated host, but for what it boots."""
+    """Returns QEMU's command line without kernel, initramfs and kernel options."""
     command = ["qemu-system-x86_64", "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]
     command += ["-machine", "q35,memory-backend=ram", "-accel", "tcg,thread=multi", "-cpu", CPU]
     command += ["-smp", str(KERNEL_CPUS + cpus), "-m", f"{memory}M", "-rtc", "base=utc"]

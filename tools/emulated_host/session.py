@@ -18,26 +18,26 @@ from collections.abc import Callable
 from emulated_host import forward
 from emulated_host.machine import HostError, Machine, prepare
 
-# What a frame of a stream holds at most (init.c's CHUNK).
+# Maximum data of a stream's frame (CHUNK of common.h).
 CHUNK = 32 * 1024
-# with-kvm's own failures, as env, nice and nohup have it.
+# Exit code of failures of with-kvm itself, as for env, nice and nohup.
 FAILED = 125
 FORWARDED_SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
-# A terminal's Ctrl-C goes to the command as a byte; so many of them this quickly end everything.
+# Ctrl-C on a terminal goes to the command as a byte. This many within PANIC_SECONDS end with-kvm.
 PANIC_PRESSES, PANIC_SECONDS = 5, 2.0
-# A host that says nothing for so long, neither on its console nor by a message, does not start any more: its boot
-# prints a line each fraction of a second, and some seconds apart on a busy machine.
+# A host without console output and messages for this long is stuck. A boot prints a line every fraction of a second,
+# or every few seconds on a busy machine.
 START_PATIENCE_SECONDS = float(os.environ.get("CLOUDE_EMULATED_HOST_START_PATIENCE") or 30)
 STARTS = 3
-# Everything takes so many times as long in there as on a machine with KVM; clouded multiplies its time-outs by it.
+# The slowdown of an emulated host, relative to hardware KVM. clouded multiplies its time limits by it.
 TIME_FACTOR = b"20"
-# Each processor gives a sign of life every second. After so many without one it has stopped for good: on a
-# busy machine they come late, and never by minutes.
+# Each CPU sends a heartbeat every second. After this many seconds without one it has stopped for good: on a busy
+# machine heartbeats are late by seconds, never by minutes.
 PATIENCE_SECONDS = float(os.environ.get("CLOUDE_EMULATED_HOST_PATIENCE") or 180)
 
 
 def read_exactly(source: socket.socket, size: int) -> bytes | None:
-    """SIZE bytes, or None at the end."""
+    """Reads SIZE bytes; returns None at end of file."""
     data = b""
     while len(data) < size:
         try:
@@ -51,7 +51,7 @@ def read_exactly(source: socket.socket, size: int) -> bytes | None:
 
 
 def write_everything(fd: int, data: bytes) -> None:
-    """Writes all of it, to a descriptor that may be non-blocking because a parent made it so."""
+    """Writes all data. The descriptor may be non-blocking, if a parent process has set O_NONBLOCK."""
     view = memoryview(data)
     while view:
         try:
@@ -61,11 +61,11 @@ def write_everything(fd: int, data: bytes) -> None:
 
 
 class StuckError(HostError):
-    """An emulated host that was made, and went no further."""
+    """An emulated host made no progress; another one may."""
 
 
 class Session:
-    """The host's side of init.c."""
+    """The other end of init.c's protocol."""
 
     def __init__(self, options: argparse.Namespace):
         self.options = options
@@ -73,23 +73,23 @@ class Session:
         self.machine: Machine | None = None
         self.saved_terminal = None
         self.interrupts = 0
-        # When each processor was last heard of.
+        # The time of each CPU's last heartbeat.
         self.beats: dict[int, float] = {}
         self.file_limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self.tell_lock = threading.Lock()
-        # The terminal that the command gets is one; the descriptors outside that are terminals share it.
+        self.send_lock = threading.Lock()
+        # The command gets one terminal. All descriptors that are terminals outside share it.
         self.terminals = [fd for fd in (0, 1, 2) if os.isatty(fd)] if os.isatty(0) else []
 
-    def tell(self, kind: bytes, data: bytes) -> None:
-        """A message to the other side; nobody there is no error here."""
-        with self.tell_lock:
+    def send(self, kind: bytes, data: bytes) -> None:
+        """Sends a control message; ignores a closed connection."""
+        with self.send_lock:
             try:
                 self.machine.sockets["control"].sendall(kind + struct.pack("<I", len(data)) + data)
             except OSError:
                 pass
 
     def start_message(self, folder: str) -> bytes:
-        """What receive_start of init.c reads."""
+        """Returns the start message, which receive_start of init.c parses."""
         umask = os.umask(0)
         os.umask(umask)
         seconds, nanoseconds = divmod(time.time_ns(), 10**9)
@@ -106,7 +106,7 @@ class Session:
         return b"".join(os.fsencode(field) + b"\0" for field in fields)
 
     def window(self) -> tuple[int, int]:
-        """Rows and columns of the terminal."""
+        """Returns rows and columns of the terminal."""
         if not self.terminals:
             return 24, 80
         packed = fcntl.ioctl(self.terminals[0], termios.TIOCGWINSZ, bytes(8))
@@ -114,7 +114,7 @@ class Session:
         return rows, columns
 
     def pump_in(self) -> None:
-        """Our standard input to the command's."""
+        """Copies our standard input to the command's."""
         port, presses = self.machine.sockets["stdin"], []
         while True:
             try:
@@ -137,7 +137,7 @@ class Session:
                 return
 
     def pump_out(self, fd: int, name: str) -> None:
-        """One of the command's outputs to ours."""
+        """Copies one of the command's output streams to ours."""
         port, broken = self.machine.sockets[name], False
         while header := read_exactly(port, 4):
             (size,) = struct.unpack("<I", header)
@@ -149,18 +149,18 @@ class Session:
             try:
                 write_everything(fd, data)
             except OSError:
-                # What came from there is still read, so that the other side never waits for us.
-                # Neither is its end: the other side's pump may be gone in the middle of a frame.
+                # Continue to read and discard, so that the pump in the host never blocks. Report the stream as
+                # closed now: the host kills that pump, perhaps in the middle of a frame, so that no end may arrive.
                 broken = True
-                self.tell(b"P", bytes([fd]))
+                self.send(b"P", bytes([fd]))
                 self.events.put(("closed", fd))
         self.events.put(("closed", fd))
 
     def listen(self) -> None:
-        """Messages of the other side."""
+        """Receives control messages."""
         control = self.machine.sockets["control"]
         while header := read_exactly(control, 5):
-            self.machine.last_word = time.monotonic()
+            self.machine.last_activity = time.monotonic()
             kind, size = header[:1], struct.unpack("<I", header[1:])[0]
             data = read_exactly(control, size) if size else b""
             if kind == b"H":
@@ -174,11 +174,11 @@ class Session:
         self.events.put(("gone", None))
 
     def on_signal(self, number: int, _frame) -> None:
-        """In the main thread, between two instructions: only queues."""
+        """Signal handler: only queues an event."""
         self.events.put(("signal", number))
 
     def take_terminal(self) -> None:
-        """From now on every key goes to the command's own terminal."""
+        """Puts the terminal into raw mode, so that the command's terminal interprets all keys."""
         if self.terminals:
             self.saved_terminal = termios.tcgetattr(0)
             tty.setraw(0, termios.TCSADRAIN)
@@ -188,26 +188,26 @@ class Session:
                 termios.tcsetattr(0, termios.TCSADRAIN, mode)
 
     def give_terminal_back(self) -> None:
-        """As it was."""
+        """Restores the terminal's mode."""
         if self.saved_terminal:
             termios.tcsetattr(0, termios.TCSADRAIN, self.saved_terminal)
             self.saved_terminal = None
 
     def handle_signal(self, number: int, running: bool) -> int | None:
-        """Passes it on to a running command; an exit code if that is the end of everything."""
+        """Forwards a signal to a running command. Returns an exit code if with-kvm must end instead."""
         if number == signal.SIGWINCH:
             if not running:
                 return None
-            self.tell(b"W", struct.pack("<HH", *self.window()))
+            self.send(b"W", struct.pack("<HH", *self.window()))
             return None
         self.interrupts += number in (signal.SIGINT, signal.SIGTERM)
         if not running or self.interrupts > 1:
             return 128 + number
-        self.tell(b"K", bytes([number]))
+        self.send(b"K", bytes([number]))
         return None
 
     def wait_for_start(self, folder: str) -> int | None:
-        """Until the command begins; an exit code if a signal comes before that."""
+        """Waits until the command has started. Returns an exit code if a signal comes first."""
         while True:
             kind, value = self.next_event(self.stuck_start)
             if kind == "signal":
@@ -215,8 +215,8 @@ class Session:
                 if end is not None:
                     return end
             elif kind == "hello":
-                # Not before: it tells the time.
-                self.tell(b"S", self.start_message(folder))
+                # Sent late, because the message has the time of day.
+                self.send(b"S", self.start_message(folder))
             elif kind == "running":
                 return None
             elif kind == "gone":
@@ -226,15 +226,15 @@ class Session:
                 raise HostError("the emulated host ended unexpectedly:\n" + failure)
 
     def stuck_start(self) -> str | None:
-        """How a host that does not begin its command is stuck."""
-        if time.monotonic() - self.machine.last_word <= START_PATIENCE_SECONDS:
+        """Describes why a starting host is stuck; None if it makes progress."""
+        if time.monotonic() - self.machine.last_activity <= START_PATIENCE_SECONDS:
             return None
         last = self.machine.last_line()
         said = f"since its console said: {last}" if last else "and its console was silent from the start"
         return f"no progress for {START_PATIENCE_SECONDS:g} s {said}"
 
     def start(self, folder: str, initrd: str) -> int | None:
-        """Makes a host and has it begin the command; another one where it does not. An exit code if a signal comes."""
+        """Starts a host and the command in it, in up to STARTS attempts. Returns an exit code if a signal comes."""
         for attempt in range(1, STARTS + 1):
             self.beats.clear()
             self.machine = Machine(folder, initrd, self.options.memory, self.options.cpus)
@@ -244,7 +244,7 @@ class Session:
                 return self.wait_for_start(folder)
             except StuckError as stuck:
                 self.machine.stop()
-                # Its last event is "gone", which says nothing of the next host.
+                # Drop the events of the stopped host: "gone" would look like one of the next host.
                 listener.join()
                 self.keep_signals()
                 if attempt == STARTS:
@@ -259,7 +259,7 @@ class Session:
         raise AssertionError("a host is started once at least")
 
     def keep_signals(self) -> None:
-        """Forgets every event of a former host."""
+        """Drops all queued events except signals."""
         events, self.events = self.events, queue.SimpleQueue()
         while not events.empty():
             kind, value = events.get()
@@ -267,7 +267,7 @@ class Session:
                 self.events.put((kind, value))
 
     def begin_streams(self) -> None:
-        """The command has begun: its streams and its terminal are connected."""
+        """Connects streams and terminal after the command has started."""
         for target, arguments in (
             (self.pump_in, ()),
             (self.pump_out, (1, "stdout")),
@@ -275,13 +275,13 @@ class Session:
         ):
             threading.Thread(target=target, args=arguments, daemon=True).start()
         self.take_terminal()
-        self.tell(b"W", struct.pack("<HH", *self.window()))
+        self.send(b"W", struct.pack("<HH", *self.window()))
 
     def wait(self) -> int:
-        """Until the command has ended and its output is written; its exit code."""
+        """Waits until the command has ended and its output is written; returns its exit code."""
         code, waiting = None, {1, 2}
         if {1, 2} <= set(self.terminals):
-            waiting.discard(2)  # comes with 1
+            waiting.discard(2)  # one terminal: the pump of 1 serves both
         while code is None or waiting:
             kind, value = self.next_event(self.stopped_processor)
             if kind == "signal":
@@ -300,20 +300,20 @@ class Session:
         return code
 
     def next_event(self, find_problem: Callable[[], str | None]):
-        """Signals are handled only between waits of the main thread: no wait is for ever."""
+        """Returns the next event. Waits in short steps, because Python runs signal handlers only between them."""
         late = False
         while True:
             try:
                 return self.events.get(timeout=0.1)
             except queue.Empty:
-                # Twice: this process may have been stopped itself, with what came meanwhile still unread.
+                # Fail only the second time: after a stop of this process (SIGSTOP) heartbeats are still unread.
                 problem = find_problem()
                 if problem and late:
                     raise StuckError(problem) from None
                 late = bool(problem)
 
     def stopped_processor(self) -> str | None:
-        """How a host whose command runs has stopped."""
+        """Describes a CPU without heartbeats while the command runs; None if there is none."""
         now = time.monotonic()
         silent = [cpu for cpu, at in list(self.beats.items()) if now - at > PATIENCE_SECONDS]
         if not silent:
@@ -324,10 +324,10 @@ class Session:
         )
 
     def run(self) -> int:
-        """The whole life of the emulated host."""
+        """Runs the command on a new emulated host; returns the exit code."""
         folder, initrd = prepare()
         for number in (signal.SIGINT, signal.SIGWINCH, *FORWARDED_SIGNALS):
-            # Ignored by our parent, as nohup does, stays ignored.
+            # A signal that the parent process ignores (nohup) stays ignored.
             if signal.getsignal(number) != signal.SIG_IGN:
                 signal.signal(number, self.on_signal)
         reserved = reserve_ports(self.options.port)
@@ -350,7 +350,7 @@ class Session:
 
 
 def reserve_ports(ports: list[tuple[int, int]]) -> list[tuple[socket.socket, int]]:
-    """A socket for each port outside, beside the port that it leads to."""
+    """Binds each port outside. Returns pairs of a socket and the command's port."""
     reserved = []
     for outside, inside in ports:
         try:
@@ -361,14 +361,14 @@ def reserve_ports(ports: list[tuple[int, int]]) -> list[tuple[socket.socket, int
 
 
 def fill_in(options: argparse.Namespace) -> None:
-    """The machine's size where none was given, and checks."""
+    """Sets the default number of CPUs and memory size."""
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20
     options.memory = options.memory or min(4096, total // 2)
     options.cpus = options.cpus or min(8, len(os.sched_getaffinity(0)))
 
 
 def run(options: argparse.Namespace) -> int:
-    """The command's exit code; 125 if there was no emulated host for it."""
+    """Returns the command's exit code; 125 if there was no emulated host."""
     try:
         fill_in(options)
         return Session(options).run()

@@ -1,4 +1,4 @@
-/* Makes a machine of the booted kernel: modules, the outside's root, network, KVM, processors. */
+/* Sets the booted kernel up as a host: modules, root file system, network, KVM, CPU affinity, heartbeats. */
 #include "common.h"
 
 #include <arpa/inet.h>
@@ -42,7 +42,7 @@ void mount_root(void)
     mount_at("proc", "/root/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
     mount_at("sysfs", "/root/sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
     mount_at("cgroup2", "/root/sys/fs/cgroup", "cgroup2", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
-    /* KVM's counters of each VM are there. */
+    /* For KVM's counters of each VM. */
     mount("debugfs", "/root/sys/kernel/debug", "debugfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
     mount_at("tmpfs", "/root/run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=755");
     if (chdir("/root") < 0)
@@ -65,7 +65,7 @@ void mount_root(void)
         die("/dev/fd");
 }
 
-/* The kernel loads modules through modprobe, which looks in /lib/modules and nowhere else. */
+/* The kernel loads modules through modprobe(8), which searches only /lib/modules. */
 void bind_modules(const char *modules)
 {
     mkdir("/usr/lib/modules", 0755);
@@ -93,7 +93,7 @@ static void set_address(int sock, const char *name, const char *address, const c
         die("%s up", name);
 }
 
-/* QEMU's user network: the machine outside is 10.0.2.2, this one 10.0.2.15. */
+/* QEMU's user network: the gateway to the machine outside is 10.0.2.2, this host is 10.0.2.15. */
 void bring_network_up(void)
 {
     int sock = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
@@ -111,7 +111,7 @@ void bring_network_up(void)
     close(sock);
 }
 
-/* A VM with one vCPU that never runs, open for as long as this process lives. */
+/* Creates a VM with one vCPU that never runs, and leaves it open until this process ends. */
 static void hold_vm_open(int kvm, int with_irqchip)
 {
     int vm = ioctl(kvm, KVM_CREATE_VM, 0);
@@ -126,10 +126,10 @@ static void hold_vm_open(int kvm, int with_irqchip)
 }
 
 /*
- * Emulated processors now and then run code that another one has just patched (an int3 oops), and KVM patches
- * its own whenever the first VM of a kind comes or the last goes: virtualization on and off, vCPUs
- * without a local APIC, and, at each boot, vCPUs whose APIC is off (arch/x86/kvm/lapic.c,
- * apic_sw_disabled). Idle VMs of both kinds keep it from that.
+ * Under TCG a CPU sometimes executes an instruction while another CPU patches it, which is an int3 oops. KVM patches
+ * its code (static keys) when the first VM of a kind is created and when the last one ends: virtualization on and off,
+ * vCPUs without a local APIC, and, at each boot, vCPUs whose APIC is disabled (arch/x86/kvm/lapic.c,
+ * apic_sw_disabled). An idle VM of both kinds prevents that.
  */
 void hold_kvm_open(void)
 {
@@ -141,8 +141,8 @@ void hold_kvm_open(void)
 }
 
 /*
- * Keeps this process, and all that it starts, off processor 0, on which the emulator does not run VMs reliably:
- * machine.py, KERNEL_CPUS, says why.
+ * Excludes CPU 0 from the affinity of this process and its children, because QEMU does not run VMs on it reliably
+ * (KERNEL_CPUS in machine.py).
  */
 void leave_first_processor(void)
 {
@@ -155,8 +155,8 @@ void leave_first_processor(void)
 }
 
 /*
- * A process on each processor says every second that its timers work: one whose timer interrupt is lost
- * looks idle, and whatever sleeps on it sleeps for ever. Returns where they write their processor's number.
+ * Starts a process on each CPU that writes the CPU's number every second. A CPU that has lost its timer interrupt looks
+ * idle, and processes that sleep on it never wake up. Returns the read end of the pipe.
  */
 int start_heartbeats(void)
 {

@@ -1,4 +1,4 @@
-/* The command, and processes that copy its streams to and from the virtio-serial ports. */
+/* Starts the command, and pumps: processes that copy its streams to and from the virtio-serial ports. */
 #include "common.h"
 
 #include <termios.h>
@@ -11,7 +11,7 @@ static void start_draining(int signal_number)
     draining = 1;
 }
 
-/* Frames of a 32-bit size and data; size 0 is the end. */
+/* A frame has a 32-bit size and data; size 0 is end of file. */
 static void send_frame(int port, const char *data, uint32_t size)
 {
     static char frame[4 + CHUNK];
@@ -21,7 +21,7 @@ static void send_frame(int port, const char *data, uint32_t size)
         _exit(1);
 }
 
-/* Sends what FROM gives until it ends or, once draining, is empty. */
+/* Copies FROM to PORT until end of file or, while draining, until FROM is empty. */
 static void pump_out(int from, int port, int is_tty)
 {
     static char buffer[CHUNK - 4];
@@ -37,9 +37,9 @@ static void pump_out(int from, int port, int is_tty)
             continue;
         }
         if (n == 0 || (errno != EAGAIN && errno != EINTR))
-            break; /* EIO: nobody has the terminal open any more */
+            break; /* EIO: no process has the terminal open */
         struct pollfd fd = {from, POLLIN, 0};
-        /* A terminal's data arrives a moment after it was written: wait for quiet. */
+        /* Data of a terminal is readable only a moment after the write: wait until none comes. */
         struct timespec quiet = {0, is_tty ? 50000000 : 0};
         if (ppoll(&fd, 1, draining ? &quiet : NULL, &none) == 0 && draining)
             break;
@@ -62,7 +62,7 @@ static void pump_in(int port, int to, int is_tty)
         }
         if (read_all(port, buffer, size) < 0)
             break;
-        /* After the command closed its end the rest is read and dropped, so that nobody waits. */
+        /* If the command has closed its standard input, read and discard the rest, so that with-kvm never blocks. */
         if (to >= 0 && write_all(to, buffer, size) < 0) {
             close(to);
             to = -1;
@@ -111,7 +111,7 @@ static void run(const struct start *start, const int fds[3], int terminal)
     _exit(errno == ENOENT ? 127 : 126);
 }
 
-/* Starts the command and its pumps, and waits until it runs; the command's process group has its own number. */
+/* Starts the command and its pumps, and waits until execve. The command leads a process group. */
 pid_t start_command(const struct start *start, int *master)
 {
     int slave = -1, inner[3], outer[3], starting[2];
@@ -139,14 +139,14 @@ pid_t start_command(const struct start *start, int *master)
     close(starting[1]);
     for (int i = 0; i < 3; i++) {
         int port = open_port(STDIN + i), is_tty = (start->tty & 1 << i) != 0;
-        /* Two descriptors of one terminal: the first one's pump serves both. */
+        /* Standard output and error on one terminal: the pump of standard output serves both. */
         int shared = i == 2 && is_tty && (start->tty & 2);
         pumps[STDIN + i] = shared ? 0 : fork();
         if (shared || pumps[STDIN + i]) {
             close(port);
             continue;
         }
-        /* Another's end left open here would keep its reader from ever seeing the end. */
+        /* Close the other streams' ends: an open write end would keep their readers from end of file. */
         for (int j = 0; j < 3; j++) {
             if (inner[j] > 2)
                 close(inner[j]);
@@ -165,7 +165,7 @@ pid_t start_command(const struct start *start, int *master)
     }
     if (slave >= 0)
         close(slave);
-    /* Its end is closed by execve, or by the end of a child that could not execute the command. */
+    /* The write end is O_CLOEXEC: execve closes it, or the exit of a child whose execve failed. */
     while (read(starting[0], &nothing, 1) < 0 && errno == EINTR)
         ;
     close(starting[0]);

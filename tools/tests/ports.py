@@ -1,7 +1,7 @@
 #!/usr/bin/python3
-"""Connections through `with-kvm --port`: ports.py SCENARIO [COUNT]. Exit code 0 if they went as they should.
+"""Tests connections through `with-kvm --port`. Usage: ports.py SCENARIO [COUNT]; exits with 0 on success.
 
-The server runs on the emulated host, the clients outside. Time limits are there to end a test that hangs.
+The server runs on the emulated host, the clients outside. Time limits only end a test that hangs.
 """
 
 import asyncio
@@ -15,12 +15,12 @@ import time
 WITH_KVM = os.environ.get("WITH_KVM") or os.path.join(os.path.dirname(os.path.realpath(__file__)), "../with-kvm")
 LIMIT_SECONDS = 300
 LARGE = 20_000_000
-# More than every buffer on the way to a client that does not read.
+# More bytes than fit into all buffers on the way to a client that does not read.
 ENDLESS = 200_000_000
 
 
 class Server:
-    """Answers by what a connection's first line asks for."""
+    """A TCP server whose response depends on the first line of the connection."""
 
     def __init__(self, port: int):
         self.port = port
@@ -35,7 +35,7 @@ class Server:
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         words = (await reader.readline()).split()
         if words[0] == b"together":
-            # Nobody is answered before all are there.
+            # Respond only after all clients have connected.
             self.together.append((writer, await reader.read()))
             if len(self.together) == int(words[1]):
                 for other, said in self.together:
@@ -61,14 +61,14 @@ class Server:
 
 
 def free_port() -> int:
-    """One on which nobody listens now."""
+    """Returns a TCP port on which nothing listens."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return free.getsockname()[1]
 
 
 class Host:
-    """An emulated host on which the server listens."""
+    """An emulated host that runs the server."""
 
     def __enter__(self):
         self.port, self.unserved = free_port(), free_port()
@@ -83,14 +83,14 @@ class Host:
         self.process.wait()
 
     def connect(self, line: str) -> socket.socket:
-        """A new connection that has sent its first line."""
+        """Connects and sends the first line."""
         client = socket.create_connection(("127.0.0.1", self.port), timeout=LIMIT_SECONDS)
         client.sendall(line.encode() + b"\n")
         return client
 
 
 def read_to_end(client: socket.socket) -> bytes:
-    """All that comes."""
+    """Reads until end of file."""
     data = bytearray()
     while piece := client.recv(65536):
         data += piece
@@ -119,7 +119,7 @@ def many(host: Host, count: int) -> None:
 
 
 def half_close(host: Host, _count: int) -> None:
-    """Either side may end its direction first, and go on to receive."""
+    """Either side may shut down its direction first and still receive."""
     client = host.connect("echo")
     client.sendall(b"all of it")
     client.shutdown(socket.SHUT_WR)
@@ -132,7 +132,7 @@ def half_close(host: Host, _count: int) -> None:
 
 
 def unread(host: Host, _count: int) -> None:
-    """A connection that its client does not read holds up no other one, and 20 MB come back as they went."""
+    """A connection whose client does not read delays no other one, which echoes 20 MB unchanged."""
     stuck = host.connect("endless")
     assert stuck.recv(1) == b"\0"
     client = host.connect("echo")
@@ -155,7 +155,7 @@ def last(host: Host, _count: int) -> None:
 
 
 def nobody(host: Host, _count: int) -> None:
-    """A connection to a port where nobody listens fails."""
+    """A connection to a port without a server is reset."""
     with socket.create_connection(("127.0.0.1", host.unserved), timeout=LIMIT_SECONDS) as client:
         try:
             client.recv(1)
@@ -168,7 +168,7 @@ SCENARIOS = {"many": many, "half-close": half_close, "unread": unread, "last": l
 
 
 def main() -> None:
-    """The scenario, or the server."""
+    """Runs the server, or a scenario."""
     if sys.argv[1] == "serve":
         asyncio.run(Server(int(sys.argv[2])).run())
     elif sys.argv[1] in SCENARIOS:
