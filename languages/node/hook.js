@@ -1,4 +1,4 @@
-// The workers of a program load this file again, and do not wait.
+// A program's worker threads load this file, too, and must not wait.
 if (require("worker_threads").isMainThread) {
   const fs = require("fs");
   const v8 = require("v8");
@@ -13,20 +13,20 @@ if (require("worker_threads").isMainThread) {
   }
   fs.closeSync(control);
   const fields = Buffer.concat(pieces).toString().split("\0").slice(0, -1);
-  if (fields.length < 2) process.reallyExit(127); // The agent closed the socket: there is no program.
+  if (fields.length < 2) process.reallyExit(127); // The agent closed the socket without a program.
   const [directory, count] = fields;
   const environment = 2 + Number(count);
   process.chdir(directory);
   for (const argument of fields.slice(2, environment)) process.argv.push(argument);
-  // Cleared first, so that the order is that of a plain start.
+  // Cleared first, so that the variables have the order of a cold start.
   for (const name of Object.keys(process.env)) delete process.env[name];
   for (const field of fields.slice(environment)) {
     const at = field.indexOf("=");
     process.env[field.slice(0, at)] = field.slice(at + 1);
   }
 
-  // V8 seeds Math.random at its first use, from a state that all forks share, unless it has a seed. The flag
-  // is for that first use alone: workers would all take the same seed.
+  // V8 seeds Math.random at its first use. Without --random-seed the seed comes from a state that all forks share.
+  // The flag is reset after the first use, or all worker threads would get the same seed.
   const random = fs.openSync("/dev/urandom");
   const seed = Buffer.alloc(4);
   fs.readSync(random, seed);
@@ -35,7 +35,7 @@ if (require("worker_threads").isMainThread) {
   Math.random();
   v8.setFlagsFromString("--random-seed=0");
 
-  // The start's wall clock was the template's. timeOrigin has a setter in Node.js 18, later a getter alone.
+  // performance.timeOrigin has the template's wall clock. Node.js 18 has a setter for it, later versions only a getter.
   const timeOrigin = Date.now() - performance.now();
   const property = Object.getOwnPropertyDescriptor(Performance.prototype, "timeOrigin");
   if (property?.set) {

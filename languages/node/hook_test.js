@@ -1,4 +1,4 @@
-// Prints all that the hook has to leave as a plain start does. crates/agent/tests/hooks.rs compares the two.
+// Prints the state that must be the same with and without the hook. crates/agent/tests/hooks.rs compares both outputs.
 const fs = require("fs");
 const { execSync } = require("child_process");
 const { Worker } = require("worker_threads");
