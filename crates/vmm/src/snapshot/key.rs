@@ -14,7 +14,8 @@ use crate::vm::MachineShape;
 pub struct Origin {
     /// The host's digest of the kernel file.
     pub kernel: String,
-    /// The host's digest of the initramfs: image and agent.
+    /// The host's identification of the initramfs. `clouded` passes the template's id, which covers everything else
+    /// that the VM is booted and warmed with.
     pub initramfs: String,
 }
 
