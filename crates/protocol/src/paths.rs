@@ -74,9 +74,20 @@ fn program_dir() -> PathBuf {
         .unwrap_or_else(|| PathBuf::from("."))
 }
 
-/// A file in the directory of the running program.
+/// A file in the directory of the running program. A program in the `target` directory of a checkout, such as an
+/// example, also finds the files of `target/cloude/bin`, where `make build` puts them.
 pub fn sibling(name: &str) -> PathBuf {
-    program_dir().join(name)
+    sibling_of(&program_dir(), name)
+}
+
+fn sibling_of(dir: &Path, name: &str) -> PathBuf {
+    let first = dir.join(name);
+    if first.exists() {
+        return first;
+    }
+    let target = dir.ancestors().find(|dir| dir.ends_with("target"));
+    let built = target.map(|target| target.join("cloude/bin").join(name));
+    built.filter(|built| built.exists()).unwrap_or(first)
 }
 
 /// Directory of the languages: `languages` next to the program's directory (`PREFIX/languages` for `PREFIX/bin`) or in
@@ -138,5 +149,24 @@ mod tests {
         assert_eq!(languages_from(&program, Some(&here.join("below"))), found);
         let first = dir.path().join("a/b/c/d/languages");
         assert_eq!(languages_from(&program, None), first);
+    }
+
+    #[test]
+    fn an_example_finds_the_programs_of_its_checkout() {
+        let dir = tempfile::tempdir().unwrap();
+        let (bin, examples) = (
+            dir.path().join("target/cloude/bin"),
+            dir.path().join("target/debug/examples"),
+        );
+        std::fs::create_dir_all(&bin).unwrap();
+        std::fs::create_dir_all(&examples).unwrap();
+        std::fs::write(bin.join("cloude-vmm"), "").unwrap();
+        assert_eq!(sibling_of(&examples, "cloude-vmm"), bin.join("cloude-vmm"));
+        assert_eq!(sibling_of(&examples, "other"), examples.join("other"));
+        std::fs::write(examples.join("cloude-vmm"), "").unwrap();
+        assert_eq!(
+            sibling_of(&examples, "cloude-vmm"),
+            examples.join("cloude-vmm")
+        );
     }
 }
