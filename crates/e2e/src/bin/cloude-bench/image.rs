@@ -51,7 +51,7 @@ pub fn write(folder: &Path, name: &str, files: usize) {
     write_layout(folder, name, layers(files));
 }
 
-/// Runs [`write`] in a child process. A new program inherits the peak memory of the process that started it as its
+/// Runs [`write()`] in a child process. A new program inherits the peak memory of the process that started it as its
 /// `ru_maxrss` (fs/exec.c, `exec_mmap`), so this process must never hold a whole image.
 fn write_elsewhere(folder: &Path, name: &str, files: usize) {
     let status = Command::new(std::env::current_exe().unwrap())
