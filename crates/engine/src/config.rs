@@ -3,11 +3,15 @@
 
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use cloude_protocol::api::IMAGE_MAX_AGE_DAYS;
+use cloude_protocol::language::Language;
 use cloude_protocol::paths::{self, cache_dir};
 pub use cloude_vmm::control::CpuBaseline;
 use serde::{Deserialize, Serialize};
+
+use crate::machine::MEMORY_STEP_MIB;
 
 /// All of it.
 #[derive(Clone, Debug, PartialEq)]
@@ -82,6 +86,18 @@ pub struct Vm {
     pub kernel_args: String,
     /// Copies the guests' serial consoles to the log.
     pub log_guest_console: bool,
+}
+
+impl Vm {
+    /// The vCPUs and the guest memory in MiB of an execution that asks for neither.
+    pub fn default_machine(&self, language: &Language) -> (u8, u64) {
+        let machine = &language.machine;
+        let memory_mib = machine.memory_mib.unwrap_or(self.memory_mib);
+        (
+            machine.vcpus.unwrap_or(self.vcpus),
+            memory_mib.next_multiple_of(MEMORY_STEP_MIB),
+        )
+    }
 }
 
 impl Default for Vm {
@@ -218,6 +234,13 @@ impl Default for Images {
             source: ImageSource::Auto,
             max_age_days: IMAGE_MAX_AGE_DAYS,
         }
+    }
+}
+
+impl Agent {
+    /// [`Agent::grace_ms`].
+    pub fn grace(&self) -> Duration {
+        Duration::from_millis(self.grace_ms)
     }
 }
 

@@ -1,7 +1,6 @@
 //! Running one program, from its text to its output.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use cloude_protocol::agent::{
     Event, ExecuteRequest, ExecuteResult, File, Stage, StageName, Stream,
@@ -12,21 +11,17 @@ use tokio_util::sync::CancellationToken;
 
 use crate::engine::Engine;
 use crate::error::Failure;
-use crate::guest::{self, AgentError, Connection};
+use crate::guest::{self, AgentError};
 use crate::images::Images as _;
 use crate::languages::Source;
 use crate::launched::Launched;
 use crate::launcher::Launcher as _;
-use crate::machine::{MEMORY_STEP_MIB, MachineSpec};
+use crate::machine::MachineSpec;
 
 /// Wall-clock limit of a stage whose language file sets none, in milliseconds.
 const WALL_TIME_MS: u64 = 30_000;
 /// Bytes of each output stream that are returned, at most.
 const OUTPUT_BYTES: u64 = 1 << 20;
-/// A guest may send this many bytes beyond the limit: head and tail of a stream are rounded to chunks.
-const OUTPUT_SLACK: usize = 256 << 10;
-/// After a broken connection, the time to wait for the VM's end, which explains it.
-const END_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A program to run.
 #[derive(Clone, Debug, Default)]
@@ -82,12 +77,9 @@ pub enum RunError {
     /// The language has no image, and building one failed.
     #[error("{0}")]
     Image(String),
-    /// The VM failed.
+    /// The VM or the agent in it failed.
     #[error(transparent)]
     Vm(#[from] Failure),
-    /// The agent in the VM failed.
-    #[error(transparent)]
-    Agent(#[from] AgentError),
 }
 
 impl Engine {
@@ -102,11 +94,7 @@ impl Engine {
                     known: self.languages().supported(),
                 })?;
         let mut request = request(language, program)?;
-        let (machine, vm) = (&language.machine, &self.config().vm);
-        let memory_mib = machine
-            .memory_mib
-            .unwrap_or(vm.memory_mib)
-            .next_multiple_of(MEMORY_STEP_MIB);
+        let (vcpus, memory_mib) = self.config().vm.default_machine(language);
         let image = self
             .images()
             .ensure(language, memory_mib)
@@ -116,11 +104,12 @@ impl Engine {
             id: request.id.clone(),
             image: image.path,
             language: Arc::clone(language),
-            vcpus: machine.vcpus.unwrap_or(vm.vcpus),
+            vcpus,
             memory_mib,
             network: false,
             start: None,
         };
+        let cancel = CancellationToken::new();
         let Launched {
             stream,
             token,
@@ -129,57 +118,36 @@ impl Engine {
             network,
             mut machine,
             ..
-        } = self.launch(spec, CancellationToken::new()).await?;
+        } = self.launch(spec, cancel.clone()).await?;
         if template.is_some() {
             let identity = guest::new_identity(&request.id, network)
                 .map_err(|error| Failure::infrastructure(format!("an identity: {error}")))?;
             request.identity = Some(identity);
         }
         let mut events = Events::default();
-        let compile_ms = request
-            .compile
-            .as_ref()
-            .map_or(0, |stage| stage.wall_time_ms);
-        let limit_ms = compile_ms + request.run.wall_time_ms + self.config().agent.grace_ms;
-        let exchange = guest::execute(stream, &token, &request, |event| events.push(event));
-        let executed = tokio::select! {
-            biased;
-            executed = exchange => executed.map_err(RunError::from),
-            failure = machine.failed() => Err(failure.into()),
-            () = tokio::time::sleep(Duration::from_millis(limit_ms)) => {
-                Err(Failure::infrastructure("the VM did not answer within its wall-clock limits").into())
-            }
-        };
-        let executed = match executed {
-            // Usually the VM ended, and its worker has the reason.
-            Err(RunError::Agent(error)) if error.is_connection() => {
-                match tokio::time::timeout(END_TIMEOUT, machine.failed()).await {
-                    Ok(failure) => Err(failure.into()),
-                    Err(_) => Err(RunError::Agent(error)),
-                }
-            }
-            other => other,
-        };
+        let executed = guest::exchange(
+            (stream, &token),
+            machine.as_mut(),
+            &request,
+            self.config().agent.grace(),
+            &cancel,
+            |event| events.push(event),
+        )
+        .await;
         machine.stop().await;
         if let Some(template) = &template {
-            self.report(template, events.began, &executed);
-        }
-        drop(executed?);
-        events.output(start)
-    }
-}
-
-impl Engine {
-    /// Reports a fork. A program that began proves that the fork works, whatever its end.
-    fn report(&self, template: &str, began: bool, executed: &Result<Connection, RunError>) {
-        match executed {
-            _ if began => self.report_fork(template, Ok(())),
-            Err(RunError::Vm(failure)) => self.report_fork(template, Err(failure)),
-            Err(RunError::Agent(error)) if !error.is_refused_request() => {
-                self.report_fork(template, Err(&Failure::infrastructure(error.to_string())));
+            match &executed {
+                // The fork works, whatever the end of its program.
+                _ if events.began => self.report_fork(template, Ok(())),
+                Err(error) if !error.refused => {
+                    self.report_fork(template, Err(&error.failure));
+                }
+                _ => {}
             }
-            _ => {}
         }
+        // The connection was open until the VM had ended.
+        drop(executed.map_err(|error| error.failure)?);
+        events.output(start)
     }
 }
 
@@ -191,8 +159,6 @@ struct Events {
     result: Option<ExecuteResult>,
     /// The agent reported something of the program.
     began: bool,
-    /// A stream was longer than its limit.
-    excess: bool,
 }
 
 impl Events {
@@ -212,12 +178,7 @@ impl Events {
                     Stream::Stdout => 0,
                     Stream::Stderr => 1,
                 };
-                // The agent observes the limit; a program that replaced it may not.
-                if streams[index].len() + data.0.len() > OUTPUT_BYTES as usize + OUTPUT_SLACK {
-                    self.excess = true;
-                } else {
-                    streams[index].extend(data.0);
-                }
+                streams[index].extend(data.0);
             }
             Event::Finished(result) => self.result = Some(result),
             Event::Identity | Event::Started { .. } | Event::Dropped { .. } => {}
@@ -225,12 +186,9 @@ impl Events {
     }
 
     fn output(self, start: StartKind) -> Result<Output, RunError> {
-        if self.excess {
-            return Err(
-                Failure::infrastructure("the guest sent more output than its limit").into(),
-            );
-        }
-        let result = self.result.ok_or(AgentError::Incomplete)?;
+        let result = self
+            .result
+            .ok_or_else(|| Failure::infrastructure(AgentError::Incomplete.to_string()))?;
         let [stdout, stderr] = match result.run {
             Some(_) => self.run,
             None => self.compile,
@@ -254,7 +212,6 @@ fn request(language: &Language, program: &Program) -> Result<ExecuteRequest, Run
     let mut run = stage(&language.run, source.run);
     run.argv.extend(program.args.iter().cloned());
     let compile = language.compile.as_ref().zip(source.compile);
-    let environment = language.compile.iter().flat_map(|command| &command.env);
     Ok(ExecuteRequest {
         id: uuid::Uuid::new_v4().to_string(),
         files: vec![File {
@@ -265,10 +222,7 @@ fn request(language: &Language, program: &Program) -> Result<ExecuteRequest, Run
         compile: compile.map(|(command, argv)| stage(command, argv)),
         run,
         stdin: program.stdin.clone().into(),
-        env: environment
-            .chain(&language.run.env)
-            .map(|(name, value)| (name.clone(), value.clone()))
-            .collect(),
+        env: language.environment(),
         working_dir: None,
         identity: None,
     })

@@ -51,6 +51,17 @@ impl Language {
         format!("{} {version}", self.title.as_ref().unwrap_or(&self.name))
     }
 
+    /// The environment of both stages of an execution: that of the compile command, overridden by that of the run
+    /// command.
+    pub fn environment(&self) -> BTreeMap<String, String> {
+        let mut env = BTreeMap::new();
+        if let Some(compile) = &self.compile {
+            env.extend(compile.env.clone());
+        }
+        env.extend(self.run.env.clone());
+        env
+    }
+
     /// The parts of the language that a template of it depends on beside its image and machine. A change of anything
     /// else, such as an alias, leaves templates valid; so does a comment in `language.toml`. The files of a language
     /// count byte by byte, comments included: where a comment ends is the interpreter's knowledge.

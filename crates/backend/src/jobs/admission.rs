@@ -1,6 +1,6 @@
 //! Checks of a request, and the request to the agent that results.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use cloude_protocol::agent::{
@@ -234,6 +234,9 @@ fn execute_request(
         wall_time("wall_time_ms", times, &language.run, limits)?,
     );
     run.argv.extend(request.args.iter().cloned());
+    // The request's variables override the language's.
+    let mut env = language.environment();
+    env.extend(request.env.clone());
     let code = File {
         path: source.file,
         content: request.code.clone().into(),
@@ -247,7 +250,7 @@ fn execute_request(
         compile,
         run,
         stdin: request.stdin.clone(),
-        env: environment(request, language),
+        env,
         working_dir: None,
         identity: None,
     })
@@ -271,15 +274,4 @@ fn wall_time(
         limit,
     })?;
     Ok(ms)
-}
-
-/// The environment of both stages: that of the compile command, overridden by that of the run command, then by that of
-/// the request.
-fn environment(request: &ExecutionRequest, language: &Language) -> BTreeMap<String, String> {
-    let compile = language.compile.iter().flat_map(|command| &command.env);
-    compile
-        .chain(&language.run.env)
-        .chain(&request.env)
-        .map(|(name, value)| (name.clone(), value.clone()))
-        .collect()
 }

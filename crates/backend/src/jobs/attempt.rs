@@ -3,17 +3,12 @@
 use std::time::{Duration, Instant};
 
 use cloude_engine::guest::{self, Connection, new_identity};
-use cloude_engine::{AgentStream, Failure, Launched, Machine};
-use cloude_protocol::agent::{Event, ExecuteResult, StageName, Stream};
+use cloude_engine::{Failure, Launched, Machine};
+use cloude_protocol::agent::{Event, ExecuteResult};
 
 use super::admission::Admitted;
 use super::{Job, Parts};
 use crate::scheduler::VmPermit;
-
-/// Maximum time that a broken connection waits for the VM's failure, which explains more than the I/O error.
-const FAILURE_WAIT: Duration = Duration::from_secs(2);
-/// Bytes that a stream may exceed its limit by: the agent rounds its head and its tail to whole chunks.
-const OUTPUT_SLACK: u64 = 256 << 10;
 
 /// The resources of an execution that are released after its result is known. The default holds none.
 #[must_use = "the VM has to be stopped"]
@@ -79,21 +74,26 @@ pub async fn attempt(
     } else {
         admitted.execute.identity = None;
     }
-    let mut events = Events::new(job, admitted.execute.run.output_bytes);
-    let result = exchange(
-        (parts, job),
+    let mut events = Events::new(job);
+    let exchanged = guest::exchange(
         (stream, &token),
-        admitted,
         machine.as_mut(),
-        &mut events,
+        &admitted.execute,
+        parts.config.agent.grace(),
+        &job.cancel,
+        |event| events.take(event),
     )
     .await;
-    let (began, refused, identity) = (events.began, events.refused, events.identity);
+    let (began, identity) = (events.began, events.identity);
+    let refused = exchanged.as_ref().is_err_and(|error| error.refused);
     let mut teardown = Teardown::of(machine);
-    let result = result.and_then(|connection| {
-        teardown.connection = Some(connection);
-        events.result()
-    });
+    let result = match exchanged {
+        Ok(connection) => {
+            teardown.connection = Some(connection);
+            events.result()
+        }
+        Err(error) => Err(error.failure),
+    };
     if let Some(template) = template.filter(|_| began) {
         parts.launcher.report_fork(&template, Ok(()));
     }
@@ -117,70 +117,23 @@ fn no_identity(error: &dyn std::fmt::Display, machine: Box<dyn Machine>) -> Atte
     }
 }
 
-/// Sends the request and reads the answer, until it ends, the VM fails, the execution is cancelled or its time is
-/// over.
-async fn exchange(
-    (parts, job): (&Parts, &Job),
-    (stream, token): (Box<dyn AgentStream>, &str),
-    admitted: &Admitted,
-    machine: &mut dyn Machine,
-    events: &mut Events<'_>,
-) -> Result<Connection, Failure> {
-    let exchange = guest::execute(stream, token, &admitted.execute, |event| events.take(event));
-    let error = tokio::select! {
-        biased;
-        result = exchange => match result {
-            Ok(connection) => return Ok(connection),
-            Err(error) => error,
-        },
-        () = job.cancel.cancelled() => return Err(job.cancelled()),
-        failure = machine.failed() => return Err(failure),
-        () = tokio::time::sleep(deadline(parts, admitted)) => {
-            return Err(Failure::infrastructure("the VM did not answer within its wall-clock limits"));
-        }
-    };
-    events.refused = error.is_refused_request();
-    if !error.is_connection() {
-        return Err(Failure::infrastructure(error.to_string()));
-    }
-    // The usual reason is that the VM failed, and its failure has the cause.
-    match tokio::time::timeout(FAILURE_WAIT, machine.failed()).await {
-        Ok(failure) => Err(failure),
-        Err(_) => Err(Failure::infrastructure(error.to_string())),
-    }
-}
-
-/// The wall-clock limits of all stages, and `agent.grace_ms`.
-fn deadline(parts: &Parts, admitted: &Admitted) -> Duration {
-    let compile = admitted.execute.compile.as_ref();
-    let compile_ms = compile.map_or(0, |stage| stage.wall_time_ms);
-    let limits_ms = compile_ms + admitted.execute.run.wall_time_ms;
-    Duration::from_millis(limits_ms + parts.config.agent.grace_ms)
-}
-
 /// Adds the agent's events to the job's transcript.
 struct Events<'a> {
     job: &'a Job,
     since: Instant,
     began: bool,
-    refused: bool,
     identity: Duration,
-    output_bytes: u64,
     result: Option<ExecuteResult>,
-    excess: bool,
 }
 
 impl<'a> Events<'a> {
-    fn new(job: &'a Job, output_bytes: u64) -> Self {
+    fn new(job: &'a Job) -> Self {
         Events {
             job,
             since: Instant::now(),
             began: false,
-            refused: false,
             identity: Duration::ZERO,
-            output_bytes,
             result: None,
-            excess: false,
         }
     }
 
@@ -190,16 +143,6 @@ impl<'a> Events<'a> {
             return;
         }
         self.began = true;
-        if let Event::Output {
-            stage,
-            stream,
-            data,
-        } = &event
-            && self.is_excess(*stage, *stream, data.0.len())
-        {
-            self.excess = true;
-            return;
-        }
         if let Event::Finished(result) = event {
             self.result = Some(result);
             return;
@@ -207,19 +150,7 @@ impl<'a> Events<'a> {
         self.job.update(|progress| progress.transcript.push(&event));
     }
 
-    /// True if the stream would exceed its limit. The agent respects the limit; a guest kernel that was taken over may
-    /// not.
-    fn is_excess(&self, stage: StageName, stream: Stream, more: usize) -> bool {
-        let limit = self.output_bytes.saturating_add(OUTPUT_SLACK);
-        self.job.progress().transcript.len(stage, stream) + more as u64 > limit
-    }
-
     fn result(self) -> Result<ExecuteResult, Failure> {
-        if self.excess {
-            return Err(Failure::infrastructure(
-                "the guest sent more output than its limit",
-            ));
-        }
         self.result
             .ok_or_else(|| Failure::infrastructure("the agent's answer ended without a result"))
     }

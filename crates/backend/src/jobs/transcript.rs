@@ -117,11 +117,6 @@ impl Transcript {
         &self.bytes[channel(stage, stream)]
     }
 
-    /// The number of bytes of a stream so far.
-    pub fn len(&self, stage: StageName, stream: Stream) -> u64 {
-        self.output(stage, stream).len() as u64
-    }
-
     /// Takes the bytes of a stream. The transcript cannot be read after that.
     pub fn take(&mut self, stage: StageName, stream: Stream) -> Data {
         Data(std::mem::take(&mut self.bytes[channel(stage, stream)]))

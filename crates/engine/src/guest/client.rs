@@ -4,7 +4,9 @@
 use std::pin::Pin;
 
 use bytes::{Bytes, BytesMut};
-use cloude_protocol::agent::{ErrorBody, Event, ExecuteRequest, NDJSON, WarmRequest, WarmResponse};
+use cloude_protocol::agent::{
+    ErrorBody, Event, ExecuteRequest, NDJSON, StageName, Stream, WarmRequest, WarmResponse,
+};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
@@ -18,6 +20,8 @@ use crate::machine::AgentStream;
 const MAX_ERROR: usize = 64 << 10;
 /// Bytes of an event besides its data.
 const EVENT_OVERHEAD: usize = 64 << 10;
+/// Bytes that a stream may exceed its limit by: the agent rounds its head and its tail to whole chunks.
+const OUTPUT_SLACK: u64 = 256 << 10;
 /// JSON writes a control character as six bytes, `\u0000`.
 const ESCAPED: usize = 6;
 
@@ -41,6 +45,10 @@ pub enum AgentError {
     /// A line is longer than the longest possible event.
     #[error("the agent sent an event over {0} bytes")]
     TooLong(usize),
+    /// A stage's stream is longer than `output_bytes` of the run stage. The agent respects the limit; a guest
+    /// kernel that was taken over may not.
+    #[error("the guest sent more output than its limit")]
+    TooMuchOutput,
     /// A line is not an event.
     #[error("the agent sent an invalid event: {0}")]
     Malformed(#[from] serde_json::Error),
@@ -89,7 +97,8 @@ pub struct Connection {
 /// `POST /execute`: passes every event to `each`, and returns after [`Event::Finished`].
 ///
 /// If the request has an identity, the agent must acknowledge it first ([`Event::Identity`]). Otherwise no
-/// event reaches `each`, and the caller must kill the VM.
+/// event reaches `each`, and the caller must kill the VM. Of each stream `each` receives at most the request's
+/// `output_bytes` and 256 KiB.
 pub async fn execute(
     stream: Box<dyn AgentStream>,
     token: &str,
@@ -112,21 +121,14 @@ pub async fn execute(
         if !response.status().is_success() {
             return Err(refusal(response).await);
         }
-        let output = request.run.output_bytes;
-        let mut acknowledged = request.identity.is_none();
-        let mut each = |event| match (event, acknowledged) {
-            (Event::Identity, false) => {
-                acknowledged = true;
-                each(Event::Identity);
-                Ok(())
-            }
-            (Event::Identity, true) | (_, false) => Err(AgentError::Identity),
-            (event, true) => {
-                each(event);
-                Ok(())
-            }
+        let mut check = EventCheck::new(request);
+        let mut each = |event| {
+            check.accept(&event)?;
+            each(event);
+            Ok(())
         };
-        read_events(response.into_body(), max_line(output), &mut each).await
+        let max_line = max_line(request.run.output_bytes);
+        read_events(response.into_body(), max_line, &mut each).await
     };
     // Polled here and not in a task, so that the connection ends with this future.
     tokio::pin!(exchange);
@@ -140,6 +142,46 @@ pub async fn execute(
         }
     }
     Ok(Connection { _open: connection })
+}
+
+/// Refuses events that a well-behaved agent does not send.
+struct EventCheck {
+    /// The VM has its identity, or needs none.
+    acknowledged: bool,
+    /// Bytes that each stream of each stage may still send.
+    left: [[u64; 2]; 2],
+}
+
+impl EventCheck {
+    fn new(request: &ExecuteRequest) -> Self {
+        let limit = request.run.output_bytes.saturating_add(OUTPUT_SLACK);
+        EventCheck {
+            acknowledged: request.identity.is_none(),
+            left: [[limit; 2]; 2],
+        }
+    }
+
+    fn accept(&mut self, event: &Event) -> Result<(), AgentError> {
+        let is_identity = matches!(event, Event::Identity);
+        if is_identity == self.acknowledged {
+            return Err(AgentError::Identity);
+        }
+        self.acknowledged = true;
+        if let Event::Output {
+            stage,
+            stream,
+            data,
+        } = event
+        {
+            let stage = usize::from(*stage == StageName::Run);
+            let stream = usize::from(*stream == Stream::Stderr);
+            let left = &mut self.left[stage][stream];
+            *left = left
+                .checked_sub(data.0.len() as u64)
+                .ok_or(AgentError::TooMuchOutput)?;
+        }
+        Ok(())
+    }
 }
 
 /// The connection on which a template was warmed. The saved agent waits on it for the next request, so it must

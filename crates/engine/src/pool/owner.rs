@@ -12,7 +12,7 @@ use super::forks::Forks;
 use crate::admission::Admission;
 use crate::config::EngineConfig;
 use crate::error::Failure;
-use crate::machine::{MEMORY_STEP_MIB, MachineSpec};
+use crate::machine::MachineSpec;
 use crate::network::{NetworkProvider, Reclaim};
 use crate::template::{DiskStore, TemplateKeys, TemplateSource};
 use crate::worker::{PooledFork, Workers};
@@ -72,10 +72,8 @@ impl Pool {
 
     /// True if the language has this machine unless a request asks for another one.
     pub(super) fn is_default_machine(&self, spec: &MachineSpec) -> bool {
-        let (machine, vm) = (&spec.language.machine, &self.parts.config.vm);
-        let memory_mib = machine.memory_mib.unwrap_or(vm.memory_mib);
-        spec.vcpus == machine.vcpus.unwrap_or(vm.vcpus)
-            && spec.memory_mib == memory_mib.next_multiple_of(MEMORY_STEP_MIB)
+        let vm = &self.parts.config.vm;
+        (spec.vcpus, spec.memory_mib) == vm.default_machine(&spec.language)
     }
 
     /// Reports the outcome of a fork, see [`crate::Launcher::report_fork`].

@@ -1,7 +1,6 @@
 //! Builds templates: boot, warm, save, and probe the working set.
 
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use cloude_protocol::agent::{Event, StageName};
 use cloude_protocol::language::Language;
@@ -133,12 +132,7 @@ impl TemplateBuilder {
         let fork = self.workers.fork(template, attached).await?;
         let (vm, stream, network) = self.workers.resume(fork).await?;
         let mut request = probe(language, self.config.warm_time_ms);
-        let compile_ms = request
-            .compile
-            .as_ref()
-            .map_or(0, |stage| stage.wall_time_ms);
-        let limits_ms = compile_ms + request.run.wall_time_ms;
-        let time = Duration::from_millis(limits_ms + self.config.agent.grace_ms);
+        let time = guest::wall_time(&request) + self.config.agent.grace();
         let printed = Notify::new();
         let result = async {
             let identity = guest::new_identity("probe", network)

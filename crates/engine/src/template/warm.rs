@@ -1,7 +1,5 @@
 //! The requests that warm a template before it is saved.
 
-use std::collections::BTreeMap;
-
 use cloude_protocol::agent::{ExecuteRequest, File, Runner, Stage, WarmRequest};
 use cloude_protocol::language::{Command, Language};
 
@@ -19,7 +17,7 @@ pub fn warm_request(language: &Language, time_ms: u64) -> WarmRequest {
     let rehearse = warm.rehearse.then(|| self_test(language, time_ms));
     let runner = warm.runner.map(|runner| Runner {
         argv: language.run.command.clone(),
-        env: environment(language),
+        env: language.environment(),
         hook_env: runner.env,
         files: runner
             .files
@@ -60,7 +58,7 @@ fn self_test(language: &Language, time_ms: u64) -> ExecuteRequest {
         compile: language.compile.as_ref().map(of),
         run,
         stdin: language.self_test.stdin.clone().into(),
-        env: environment(language),
+        env: language.environment(),
         working_dir: None,
         identity: None,
     }
@@ -85,15 +83,6 @@ fn stage(argv: Vec<String>, wanted: Option<u64>, time_ms: u64) -> Stage {
         wall_time_ms: wanted.unwrap_or(time_ms),
         output_bytes: OUTPUT,
     }
-}
-
-/// The environment of an execution, without the variables of a request.
-fn environment(language: &Language) -> BTreeMap<String, String> {
-    let compile = language.compile.iter().flat_map(|command| &command.env);
-    compile
-        .chain(&language.run.env)
-        .map(|(name, value)| (name.clone(), value.clone()))
-        .collect()
 }
 
 #[cfg(test)]
