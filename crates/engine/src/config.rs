@@ -2,7 +2,7 @@
 //! ([`cloude_protocol::paths`]).
 
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cloude_protocol::api::IMAGE_MAX_AGE_DAYS;
@@ -62,15 +62,19 @@ impl EngineConfig {
 
     /// The kernel's ELF file.
     pub fn vmlinux(&self) -> PathBuf {
-        if self.kernel.is_dir() {
-            self.kernel.join("vmlinux")
-        } else {
-            self.kernel.clone()
-        }
+        vmlinux(&self.kernel)
     }
 }
 
-/// What every VM has in common.
+/// The ELF file of a kernel folder or of a bare kernel. One stat(2).
+pub fn vmlinux(kernel: &Path) -> PathBuf {
+    match kernel.is_dir() {
+        true => kernel.join("vmlinux"),
+        false => kernel.to_owned(),
+    }
+}
+
+/// The settings that all VMs share.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Vm {
     /// The `cloude-vmm` binary.

@@ -9,7 +9,7 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 const LOCK: &str = "lock";
 const WORKERS: &str = "workers";
@@ -20,6 +20,8 @@ const LAST_ADDRESS: &str = "last-address";
 pub struct RunDir {
     dir: PathBuf,
     _lock: Arc<File>,
+    /// Held by the writer of the last address.
+    last_address: Arc<Mutex<()>>,
 }
 
 /// A run directory that cannot be used.
@@ -89,6 +91,7 @@ impl RunDir {
             Ok(()) => Ok(RunDir {
                 dir: dir.to_owned(),
                 _lock: Arc::new(lock),
+                last_address: Arc::default(),
             }),
             Err(TryLockError::WouldBlock) => Err(RunDirError::InUse(dir.to_owned())),
             Err(TryLockError::Error(source)) => Err(failed(source)),
@@ -134,6 +137,7 @@ impl RunDir {
 
     /// Records the address that was given out last.
     pub fn set_last_address(&self, address: Ipv4Addr) {
+        let _writer = self.last_address.lock();
         let path = self.dir.join(LAST_ADDRESS);
         // Replaced and not overwritten: a crash in between leaves the old address.
         let new = path.with_extension("new");

@@ -1,15 +1,12 @@
 //! A saved VM, and the template that is made of it.
 
 use std::fs::File;
-use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, OnceLock};
 
 use cloude_vmm::control::Origin;
 
+use crate::files::allocated_bytes;
 use crate::machine::MachineShape;
-
-/// stat(2) counts blocks of this many bytes, independent of the file system's block size.
-const STAT_BLOCK: u64 = 512;
 
 /// A saved VM: guest memory and VM state, both immutable. Clones share the files.
 #[derive(Clone, Debug)]
@@ -53,7 +50,7 @@ impl Template {
     /// Allocated bytes of guest memory. Pages that the guest never wrote are holes.
     pub fn resident_bytes(&self) -> u64 {
         let metadata = self.snapshot.memory.metadata();
-        metadata.map_or(0, |metadata| metadata.blocks() * STAT_BLOCK)
+        metadata.map_or(0, |metadata| allocated_bytes(&metadata))
     }
 
     /// Bytes that the host cannot reclaim: a memfd's are, a disk file's are not.

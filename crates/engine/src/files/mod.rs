@@ -1,9 +1,11 @@
-//! Open files: whether one was replaced, its digest, and a second descriptor with a position of its own.
+//! Files: whether one was replaced, its digest, its allocated bytes, and a second open file description.
 
+mod allocated;
 mod digest;
 mod identity;
 mod reopen;
 
+pub use allocated::allocated_bytes;
 pub use digest::{Digests, digest_of};
 pub use identity::FileIdentity;
 pub use reopen::reopen;

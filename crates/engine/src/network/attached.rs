@@ -90,6 +90,13 @@ impl Attached {
     }
 }
 
+/// Releases the attachment of a VM that has one ([`Attached::release`]).
+pub async fn release(attached: Option<Attached>) {
+    if let Some(attached) = attached {
+        attached.release().await;
+    }
+}
+
 impl Drop for Attached {
     fn drop(&mut self) {
         let Some(attachment) = self.attachment.take() else {

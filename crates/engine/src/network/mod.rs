@@ -11,7 +11,7 @@ mod sysctl;
 pub mod tap;
 
 pub use addresses::{Exhausted, Range, RangeError};
-pub use attached::Attached;
+pub use attached::{Attached, release};
 pub use bridge::{Attachment, Network, clean_up, tap_prefix};
 pub use error::NetworkError;
 pub use provider::{NetworkProvider, Reclaim};

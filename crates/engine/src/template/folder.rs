@@ -8,7 +8,7 @@
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -17,7 +17,7 @@ use cloude_vmm::control::Origin;
 use cloude_vmm::snapshot::{MemoryFileError, SnapshotError, Template, save_sparse};
 use sha2::{Digest, Sha256};
 
-use crate::files::reopen;
+use crate::files::{allocated_bytes, reopen};
 use crate::snapshot::Snapshot;
 
 const MEMORY: &str = "memory";
@@ -173,8 +173,7 @@ impl TemplateFolder {
         let files = std::fs::read_dir(self.dir.join(id)).into_iter().flatten();
         files
             .filter_map(|entry| entry.ok()?.metadata().ok())
-            // stat(2) counts blocks of 512 bytes, whatever the file system's are.
-            .map(|metadata| metadata.blocks() * 512)
+            .map(|metadata| allocated_bytes(&metadata))
             .sum()
     }
 

@@ -17,6 +17,7 @@ use crate::worker::{SharedSegment, template_boot_text};
 /// Computes the key of a machine from the files on the disk. An unchanged file costs a stat(2).
 pub struct TemplateKeys {
     config: Arc<EngineConfig>,
+    vmlinux: PathBuf,
     segment: Arc<SharedSegment>,
     digests: Arc<Digests>,
     /// The languages by name, each with its digest.
@@ -31,6 +32,7 @@ impl TemplateKeys {
         digests: Arc<Digests>,
     ) -> Self {
         TemplateKeys {
+            vmlinux: config.vmlinux(),
             config,
             segment,
             digests,
@@ -41,11 +43,7 @@ impl TemplateKeys {
     /// The key of a template for this machine, from the files as they are now.
     pub async fn key(&self, spec: &MachineSpec) -> Result<TemplateKey, Failure> {
         let shape = spec.shape();
-        let files = [
-            self.config.vmlinux(),
-            spec.image.clone(),
-            self.config.vm.worker.clone(),
-        ];
+        let files = [&self.vmlinux, &spec.image, &self.config.vm.worker];
         let [kernel, image, worker] = self.file_digests(files).await?;
         let boot = template_boot_text(&self.config, shape)
             .map_err(|error| Failure::infrastructure(format!("the boot request: {error}")))?;
@@ -80,12 +78,12 @@ impl TemplateKeys {
         Ok(digest)
     }
 
-    async fn file_digests(&self, paths: [PathBuf; 3]) -> Result<[String; 3], Failure> {
+    async fn file_digests(&self, paths: [&PathBuf; 3]) -> Result<[String; 3], Failure> {
         // The common case: no file has changed.
-        if let [Some(a), Some(b), Some(c)] = paths.each_ref().map(|path| self.digests.known(path)) {
+        if let [Some(a), Some(b), Some(c)] = paths.map(|path| self.digests.known(path)) {
             return Ok([a, b, c]);
         }
-        let digests = Arc::clone(&self.digests);
+        let (digests, paths) = (Arc::clone(&self.digests), paths.map(PathBuf::clone));
         let read = tokio::task::spawn_blocking(move || {
             let of = |path: &PathBuf| {
                 let digest = digests.of(path);

@@ -9,7 +9,7 @@ use super::console::Console;
 use super::process::Worker;
 use crate::error::Failure;
 use crate::machine::AgentStream;
-use crate::network::Attached;
+use crate::network::{Attached, release};
 use crate::snapshot::Template;
 
 /// A fork of a template, paused at the instant of the save.
@@ -69,8 +69,6 @@ impl PooledFork {
     /// Kills the worker and releases the address.
     pub async fn stop(self) {
         self.fork.stop().await;
-        if let Some(attached) = self.attached {
-            attached.release().await;
-        }
+        release(self.attached).await;
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use cloude_initramfs_builder::boot_segment::{BootSegment, BootSegmentError};
 use tokio::sync::Mutex;
 
+use crate::config::vmlinux;
 use crate::error::Failure;
 use crate::files::{Digests, digest_of, reopen};
 
@@ -23,6 +24,8 @@ pub struct Segment {
 pub struct SharedSegment {
     agent: PathBuf,
     kernel: PathBuf,
+    /// The modules of a kernel folder belong to this file: its change is theirs.
+    vmlinux: PathBuf,
     digests: Arc<Digests>,
     /// The digests of the agent and the `vmlinux` that the segment was packed with, and the segment.
     packed: Mutex<([String; 2], Segment)>,
@@ -42,14 +45,15 @@ pub enum SegmentError {
 impl SharedSegment {
     /// Packs the agent's binary and the modules of a kernel folder. Blocks.
     pub fn new(agent: &Path, kernel: &Path, digests: Arc<Digests>) -> Result<Self, SegmentError> {
-        let of = sources(agent, kernel);
+        let vmlinux = vmlinux(kernel);
         let packed = (
-            [digests.of(&of[0])?, digests.of(&of[1])?],
+            [digests.of(agent)?, digests.of(&vmlinux)?],
             pack(agent, kernel)?,
         );
         Ok(SharedSegment {
             agent: agent.to_owned(),
             kernel: kernel.to_owned(),
+            vmlinux,
             digests,
             packed: Mutex::new(packed),
         })
@@ -59,15 +63,15 @@ impl SharedSegment {
     pub async fn get(&self) -> Result<Segment, Failure> {
         let mut packed = self.packed.lock().await;
         // The common case: two stat(2) show that the files are unchanged.
-        let now = sources(&self.agent, &self.kernel).map(|path| self.digests.known(&path));
+        let now = [&self.agent, &self.vmlinux].map(|path| self.digests.known(path));
         if now.each_ref().map(Option::as_ref) == packed.0.each_ref().map(Some) {
             return Ok(packed.1.clone());
         }
         let (agent, kernel) = (self.agent.clone(), self.kernel.clone());
+        let vmlinux = self.vmlinux.clone();
         let (digests, known) = (Arc::clone(&self.digests), packed.0.clone());
         let repacked = tokio::task::spawn_blocking(move || {
-            let of = sources(&agent, &kernel);
-            let now = [digests.of(&of[0])?, digests.of(&of[1])?];
+            let now = [digests.of(&agent)?, digests.of(&vmlinux)?];
             if now == known {
                 return Ok(None);
             }
@@ -82,15 +86,6 @@ impl SharedSegment {
         }
         Ok(packed.1.clone())
     }
-}
-
-/// The files by which a change is noticed: a kernel folder's modules belong to its `vmlinux`.
-fn sources(agent: &Path, kernel: &Path) -> [PathBuf; 2] {
-    let vmlinux = match kernel.is_dir() {
-        true => kernel.join("vmlinux"),
-        false => kernel.to_owned(),
-    };
-    [agent.to_owned(), vmlinux]
 }
 
 fn pack(agent: &Path, kernel: &Path) -> Result<Segment, SegmentError> {

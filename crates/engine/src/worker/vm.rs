@@ -15,7 +15,7 @@ use super::process::Worker;
 use crate::error::Failure;
 use crate::launched::Machine;
 use crate::machine::AgentStream;
-use crate::network::Attached;
+use crate::network::{Attached, release};
 
 /// The id of the only vsock connection that the host opens.
 const CONNECTION: u64 = 1;
@@ -145,9 +145,7 @@ impl Vm {
     /// follows.
     pub async fn end(self) {
         self.worker.stop().await;
-        if let Some(attached) = self.attached {
-            attached.release().await;
-        }
+        release(self.attached).await;
     }
 }
 

@@ -18,7 +18,7 @@ use crate::config::{EngineConfig, Transport};
 use crate::error::Failure;
 use crate::guest::new_token;
 use crate::machine::{AgentStream, MachineSpec};
-use crate::network::Attached;
+use crate::network::{Attached, release};
 use crate::run_dir::RunDir;
 use crate::snapshot::Template;
 
@@ -214,12 +214,5 @@ impl Workers {
         let (run_dir, pid) = (self.run_dir.clone(), worker.pid());
         let file = tokio::task::spawn_blocking(move || run_dir.record(pid)).await;
         Ok(worker.with_file(file.ok().flatten()))
-    }
-}
-
-/// Releases the address of a VM whose worker is gone.
-async fn release(attached: Option<Attached>) {
-    if let Some(attached) = attached {
-        attached.release().await;
     }
 }
