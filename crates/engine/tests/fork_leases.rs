@@ -5,48 +5,21 @@
 #![allow(clippy::unwrap_used)]
 
 mod fake_worker;
+mod namespace;
 
 use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
 use cloude_engine::config::{EngineConfig, Transport};
 use cloude_engine::{Engine, Failure, Launched, Launcher as _, MachineSpec};
 use cloude_protocol::api::{StartChoice, StartKind};
+use namespace::{inside, output};
 use tokio_util::sync::CancellationToken;
 
-/// Set in the child process: the same test inside `unshare --net`.
-const INSIDE: &str = "CLOUDE_TEST_IN_NAMESPACE";
 /// Addresses for VMs in [`RANGE`].
 const ADDRESSES: usize = 5;
 const RANGE: &str = "172.31.0.0/29";
-
-/// Runs the named test in a new network namespace and returns false; true inside of it.
-fn inside(test: &str) -> bool {
-    if std::env::var_os(INSIDE).is_some() {
-        return true;
-    }
-    let output = Command::new("unshare")
-        .args(["--net", "--mount", "--"])
-        .arg(std::env::current_exe().unwrap())
-        .args([test, "--exact", "--nocapture"])
-        .env(INSIDE, "1")
-        .output()
-        .expect("unshare needs root");
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(
-        output.status.success() && text.contains("1 passed"),
-        "{text}\n{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    false
-}
-
-fn output(program: &str, arguments: &[&str]) -> String {
-    let output = Command::new(program).args(arguments).output().unwrap();
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
 
 /// The number of TAPs, and of TAPs with a firewall rule.
 fn held() -> (usize, usize) {
