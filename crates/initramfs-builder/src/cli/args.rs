@@ -65,14 +65,8 @@ pub struct BuildArgs {
     /// All languages
     #[arg(long)]
     pub all_languages: bool,
-    /// Directory of the languages
-    #[arg(
-        long,
-        env = "LANGUAGES_CONFIG_PATH",
-        value_name = "DIR",
-        hide_env_values = true
-    )]
-    pub languages_dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub languages: LanguagesDir,
     /// Source of a language's image: its reference, its Debian packages, or packages of the same version only if the
     /// registry is unreachable
     #[arg(long, value_enum, default_value = "auto")]
@@ -119,15 +113,34 @@ pub struct BuildArgs {
     #[arg(long, value_name = "FILE", requires = "output")]
     pub agent: Option<PathBuf>,
     #[command(flatten)]
+    pub show: Show,
+    #[command(flatten)]
     pub network: NetworkArgs,
     #[command(flatten)]
     pub limits: LimitArgs,
+}
+
+/// The output of a build on the terminal.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Show {
     /// Print events and results as JSON lines
     #[arg(long)]
     pub json: bool,
     /// Print errors only
     #[arg(short, long, conflicts_with = "json")]
     pub quiet: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct LanguagesDir {
+    /// Directory of the languages
+    #[arg(
+        long,
+        env = "LANGUAGES_CONFIG_PATH",
+        value_name = "DIR",
+        hide_env_values = true
+    )]
+    pub languages_dir: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -259,22 +272,12 @@ pub struct UpdateArgs {
     /// Names of images; all if none
     #[arg(value_name = "NAME")]
     pub names: Vec<String>,
-    /// The folder of languages
-    #[arg(
-        long,
-        env = "LANGUAGES_CONFIG_PATH",
-        value_name = "DIR",
-        hide_env_values = true
-    )]
-    pub languages_dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub languages: LanguagesDir,
+    #[command(flatten)]
+    pub show: Show,
     #[command(flatten)]
     pub network: NetworkArgs,
-    /// One JSON object a line: events, and what was built
-    #[arg(long)]
-    pub json: bool,
-    /// Say nothing but errors
-    #[arg(short, long, conflicts_with = "json")]
-    pub quiet: bool,
 }
 
 #[derive(Debug, Args)]

@@ -14,7 +14,7 @@ use cloude_initramfs_builder::store::Metadata;
 use cloude_protocol::boot::BootConfig;
 use serde::Serialize;
 
-use super::args::{BuildArgs, NetworkArgs};
+use super::args::{BuildArgs, NetworkArgs, Show};
 use super::failure::Failure;
 use super::jsonl::{self, JsonLines};
 use super::paths::Paths;
@@ -29,13 +29,6 @@ struct Target {
     program: Option<Program>,
 }
 
-/// The output of a build on the terminal.
-#[derive(Clone, Copy)]
-pub struct Show {
-    pub json: bool,
-    pub quiet: bool,
-}
-
 pub fn run(args: BuildArgs, paths: &Paths, cancel: &Cancel) -> Result<(), Failure> {
     let targets = targets(&args)?;
     if targets.len() > 1 && (args.output.is_some() || args.name.is_some()) {
@@ -46,8 +39,7 @@ pub fn run(args: BuildArgs, paths: &Paths, cancel: &Cancel) -> Result<(), Failur
     let append = append(&args)?;
     for target in targets {
         let request = request(&args, &target, paths, append.clone(), cancel)?;
-        let (json, quiet) = (args.json, args.quiet);
-        build_one(Show { json, quiet }, &target.name, &request)?;
+        build_one(args.show, &target.name, &request)?;
     }
     Ok(())
 }
@@ -67,7 +59,7 @@ fn targets(args: &BuildArgs) -> Result<Vec<Target>, Failure> {
     }
     let mut names = args.language.clone();
     if args.all_languages || !names.is_empty() {
-        let dir = language::dir(args.languages_dir.as_deref())?;
+        let dir = language::dir(args.languages.languages_dir.as_deref())?;
         if args.all_languages {
             names = language::all(&dir)?;
         }

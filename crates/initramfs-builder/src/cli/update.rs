@@ -8,7 +8,7 @@ use cloude_initramfs_builder::store::{Metadata, StoreError, StoredImage};
 use cloude_protocol::languages;
 
 use super::args::{SourceChoice, UpdateArgs};
-use super::build::{Show, build_one, network};
+use super::build::{build_one, network};
 use super::paths::Paths;
 use super::{Failure, language};
 
@@ -28,11 +28,7 @@ pub fn run(args: &UpdateArgs, paths: &Paths, cancel: &Cancel) -> Result<(), Fail
             })
             .collect::<Result<_, _>>()?,
     };
-    let languages = language::dir(args.languages_dir.as_deref()).ok();
-    let show = Show {
-        json: args.json,
-        quiet: args.quiet,
-    };
+    let languages = language::dir(args.languages.languages_dir.as_deref()).ok();
     let mut failed = Vec::new();
     for image in &images {
         let updated = request(args, image, languages.as_deref(), paths)
@@ -40,7 +36,7 @@ pub fn run(args: &UpdateArgs, paths: &Paths, cancel: &Cancel) -> Result<(), Fail
                 cancel: cancel.clone(),
                 ..request
             })
-            .and_then(|request| build_one(show, &image.name, &request));
+            .and_then(|request| build_one(args.show, &image.name, &request));
         if cancel.is_set() {
             return updated;
         }
