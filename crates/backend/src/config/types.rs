@@ -141,17 +141,18 @@ impl Default for Config {
 
 impl Default for Vm {
     fn default() -> Self {
+        let engine = cloude_engine::config::Vm::default();
         Vm {
-            worker: paths::sibling("cloude-vmm"),
+            worker: engine.worker,
             max_concurrent: 0,
             memory_budget_mib: 0,
-            vcpus: 1,
+            vcpus: engine.vcpus,
             max_vcpus_total: 0,
-            memory_mib: 512,
+            memory_mib: engine.memory_mib,
             max_memory_mib: 8192,
-            cpu_baseline: CpuBaseline::Host,
-            kernel_args: String::new(),
-            log_guest_console: false,
+            cpu_baseline: engine.cpu_baseline,
+            kernel_args: engine.kernel_args,
+            log_guest_console: engine.log_guest_console,
         }
     }
 }
