@@ -14,33 +14,33 @@ pub struct Language {
     /// The name of its compiler or interpreter before a version number: `Node.js`. The language's name if none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub title: Option<String>,
-    /// The version that every image of it has to have: `3.13` stands for 3.13 and all of 3.13.x. Any version if none.
+    /// The version that its images must have: `3.13` stands for 3.13 and all of 3.13.x. Any version if none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
     /// Other names that clients may use, lower case.
     #[serde(default)]
     pub aliases: Vec<String>,
-    /// File name extensions, without the dot, by which a client tells the language.
+    /// File name extensions, without the dot. A client derives the language from them.
     #[serde(default)]
     pub extensions: Vec<String>,
     /// The code's file name in the work directory. A client's file with another of `extensions` gets that extension.
     pub file: String,
-    /// Where its image comes from.
+    /// The sources of its image.
     pub image: Image,
-    /// Turns the code into something that runs; none for an interpreter.
+    /// Compiles the code; none for an interpreter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compile: Option<Command>,
-    /// Runs it. The program's arguments are appended.
+    /// Runs the program, whose arguments are appended.
     pub run: Command,
-    /// The machine it gets unless the request says otherwise.
+    /// The VM, unless a request sets another one.
     #[serde(default)]
     pub machine: Machine,
-    /// Names in the code by which its tools go, where they do.
+    /// Names in the code that decide the file's name and the run command.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub names: Option<Names>,
     /// A program that shows that the language works.
     pub self_test: SelfTest,
-    /// How a template of it is warmed; by executing the self-test if it does not say.
+    /// The warm-up of a template; if none, the self-test is executed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub warm: Option<Warm>,
 }
@@ -94,15 +94,15 @@ pub fn is_of(found: &str, wanted: &str) -> bool {
         .is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_digit()))
 }
 
-/// What is done once in a template VM, so that its forks need not.
+/// The warm-up of a template: work that its forks then need not do.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields, default)]
 pub struct Warm {
     /// Commands that run as root, in order; each must exit 0.
     pub prepare: Vec<Vec<String>>,
-    /// Execute the self-test, so that what it reads is in the page cache.
+    /// Executes the self-test, so that the files that it reads are in the page cache.
     pub rehearse: bool,
-    /// An interpreter that waits for its program.
+    /// An interpreter that waits for a program.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub runner: Option<WarmRunner>,
 }
@@ -117,24 +117,24 @@ impl Default for Warm {
     }
 }
 
-/// The run command, started before there is a program, held by a hook in its start-up, and let go
-/// with one ([`crate::agent::Runner`]).
+/// Starts the run command before there is a program. A hook stops the interpreter during its start-up until it
+/// receives one ([`crate::agent::Runner`]).
 #[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields, default)]
 pub struct WarmRunner {
-    /// What makes the interpreter load the hook. `{dir}` stands for the directory of `files`.
+    /// Variables that make the interpreter load the hook. `{dir}` stands for the directory of `files`.
     pub env: BTreeMap<String, String>,
-    /// Variables that the interpreter reads as it starts, exact or a prefix ending in `*`: a request
-    /// that sets one is run plainly.
+    /// Variables that the interpreter reads at its start: names, or prefixes that end in `*`. A request that sets
+    /// one gets a new interpreter.
     pub cold_env: Vec<String>,
     /// The hook: content by path. In `language.toml` a list of files of the language's folder.
     pub files: BTreeMap<String, String>,
     /// The probe: a program that waits for a second, prints a line, and waits again. The pages that it has touched
-    /// when it prints are the template's working set, which a fork gets as it is resumed.
+    /// when it prints are the template's working set, which a fork receives at its resume.
     pub probe: String,
 }
 
-/// Two sources of the same thing: an image, and packages for when it is a registry's that is not reached.
+/// Two sources of one image: a reference, and Debian packages for when its registry is unreachable.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct Image {
@@ -149,13 +149,13 @@ pub struct Image {
     pub debian: Debian,
 }
 
-/// A Debian installation with only what is named, and what that depends on.
+/// A Debian installation of the named packages and their dependencies.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct Debian {
     /// The release, such as `bookworm`.
     pub suite: String,
-    /// Packages. The first is the one that has the language's version.
+    /// Packages. The first one has the language's version.
     pub packages: Vec<String>,
     /// Added to the environment of programs.
     #[serde(default)]
@@ -168,13 +168,13 @@ pub struct Debian {
 pub struct Command {
     /// The program and its arguments.
     pub command: Vec<String>,
-    /// In its place for files with these extensions.
+    /// Commands that replace it for files with these extensions.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub by_extension: BTreeMap<String, Vec<String>>,
     /// Environment for this command only.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
-    /// The wall-clock limit unless the request or the server says otherwise, in milliseconds.
+    /// The wall-clock limit in milliseconds if the request sets none; the server's default if none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wall_time_ms: Option<u64>,
 }
@@ -206,7 +206,8 @@ pub struct Machine {
     pub memory_mib: Option<u64>,
 }
 
-/// A program that prints from stdin, its arguments and a file it wrote, and exits with a code of its own.
+/// A program that prints values from stdin, its arguments and a file that it wrote, and exits with a code that no
+/// other language's test has.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct SelfTest {
@@ -216,9 +217,9 @@ pub struct SelfTest {
     pub stdin: String,
     /// Its arguments.
     pub args: Vec<String>,
-    /// Exactly what it must print.
+    /// The exact standard output that it must print.
     pub stdout: String,
-    /// What it must exit with.
+    /// The exit code that it must have.
     pub exit_code: i32,
 }
 

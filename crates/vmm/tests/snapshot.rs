@@ -77,8 +77,8 @@ fn a_fork_of_four_vcpus_continues_with_the_saved_state() {
 fn guest_time_does_not_advance_while_a_fork_waits() {
     const WAIT: Duration = Duration::from_secs(3);
     let template = prover::template(1);
-    // What its clocks say first, the TSC and nanoseconds; and how long the fork may have run until then, by the
-    // host's.
+    // The first values of its clocks (TSC, nanoseconds), and the longest time that the fork can have run until then,
+    // measured on the host.
     let first = |wait: Duration| {
         let (mut fork, mut output, _) = prover::fork(&template);
         std::thread::sleep(wait);

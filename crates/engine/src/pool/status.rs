@@ -1,4 +1,4 @@
-//! What a pool reports.
+//! The types of the pool's reports.
 
 use crate::machine::MachineShape;
 

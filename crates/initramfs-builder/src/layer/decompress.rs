@@ -165,7 +165,7 @@ impl Chunks {
         }
     }
 
-    /// The current bytes; waits if there are none. Empty at the end.
+    /// The unread bytes of the current chunk. Blocks until the next chunk arrives; empty at the end of the layer.
     pub fn fill(&mut self) -> Result<&[u8], LayerError> {
         if self.position == self.chunk.len() {
             let next = match self.full.recv() {

@@ -208,7 +208,7 @@ fn choose(
         None => Some(1),
     };
     candidates.retain(|raw| rank(raw).is_some());
-    // Of several equal ones, the first.
+    // `min_by_key` returns the first of several equal ones.
     let Some(best) = candidates.iter().min_by_key(|raw| Reverse(rank(raw))) else {
         let platforms = manifests.iter().filter_map(|raw| raw.platform.as_ref());
         let available = list(platforms.map(|it| Platform::from(it).to_string()).collect());

@@ -26,7 +26,7 @@ const HEADER: usize = PREFIX + 32;
 /// The state of a VM without its memory.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct VmState {
-    /// What must be equal where it is restored.
+    /// The key that must equal the key of the VM that restores it.
     pub key: Key,
     /// SHA-256 of the memory file ([`super::memory_digest`]).
     pub memory_digest: [u8; 32],

@@ -1,4 +1,4 @@
-//! What a fork may say before it has acknowledged its identity: nothing.
+//! A fork may send no other event before it has acknowledged its identity.
 
 use cloude_protocol::agent::{ExecuteResult, Identity, Stage, StageName, Stream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
