@@ -1,8 +1,8 @@
 # Each target is a line that calls a script, which says what it does.
-.PHONY: help build demo test test-full bench lint ci
+.PHONY: help build demo test test-full test-hostile bench lint ci
 
 help: ## what there is
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 11
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
 
 build: ## everything, into target/cloude/bin
 	@tools/setup --for demo && tools/build
@@ -15,6 +15,9 @@ test: ## all tests; those that boot VMs run on an emulated host where they must
 
 test-full: ## the same, with every program, all languages and many more forks: hours on an emulated host
 	@tools/test --full
+
+test-hostile: ## attacks by programs, guest kernels, images, clients and changes of the host: a line for each
+	@tools/test-hostile
 
 bench: ## the numbers
 	@tools/bench

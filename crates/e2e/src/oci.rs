@@ -45,6 +45,19 @@ impl Layer {
         self.entry(EntryType::Regular, path, mode, owner, content, None)
     }
 
+    /// Adds a regular file whose name is written as it is, also with `..` in it. At most 100 bytes.
+    pub fn file_with_raw_name(mut self, name: &str, content: &[u8]) -> Self {
+        let mut header = Header::new_gnu();
+        header.set_entry_type(EntryType::Regular);
+        header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
+        header.set_mode(0o644);
+        header.set_size(content.len() as u64);
+        header.set_mtime(self.time);
+        header.set_cksum();
+        self.builder.append(&header, content).unwrap();
+        self
+    }
+
     /// Adds a symbolic link.
     pub fn symlink(self, path: &str, target: &str) -> Self {
         self.entry(EntryType::Symlink, path, 0o777, (0, 0), &[], Some(target))
@@ -116,7 +129,7 @@ pub fn write_layout(folder: &Path, tag: &str, layers: Vec<Layer>) {
     for layer in layers {
         let plain = layer.bytes();
         identifiers.push(digest(&plain));
-        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
         encoder.write_all(&plain).unwrap();
         descriptors.push(blob(
             folder,
