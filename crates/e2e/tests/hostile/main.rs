@@ -8,6 +8,7 @@
 mod case;
 mod clients;
 mod devices;
+mod escapes;
 mod host_changes;
 mod images;
 mod neighbours;
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
         images::cases(),
         clients::cases(),
         programs::cases(),
+        escapes::cases(),
         root::cases(),
         neighbours::cases(),
         network::cases(),
