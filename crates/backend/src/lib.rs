@@ -7,6 +7,7 @@ pub mod config;
 pub mod http;
 pub mod jobs;
 pub mod metrics;
+pub mod privileges;
 pub mod scheduler;
 pub mod server;
 pub mod store;

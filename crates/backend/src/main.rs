@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
 use cloude_backend::config::{self, Config, ConfigError, Transport};
+use cloude_backend::privileges::{self, Rights};
 use cloude_backend::server;
 use rustix::fs::Mode;
 use tracing_subscriber::EnvFilter;
@@ -106,6 +107,11 @@ fn start(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
     // Files of clouded hold programs, secrets, output and the memory of templates.
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
     raise_open_files();
+    match privileges::drop_root(&config)? {
+        Rights::Ordinary => {}
+        Rights::Dropped(user) => tracing::info!(user, "gave up root's rights but CAP_NET_ADMIN"),
+        Rights::Root(reason) => tracing::warn!(reason, "running with root's rights"),
+    }
     let runtime = tokio::runtime::Runtime::new()?;
     Ok(runtime.block_on(server::run(config))?)
 }

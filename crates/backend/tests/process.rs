@@ -5,7 +5,7 @@
 
 use std::fs::Permissions;
 use std::io::{BufRead, BufReader, Read};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
@@ -17,9 +17,8 @@ fn clouded() -> Command {
         .env_clear()
         .env("HOME", "/nonexistent")
         .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
-    command
-        .arg("--languages")
-        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../languages"));
+    let languages = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../languages");
+    command.env("LANGUAGES_CONFIG_PATH", languages);
     command
 }
 
@@ -328,4 +327,88 @@ fn request(address: &str, text: &str) -> String {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     answer
+}
+
+/// A field of /proc/PID/status.
+fn status(child: &Child, field: &str) -> String {
+    let text = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+    let line = text.lines().find(|line| line.starts_with(field)).unwrap();
+    line[field.len()..]
+        .trim_start_matches(':')
+        .trim()
+        .to_owned()
+}
+
+/// Sends SIGTERM and waits.
+fn terminated(child: &mut Child) -> std::process::ExitStatus {
+    let pid = Pid::from_child(child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    child.wait().unwrap()
+}
+
+/// [`startable`] with all files in a folder that every user may read.
+fn startable_for_all(dir: &Path, bridge: &str) -> Command {
+    let mut command = startable(dir, bridge);
+    for path in [dir.to_owned(), dir.join("file")] {
+        std::fs::set_permissions(path, Permissions::from_mode(0o755)).unwrap();
+    }
+    let languages = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../languages");
+    let copied = Command::new("cp")
+        .arg("-r")
+        .arg(languages)
+        .arg(dir)
+        .status();
+    assert!(copied.unwrap().success());
+    command.env("LANGUAGES_CONFIG_PATH", dir.join("languages"));
+    command
+}
+
+#[test]
+fn root_becomes_the_configured_user_with_one_capability() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state");
+    std::fs::create_dir(&state).unwrap();
+    std::fs::write(state.join("left-by-root"), "").unwrap();
+    // The account of the network file systems exists on every Linux.
+    let mut child = startable_for_all(dir.path(), "cloudeuser0")
+        .env("CLOUDE_USER", "nobody")
+        .spawn()
+        .unwrap();
+
+    listening(&mut child);
+
+    assert_eq!(status(&child, "Uid"), "65534\t65534\t65534\t65534");
+    for set in ["CapEff", "CapPrm", "CapAmb"] {
+        // CAP_NET_ADMIN is capability 12.
+        assert_eq!(status(&child, set), "0000000000001000", "{set}");
+    }
+    let owner = state.join("left-by-root").metadata().unwrap().uid();
+    assert_eq!(owner, 65534);
+    // The network needs the capability when it is removed, too.
+    assert!(terminated(&mut child).success());
+    assert!(!Path::new("/sys/class/net/cloudeuser0").exists());
+}
+
+#[test]
+fn a_user_without_access_is_refused_with_the_path() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = startable(dir.path(), "cloudeuser1")
+        .env("CLOUDE_USER", "nobody")
+        .output()
+        .unwrap();
+    assert!(!output.status.success());
+    let file = dir.path().join("file").display().to_string();
+    assert!(stderr(&output).contains(&file), "{}", stderr(&output));
+    assert!(stderr(&output).contains("nobody"), "{}", stderr(&output));
+}
+
+#[test]
+fn an_unknown_user_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = startable(dir.path(), "cloudeuser2")
+        .env("CLOUDE_USER", "no-such-user")
+        .output()
+        .unwrap();
+    assert!(!output.status.success());
+    assert!(stderr(&output).contains("useradd"), "{}", stderr(&output));
 }

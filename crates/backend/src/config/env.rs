@@ -17,6 +17,7 @@ pub fn apply(config: &mut Config, get: &dyn Fn(&str) -> Option<String>) -> Resul
     env.set("VM_INITRAMFS_DIR", &mut config.images.dir)?;
     env.flag("VM_LOG_GUEST_CONSOLE", &mut config.vm.log_guest_console)?;
     // All others.
+    env.set("CLOUDE_USER", &mut config.user)?;
     env.set("CLOUDE_STATE_DIR", &mut config.state_dir)?;
     env.set("CLOUDE_AGENT_TRANSPORT", &mut config.agent.transport)?;
     env.set("CLOUDE_AGENT_BINARY", &mut config.agent.binary)?;

@@ -13,6 +13,9 @@ use serde::{Deserialize, Serialize};
 pub struct Config {
     /// Address and port of the HTTP server. Port 0 selects a free port, which the log names.
     pub listen: SocketAddr,
+    /// The account that clouded changes to when it is started as root. Empty: `cloude`, if it exists and has access to
+    /// all files that the server needs.
+    pub user: String,
     /// Folder of the job store, the lock and the run directory.
     pub state_dir: PathBuf,
     /// Folder of the languages.
@@ -122,6 +125,7 @@ impl Default for Config {
         let root = rustix::process::geteuid().is_root();
         Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            user: String::new(),
             state_dir: paths::state_dir(root),
             languages: paths::languages(root),
             kernel: paths::kernel(),
