@@ -1,12 +1,12 @@
-# Shared by kernel/fetch, kernel/build and tools/with-kvm. Sourced, never run.
+# Functions of kernel/fetch, kernel/build and scripts in tools/, which source this file.
 # shellcheck shell=bash
 
-# Where everything that can be made again lies (docs/architecture.md).
+# The cache folder (docs/architecture.md).
 cache_dir() {
     echo "${CLOUDE_CACHE_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/cloude}"
 }
 
-# Progress: for people only, on stderr, so that stdout stays for programs.
+# Prints progress to standard error if that is a terminal. Standard output is for results.
 say() {
     if [ -t 2 ]; then printf '%s: %s\n' "${0##*/}" "$*" >&2; fi
 }
@@ -18,7 +18,8 @@ die() {
     exit 1
 }
 
-# need COMMAND PACKAGE…: fails with what to install. /sbin is not in every user's PATH.
+# need COMMAND PACKAGE…: fails with the packages to install if the command is missing. Also looks in /sbin, which is not
+# in every user's PATH.
 need() {
     local command=$1
     shift
@@ -65,7 +66,7 @@ find_kernel_package() {
 download_package() {
     local package=$1 dir=$2 debs
     debs=$(mktemp -d "$dir/.debs.XXXXXX")
-    # _apt cannot enter a private folder; as root apt only warns about that, so say it beforehand.
+    # The user _apt cannot enter a private folder. Without this option apt, run as root, warns about that.
     if ! (cd "$debs" && apt-get -qq -o APT::Sandbox::User=root download "$package") >&2; then
         rm -rf "$debs"
         return 1
@@ -74,8 +75,8 @@ download_package() {
     rm -rf "$debs"
 }
 
-# unpack_kernel_package PACKAGE DIR: the image and, where the distribution splits them off, its modules.
-# Afterwards DIR/boot/vmlinuz-* is there, and a complete module tree with its dependencies under DIR/lib.
+# unpack_kernel_package PACKAGE DIR: unpacks the kernel image and its modules, which may be a package of their own, into
+# DIR/boot/vmlinuz-* and DIR/lib, and runs depmod there. Prints the release.
 unpack_kernel_package() {
     local package=$1 dir=$2 release extra
     download_package "$package" "$dir" ||
@@ -97,8 +98,8 @@ unpack_kernel_package() {
     echo "$release"
 }
 
-# collect_module TREE RELEASE MODULE DIR: adds MODULE and what it depends on to DIR, unpacked, in the order
-# of insertion of DIR/modules.list. What is built in needs nothing. Fails if the kernel lacks MODULE.
+# collect_module TREE RELEASE MODULE DIR: copies MODULE and its dependencies to DIR, uncompressed, and appends them to
+# DIR/modules.list in the order of insertion. Does nothing for a built-in module. Fails if the kernel lacks MODULE.
 collect_module() {
     local tree=$1 release=$2 module=$3 dir=$4 steps action path name
     steps=$(PATH="$PATH:/usr/sbin:/sbin" modprobe -d "$tree" -S "$release" --show-depends "$module" 2>/dev/null) ||
@@ -119,7 +120,7 @@ collect_module() {
     done <<<"$steps"
 }
 
-# install_dir NEW FINAL: puts the finished folder NEW in FINAL's place.
+# install_dir NEW FINAL: replaces the folder FINAL by NEW.
 install_dir() {
     local new=$1 final=$2 old=
     if [ -e "$final" ]; then
