@@ -15,6 +15,7 @@ mod neighbours;
 mod network;
 mod programs;
 mod root;
+mod tenants;
 
 use std::process::ExitCode;
 
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
         escapes::cases(),
         root::cases(),
         neighbours::cases(),
+        tenants::cases(),
         network::cases(),
         vec![case::case(
             "host::left_behind",
