@@ -7,7 +7,6 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::process::Child;
 use std::time::{Duration, SystemTime};
 
 use cloude_e2e::binaries;
@@ -19,7 +18,8 @@ use cloude_protocol::agent::{
 use cloude_protocol::boot::BootConfig;
 use cloude_protocol::language::Language;
 use cloude_vmm::control::{
-    self, BlankVmSpec, BootSpec, Channel, CpuBaseline, Event, Origin, Request, VsockSpec,
+    self, BlankVmSpec, BootSpec, Channel, CpuBaseline, Event, Origin, Request, SpawnOptions,
+    VsockSpec, WorkerProcess,
 };
 
 const TEMPLATE_TOKEN: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
@@ -35,14 +35,16 @@ const CLOCK_TOLERANCE_S: f64 = 2.0;
 
 /// A worker process. Dropping it kills the process.
 struct Worker {
-    child: Child,
+    process: WorkerProcess,
     channel: Channel,
 }
 
 impl Worker {
     fn start() -> Self {
-        let (child, channel) = control::spawn(&binaries::binary("cloude-vmm")).unwrap();
-        Self { child, channel }
+        let options = SpawnOptions::default();
+        let binary = binaries::binary("cloude-vmm");
+        let (process, channel) = control::spawn(&binary, &options).unwrap();
+        Self { process, channel }
     }
 
     fn expect(&self, wanted: &Event) {
@@ -53,8 +55,8 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }
 

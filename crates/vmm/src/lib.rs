@@ -10,6 +10,7 @@ pub mod capabilities;
 pub mod control;
 pub mod devices;
 pub mod exit;
+pub mod jail;
 pub mod memory;
 pub mod panics;
 pub mod probe;

@@ -1,13 +1,13 @@
 //! `cloude-vmm`: one process, one micro-VM.
 
-use std::io;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::error::Error;
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::process::ExitCode;
 
 use clap::Parser;
-use cloude_vmm::control::{CONTROL_FD, Channel};
-use cloude_vmm::{panics, worker};
-use rustix::process::{Resource, Rlimit, setrlimit};
+use cloude_vmm::control::{CONTROL_FD, Channel, Event, ExitReason};
+use cloude_vmm::jail::Walls;
+use cloude_vmm::{jail, panics, worker};
 
 mod cli;
 
@@ -15,18 +15,22 @@ fn main() -> ExitCode {
     panics::end_process();
     // Before clap, which would cost every worker the memory of a command line parser.
     let mut args = std::env::args_os().skip(1);
-    if args.next().is_some_and(|arg| arg == "worker") && args.next().is_none() {
-        return run_worker();
+    if args.next().is_some_and(|arg| arg == "worker") {
+        let walls = args.next().unwrap_or_default();
+        if args.next().is_none() {
+            return run_worker(&walls.to_string_lossy());
+        }
     }
     match cli::Cli::parse().command {
         cli::Command::Run(args) => cli::run::main(args),
         cli::Command::Probe(args) => cli::probe::main(&args),
         cli::Command::Cpuid(args) => cli::cpuid::main(&args),
-        cli::Command::Worker => run_worker(),
+        cli::Command::Worker { walls } => run_worker(&walls),
     }
 }
 
-fn run_worker() -> ExitCode {
+/// `walls` is the text of the [`Walls`] that `clouded` asks for.
+fn run_worker(walls: &str) -> ExitCode {
     // SAFETY: F_GETFD checks that the descriptor is open. The parent passed it to this process, and nothing else in the
     // process owns it.
     let socket = unsafe {
@@ -44,11 +48,7 @@ fn run_worker() -> ExitCode {
         );
         return ExitCode::from(2);
     };
-    if let Err(error) = contain_crashes(&socket) {
-        eprintln!("cloude-vmm: cannot disable core dumps: {error}");
-        return ExitCode::FAILURE;
-    }
-    match worker::run(Channel::new(socket)) {
+    match confined_worker(socket, walls) {
         Ok(_) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("cloude-vmm: {error}");
@@ -57,12 +57,20 @@ fn run_worker() -> ExitCode {
     }
 }
 
-/// Reports a panic to the host, and sets RLIMIT_CORE to 0: a core file would contain guest memory.
-fn contain_crashes(socket: &OwnedFd) -> io::Result<()> {
+/// Reports panics to the host, locks the process up, and serves a VM.
+fn confined_worker(socket: OwnedFd, walls: &str) -> Result<ExitReason, Box<dyn Error>> {
     panics::report_to(Channel::new(socket.try_clone()?));
-    let none = Rlimit {
-        current: Some(0),
-        maximum: Some(0),
-    };
-    Ok(setrlimit(Resource::Core, none)?)
+    let channel = Channel::new(socket);
+    let entered = walls
+        .parse::<Walls>()
+        .map_err(Box::<dyn Error>::from)
+        .and_then(|walls| Ok(jail::enter(walls, channel.as_fd())?));
+    match entered {
+        Ok(pagemap) => Ok(worker::run(channel, pagemap)?),
+        Err(error) => {
+            let message = error.to_string();
+            let _ = channel.send(&Event::Failed { message }, &[]);
+            Err(error)
+        }
+    }
 }

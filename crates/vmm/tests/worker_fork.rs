@@ -152,7 +152,7 @@ fn failure(mut worker: Worker) -> String {
     let Event::Failed { message } = worker.event() else {
         panic!("it did not fail");
     };
-    assert!(!worker.child.wait().unwrap().success());
+    assert_ne!(worker.child.wait().unwrap(), Some(0));
     message
 }
 
@@ -262,11 +262,8 @@ fn fork(memory: &File, vm_state: &File, working_set: Option<&File>) -> (Worker, 
 
 /// Requests the working set of a fork: the number of written pages, and the list.
 fn request_working_set(fork: &Worker) -> (u64, File) {
-    let pagemap = File::open(format!("/proc/{}/pagemap", fork.child.id())).unwrap();
     let channel = &fork.channel;
-    channel
-        .send(&Request::WorkingSet, &[pagemap.as_fd()])
-        .unwrap();
+    channel.send(&Request::WorkingSet, &[]).unwrap();
     let (event, list) = channel.recv::<Event>().unwrap();
     let Event::WorkingSet { written_pages, .. } = event else {
         panic!("{event:?}");
@@ -333,16 +330,6 @@ fn a_working_set_that_does_not_parse_is_refused() {
 }
 
 #[test]
-fn a_working_set_needs_the_pagemap() {
-    let (memory, vm_state) = ready_of(writing()).save(origin());
-    let (running, mut output) = fork(&memory, &vm_state, None);
-    let_write(&running, &mut output);
-    let ask = Request::WorkingSet;
-    running.channel.send(&ask, &[]).unwrap();
-    assert!(failure(running).contains("needs 1 descriptors and came with 0"));
-}
-
-#[test]
 fn a_blank_vm_with_other_devices_is_refused() {
     let (memory, vm_state) = saved();
     let worker = Worker::start();
@@ -388,7 +375,7 @@ fn a_pending_connect_prevents_a_save() {
 /// Closes the worker's control socket and waits for its end.
 fn hang_up(mut worker: Worker) {
     worker.hang_up();
-    assert!(worker.child.wait().unwrap().success());
+    assert_eq!(worker.child.wait().unwrap(), Some(0));
 }
 
 #[test]

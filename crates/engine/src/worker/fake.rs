@@ -13,7 +13,7 @@ pub fn worker(play: impl FnOnce(Channel) + Send + 'static) -> Worker {
     let (host, theirs) = Channel::pair().unwrap();
     let child = Command::new("sleep").arg("1000").spawn().unwrap();
     std::thread::spawn(move || play(theirs));
-    Worker::of(child, host).unwrap()
+    Worker::of(child.try_into().unwrap(), host).unwrap()
 }
 
 /// An unnamed file with this content.

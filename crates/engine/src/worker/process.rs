@@ -3,10 +3,11 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
-use std::process::Child;
 
 use cloude_protocol::agent::Cause;
-use cloude_vmm::control::{self, Channel, ChannelError, Event, ExitReason, Request};
+use cloude_vmm::control::{
+    self, Channel, ChannelError, Event, ExitReason, Request, SpawnOptions, WorkerProcess,
+};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -29,7 +30,7 @@ impl AsRawFd for Pollable {
 /// A worker. Dropping it kills and reaps the process, which blocks; [`Worker::stop`] does so off the async
 /// threads.
 pub struct Worker {
-    child: Option<Child>,
+    process: Option<WorkerProcess>,
     channel: AsyncFd<Pollable>,
     /// Removed after the process is reaped: fields are dropped after [`Worker::drop`] has run.
     file: Option<WorkerFile>,
@@ -37,24 +38,25 @@ pub struct Worker {
 
 impl Worker {
     /// Spawns `binary worker` with its control socket as descriptor 3.
-    pub async fn spawn(binary: &Path) -> io::Result<Self> {
+    pub async fn spawn(binary: &Path, options: SpawnOptions) -> io::Result<Self> {
         let path = binary.to_owned();
-        let (child, channel) = tokio::task::spawn_blocking(move || control::spawn(&path))
+        let spawn = move || control::spawn(&path, &options);
+        let (process, channel) = tokio::task::spawn_blocking(spawn)
             .await
             .map_err(io::Error::other)??;
-        Worker::of(child, channel)
+        Worker::of(process, channel)
     }
 
     /// The worker of a process and of the host's end of its control socket.
-    pub(super) fn of(child: Child, channel: Channel) -> io::Result<Self> {
+    pub(super) fn of(process: WorkerProcess, channel: Channel) -> io::Result<Self> {
         // Guarded first: an error below must not leave the process.
-        let child = Reaper(Some(child));
+        let process = Reaper(Some(process));
         // SAFETY: the channel owns its descriptor and never replaces it, and the `AsyncFd` owns the channel:
         // `as_raw_fd` returns the same open descriptor for as long as the `AsyncFd` exists.
         let channel =
             unsafe { AsyncFd::register_with_interest(Pollable(channel), Interest::READABLE) }?;
         Ok(Worker {
-            child: child.release(),
+            process: process.release(),
             channel,
             file: None,
         })
@@ -69,7 +71,9 @@ impl Worker {
 
     /// The process id.
     pub fn pid(&self) -> i32 {
-        self.child.as_ref().map_or(0, |child| child.id() as i32)
+        self.process
+            .as_ref()
+            .map_or(0, |process| process.id() as i32)
     }
 
     /// Sends a request and duplicates of the descriptors. Never blocks: [`ChannelError::Full`] means that the
@@ -135,7 +139,7 @@ impl Worker {
     /// Kills and reaps the process.
     pub async fn stop(mut self) {
         // The file is removed after the process is reaped, also if this future is dropped.
-        let (mut reaper, file) = (Reaper(self.child.take()), self.file.take());
+        let (reaper, file) = (Reaper(self.process.take()), self.file.take());
         // Killed here, so that the blocking thread waits as short as possible.
         reaper.kill();
         let reaped = tokio::task::spawn_blocking(move || {
@@ -151,22 +155,22 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        drop(Reaper(self.child.take()));
+        drop(Reaper(self.process.take()));
     }
 }
 
-/// Kills and reaps its child when dropped.
-struct Reaper(Option<Child>);
+/// Kills and reaps its process when dropped.
+struct Reaper(Option<WorkerProcess>);
 
 impl Reaper {
-    fn kill(&mut self) {
-        if let Some(child) = &mut self.0 {
-            // Fails only when it has ended already.
-            let _ = child.kill();
+    fn kill(&self) {
+        if let Some(process) = &self.0 {
+            // Fails for no process that this one has started.
+            let _ = process.kill();
         }
     }
 
-    fn release(mut self) -> Option<Child> {
+    fn release(mut self) -> Option<WorkerProcess> {
         self.0.take()
     }
 }
@@ -174,8 +178,8 @@ impl Reaper {
 impl Drop for Reaper {
     fn drop(&mut self) {
         self.kill();
-        if let Some(mut child) = self.0.take() {
-            let _ = child.wait();
+        if let Some(mut process) = self.0.take() {
+            let _ = process.wait();
         }
     }
 }
@@ -244,7 +248,9 @@ mod tests {
     #[tokio::test]
     async fn a_worker_that_ends_silently_is_an_infrastructure_failure() {
         let dir = tempfile::tempdir().unwrap();
-        let worker = Worker::spawn(&script(dir.path(), "exit 3")).await.unwrap();
+        let worker = Worker::spawn(&script(dir.path(), "exit 3"), SpawnOptions::default())
+            .await
+            .unwrap();
         let failure = worker.failed().await;
         assert_eq!(failure.cause, Cause::Infrastructure);
         assert!(failure.message.contains("gone"), "{}", failure.message);
@@ -253,9 +259,12 @@ mod tests {
     #[tokio::test]
     async fn a_worker_that_reads_nothing_is_an_error_and_does_not_block() {
         let dir = tempfile::tempdir().unwrap();
-        let worker = Worker::spawn(&script(dir.path(), "exec sleep 1000"))
-            .await
-            .unwrap();
+        let worker = Worker::spawn(
+            &script(dir.path(), "exec sleep 1000"),
+            SpawnOptions::default(),
+        )
+        .await
+        .unwrap();
         let request = Request::ConsoleInput {
             bytes: vec![0; 4096],
         };
@@ -271,9 +280,12 @@ mod tests {
     #[tokio::test]
     async fn a_stopped_worker_is_killed_and_reaped() {
         let dir = tempfile::tempdir().unwrap();
-        let worker = Worker::spawn(&script(dir.path(), "exec sleep 1000"))
-            .await
-            .unwrap();
+        let worker = Worker::spawn(
+            &script(dir.path(), "exec sleep 1000"),
+            SpawnOptions::default(),
+        )
+        .await
+        .unwrap();
         let proc = format!("/proc/{}", worker.pid());
         assert!(Path::new(&proc).exists());
         worker.stop().await;

@@ -1,7 +1,6 @@
 //! Saving a VM, and listing the pages that it touched.
 
-use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use cloude_vmm::control::{Event, Origin, Request};
@@ -46,12 +45,9 @@ pub async fn save(worker: &Worker, origin: Origin) -> Result<Snapshot, Failure> 
     }
 }
 
-/// The pages that a restored VM has touched so far, from the worker's /proc/PID/pagemap.
+/// The pages that a restored VM has touched so far.
 pub async fn working_set(worker: &Worker) -> Result<WorkingSet, Failure> {
-    let path = format!("/proc/{}/pagemap", worker.pid());
-    let pagemap =
-        File::open(&path).map_err(|error| Failure::infrastructure(format!("{path}: {error}")))?;
-    worker.send(&Request::WorkingSet, &[pagemap.as_fd()])?;
+    worker.send(&Request::WorkingSet, &[])?;
     loop {
         let (event, mut descriptors) = worker.next().await?;
         match (event, descriptors.pop()) {
@@ -76,6 +72,8 @@ pub async fn working_set(worker: &Worker) -> Result<WorkingSet, Failure> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
+
     use super::super::fake::{file, origin, worker};
     use super::*;
 

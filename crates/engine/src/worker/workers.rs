@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cloude_protocol::agent::NetworkIdentity;
+use cloude_vmm::control::SpawnOptions;
 use tokio_util::sync::CancellationToken;
 
 use super::blank::{BlankVm, BlankVmParts};
@@ -207,9 +208,11 @@ impl Workers {
 
     async fn spawn(&self) -> Result<Worker, Failure> {
         let path: &Path = &self.config.vm.worker;
-        let worker = Worker::spawn(path).await.map_err(|error| {
-            Failure::infrastructure(format!("starting `{}`: {error}", path.display()))
-        })?;
+        let worker = Worker::spawn(path, SpawnOptions::default())
+            .await
+            .map_err(|error| {
+                Failure::infrastructure(format!("starting `{}`: {error}", path.display()))
+            })?;
         // Off the async threads: the directory lies on a disk. A dropped future drops the file, which removes it.
         let (run_dir, pid) = (self.run_dir.clone(), worker.pid());
         let file = tokio::task::spawn_blocking(move || run_dir.record(pid)).await;

@@ -1,6 +1,7 @@
 //! Exit codes of `cloude-vmm run`.
 
 use cloude_vmm::control::ExitReason;
+use cloude_vmm::jail::FORBIDDEN_EXIT_CODE;
 use cloude_vmm::panics;
 
 /// The exit codes in `run --help`.
@@ -40,6 +41,7 @@ pub fn of(reason: &ExitReason) -> u8 {
         ExitReason::FailEntry { .. } => 15,
         ExitReason::Unhandled { .. } => 16,
         ExitReason::WorkerPanic { .. } => panics::EXIT_CODE,
+        ExitReason::ForbiddenSyscall { .. } => FORBIDDEN_EXIT_CODE,
         ExitReason::Stopped => 130,
     }
 }

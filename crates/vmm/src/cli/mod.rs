@@ -35,7 +35,11 @@ pub enum Command {
     Cpuid(CpuidArgs),
     /// Serve one VM over the control socket that is descriptor 3 (started by clouded)
     #[command(hide = true)]
-    Worker,
+    Worker {
+        /// The walls of the worker's jail, separated by commas
+        #[arg(default_value = "")]
+        walls: String,
+    },
 }
 
 #[derive(Args)]

@@ -9,13 +9,16 @@
 //! [`Request::ConsoleInput`] and [`Request::WorkingSet`] are possible while the VM runs.
 
 mod channel;
+mod exec;
+mod process;
 mod report;
 mod spawn;
 
 pub use crate::arch::x86_64::cpuid::CpuBaseline;
 pub use crate::snapshot::Origin;
 pub use channel::{Channel, ChannelError, MAX_DESCRIPTORS, MAX_MESSAGE};
-pub use spawn::spawn;
+pub use process::WorkerProcess;
+pub use spawn::{CgroupEntry, SpawnOptions, spawn};
 
 use serde::{Deserialize, Serialize};
 
@@ -74,7 +77,7 @@ pub enum Request {
         working_set: bool,
     },
     /// Report the pages that a restored VM has touched so far; only while it runs. The answer is
-    /// [`Event::WorkingSet`]. Descriptor: the worker's `/proc/PID/pagemap`.
+    /// [`Event::WorkingSet`].
     WorkingSet,
     /// Run the vCPUs of a restored or saved VM. The answer is [`Event::Started`].
     Resume,
@@ -249,6 +252,12 @@ pub enum ExitReason {
     WorkerPanic {
         /// The panic's message and place.
         message: String,
+    },
+    /// The worker made a system call that its filter forbids, and was ended at once. Either the guest has taken over
+    /// its worker, or `cloude-vmm` has a bug.
+    ForbiddenSyscall {
+        /// The x86-64 number of the call; [`crate::jail::syscall_name`] has its name.
+        number: i32,
     },
     /// The control socket closed, or a signal asked the worker to stop.
     Stopped,

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::ExitReason;
+use crate::jail::syscall_name;
 
 impl fmt::Display for ExitReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -38,6 +39,11 @@ impl fmt::Display for ExitReason {
             }
             Self::Unhandled { exit } => write!(f, "unhandled KVM exit: {exit}"),
             Self::WorkerPanic { message } => write!(f, "cloude-vmm panicked: {message}"),
+            Self::ForbiddenSyscall { number } => write!(
+                f,
+                "cloude-vmm made the system call {} ({number}), which its seccomp filter forbids, and was killed",
+                syscall_name((*number).into())
+            ),
             Self::Stopped => write!(f, "the VM was stopped"),
         }
     }

@@ -11,6 +11,8 @@ use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
 use super::immediate_exit::ImmediateExit;
 use super::machine::Machine;
 use super::run;
+use crate::control::ExitReason;
+use crate::jail;
 use crate::sync::lock;
 
 /// All vCPUs of a VM, each with its thread.
@@ -175,6 +177,11 @@ impl Vcpu {
 
     /// The body of the vCPU's thread.
     fn work(&self, machine: &Machine, warm_up: bool) {
+        if let Err(error) = jail::narrow_vcpu() {
+            let exit = format!("seccomp of a vCPU's thread: {error}");
+            machine.exit.raise(ExitReason::Unhandled { exit });
+            return self.set_out();
+        }
         if warm_up {
             run::warm_up(&mut lock(&self.fd));
         }

@@ -1,5 +1,6 @@
 //! A VM created ahead of demand: blank, then restored and paused, then running.
 
+use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
@@ -7,9 +8,11 @@ use std::time::Instant;
 use super::boot::attach_devices;
 use super::descriptors::{BlankVmFds, RestoreFds};
 use super::error::WorkerError;
+use super::limits;
 use super::serve::Server;
 use super::vsock::{VsockLink, attach_saved};
 use crate::control::{BlankVmSpec, Channel, Event, ExitReason, Origin, Request, RestoreCosts};
+use crate::jail;
 use crate::snapshot::{SnapshotError, Template, WorkingSet};
 use crate::vm::{BlankVm, MachineShape, Vm, VmHandle};
 
@@ -20,11 +23,19 @@ pub(super) fn serve(
     channel: &Arc<Channel>,
     spec: &BlankVmSpec,
     descriptors: Vec<OwnedFd>,
+    pagemap: Option<File>,
 ) -> Result<ExitReason, WorkerError> {
+    limits::of_vm(spec.memory_mib)?;
     let (mut blank, vsock) = create(spec, descriptors)?;
     // The event loop is made now, so that it costs no time after a request.
     let handle = blank.handle();
-    let server = Server::new(blank.vm_mut(), handle.clone(), channel, vsock.clone())?;
+    let server = Server::new(
+        blank.vm_mut(),
+        handle.clone(),
+        channel,
+        vsock.clone(),
+        pagemap,
+    )?;
     channel.send(&Event::BlankReady, &[])?;
 
     let (mut vm, working_set) = match channel.recv::<Request>()? {
@@ -39,6 +50,8 @@ pub(super) fn serve(
             let fds = RestoreFds::sort(working_set, descriptors)?;
             let restored = restore(blank, &origin, fds, vsock.as_ref())?;
             let costs = start.costs(restored.costs);
+            // Off the path of a request: a fork waits here.
+            jail::narrow_event_loop().map_err(WorkerError::Jail)?;
             channel.send(&Event::Restored { costs }, &[])?;
             (restored.vm, restored.working_set)
         }

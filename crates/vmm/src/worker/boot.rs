@@ -1,15 +1,18 @@
 //! A VM that boots a kernel.
 
+use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use super::descriptors::BootFds;
 use super::error::WorkerError;
+use super::limits;
 use super::serve::Server;
 use super::vsock::{VsockLink, attach_vsock};
 use crate::control::{BootSpec, Channel, Event, ExitReason, TapSpec, VsockSpec};
 use crate::devices::virtio::net::{Net, NetConfig};
 use crate::devices::virtio::rng::Rng;
+use crate::jail;
 use crate::vm::{MachineShape, Vm, VmError};
 
 /// Boots a VM and serves it until it ends.
@@ -17,7 +20,9 @@ pub(super) fn serve(
     channel: &Arc<Channel>,
     spec: &BootSpec,
     descriptors: Vec<OwnedFd>,
+    pagemap: Option<File>,
 ) -> Result<ExitReason, WorkerError> {
+    limits::of_vm(spec.memory_mib)?;
     let fds = BootFds::sort(spec, descriptors)?;
     let shape = MachineShape {
         vcpus: spec.vcpus,
@@ -32,7 +37,8 @@ pub(super) fn serve(
     vm.start()?;
     channel.send(&Event::Started, &[])?;
     let handle = vm.handle().ok_or(VmError::Started)?;
-    let server = Server::new(&mut vm, handle, channel, vsock)?;
+    let server = Server::new(&mut vm, handle, channel, vsock, pagemap)?;
+    jail::narrow_event_loop().map_err(WorkerError::Jail)?;
     server.serve(&mut vm)
 }
 

@@ -43,6 +43,12 @@ pub enum WorkerError {
         /// The size of the message in bytes.
         bytes: usize,
     },
+    /// Mount /proc where clouded runs.
+    #[error("the worker has no /proc/self/pagemap: /proc is not mounted on the host")]
+    NoPagemap,
+    /// A system call filter or a resource limit could not be set for the VM.
+    #[error("the jail of the worker: {0}")]
+    Jail(#[source] io::Error),
     /// The number of descriptors does not fit the request.
     #[error("the request needs {need} descriptors and came with {have}")]
     Descriptors {

@@ -4,6 +4,7 @@ mod blank;
 mod boot;
 mod descriptors;
 mod error;
+mod limits;
 mod outbox;
 mod run;
 mod serve;

@@ -32,6 +32,7 @@ impl Server {
         handle: VmHandle,
         channel: &Arc<Channel>,
         vsock: Option<VsockLink>,
+        pagemap: Option<File>,
     ) -> Result<Self, VmError> {
         let control = Arc::new(Mutex::new(Control {
             channel: channel.clone(),
@@ -40,6 +41,7 @@ impl Server {
             vm: handle,
             serial: vm.serial(),
             vsock,
+            pagemap,
             exit: vm.exit_signal(),
             failure: None,
         }));
@@ -77,6 +79,8 @@ struct Control {
     vm: VmHandle,
     serial: Arc<Mutex<Serial>>,
     vsock: Option<VsockLink>,
+    /// `/proc/self/pagemap`, which was opened before the jail was closed.
+    pagemap: Option<File>,
     exit: ExitSignal,
     /// The error for which the worker ends a VM.
     failure: Option<WorkerError>,
@@ -111,13 +115,7 @@ impl Control {
                 self.vm.resume()?;
                 self.outbox.push(Event::Started, Vec::new());
             }
-            Request::WorkingSet if self.vm.is_running() => {
-                let have = descriptors.len();
-                let Some(pagemap) = descriptors.pop() else {
-                    return Err(WorkerError::Descriptors { need: 1, have });
-                };
-                self.working_set(&pagemap.into())?;
-            }
+            Request::WorkingSet if self.vm.is_running() => self.working_set()?,
             Request::WorkingSet => return Err(WorkerError::order(&request, "after a save")),
             Request::Save { .. } => return Err(WorkerError::order(&request, "after a save")),
             Request::Resume | Request::Boot(_) | Request::Blank(_) | Request::Restore { .. } => {
@@ -142,7 +140,8 @@ impl Control {
         Ok(())
     }
 
-    fn working_set(&mut self, pagemap: &File) -> Result<(), WorkerError> {
+    fn working_set(&mut self) -> Result<(), WorkerError> {
+        let pagemap = self.pagemap.as_ref().ok_or(WorkerError::NoPagemap)?;
         let set = self.vm.working_set(pagemap)?;
         let bytes = set.encode().map_err(SnapshotError::from)?;
         let list = memory::sealed(&bytes)

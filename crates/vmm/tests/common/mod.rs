@@ -5,12 +5,13 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::process::Child;
 use std::thread::JoinHandle;
 
 use cloude_vmm::control::{
-    self, BootSpec, Channel, CpuBaseline, Event, ExitReport, Origin, Request,
+    self, BootSpec, Channel, CpuBaseline, Event, ExitReport, Origin, Request, SpawnOptions,
+    WorkerProcess,
 };
+use cloude_vmm::jail::{Wall, Walls};
 
 pub mod linux;
 pub mod prover;
@@ -154,16 +155,27 @@ pub fn kvm() -> File {
     options.read(true).write(true).open("/dev/kvm").unwrap()
 }
 
+/// The walls of the workers that tests start: those that the kernels of development hosts have.
+pub fn walls() -> Walls {
+    [Wall::Namespaces, Wall::Root, Wall::Landlock, Wall::Seccomp]
+        .into_iter()
+        .collect()
+}
+
 /// A worker process and the host's end of its socket.
 pub struct Worker {
-    pub child: Child,
+    pub child: WorkerProcess,
     pub channel: Channel,
 }
 
 impl Worker {
     pub fn start() -> Self {
         let binary = Path::new(env!("CARGO_BIN_EXE_cloude-vmm"));
-        let (child, channel) = control::spawn(binary).unwrap();
+        let options = SpawnOptions {
+            walls: walls(),
+            ..SpawnOptions::default()
+        };
+        let (child, channel) = control::spawn(binary, &options).unwrap();
         Self { child, channel }
     }
 
