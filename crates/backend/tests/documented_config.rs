@@ -41,22 +41,26 @@ fn documented() -> BTreeMap<&'static str, Row> {
     .collect()
 }
 
-/// The values of the default configuration by `key` or `table.key`.
+/// The values of the default configuration by `key`, `table.key` or `table.table.key`.
 fn defaults() -> BTreeMap<String, toml::Value> {
-    let config: toml::Table = toml::from_str(&Config::default().to_toml()).unwrap();
     let mut values = BTreeMap::new();
-    for (name, value) in config {
+    flatten(
+        "",
+        toml::from_str(&Config::default().to_toml()).unwrap(),
+        &mut values,
+    );
+    values
+}
+
+fn flatten(prefix: &str, table: toml::Table, values: &mut BTreeMap<String, toml::Value>) {
+    for (name, value) in table {
         match value {
-            toml::Value::Table(table) => {
-                let inner = table.into_iter();
-                values.extend(inner.map(|(key, value)| (format!("{name}.{key}"), value)));
-            }
+            toml::Value::Table(inner) => flatten(&format!("{prefix}{name}."), inner, values),
             value => {
-                values.insert(name, value);
+                values.insert(format!("{prefix}{name}"), value);
             }
         }
     }
-    values
 }
 
 /// A default as the page writes it.

@@ -226,8 +226,24 @@ pub struct Network {
     pub dns: Vec<Ipv4Addr>,
     /// Private networks that VMs may reach, `A.B.C.D/N`. All others are blocked.
     pub allow: Vec<String>,
+    /// Destination ports of TCP and UDP that VMs cannot reach anywhere.
+    pub deny_ports: Vec<u16>,
     /// MTU of the bridge and of every guest's device, in bytes.
     pub mtu: u16,
+    /// Limits of each VM's network device.
+    pub limits: NetworkLimits,
+}
+
+/// Limits of a VM's network device. 0 is no limit; each allows a burst of one second.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields, default)]
+pub struct NetworkLimits {
+    /// Packets per second in each direction; more are delayed.
+    pub packets_per_s: u64,
+    /// Bytes per second in each direction; more are delayed.
+    pub bytes_per_s: u64,
+    /// New connections and UDP flows per second; more are dropped and counted as denied.
+    pub connections_per_s: u64,
 }
 
 impl Default for Images {
@@ -284,7 +300,19 @@ impl Default for Network {
             mask: None,
             dns: vec![Ipv4Addr::new(1, 1, 1, 1), Ipv4Addr::new(8, 8, 8, 8)],
             allow: Vec::new(),
+            deny_ports: vec![25],
             mtu: 1500,
+            limits: NetworkLimits::default(),
+        }
+    }
+}
+
+impl Default for NetworkLimits {
+    fn default() -> Self {
+        NetworkLimits {
+            packets_per_s: 20_000,
+            bytes_per_s: 12_500_000,
+            connections_per_s: 100,
         }
     }
 }

@@ -10,7 +10,8 @@ use std::path::Path;
 use std::process::Command;
 
 use cloude_vmm::control::{
-    BootSpec, Channel, ChannelError, Event, ExitReason, MAX_CONSOLE_INPUT, Request, TapSpec,
+    BootSpec, Channel, ChannelError, EgressSpec, Event, ExitReason, MAX_CONSOLE_INPUT, NetLimits,
+    Request, TapSpec,
 };
 use cloude_vmm::panics;
 use common::{Code, Worker, collect, elf, memfd, run, run_with, spec};
@@ -304,6 +305,8 @@ fn a_failed_boot_names_the_reason() {
         tap: Some(TapSpec {
             mac: [2; 6],
             mtu: 1500,
+            egress: EgressSpec::default(),
+            limits: NetLimits::default(),
         }),
         ..spec()
     };

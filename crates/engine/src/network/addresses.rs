@@ -4,6 +4,8 @@ use std::collections::HashSet;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use ipnet::Ipv4Net;
+
 /// An address range that cannot serve VMs.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum RangeError {
@@ -81,6 +83,12 @@ impl Range {
     /// The number of addresses for VMs.
     pub fn capacity(&self) -> usize {
         (self.last - self.first + 1) as usize
+    }
+
+    /// The subnet.
+    pub fn net(&self) -> Ipv4Net {
+        // `parse` admits no prefix that is too long.
+        Ipv4Net::new_assert(self.network, self.prefix_len)
     }
 
     /// The subnet as `A.B.C.D/N`.

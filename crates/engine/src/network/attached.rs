@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use cloude_protocol::agent::NetworkIdentity;
 use cloude_protocol::boot::NetworkConfig;
+use cloude_vmm::control::{EgressSpec, NetLimits};
 
 use super::bridge::{Attachment, Network};
 use super::error::NetworkError;
@@ -50,6 +51,16 @@ impl Attached {
     /// The VM's MAC address.
     pub fn mac(&self) -> [u8; 6] {
         self.get().lease.mac()
+    }
+
+    /// The filter of the VM's device.
+    pub fn egress(&self) -> EgressSpec {
+        self.get().egress.clone()
+    }
+
+    /// The limits of the VM's device.
+    pub fn limits(&self) -> NetLimits {
+        self.network.policy.limits()
     }
 
     /// The network configuration that the agent reads at boot.

@@ -5,12 +5,14 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 
 use cloude_protocol::boot::NetworkConfig;
+use cloude_vmm::control::EgressSpec;
 use tokio_util::task::TaskTracker;
 
 use super::addresses::{AddressPool, Lease, Range};
 use super::error::NetworkError;
 use super::links::Links;
 use super::nft::{self, Rules, VmRule};
+use super::policy::Policy;
 use super::sysctl::{self, Forwarding};
 use super::tap;
 use crate::config;
@@ -31,6 +33,8 @@ pub struct Network {
     config: config::Network,
     links: Links,
     bridge: u32,
+    /// Of the VMs' devices.
+    pub(super) policy: Policy,
     addresses: AddressPool,
     forwarding: Forwarding,
     /// Tasks that release attachments.
@@ -50,6 +54,8 @@ pub struct Attachment {
     pub outbound: bool,
     /// The guest's network configuration.
     pub guest: NetworkConfig,
+    /// The filter of the guest's device.
+    pub egress: EgressSpec,
 }
 
 impl Network {
@@ -61,6 +67,7 @@ impl Network {
         last_used: Option<Ipv4Addr>,
     ) -> Result<Self, NetworkError> {
         let range = Range::parse(&config.range, config.mask.as_deref())?;
+        let policy = Policy::new(config, range)?;
         let links = Links::open()?;
         clean(&links, &config.bridge, run_dir).await?;
         let bridge = match links
@@ -79,6 +86,7 @@ impl Network {
             config: config.clone(),
             links,
             bridge,
+            policy,
             addresses: AddressPool::new(range, last_used),
             forwarding,
             releases: TaskTracker::new(),
@@ -133,6 +141,7 @@ impl Network {
         self.links
             .attach(&name, self.bridge, self.config.mtu)
             .await?;
+        let host = self.links.addresses().await?;
         let range = self.addresses.range();
         let guest = NetworkConfig {
             address: lease.ip(),
@@ -148,6 +157,7 @@ impl Network {
         Ok(Attachment {
             tap: Some(tap),
             name,
+            egress: self.policy.egress(lease.ip(), outbound, &host),
             lease,
             outbound,
             guest,

@@ -14,6 +14,9 @@ pub enum NetworkError {
     /// `network.range` is invalid.
     #[error(transparent)]
     Range(#[from] RangeError),
+    /// `network.allow` is invalid.
+    #[error("`network.allow` has `{0}`, which is not a network like 10.1.0.0/16")]
+    Allow(String),
     /// No address is free.
     #[error(transparent)]
     Exhausted(#[from] Exhausted),

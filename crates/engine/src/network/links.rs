@@ -1,9 +1,10 @@
 //! The bridge, its ports and neighbour entries, over rtnetlink.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use futures_util::TryStreamExt;
 use rtnetlink::packet_route::AddressFamily;
+use rtnetlink::packet_route::address::AddressAttribute;
 use rtnetlink::packet_route::link::LinkAttribute;
 use rtnetlink::packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage};
 use rtnetlink::{Handle, LinkBridge, LinkBridgePort, LinkUnspec};
@@ -117,6 +118,28 @@ impl Links {
             .add(index, ip.into(), prefix)
             .execute()
             .await
+    }
+
+    /// The IPv4 addresses of this host.
+    pub async fn addresses(&self) -> Result<Vec<Ipv4Addr>, NetworkError> {
+        let mut request = self.handle.address().get();
+        request.message_mut().header.family = AddressFamily::Inet;
+        let mut messages = request.execute();
+        let mut found = Vec::new();
+        while let Some(message) = messages
+            .try_next()
+            .await
+            .map_err(refused("listing addresses".into()))?
+        {
+            found.extend(message.attributes.iter().filter_map(|attribute| {
+                // The local address; of a point-to-point link IFA_ADDRESS is the peer's.
+                match attribute {
+                    AddressAttribute::Local(IpAddr::V4(ip)) => Some(*ip),
+                    _ => None,
+                }
+            }));
+        }
+        Ok(found)
     }
 
     /// Adds a link to the bridge as an isolated port, which forwards no frames to other isolated ports, and sets it

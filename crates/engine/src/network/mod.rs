@@ -6,6 +6,7 @@ mod bridge;
 mod error;
 mod links;
 mod nft;
+mod policy;
 mod provider;
 mod sysctl;
 pub mod tap;

@@ -8,25 +8,7 @@ use tokio::io::AsyncWriteExt;
 
 use super::addresses::Range;
 use super::error::NetworkError;
-
-/// Destinations that VMs cannot reach, unless `network.allow` has them: the special-purpose networks of RFC 6890,
-/// among them private networks and 169.254.0.0/16 with the metadata services of clouds, and multicast.
-const DENIED: [&str; 14] = [
-    "0.0.0.0/8",
-    "10.0.0.0/8",
-    "100.64.0.0/10",
-    "127.0.0.0/8",
-    "169.254.0.0/16",
-    "172.16.0.0/12",
-    "192.0.0.0/24",
-    "192.0.2.0/24",
-    "192.168.0.0/16",
-    "198.18.0.0/15",
-    "198.51.100.0/24",
-    "203.0.113.0/24",
-    "224.0.0.0/4",
-    "240.0.0.0/4",
-];
+use super::policy::DENIED;
 
 /// Parameters of the rules of a bridge.
 pub struct Rules<'a> {

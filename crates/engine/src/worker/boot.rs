@@ -7,7 +7,7 @@ use std::path::Path;
 use cloude_initramfs_builder::boot_segment::BootSegment;
 use cloude_protocol::agent::READY_PORT;
 use cloude_protocol::boot::BootConfig;
-use cloude_vmm::control::{BootSpec, Request, TapSpec, VsockSpec};
+use cloude_vmm::control::{BootSpec, EgressSpec, NetLimits, Request, TapSpec, VsockSpec};
 
 use super::process::GUEST_CID;
 use super::vm::Vm;
@@ -97,6 +97,8 @@ pub(super) fn tap_spec(config: &EngineConfig, attached: &Attached) -> TapSpec {
     TapSpec {
         mac: attached.mac(),
         mtu: config.network.mtu,
+        egress: attached.egress(),
+        limits: attached.limits(),
     }
 }
 
@@ -126,6 +128,9 @@ pub fn template_boot_text(
     let tap = config.has_network_device(shape.network).then_some(TapSpec {
         mac: [0; 6],
         mtu: config.network.mtu,
+        // Of the device, not of the guest: a fork has others.
+        egress: EgressSpec::default(),
+        limits: NetLimits::default(),
     });
     serde_json::to_string(&(
         boot_spec(config, shape, tap),

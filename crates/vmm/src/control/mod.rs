@@ -6,7 +6,7 @@
 //! closes, so that no VM outlives its host process.
 //!
 //! The order of requests is `Boot (Save Resume)?` or `Blank Restore Resume`. [`Request::Connect`],
-//! [`Request::ConsoleInput`] and [`Request::WorkingSet`] are possible while the VM runs.
+//! [`Request::ConsoleInput`], [`Request::WorkingSet`] and [`Request::Denied`] are possible while the VM runs.
 
 mod channel;
 mod exec;
@@ -15,6 +15,9 @@ mod report;
 mod spawn;
 
 pub use crate::arch::x86_64::cpuid::CpuBaseline;
+pub use crate::devices::virtio::net::{
+    Denial, DeniedCount, DeniedReport, DenyReason, EgressSpec, NetLimits, Protocol,
+};
 pub use crate::snapshot::Origin;
 pub use channel::{Channel, ChannelError, MAX_DESCRIPTORS, MAX_MESSAGE};
 pub use process::WorkerProcess;
@@ -79,6 +82,9 @@ pub enum Request {
     /// Report the pages that a restored VM has touched so far; only while it runs. The answer is
     /// [`Event::WorkingSet`].
     WorkingSet,
+    /// Report the frames that the network device has dropped; only while the VM runs. The answer is
+    /// [`Event::Denied`], empty without a network device.
+    Denied,
     /// Run the vCPUs of a restored or saved VM. The answer is [`Event::Started`].
     Resume,
 }
@@ -147,6 +153,10 @@ pub struct TapSpec {
     pub mac: [u8; 6],
     /// The MTU in bytes, 68 to 65535 (VIRTIO_NET_F_MTU).
     pub mtu: u16,
+    /// The frames that the guest may send. Not part of a snapshot: the filter is that of the restored device.
+    pub egress: EgressSpec,
+    /// Limits of the device, which are not part of a snapshot either.
+    pub limits: NetLimits,
 }
 
 /// A vsock device.
@@ -195,6 +205,8 @@ pub enum Event {
         /// Number of pages that it has only read, fault-around neighbours included.
         read_pages: u64,
     },
+    /// The answer to [`Request::Denied`]: frames of the guest that the network device has dropped.
+    Denied(DeniedReport),
     /// The VM has ended. The last message: the worker exits.
     Exited(ExitReport),
     /// The VM could not be created, saved or restored. The last message: the worker exits.

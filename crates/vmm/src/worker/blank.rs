@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::boot::attach_devices;
+use super::boot::{DeviceLinks, attach_devices};
 use super::descriptors::{BlankVmFds, RestoreFds};
 use super::error::WorkerError;
 use super::limits;
@@ -26,14 +26,14 @@ pub(super) fn serve(
     pagemap: Option<File>,
 ) -> Result<ExitReason, WorkerError> {
     limits::of_vm(spec.memory_mib)?;
-    let (mut blank, vsock) = create(spec, descriptors)?;
+    let (mut blank, links) = create(spec, descriptors)?;
     // The event loop is made now, so that it costs no time after a request.
     let handle = blank.handle();
     let server = Server::new(
         blank.vm_mut(),
         handle.clone(),
         channel,
-        vsock.clone(),
+        links.clone(),
         pagemap,
     )?;
     channel.send(&Event::BlankReady, &[])?;
@@ -48,7 +48,7 @@ pub(super) fn serve(
         ) => {
             let start = Start::now();
             let fds = RestoreFds::sort(working_set, descriptors)?;
-            let restored = restore(blank, &origin, fds, vsock.as_ref())?;
+            let restored = restore(blank, &origin, fds, links.vsock.as_ref())?;
             let costs = start.costs(restored.costs);
             // Off the path of a request: a fork waits here.
             jail::narrow_event_loop().map_err(WorkerError::Jail)?;
@@ -66,7 +66,7 @@ pub(super) fn serve(
 fn create(
     spec: &BlankVmSpec,
     descriptors: Vec<OwnedFd>,
-) -> Result<(BlankVm, Option<VsockLink>), WorkerError> {
+) -> Result<(BlankVm, DeviceLinks), WorkerError> {
     let fds = BlankVmFds::sort(spec, descriptors)?;
     let shape = MachineShape {
         vcpus: spec.vcpus,
@@ -75,8 +75,8 @@ fn create(
     };
     let mut vm = Vm::reserved(&fds.kvm, shape, fds.console)?;
     let net = spec.tap.as_ref().zip(fds.tap);
-    let vsock = attach_devices(&mut vm, net, spec.vsock.as_ref())?;
-    Ok((BlankVm::new(vm)?, vsock))
+    let links = attach_devices(&mut vm, net, spec.vsock.as_ref())?;
+    Ok((BlankVm::new(vm)?, links))
 }
 
 struct Restored {

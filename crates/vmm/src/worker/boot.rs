@@ -10,10 +10,10 @@ use super::limits;
 use super::serve::Server;
 use super::vsock::{VsockLink, attach_vsock};
 use crate::control::{BootSpec, Channel, Event, ExitReason, TapSpec, VsockSpec};
-use crate::devices::virtio::net::{Net, NetConfig};
+use crate::devices::virtio::net::{Net, NetConfig, NetError};
 use crate::devices::virtio::rng::Rng;
 use crate::jail;
-use crate::vm::{MachineShape, Vm, VmError};
+use crate::vm::{Attached, MachineShape, Vm, VmError};
 
 /// Boots a VM and serves it until it ends.
 pub(super) fn serve(
@@ -31,15 +31,22 @@ pub(super) fn serve(
     };
     let mut vm = Vm::new(&fds.kvm, shape, fds.console)?;
     let net = spec.tap.as_ref().zip(fds.tap);
-    let vsock = attach_devices(&mut vm, net, spec.vsock.as_ref())?;
+    let links = attach_devices(&mut vm, net, spec.vsock.as_ref())?;
     vm.load(&fds.kernel, &fds.initramfs, &spec.cmdline)?;
     drop((fds.kernel, fds.initramfs, fds.kvm));
     vm.start()?;
     channel.send(&Event::Started, &[])?;
     let handle = vm.handle().ok_or(VmError::Started)?;
-    let server = Server::new(&mut vm, handle, channel, vsock, pagemap)?;
+    let server = Server::new(&mut vm, handle, channel, links, pagemap)?;
     jail::narrow_event_loop().map_err(WorkerError::Jail)?;
     server.serve(&mut vm)
+}
+
+/// The devices that requests of the host concern.
+#[derive(Clone)]
+pub(super) struct DeviceLinks {
+    pub vsock: Option<VsockLink>,
+    pub net: Option<Attached<Net>>,
 }
 
 /// Attaches the virtio devices. Booted and blank VMs need the same order: it decides MMIO windows and GSIs, and is
@@ -48,14 +55,22 @@ pub(super) fn attach_devices(
     vm: &mut Vm,
     net: Option<(&TapSpec, OwnedFd)>,
     vsock: Option<&VsockSpec>,
-) -> Result<Option<VsockLink>, WorkerError> {
+) -> Result<DeviceLinks, WorkerError> {
     vm.attach_virtio(Rng)?;
-    if let Some((tap, fd)) = net {
-        let config = NetConfig {
-            mac: tap.mac,
-            mtu: tap.mtu,
-        };
-        vm.attach_virtio(Net::new(fd, config)?)?;
-    }
-    vsock.map(|spec| attach_vsock(vm, spec)).transpose()
+    let net = match net {
+        Some((tap, fd)) => Some(vm.attach_virtio(net_device(tap, fd)?)?),
+        None => None,
+    };
+    let vsock = vsock.map(|spec| attach_vsock(vm, spec)).transpose()?;
+    Ok(DeviceLinks { vsock, net })
+}
+
+fn net_device(tap: &TapSpec, fd: OwnedFd) -> Result<Net, NetError> {
+    let config = NetConfig {
+        mac: tap.mac,
+        mtu: tap.mtu,
+    };
+    Net::new(fd, config)?
+        .with_egress(tap.egress.clone())
+        .with_limits(&tap.limits)
 }

@@ -68,6 +68,7 @@ impl WorkerError {
             Request::Restore { .. } => "restore",
             Request::Resume => "resume",
             Request::WorkingSet => "working_set",
+            Request::Denied => "denied",
             Request::Connect { .. } => "connect",
             Request::ConsoleInput { .. } => "console_input",
         };

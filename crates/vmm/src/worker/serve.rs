@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
 
+use super::boot::DeviceLinks;
 use super::error::WorkerError;
 use super::outbox::Outbox;
 use super::vsock::{VsockLink, check_before_save};
@@ -13,11 +14,12 @@ use crate::control::{
     Channel, ChannelError, Event, ExitReason, MAX_CONSOLE_INPUT, Origin, Request,
 };
 use crate::devices::serial::Serial;
+use crate::devices::virtio::net::Net;
 use crate::exit::ExitSignal;
 use crate::memory;
 use crate::snapshot::SnapshotError;
 use crate::sync::lock;
-use crate::vm::{EventLoop, Subscriber, Vm, VmError, VmHandle};
+use crate::vm::{Attached, EventLoop, Subscriber, Vm, VmError, VmHandle};
 
 /// The event loop of a VM, with its control socket.
 pub(super) struct Server {
@@ -31,7 +33,7 @@ impl Server {
         vm: &mut Vm,
         handle: VmHandle,
         channel: &Arc<Channel>,
-        vsock: Option<VsockLink>,
+        links: DeviceLinks,
         pagemap: Option<File>,
     ) -> Result<Self, VmError> {
         let control = Arc::new(Mutex::new(Control {
@@ -40,7 +42,8 @@ impl Server {
             blocked: false,
             vm: handle,
             serial: vm.serial(),
-            vsock,
+            vsock: links.vsock,
+            net: links.net,
             pagemap,
             exit: vm.exit_signal(),
             failure: None,
@@ -79,6 +82,7 @@ struct Control {
     vm: VmHandle,
     serial: Arc<Mutex<Serial>>,
     vsock: Option<VsockLink>,
+    net: Option<Attached<Net>>,
     /// `/proc/self/pagemap`, which was opened before the jail was closed.
     pagemap: Option<File>,
     exit: ExitSignal,
@@ -116,6 +120,11 @@ impl Control {
                 self.outbox.push(Event::Started, Vec::new());
             }
             Request::WorkingSet if self.vm.is_running() => self.working_set()?,
+            Request::Denied => {
+                let denied = self.net.as_ref().map(|net| lock(net).device().denied());
+                let event = Event::Denied(denied.unwrap_or_default());
+                self.outbox.push(event, Vec::new());
+            }
             Request::WorkingSet => return Err(WorkerError::order(&request, "after a save")),
             Request::Save { .. } => return Err(WorkerError::order(&request, "after a save")),
             Request::Resume | Request::Boot(_) | Request::Blank(_) | Request::Restore { .. } => {

@@ -7,7 +7,10 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use event_manager::EventSet;
 use virtio_bindings::virtio_net::*;
 
-use super::{MAX_FRAME, NetState, RXQ, TXQ, tap};
+use super::denied::Denials;
+use super::filter::Filter;
+use super::limiter::{Clock, Limiter};
+use super::{DeniedReport, EgressSpec, MAX_FRAME, NetLimits, NetState, RXQ, TXQ, tap};
 use crate::devices::StateError;
 use crate::devices::state::{decode, encode};
 use crate::devices::virtio::{
@@ -47,6 +50,9 @@ pub enum NetError {
         "TUNSETVNETHDRSZ or TUNSETOFFLOAD failed: {0}; is the descriptor a TAP with IFF_VNET_HDR?"
     )]
     NotATap(#[source] io::Error),
+    /// timerfd_create failed: see RLIMIT_NOFILE.
+    #[error("timerfd_create failed: {0}")]
+    Timer(#[source] io::Error),
     /// The spec requires an MTU of at least 68 bytes.
     #[error("the MTU is {0} bytes and must be at least 68")]
     Mtu(u16),
@@ -67,7 +73,15 @@ pub struct Net {
     pub(super) bounce: Vec<u8>,
     /// The TAP refused the last frame; EPOLLOUT ends the wait.
     pub(super) tx_blocked: bool,
+    /// Without it only the source MAC of frames is checked.
+    pub(super) filter: Option<Filter>,
+    pub(super) limiter: Option<Limiter>,
+    pub(super) denials: Denials,
 }
+
+/// Indices in [`VirtioDevice::watches`].
+const TAP_WATCH: usize = 0;
+const TIMER_WATCH: usize = 1;
 
 impl Net {
     /// A device on `tap`, which no other device uses, which has the flags `IFF_TAP | IFF_NO_PI | IFF_VNET_HDR` and is
@@ -97,7 +111,38 @@ impl Net {
             rx_capacity: 0,
             bounce: Vec::new(),
             tx_blocked: false,
+            filter: None,
+            limiter: None,
+            denials: Denials::default(),
         })
+    }
+
+    /// Drops and counts every frame of the guest that `spec` does not admit.
+    pub fn with_egress(mut self, spec: EgressSpec) -> Self {
+        self.filter = Some(Filter::new(self.config.mac, spec));
+        self
+    }
+
+    /// Delays frames beyond the limits, and drops and counts those of new flows beyond theirs.
+    pub fn with_limits(self, limits: &NetLimits) -> Result<Self, NetError> {
+        self.with_limits_of(limits, Clock::Monotonic)
+    }
+
+    pub(super) fn with_limits_of(
+        mut self,
+        limits: &NetLimits,
+        clock: Clock,
+    ) -> Result<Self, NetError> {
+        if *limits != NetLimits::default() {
+            let limiter = Limiter::new(limits, clock).map_err(|e| NetError::Timer(e.into()))?;
+            self.limiter = Some(limiter);
+        }
+        Ok(self)
+    }
+
+    /// The frames of the guest that were dropped so far.
+    pub fn denied(&self) -> DeniedReport {
+        self.denials.report()
     }
 
     fn offload_flags(&self) -> u32 {
@@ -162,25 +207,36 @@ impl VirtioDevice for Net {
     }
 
     fn watches(&self) -> Vec<Watch> {
-        vec![Watch {
+        let tap = Watch {
             fd: self.tap.as_raw_fd(),
             events: EventSet::IN | EventSet::OUT,
-        }]
+        };
+        let timer = self.limiter.as_ref().map(|limiter| Watch {
+            fd: limiter.timer_fd(),
+            events: EventSet::IN,
+        });
+        // In the order of TAP_WATCH and TIMER_WATCH.
+        [tap].into_iter().chain(timer).collect()
     }
 
     fn fd_ready(
         &mut self,
         rings: Option<&mut Rings>,
-        _watch: usize,
+        watch: usize,
         events: EventSet,
     ) -> Result<(), RingError> {
+        let timer = watch == TIMER_WATCH;
+        if timer && let Some(limiter) = &mut self.limiter {
+            limiter.fired();
+        }
         let Some(rings) = rings else {
             return Ok(());
         };
-        if events.contains(EventSet::OUT) && self.tx_blocked {
+        let tap = |event| watch == TAP_WATCH && events.contains(event);
+        if (tap(EventSet::OUT) && self.tx_blocked) || (timer && !self.tx_blocked) {
             self.transmit(rings)?;
         }
-        if events.contains(EventSet::IN) {
+        if tap(EventSet::IN) || timer {
             self.receive(rings)?;
         }
         Ok(())
@@ -196,6 +252,10 @@ impl VirtioDevice for Net {
     }
 
     fn resume(&mut self) {
+        // The timer may have fired while the device was paused.
+        if let Some(limiter) = &mut self.limiter {
+            limiter.fired();
+        }
         self.drop_waiting();
     }
 

@@ -42,8 +42,17 @@ impl Net {
             if !self.take_buffers(rings)? {
                 return rings.flush(RXQ);
             }
+            if self
+                .limiter
+                .as_mut()
+                .is_some_and(|limiter| !limiter.may_receive())
+            {
+                // Frames wait in the TAP, which drops those beyond its queue. The timer goes on.
+                return rings.flush(RXQ);
+            }
             match self.read_frame(rings)? {
                 Ok(len) if (HEADER_SIZE..=self.rx_capacity).contains(&len) => {
+                    self.count_received(len - HEADER_SIZE);
                     self.give_frame(rings, len)?;
                 }
                 // Not a frame, or one that does not fit: it is dropped.
@@ -55,6 +64,14 @@ impl Net {
         // The TAP is watched edge-triggered: no event follows for frames that are already queued.
         rings.kick(RXQ);
         rings.flush(RXQ)
+    }
+
+    fn count_received(&mut self, bytes: usize) {
+        if let Some(limiter) = &mut self.limiter {
+            // A frame that the host has merged (GRO) counts as the packets that it came in, about.
+            let packets = bytes.div_ceil(usize::from(self.config.mtu) + ETHERNET_HEADER_SIZE);
+            limiter.rx.take(packets as u64, bytes);
+        }
     }
 
     fn mergeable(&self) -> bool {

@@ -5,15 +5,16 @@ use std::os::fd::AsFd;
 
 use vm_memory::Permissions;
 
+use super::filter::Verdict;
+use super::packet::{INSPECTED, ethernet};
+use super::virtio_header::VirtioHeader;
 use super::{ETHERNET_HEADER_SIZE, HEADER_SIZE, MAX_FRAME, Net, TXQ};
 use crate::devices::virtio::{Chain, RingError, Rings, io as guest_io};
 
 /// The most frames per call, so that other devices get their turn on the event loop.
 const CALL_LIMIT: usize = 256;
-/// Size of the virtio header and the Ethernet header.
-const HEADERS: usize = HEADER_SIZE + ETHERNET_HEADER_SIZE;
-/// The source address in these headers.
-const SOURCE: std::ops::Range<usize> = HEADER_SIZE + 6..HEADER_SIZE + 12;
+/// The most bytes that are copied for the egress filter: virtio header, Ethernet, IPv4 and TCP.
+const HEADERS: usize = HEADER_SIZE + INSPECTED;
 
 enum Sent {
     Done,
@@ -28,6 +29,14 @@ impl Net {
         loop {
             if frames == CALL_LIMIT {
                 rings.kick(TXQ);
+                break;
+            }
+            if self
+                .limiter
+                .as_mut()
+                .is_some_and(|limiter| !limiter.may_send())
+            {
+                // The timer goes on with the waiting frames.
                 break;
             }
             let Some(chain) = rings.pop(TXQ)? else {
@@ -49,26 +58,70 @@ impl Net {
 
     fn send_frame(&mut self, rings: &Rings, chain: &Chain) -> Result<Sent, RingError> {
         let len = chain.readable_len();
-        if !(HEADERS..=MAX_FRAME).contains(&len) {
+        if !(HEADER_SIZE + ETHERNET_HEADER_SIZE..=MAX_FRAME).contains(&len) {
+            self.count_sent(1, 0);
             return Ok(Sent::Done);
         }
         // The headers are sent from the checked copy: the guest could change its memory after the check.
-        let mut headers = [0; HEADERS];
-        guest_io::copy_out(rings.memory(), &chain.readable, 0, &mut headers)?;
-        if headers[SOURCE] != self.config.mac {
-            return Ok(Sent::Done);
-        }
+        let mut copy = [0; HEADERS];
+        let headers = &mut copy[..len.min(HEADERS)];
+        guest_io::copy_out(rings.memory(), &chain.readable, 0, headers)?;
+        let packets = match self.check(headers, len) {
+            Some(packets) => packets,
+            None => {
+                // A dropped frame costs a packet, so that a flood of them is slowed down, too.
+                self.count_sent(1, 0);
+                return Ok(Sent::Done);
+            }
+        };
         let body = guest_io::slices(
             rings.memory(),
             &chain.readable,
-            HEADERS,
-            len - HEADERS,
+            headers.len(),
+            len - headers.len(),
             Permissions::Read,
         )?;
-        match guest_io::writev(self.tap.as_fd(), &headers, &body) {
+        match guest_io::writev(self.tap.as_fd(), headers, &body) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(Sent::TapFull),
             // A frame that the TAP refuses is dropped, as on a wire.
-            _ => Ok(Sent::Done),
+            _ => {
+                self.count_sent(packets, len - HEADER_SIZE);
+                Ok(Sent::Done)
+            }
+        }
+    }
+
+    /// Returns the number of packets that the frame is on the wire, or `None` if it is dropped.
+    fn check(&mut self, headers: &[u8], len: usize) -> Option<u64> {
+        let (virtio, frame) = headers.split_first_chunk::<HEADER_SIZE>()?;
+        let virtio = VirtioHeader::parse(virtio);
+        let len = len - HEADER_SIZE;
+        let verdict = match &self.filter {
+            Some(filter) => filter.check(&virtio, frame, len),
+            None if ethernet(frame).1 == self.config.mac => Verdict::Pass(None),
+            None => Verdict::Ignore,
+        };
+        match verdict {
+            Verdict::Pass(flow) => {
+                if let (Some(flow), Some(limiter)) = (flow, &mut self.limiter)
+                    && !limiter.may_open(flow)
+                {
+                    self.denials.count(flow.denial());
+                    return None;
+                }
+                Some(virtio.packets(len))
+            }
+            Verdict::Deny(denial) => {
+                self.denials.count(denial);
+                None
+            }
+            Verdict::Ignore => None,
+        }
+    }
+
+    fn count_sent(&mut self, packets: u64, bytes: usize) {
+        if let Some(limiter) = &mut self.limiter {
+            limiter.tx.take(packets, bytes);
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The device on a datagram socketpair, which like a TAP transfers one frame per call. One test uses a real TAP.
 
+mod egress;
+mod limits;
 mod receive;
 mod tap;
 mod transmit;
@@ -41,7 +43,10 @@ impl Guest {
     }
 
     fn started_with(features: u64) -> Self {
-        let (device, wire) = net();
+        Self::on(net(), features)
+    }
+
+    fn on((device, wire): (Net, UnixDatagram), features: u64) -> Self {
         Self {
             driver: Driver::started_with(device, features),
             wire,
@@ -65,10 +70,12 @@ impl Guest {
 
     /// Sends a frame after an empty virtio header, in one descriptor.
     fn send(&mut self, frame: &[u8]) {
+        self.send_with([0; HEADER], frame);
+    }
+
+    fn send_with(&mut self, header: [u8; HEADER], frame: &[u8]) {
         let memory = &self.driver.memory;
-        memory
-            .write_slice(&[0; HEADER], GuestAddress(TX_AREA))
-            .unwrap();
+        memory.write_slice(&header, GuestAddress(TX_AREA)).unwrap();
         memory
             .write_slice(frame, GuestAddress(TX_AREA + HEADER as u64))
             .unwrap();
