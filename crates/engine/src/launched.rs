@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 
 use cloude_protocol::agent::NetworkIdentity;
 use cloude_protocol::api::StartKind;
+use cloude_protocol::network::NetworkReport;
 use futures_util::future::BoxFuture;
 
 use crate::error::Failure;
@@ -32,6 +33,12 @@ pub struct Launched {
 pub trait Machine: Send {
     /// Waits until the VM ends by itself, and returns the reason. Can be dropped and called again.
     fn failed(&mut self) -> BoxFuture<'_, Failure>;
+
+    /// The traffic of the guest that its network device has dropped so far; `None` without such a device, or if the
+    /// VM has ended.
+    fn network_report(&mut self) -> BoxFuture<'_, Option<NetworkReport>> {
+        Box::pin(async { None })
+    }
 
     /// Kills the VM and waits until its process, address and TAP are gone.
     fn stop(self: Box<Self>) -> BoxFuture<'static, ()>;

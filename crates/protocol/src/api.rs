@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Data;
 use crate::agent::{Cause, File, StageName, StageResult, Stream};
+use crate::network::NetworkReport;
 
 /// `POST /run`: starts an execution and returns its id at once.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
@@ -163,6 +164,9 @@ pub struct Execution {
     /// The VM's address, if it had a network.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ip: Option<Ipv4Addr>,
+    /// Traffic that was denied, if it had a network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<NetworkReport>,
     /// The error, for [`Status::Error`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,

@@ -4,6 +4,7 @@
 //! - [`api`][]: the backend's HTTP API.
 //! - [`boot`][]: the files of an initramfs for the agent.
 //! - [`language`][]: a language's description; [`languages`][] reads `languages/NAME/language.toml`.
+//! - [`network`][]: the dropped traffic in a result.
 //! - [`data`][]: bytes that are usually text.
 //! - [`paths`][]: default directories and files.
 #![deny(missing_docs)]
@@ -14,6 +15,7 @@ pub mod boot;
 pub mod data;
 pub mod language;
 pub mod languages;
+pub mod network;
 pub mod paths;
 
 pub use data::Data;

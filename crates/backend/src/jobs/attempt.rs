@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use cloude_engine::guest::{self, Connection, new_identity};
 use cloude_engine::{Failure, Launched, Machine};
 use cloude_protocol::agent::{Event, ExecuteResult};
+use cloude_protocol::network::NetworkReport;
 
 use super::admission::Admitted;
 use super::{Job, Parts};
@@ -47,6 +48,8 @@ pub struct Attempt {
     pub refused: bool,
     /// Time until a fork acknowledged its identity.
     pub identity: Duration,
+    /// Traffic that the VM's device dropped; `None` without a network device.
+    pub network: Option<NetworkReport>,
     pub teardown: Teardown,
 }
 
@@ -86,6 +89,7 @@ pub async fn attempt(
     .await;
     let (began, identity) = (events.began, events.identity);
     let refused = exchanged.as_ref().is_err_and(|error| error.refused);
+    let network = machine.network_report().await;
     let mut teardown = Teardown::of(machine);
     let result = match exchanged {
         Ok(connection) => {
@@ -102,6 +106,7 @@ pub async fn attempt(
         began,
         refused,
         identity,
+        network,
         teardown,
     }
 }
@@ -113,6 +118,7 @@ fn no_identity(error: &dyn std::fmt::Display, machine: Box<dyn Machine>) -> Atte
         began: false,
         refused: false,
         identity: Duration::ZERO,
+        network: None,
         teardown: Teardown::of(machine),
     }
 }

@@ -5,6 +5,7 @@ use cloude_engine::images::ReadyImage;
 use cloude_protocol::Data;
 use cloude_protocol::agent::{Cause, ExecuteResult, StageName, StageResult, Stream};
 use cloude_protocol::api::{CompileReport, Execution, StartKind, Status, StatusResponse, Timings};
+use cloude_protocol::network::NetworkReport;
 
 use super::transcript::Transcript;
 
@@ -28,6 +29,8 @@ pub struct ExecutionParts<'a> {
     pub timings: Timings,
     /// The VM's address.
     pub ip: Option<std::net::Ipv4Addr>,
+    /// Traffic that the VM's device dropped.
+    pub network: Option<NetworkReport>,
     /// Booted, forked or taken from the pool.
     pub start: StartKind,
     /// Guest memory in MiB; 0 if no VM was started.
@@ -86,6 +89,7 @@ impl ExecutionParts<'_> {
             start: self.start,
             memory_mib: self.memory_mib,
             ip: self.ip,
+            network: self.network,
             error,
         }
     }
@@ -164,6 +168,7 @@ pub fn without_output(execution: &Execution) -> Execution {
         stderr: Data::default(),
         compile,
         run: execution.run.clone(),
+        network: execution.network.clone(),
         error: execution.error.clone(),
         ..*execution
     }

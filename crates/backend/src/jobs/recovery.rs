@@ -59,6 +59,7 @@ impl Service {
             transcript: &mut Transcript::default(),
             timings: Timings::default(),
             ip: None,
+            network: None,
             start: StartKind::Cold,
             memory_mib: 0,
         };

@@ -10,6 +10,7 @@ use cloude_engine::images::ReadyImage;
 use cloude_engine::{Demand, Failure, MachineSpec};
 use cloude_protocol::agent::{Cause, ExecuteResult};
 use cloude_protocol::api::{Execution, StartChoice, StartKind, Status, Timings};
+use cloude_protocol::network::NetworkReport;
 
 use super::admission::Admitted;
 use super::attempt::{Attempt, Teardown, attempt};
@@ -34,6 +35,7 @@ pub async fn run(
         job: &job,
         timings: Timings::default(),
         ip: None,
+        network: None,
         start: StartKind::Cold,
         image: None,
     };
@@ -43,6 +45,7 @@ pub async fn run(
     let Run {
         timings,
         ip,
+        network,
         start,
         image,
         ..
@@ -68,6 +71,7 @@ pub async fn run(
         transcript: &mut transcript,
         timings,
         ip,
+        network,
         start,
         memory_mib,
     };
@@ -92,6 +96,7 @@ pub fn panicked(job: &Job, panic: &(dyn Any + Send)) -> Arc<Execution> {
         transcript: &mut job.update(|progress| progress.transcript.clone()),
         timings: Timings::default(),
         ip: None,
+        network: None,
         start: StartKind::Cold,
         memory_mib: 0,
     };
@@ -137,6 +142,7 @@ struct Run<'a> {
     job: &'a Job,
     timings: Timings,
     ip: Option<Ipv4Addr>,
+    network: Option<NetworkReport>,
     start: StartKind,
     image: Option<ReadyImage>,
 }
@@ -213,9 +219,11 @@ impl Run<'_> {
                 began,
                 refused,
                 identity,
+                network,
                 teardown,
             } = attempt(self.parts, self.job, started, &mut admitted).await;
             self.timings.identity_us = micros(identity);
+            self.network = network;
             let (Some(template), Err(failure)) = (&template, &result) else {
                 return (result, teardown);
             };

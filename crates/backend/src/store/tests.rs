@@ -47,6 +47,7 @@ fn printing(id: &str, stdout: Vec<u8>) -> Arc<Execution> {
         start: StartKind::Cold,
         memory_mib: 512,
         ip: None,
+        network: None,
         error: None,
     })
 }

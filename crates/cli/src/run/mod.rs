@@ -31,6 +31,7 @@ pub async fn run(args: args::Run) -> Result<u8, CliError> {
     }
     let response = backend.post_stream("v1/executions", &request).await?;
     let execution = stream::follow(response, &backend).await?;
+    outcome::denied(&execution);
     Ok(outcome::report(&execution)?)
 }
 

@@ -70,6 +70,26 @@ pub fn dropped(stage: StageName, stream: Stream, bytes: u64) {
     ));
 }
 
+/// Notes on standard error that traffic was denied: its program sees only time-outs.
+pub fn denied(execution: &Execution) {
+    let Some(report) = &execution.network else {
+        return;
+    };
+    let Some(first) = report.denied.first() else {
+        return;
+    };
+    let packets: u64 = report.denied.iter().map(|denied| denied.times).sum();
+    let others = match report.denied.len() - 1 {
+        0 => String::new(),
+        1 => " and one more destination".to_owned(),
+        count => format!(" and {count} more destinations"),
+    };
+    terminal::note(&format!(
+        "the network denied {} packets, to {first}{others}: --json lists them",
+        packets + report.denied_others
+    ));
+}
+
 /// Linux has signals 1 to 64.
 fn linux_signal(signal: i32) -> Option<u8> {
     u8::try_from(signal)

@@ -296,6 +296,7 @@ pub fn ended(cause: Cause, exit_code: Option<i32>, signal: Option<i32>) -> Execu
         start: StartKind::Cold,
         memory_mib: 512,
         ip: None,
+        network: None,
         error: None,
     }
 }

@@ -8,6 +8,7 @@ mod links;
 mod nft;
 mod policy;
 mod provider;
+mod report;
 mod sysctl;
 pub mod tap;
 
@@ -16,3 +17,4 @@ pub use attached::{Attached, release};
 pub use bridge::{Attachment, Network, clean_up, tap_prefix};
 pub use error::NetworkError;
 pub use provider::{NetworkProvider, Reclaim};
+pub use report::network_report;

@@ -3,8 +3,10 @@
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use cloude_protocol::agent::{AGENT_PORT, Cause};
+use cloude_protocol::network::NetworkReport;
 use cloude_vmm::control::{ChannelError, Event, Request};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -15,10 +17,12 @@ use super::process::Worker;
 use crate::error::Failure;
 use crate::launched::Machine;
 use crate::machine::AgentStream;
-use crate::network::{Attached, release};
+use crate::network::{Attached, network_report, release};
 
 /// The id of the only vsock connection that the host opens.
 const CONNECTION: u64 = 1;
+/// A worker that does not answer for so long is stuck, and does not hold its result back any longer.
+const REPORT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Lines of the guest's console that an error quotes.
 const CONSOLE_LINES: usize = 5;
 
@@ -152,6 +156,22 @@ impl Vm {
 impl Machine for Vm {
     fn failed(&mut self) -> BoxFuture<'_, Failure> {
         async { self.explain(self.worker.failed().await) }.boxed()
+    }
+
+    fn network_report(&mut self) -> BoxFuture<'_, Option<NetworkReport>> {
+        async {
+            self.attached.as_ref()?;
+            self.worker.try_send(&Request::Denied, &[]).ok()?;
+            let report = self.wait_for(|event| match event {
+                Event::Denied(report) => Some(Ok(network_report(report))),
+                _ => None,
+            });
+            tokio::time::timeout(REPORT_TIMEOUT, report)
+                .await
+                .ok()?
+                .ok()
+        }
+        .boxed()
     }
 
     fn stop(self: Box<Self>) -> BoxFuture<'static, ()> {

@@ -20,7 +20,7 @@ impl Bucket {
     pub fn new(per_second: u64, now: u64) -> Option<Self> {
         // So that one second of tokens fits an i64.
         let per_second = per_second.min(1 << 62);
-        (per_second > 0).then(|| Self {
+        (per_second > 0).then_some(Self {
             per_second,
             tokens: per_second as i64,
             filled: now,
