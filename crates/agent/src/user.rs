@@ -1,10 +1,18 @@
-//! Resolves the image's `User` in its /etc/passwd and /etc/group.
+//! Resolves the user of a program in the image's /etc/passwd and /etc/group.
 
 use std::path::Path;
 
-/// Ids and home directory of a user.
+/// The uid of programs where the image's user is root.
+const UNPRIVILEGED_UID: u32 = 1000;
+/// Its name and home directory, unless the image has a user with this uid.
+pub const UNPRIVILEGED_NAME: &str = "cloude";
+pub const UNPRIVILEGED_HOME: &str = "/home/cloude";
+
+/// Ids, name and home directory of a user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {
+    /// Name in /etc/passwd; empty if it has none.
+    pub name: String,
     /// User id.
     pub uid: u32,
     /// Primary group id.
@@ -15,18 +23,14 @@ pub struct User {
     pub home: String,
 }
 
-/// The image's user does not exist.
+/// The user does not exist.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum UserError {
     /// A name that is not in /etc/passwd.
-    #[error(
-        "the image's user {0:?} is not in its /etc/passwd: build the image with a user that is, or a numeric id"
-    )]
+    #[error("the user {0:?} is not in the image's /etc/passwd: name one that is, or a numeric id")]
     UnknownUser(String),
     /// A name that is not in /etc/group.
-    #[error(
-        "the image's group {0:?} is not in its /etc/group: build the image with a group that is, or a numeric id"
-    )]
+    #[error("the group {0:?} is not in the image's /etc/group: name one that is, or a numeric id")]
     UnknownGroup(String),
 }
 
@@ -34,12 +38,59 @@ impl User {
     /// Looks up an OCI `User`: `user`, `uid`, `user:group` or `uid:gid`; empty is root. An explicit group replaces
     /// the primary group and all supplementary groups, as in container engines.
     pub fn look_up(spec: &str, root: &Path) -> Result<User, UserError> {
-        let read = |file| {
-            let bytes = std::fs::read(root.join(file)).unwrap_or_default();
-            String::from_utf8_lossy(&bytes).into_owned()
-        };
-        resolve(spec, &read("etc/passwd"), &read("etc/group"))
+        let [passwd, group] = accounts(root);
+        resolve(spec, &passwd, &group)
     }
+
+    /// The user of programs that ask for none: the image's, or an unprivileged one if that is root.
+    pub fn of_programs(spec: &str, root: &Path) -> Result<User, UserError> {
+        let [passwd, group] = accounts(root);
+        let user = resolve(spec, &passwd, &group)?;
+        if user.uid != 0 {
+            return Ok(user);
+        }
+        if has(UNPRIVILEGED_UID, &passwd) {
+            return resolve(&UNPRIVILEGED_UID.to_string(), &passwd, &group);
+        }
+        Ok(User {
+            name: UNPRIVILEGED_NAME.into(),
+            uid: UNPRIVILEGED_UID,
+            gid: UNPRIVILEGED_UID,
+            groups: vec![UNPRIVILEGED_UID],
+            home: UNPRIVILEGED_HOME.into(),
+        })
+    }
+
+    /// True for every user but the unprivileged one of [`User::of_programs`] that the image does not have yet.
+    pub fn is_known(&self, root: &Path) -> bool {
+        let [passwd, _] = accounts(root);
+        self.name != UNPRIVILEGED_NAME || has(self.uid, &passwd)
+    }
+
+    /// Root, whatever the image has.
+    pub fn root() -> User {
+        User {
+            name: "root".into(),
+            uid: 0,
+            gid: 0,
+            groups: vec![0],
+            home: "/root".into(),
+        }
+    }
+}
+
+fn accounts(root: &Path) -> [String; 2] {
+    ["etc/passwd", "etc/group"].map(|file| {
+        let bytes = std::fs::read(root.join(file)).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    })
+}
+
+fn has(uid: u32, passwd: &str) -> bool {
+    passwd
+        .lines()
+        .filter_map(PasswdEntry::parse)
+        .any(|entry| entry.uid == uid)
 }
 
 fn resolve(spec: &str, passwd: &str, group: &str) -> Result<User, UserError> {
@@ -54,8 +105,9 @@ fn resolve(spec: &str, passwd: &str, group: &str) -> Result<User, UserError> {
         .find(|entry| entry.matches(name));
     let (uid, own_gid, login, home) = match entry {
         Some(entry) => (entry.uid, entry.gid, entry.name, entry.home),
+        None if name == "0" || name == "root" => (0, 0, "root", "/root"),
         None => match name.parse() {
-            Ok(uid) => (uid, 0, "", if uid == 0 { "/root" } else { "/" }),
+            Ok(uid) => (uid, 0, "", "/"),
             Err(_) => return Err(UserError::UnknownUser(name.to_owned())),
         },
     };
@@ -68,6 +120,7 @@ fn resolve(spec: &str, passwd: &str, group: &str) -> Result<User, UserError> {
     };
     let home = if home.is_empty() { "/" } else { home };
     Ok(User {
+        name: login.to_owned(),
         uid,
         gid,
         groups,
@@ -150,6 +203,7 @@ mod tests {
     fn a_name_has_its_groups_and_home() {
         let user = resolve("ann", PASSWD, GROUP).unwrap();
         let expected = User {
+            name: "ann".into(),
             uid: 1000,
             gid: 100,
             groups: vec![100, 44],
@@ -173,6 +227,7 @@ mod tests {
         assert_eq!(
             user,
             User {
+                name: String::new(),
                 uid: 4242,
                 gid: 0,
                 groups: vec![0],
@@ -195,10 +250,32 @@ mod tests {
 
     #[test]
     fn root_needs_no_etc_passwd() {
-        let user = resolve("", "", "").unwrap();
-        assert_eq!(
-            (user.uid, user.gid, user.groups, user.home.as_str()),
-            (0, 0, vec![0], "/root")
-        );
+        for spec in ["", "0", "root"] {
+            assert_eq!(resolve(spec, "", "").unwrap(), User::root());
+        }
+    }
+
+    #[test]
+    fn programs_of_an_image_whose_user_is_root_are_unprivileged() {
+        let image = tempfile::tempdir().unwrap();
+        for spec in ["", "root", "0:0"] {
+            let user = User::of_programs(spec, image.path()).unwrap();
+            assert_eq!(
+                (user.uid, user.groups, user.name.as_str()),
+                (1000, vec![1000], "cloude")
+            );
+        }
+        let user = User::of_programs("4242", image.path()).unwrap();
+        assert_eq!(user.uid, 4242);
+    }
+
+    #[test]
+    fn the_unprivileged_user_is_the_images_if_it_has_the_uid() {
+        let image = tempfile::tempdir().unwrap();
+        std::fs::create_dir(image.path().join("etc")).unwrap();
+        std::fs::write(image.path().join("etc/passwd"), PASSWD).unwrap();
+        std::fs::write(image.path().join("etc/group"), GROUP).unwrap();
+        let user = User::of_programs("", image.path()).unwrap();
+        assert_eq!(user, User::look_up("ann", image.path()).unwrap());
     }
 }

@@ -157,7 +157,7 @@ fn commands_that_cannot_be_executed_are_explained() {
             "./plain",
             "x",
             None,
-            "./plain: the image's user may not execute it",
+            "./plain: the program's user may not execute it",
         ),
         (
             "./text",

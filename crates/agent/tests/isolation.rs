@@ -20,6 +20,10 @@ fn stdout(script: &str) -> String {
     stdout_of(&agent(), &sh(script))
 }
 
+fn stdout_of_root(script: &str) -> String {
+    stdout_of(&agent(), &as_root(sh(script)))
+}
+
 #[test]
 fn the_program_has_three_descriptors() {
     // ls opens the fourth for the listing.
@@ -44,7 +48,7 @@ fn the_program_sees_only_its_stages_processes() {
 fn init_cannot_be_read_traced_or_killed() {
     let script = "cat /proc/1/environ 2>&1 >/dev/null | grep -c denied; cat /proc/1/fd/* 2>&1 | grep -vc denied; for f in /proc/1/fd/*; do (echo x > $f) 2>/dev/null && echo opened; done; \
                   head -c 1 /proc/1/mem 2>&1 | grep -c denied; kill -9 1; echo alive";
-    assert_eq!(stdout(script), "1\n0\n1\nalive\n");
+    assert_eq!(stdout_of_root(script), "1\n0\n1\nalive\n");
 }
 
 #[test]
@@ -55,7 +59,7 @@ fn the_agents_directory_is_empty() {
         "ls {0} 2>&1; umount {0} 2>/dev/null; cat {0}/boot.json 2>/dev/null; echo end",
         hidden.display()
     );
-    assert_eq!(stdout_of(&agent, &sh(&script)), "end\n");
+    assert_eq!(stdout_of(&agent, &as_root(sh(&script))), "end\n");
     assert!(hidden.join("boot.json").exists());
 }
 
@@ -66,21 +70,19 @@ fn roots_capabilities_are_bounded() {
     let expected = "CapInh: 0000000000000000\nCapPrm: 00000000a80405fb\nCapEff: 00000000a80405fb\n\
                     CapBnd: 00000000a80405fb\nCapAmb: 0000000000000000\n";
     assert_eq!(
-        stdout("grep ^Cap /proc/self/status").replace('\t', " "),
+        stdout_of_root("grep ^Cap /proc/self/status").replace('\t', " "),
         expected
     );
 }
 
 #[test]
 fn others_have_no_capabilities() {
-    let caps = stdout_of(
-        &agent_for("nobody"),
-        &sh("grep -E '^Cap(Prm|Eff)' /proc/self/status"),
-    );
-    assert_eq!(
-        caps.replace('\t', " "),
-        "CapPrm: 0000000000000000\nCapEff: 0000000000000000\n"
-    );
+    let none = "CapInh: 0000000000000000\nCapPrm: 0000000000000000\nCapEff: 0000000000000000\n\
+                CapBnd: 0000000000000000\nCapAmb: 0000000000000000\n";
+    for user in ["", "nobody"] {
+        let caps = stdout_of(&agent_for(user), &sh("grep ^Cap /proc/self/status"));
+        assert_eq!(caps.replace('\t', " "), none);
+    }
 }
 
 #[test]
@@ -92,7 +94,14 @@ fn root_cannot_mount_nor_change_the_kernel() {
                   (echo $$ > /sys/fs/cgroup/cgroup.procs) 2>/dev/null && echo moved; \
                   (echo x > /sys/kernel/uevent_helper) 2>/dev/null && echo helper; \
                   mknod m c 1 1 2>/dev/null && head -c 1 m >/dev/null 2>&1 && echo memory; echo end";
-    assert_eq!(stdout(script), "end\n");
+    // Without the filter of system calls, too: each is a wall of its own.
+    for unconfined in [false, true] {
+        let request = ExecuteRequest {
+            unconfined,
+            ..as_root(sh(script))
+        };
+        assert_eq!(stdout_of(&agent(), &request), "end\n");
+    }
 }
 
 #[test]
@@ -103,7 +112,11 @@ fn root_of_a_user_namespace_gains_nothing() {
         "unshare -Urm sh -c 'umount {0}; umount /proc/sys; cat {0}/boot.json; echo x > /proc/sys/kernel/core_pattern' 2>/dev/null; echo end",
         hidden.display()
     );
-    assert_eq!(stdout_of(&agent, &sh(&script)), "end\n");
+    let request = ExecuteRequest {
+        unconfined: true,
+        ..as_root(sh(&script))
+    };
+    assert_eq!(stdout_of(&agent, &request), "end\n");
     assert!(
         !std::fs::read_to_string("/proc/sys/kernel/core_pattern")
             .unwrap()
@@ -148,7 +161,7 @@ fn the_environment_is_that_of_image_and_request_alone() {
         env: vec!["A=1".into(), "B=2".into(), "PATH=/usr/bin:/bin".into()],
         ..ImageConfig::default()
     };
-    let mut request = request(&["env"]);
+    let mut request = as_root(request(&["env"]));
     request.env = BTreeMap::from([
         ("B".to_owned(), "two words".to_owned()),
         ("C".to_owned(), String::new()),
@@ -156,7 +169,7 @@ fn the_environment_is_that_of_image_and_request_alone() {
     let seen = stdout_of(&agent_with(&image), &request);
     assert_eq!(
         seen,
-        "A=1\nB=two words\nC=\nHOME=/root\nPATH=/usr/bin:/bin\n"
+        "A=1\nB=two words\nC=\nHOME=/root\nPATH=/usr/bin:/bin\nUSER=root\n"
     );
 }
 

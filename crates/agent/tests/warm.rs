@@ -216,6 +216,41 @@ fn a_node_program_runs_the_same_in_the_runner() {
 }
 
 #[test]
+fn programs_of_another_user_start_plainly() {
+    let runner = runner("python", &[PYTHON, "-u", "main.py"]);
+    let seen = [(None, false), (Some("root"), false), (None, true)].map(|(user, unconfined)| {
+        let mut work = request(&[PYTHON, "-u", "main.py"]);
+        work.files
+            .push(file("main.py", "import os; print(os.getuid())"));
+        (work.user, work.unconfined) = (user.map(str::to_owned), unconfined);
+        let (stdout, _, _, warm) = outcome(&warmed(&runner), work, true);
+        (stdout, warm)
+    });
+    let expected = [("1000\n", true), ("0\n", false), ("1000\n", false)];
+    assert_eq!(
+        seen,
+        expected.map(|(stdout, warm)| (stdout.to_owned(), warm))
+    );
+}
+
+#[test]
+fn a_user_that_the_image_lacks_is_a_result_of_a_fork() {
+    let agent = template();
+    let mut work = sh("echo ran");
+    work.identity = identity();
+    work.user = Some("eve".into());
+    let answer = agent.post(&serde_json::to_vec(&work).unwrap());
+    assert_eq!(answer.status, 200);
+    let [Event::Identity, Event::Finished(result)] = &answer.events()[..] else {
+        panic!("{:?}", answer.events());
+    };
+    let run = result.run.as_ref().unwrap();
+    assert_eq!(run.cause, Cause::Infrastructure);
+    let message = run.message.as_ref().unwrap();
+    assert!(message.contains("\"eve\" is not in the image"), "{message}");
+}
+
+#[test]
 fn math_random_differs_between_runners() {
     let runner = runner("node", &["/usr/bin/node", "main.js"]);
     let mut work = request(&["/usr/bin/node", "main.js"]);

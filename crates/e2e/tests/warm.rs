@@ -266,6 +266,8 @@ impl Template {
             stdin: String::new().into(),
             env: self.language.run.env.clone(),
             working_dir: None,
+            user: None,
+            unconfined: false,
             identity,
         }
     }
@@ -340,6 +342,8 @@ fn warm_request(language: &Language, clock_back_s: u64) -> WarmRequest {
         stdin: language.self_test.stdin.clone().into(),
         env: language.run.env.clone(),
         working_dir: None,
+        user: None,
+        unconfined: false,
         identity: None,
     };
     WarmRequest {

@@ -224,6 +224,8 @@ fn request(language: &Language, program: &Program) -> Result<ExecuteRequest, Run
         stdin: program.stdin.clone().into(),
         env: language.environment(),
         working_dir: None,
+        user: None,
+        unconfined: false,
         identity: None,
     })
 }

@@ -58,6 +58,13 @@ pub struct ExecuteRequest {
     /// Working directory of both stages, relative to the work directory `/work` or absolute; `/work` if none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub working_dir: Option<String>,
+    /// Who both stages run as: `user`, `uid`, `user:group` or `uid:gid`, by the image's /etc/passwd and /etc/group. None is
+    /// the image's user, or an unprivileged one where that is root.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// Both stages may use every system call that their user may. User namespaces are then allowed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unconfined: bool,
     /// The identity of a fork, applied before anything else of the request. If it fails, the answer is 500 (400 for a
     /// malformed identity), and the VM never runs a program.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -114,10 +121,10 @@ pub struct NetworkIdentity {
 pub struct WarmRequest {
     /// Commands that run as root; each must exit with 0.
     pub prepare: Vec<Stage>,
-    /// Warm-up runs: executed as the image's user; each must end with [`Cause::Exit`] and any code. Files that they leave
+    /// Warm-up runs: executed as the program's user; each must end with [`Cause::Exit`] and any code. Files that they leave
     /// in the work directory and in /tmp are removed. The page cache stays.
     pub rehearse: Vec<ExecuteRequest>,
-    /// Started as the image's user; it then waits for its program.
+    /// Started as the program's user; it then waits for its program.
     pub runner: Option<Runner>,
     /// Seconds by which the wall clock is set back before the runner starts. The identity then sets it forward, so that
     /// libraries that reseed by time (OpenSSL) reseed.

@@ -1,10 +1,12 @@
 //! The boot of the guest, from the first instruction of PID 1 to the server.
 
+pub mod accounts;
 pub mod config;
 pub mod identity;
 pub mod modules;
 pub mod mounts;
 pub mod power;
+pub mod settings;
 pub mod shell;
 
 use std::fs::{File, OpenOptions};
@@ -17,7 +19,7 @@ use std::sync::Arc;
 use cloude_protocol::agent::{AGENT_PORT, READY_PORT};
 use cloude_protocol::boot::{BOOT_CONFIG, BootConfig, DIR, IMAGE_CONFIG, ImageConfig};
 
-use crate::execute::{Environment, Template};
+use crate::execute::{Environment, Template, seccomp};
 use crate::http::{self, api::Api};
 use crate::{net, vsock};
 
@@ -49,6 +51,8 @@ fn start() -> Result<std::convert::Infallible, String> {
     }
     let image: ImageConfig = config::read(Path::new(IMAGE_CONFIG))?.unwrap_or_default();
     modules::load_all();
+    settings::apply();
+    accounts::add_unprivileged(&image.user, Path::new("/"));
     net::loopback().map_err(|error| error.to_string())?;
     identity::apply(&boot);
     if let Some(network) = &boot.network {
@@ -90,6 +94,8 @@ fn environment(image: ImageConfig, boot: &BootConfig) -> Result<Environment, Str
     }
     // An unknown user is reported by POST /execute, which has a client to report it to.
     let user = environment.user().ok();
+    // Built before a program waits for it.
+    seccomp::filter();
     mounts::work_dir(WORK_DIR, user.map_or((0, 0), |user| (user.uid, user.gid)))?;
     Ok(environment)
 }

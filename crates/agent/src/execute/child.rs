@@ -3,7 +3,7 @@
 //! - **init**, PID 1 of the PID namespace: mounts a new /proc, hides the agent's files, starts the program,
 //!   reaps orphans, reports the program's wait status and exits. The kernel then kills every process that is
 //!   left in the namespace.
-//! - **the program**: drops capabilities, becomes the image's user and calls `execve`.
+//! - **the program**: drops capabilities, becomes its user, confines itself and calls `execve`.
 //!
 //! Both are copies of a process with several threads. A thread that does not exist in the copy may have held
 //! any lock, so nothing here allocates, panics or calls a function that may lock. All memory is in [`Plan`],
@@ -15,7 +15,7 @@ use std::ptr::null_mut;
 use super::plan::{CONTROL_DESCRIPTOR, Plan};
 use super::raw::{close_all_but, errno, exit, fail, mount, report, write_file};
 use super::report::{EXITED, STARTED, Step};
-use super::rights::{become_user, bound_capabilities, reset_signals};
+use super::rights::{become_user, bound_capabilities, confine, reset_signals};
 
 /// Kernel interfaces that uid 0 can write without a capability. core_pattern and modprobe run programs outside
 /// of the stage's namespaces; sysrq-trigger powers the VM off.
@@ -203,6 +203,10 @@ fn run_program(plan: &Plan) -> ! {
         if libc::chdir(plan.working_dir.as_ptr()) != 0 {
             fail(plan, Step::WorkingDir)
         }
+    }
+    confine(plan);
+    // SAFETY: as above.
+    unsafe {
         libc::execve(
             plan.program.as_ptr(),
             plan.argv.as_ptr(),

@@ -13,7 +13,7 @@ use crate::user::User;
 /// PATH if neither the image nor the request sets it.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// The environment of a program: defaults of HOME and PATH, overridden by the image, overridden by the request.
+/// The environment of a program: defaults of HOME, USER and PATH, overridden by the image, overridden by the request.
 pub fn environment(
     image: &ImageConfig,
     user: &User,
@@ -22,6 +22,9 @@ pub fn environment(
     let mut all = BTreeMap::new();
     all.insert("PATH".to_owned(), DEFAULT_PATH.to_owned());
     all.insert("HOME".to_owned(), user.home.clone());
+    if !user.name.is_empty() {
+        all.insert("USER".to_owned(), user.name.clone());
+    }
     for assignment in &image.env {
         if let Some((name, value)) = assignment.split_once('=') {
             all.insert(name.to_owned(), value.to_owned());
@@ -80,7 +83,7 @@ pub fn exec_error(program: &OsStr, working_dir: &Path, errno: i32) -> String {
             )
         }
         libc::ENOENT => format!("{name}: not found"),
-        libc::EACCES => format!("{name}: the image's user may not execute it"),
+        libc::EACCES => format!("{name}: the program's user may not execute it"),
         libc::ENOEXEC => {
             format!("{name}: neither an ELF program for x86-64 nor a script with a #! line")
         }
@@ -105,8 +108,9 @@ mod tests {
             ..Default::default()
         };
         let user = User {
-            uid: 0,
-            gid: 0,
+            name: "u".into(),
+            uid: 7,
+            gid: 7,
             groups: vec![],
             home: "/home/u".into(),
         };
@@ -120,6 +124,7 @@ mod tests {
             ("B", "image=x"),
             ("HOME", "/home/u"),
             ("PATH", DEFAULT_PATH),
+            ("USER", "u"),
         ];
         assert_eq!(
             all.iter()

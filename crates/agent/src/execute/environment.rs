@@ -2,6 +2,7 @@
 
 use std::ffi::CString;
 use std::fs::File;
+use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 
 use cloude_protocol::boot::ImageConfig;
@@ -12,7 +13,7 @@ use crate::user::{User, UserError};
 /// Where and as whom programs run.
 #[derive(Debug)]
 pub struct Environment {
-    /// The program's files are written here. Owned by the image's user.
+    /// The program's files are written here. Owned by the program's user.
     pub work_dir: PathBuf,
     /// Environment variables and user of the image.
     pub image: ImageConfig,
@@ -41,8 +42,16 @@ impl Environment {
         Some(command::c_path(path))
     }
 
-    /// The image's user, looked up in its /etc/passwd and /etc/group.
+    /// The user of programs that ask for none ([`User::of_programs`]).
     pub fn user(&self) -> Result<User, UserError> {
-        User::look_up(&self.image.user, Path::new("/"))
+        User::of_programs(&self.image.user, Path::new("/"))
+    }
+
+    /// The user that a request asks for; the work directory then belongs to it.
+    pub fn requested_user(&self, spec: &str) -> Result<User, String> {
+        let user = User::look_up(spec, Path::new("/")).map_err(|error| error.to_string())?;
+        chown(&self.work_dir, Some(user.uid), Some(user.gid))
+            .map_err(|error| format!("{}: {error}", self.work_dir.display()))?;
+        Ok(user)
     }
 }

@@ -184,6 +184,7 @@ mod tests {
             nix::unistd::getgid().as_raw(),
         );
         User {
+            name: String::new(),
             uid,
             gid,
             groups: vec![gid],

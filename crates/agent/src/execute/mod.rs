@@ -6,7 +6,7 @@
 //!
 //! - [`validate`]: refuses requests that cannot be carried out.
 //! - [`files`]: writes the program's files.
-//! - [`prepare`], [`child`], [`rights`]: from a command to `execve`.
+//! - [`prepare`], [`child`], [`rights`], [`seccomp`]: from a command to `execve`.
 //! - [`stage`]: relays streams until the process tree is dead; [`result`] makes the result of it.
 //! - [`warm`], [`runner`]: the template's warm-up, and interpreters that wait for their program.
 
@@ -27,6 +27,7 @@ pub mod report;
 pub mod result;
 pub mod rights;
 pub mod runner;
+pub mod seccomp;
 pub mod sink;
 pub mod stage;
 pub mod validate;
@@ -94,7 +95,7 @@ impl Execution<'_> {
     fn program(&mut self) -> StageResult {
         let request = self.request;
         match self.waiting.take() {
-            Some(waiting) if waiting.fits(request) => {
+            Some(waiting) if waiting.fits(request, self.user) => {
                 let (result, cgroup) =
                     waiting.take_over(self.environment, request, self.user, self.sink);
                 self.cgroup = cgroup;
@@ -130,6 +131,7 @@ impl Execution<'_> {
             variables: &command::environment(&environment.image, self.user, &self.request.env),
             working_dir: self.request.working_dir.as_deref(),
             own_host_name: true,
+            unconfined: self.request.unconfined,
             control: None,
         };
         let prepared = prepare::prepare(environment, self.user, &command)?;

@@ -38,8 +38,10 @@ pub struct Plan {
     pub working_dir: CString,
     /// User, group and supplementary groups.
     pub user: User,
-    /// The capability bounding set.
+    /// The capability bounding set: [`PROGRAM_CAPABILITIES`] of root, none of others.
     pub capabilities: u64,
+    /// The seccomp filter ([`super::seccomp`]); none if the request is unconfined.
+    pub filter: Option<&'static [libc::sock_filter]>,
     /// A directory to cover with an empty, read-only tmpfs.
     pub hidden: Option<CString>,
     /// Bind-mounted over /proc/sys/kernel/random/boot_id, which is the same in every fork of a template.

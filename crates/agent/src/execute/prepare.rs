@@ -10,6 +10,7 @@ use super::command;
 use super::environment::Environment;
 use super::pipes::{self, Pipes, ProgramEnds};
 use super::plan::{CStringArray, PROGRAM_CAPABILITIES, Plan};
+use super::seccomp;
 use crate::user::User;
 
 /// A command, and how its stage differs from others.
@@ -25,6 +26,8 @@ pub struct Command<'a> {
     pub working_dir: Option<&'a str>,
     /// The stage has a UTS namespace.
     pub own_host_name: bool,
+    /// Without the seccomp filter.
+    pub unconfined: bool,
     /// The control socket of an interpreter that waits for its program.
     pub control: Option<c_int>,
 }
@@ -75,7 +78,12 @@ pub fn prepare(
         envp: CStringArray::new(command::to_c_strings(command.variables)),
         working_dir: command::c_path(&working_dir),
         user: user.clone(),
-        capabilities: PROGRAM_CAPABILITIES,
+        capabilities: if user.uid == 0 {
+            PROGRAM_CAPABILITIES
+        } else {
+            0
+        },
+        filter: (!command.unconfined).then(seccomp::filter),
         hidden: environment.hidden.as_deref().map(command::c_path),
         boot_id: environment.boot_id(),
         own_host_name: command.own_host_name,

@@ -49,6 +49,10 @@ pub enum Step {
     User,
     /// Enter the working directory.
     WorkingDir,
+    /// Keep `execve` from adding privileges.
+    NoNewPrivileges,
+    /// Install the seccomp filter.
+    Filter,
     /// Execute the command.
     Exec,
 }
@@ -69,6 +73,8 @@ impl Step {
             Capabilities,
             User,
             WorkingDir,
+            NoNewPrivileges,
+            Filter,
             Exec,
         ]
         .into_iter()
@@ -89,6 +95,10 @@ impl Step {
             Step::Capabilities => "bound the program's capabilities",
             Step::User => "become the image's user",
             Step::WorkingDir => "enter the working directory",
+            Step::NoNewPrivileges => "set no_new_privs",
+            Step::Filter => {
+                "install the seccomp filter (the kernel needs CONFIG_SECCOMP_FILTER, or the request `unconfined`)"
+            }
             Step::Exec => "execute the command",
         }
     }

@@ -31,6 +31,7 @@ const HOOK_DIR: &str = "/run/cloude-hook";
 #[derive(Debug)]
 pub struct Waiting {
     runner: Runner,
+    user: User,
     pid: i32,
     pidfd: OwnedFd,
     pipes: Pipes,
@@ -81,6 +82,7 @@ fn start_in(
         variables: &variables,
         working_dir: None,
         own_host_name: false,
+        unconfined: false,
         control: Some(theirs.as_raw_fd()),
     };
     let prepared = prepare::prepare(environment, user, &command)?;
@@ -100,6 +102,7 @@ fn start_in(
     };
     let waiting = Waiting {
         runner,
+        user: user.clone(),
         pid,
         pidfd,
         pipes: prepared.pipes,
@@ -124,8 +127,9 @@ fn start_in(
 
 impl Waiting {
     /// True if the program of `request` cannot tell that it runs in this interpreter instead of a new one.
-    pub fn fits(&self, request: &ExecuteRequest) -> bool {
+    pub fn fits(&self, request: &ExecuteRequest, user: &User) -> bool {
         let runner = &self.runner;
+        let same_rights = *user == self.user && !request.unconfined;
         let same_command = request.run.argv.starts_with(&runner.argv);
         let warm_env = request.env.iter().all(|(name, value)| {
             runner.env.get(name) == Some(value)
@@ -143,7 +147,8 @@ impl Waiting {
             PollTimeout::ZERO,
         ) == Ok(0);
         // The interpreter resolved its working directory when it started.
-        same_command && warm_env && same_env && request.working_dir.is_none() && alive
+        let same_directory = request.working_dir.is_none();
+        same_command && same_rights && warm_env && same_env && same_directory && alive
     }
 
     /// Sends the program of `request`, whose files are written, and attends the stage to its end. Also returns

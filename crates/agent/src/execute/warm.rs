@@ -17,12 +17,7 @@ use crate::user::User;
 /// saved.
 pub fn warm(environment: &Environment, request: WarmRequest) -> Result<Option<Waiting>, String> {
     let user = environment.user().map_err(|error| error.to_string())?;
-    let root = User {
-        uid: 0,
-        gid: 0,
-        groups: vec![0],
-        home: "/root".into(),
-    };
+    let root = User::root();
     for stage in request.prepare {
         let argv = stage.argv.join(" ");
         let work = ExecuteRequest {
@@ -33,6 +28,8 @@ pub fn warm(environment: &Environment, request: WarmRequest) -> Result<Option<Wa
             stdin: Default::default(),
             env: BTreeMap::new(),
             working_dir: None,
+            user: None,
+            unconfined: false,
             identity: None,
         };
         let (cause, code, message) = run(environment, &work, &root)?;

@@ -3,7 +3,9 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use cloude_protocol::agent::{Event, ExecuteRequest, Health, Identity, WarmResponse};
+use cloude_protocol::agent::{
+    Event, ExecuteRequest, ExecuteResult, Health, Identity, WarmResponse,
+};
 use subtle::ConstantTimeEq as _;
 
 use super::connection::Connection;
@@ -38,7 +40,7 @@ pub struct Api {
     executed: AtomicBool,
     warmed: AtomicBool,
     waiting: Mutex<Option<Waiting>>,
-    /// The image's user, looked up when a template was warmed.
+    /// The user of programs that ask for none, looked up when a template was warmed.
     user: Mutex<Option<User>>,
 }
 
@@ -181,13 +183,23 @@ impl Api {
         if let Err(error) = execute::check(&execution) {
             return Some(Answer::error(400, error.to_string()));
         }
-        let user = match self.user() {
+        let own_user = match self.user() {
             Ok(user) => user,
             Err(error) => return Some(Answer::error(500, error.to_string())),
         };
         if execution.identity.is_none() && self.executed.swap(true, Ordering::SeqCst) {
             return Some(Answer::error(409, ALREADY_EXECUTED));
         }
+        let user = match &execution.user {
+            None => own_user,
+            Some(spec) => match self.environment.requested_user(spec) {
+                Ok(user) => user,
+                Err(error) => {
+                    not_executed(&execution, error, connection);
+                    return None;
+                }
+            },
+        };
         match files::write(&self.environment.work_dir, &execution.files, &user) {
             Ok(()) => {}
             Err(error @ FileError::Write { .. }) => {
@@ -307,6 +319,19 @@ impl Api {
         }
         read_body(connection, length as usize).map_err(|_| None)
     }
+}
+
+/// Answers a request whose user the image does not have: the VM is as good as any, so that this is a result.
+fn not_executed(execution: &ExecuteRequest, error: String, connection: &mut Connection) {
+    let mut events = EventStream::start(connection);
+    if execution.identity.is_some() {
+        events.event(Event::Identity);
+    }
+    events.event(Event::Finished(ExecuteResult {
+        compile: None,
+        run: Some(execute::result::infrastructure(error)),
+    }));
+    let _ = events.finish();
 }
 
 /// Ignores poisoning: every critical section is one assignment.

@@ -232,6 +232,8 @@ pub fn request(argv: &[&str]) -> ExecuteRequest {
         stdin: Default::default(),
         env: Default::default(),
         working_dir: None,
+        user: None,
+        unconfined: false,
         identity: None,
     }
 }
@@ -246,6 +248,12 @@ pub fn stage(argv: &[&str]) -> Stage {
 
 pub fn sh(script: &str) -> ExecuteRequest {
     request(&["sh", "-c", script])
+}
+
+/// The request, as root.
+pub fn as_root(mut request: ExecuteRequest) -> ExecuteRequest {
+    request.user = Some("root".into());
+    request
 }
 
 /// The joined output events of one stream of a stage.

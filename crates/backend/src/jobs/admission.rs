@@ -252,6 +252,8 @@ fn execute_request(
         stdin: request.stdin.clone(),
         env,
         working_dir: None,
+        user: None,
+        unconfined: false,
         identity: None,
     })
 }

@@ -60,6 +60,8 @@ fn self_test(language: &Language, time_ms: u64) -> ExecuteRequest {
         stdin: language.self_test.stdin.clone().into(),
         env: language.environment(),
         working_dir: None,
+        user: None,
+        unconfined: false,
         identity: None,
     }
 }

@@ -27,6 +27,8 @@ fn request(fork: bool) -> ExecuteRequest {
         stdin: Default::default(),
         env: Default::default(),
         working_dir: None,
+        user: None,
+        unconfined: false,
         identity,
     }
 }

@@ -1,0 +1,445 @@
+//! The seccomp filter of programs (seccomp(2)): the system calls that are refused, as a classic BPF program.
+//!
+//! The default of container engines is the model: what programs use is allowed, what serves to administer a
+//! machine or is a frequent way into a kernel is refused, and so is what a kernel newer than this file adds.
+//! The numbers are those of `arch/x86/entry/syscalls/syscall_64.tbl` and `syscall_32.tbl`.
+//!
+//! The filter is a binary search over ranges of numbers, built once: the kernel evaluates it for every number when
+//! it is installed (`seccomp_cache_prepare`, kernel/seccomp.c), which is on an execution's path. Afterwards calls
+//! that are always allowed are looked up in the kernel's bitmap.
+
+use std::sync::OnceLock;
+
+use libc::{
+    BPF_ABS, BPF_JA, BPF_JEQ, BPF_JGE, BPF_JMP, BPF_JSET, BPF_K, BPF_LD, BPF_RET, BPF_W,
+    EAFNOSUPPORT, ENOSYS, EPERM, SECCOMP_RET_ALLOW, SECCOMP_RET_ERRNO, sock_filter,
+};
+
+/// Offsets in `struct seccomp_data` (include/uapi/linux/seccomp.h). Of the first argument, its low half.
+const NUMBER: u32 = 0;
+const ARCHITECTURE: u32 = 4;
+const FIRST_ARGUMENT: u32 = 16;
+
+/// AUDIT_ARCH_X86_64 and AUDIT_ARCH_I386 (include/uapi/linux/audit.h).
+const X86_64: u32 = 0xc000_003e;
+const I386: u32 = 0x4000_0003;
+
+/// The last call that this file knows: `removexattrat`, of Linux 6.13. It has one number in both tables.
+const LAST: u32 = 466;
+
+/// Every CLONE_NEW* flag of clone(2). CLONE_NEWTIME is none of them: its bit is part of the exit signal.
+const NEW_NAMESPACES: u32 = (libc::CLONE_NEWNS
+    | libc::CLONE_NEWCGROUP
+    | libc::CLONE_NEWUTS
+    | libc::CLONE_NEWIPC
+    | libc::CLONE_NEWUSER
+    | libc::CLONE_NEWPID
+    | libc::CLONE_NEWNET) as u32;
+const CLONE_NEWTIME: u32 = 0x80;
+
+/// The personalities of 64-bit Linux with a program's own choices: PER_LINUX32, UNAME26 and ADDR_NO_RANDOMIZE
+/// (debuggers and sanitizers set it). The others weaken what protects the program, such as MMAP_PAGE_ZERO.
+const PERSONALITIES: u32 = 0x0008 | 0x0002_0000 | 0x0004_0000;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Action {
+    Allow,
+    /// Refused with this errno.
+    Refuse(i32),
+    /// Refused with EPERM if the first argument has one of these bits.
+    RefuseBits(u32),
+    /// Refused if the first argument is this value, with the errno.
+    RefuseValue(u32, i32),
+    /// Allowed for this value of the first argument, else as `RefuseBits`.
+    AllowValueOrRefuseBits(u32, u32),
+}
+
+use Action::{AllowValueOrRefuseBits, Refuse, RefuseBits, RefuseValue};
+
+/// A personality of 0xffffffff asks for the current one.
+const PERSONALITY: Action = AllowValueOrRefuseBits(u32::MAX, !PERSONALITIES);
+/// A program talks to no vsock port of the host, and to none of the agent.
+const SOCKET: Action = RefuseValue(libc::AF_VSOCK as u32, EAFNOSUPPORT);
+const UNSHARE: Action = RefuseBits(NEW_NAMESPACES | CLONE_NEWTIME);
+
+/// For x86-64, in any order.
+#[rustfmt::skip]
+const REFUSED: &[(libc::c_long, Action)] = &[
+    // Namespaces. clone3 has its flags in memory, where a filter cannot see them; for ENOSYS the C library and Go use
+    // clone.
+    (libc::SYS_clone, RefuseBits(NEW_NAMESPACES)),
+    (libc::SYS_clone3, Refuse(ENOSYS)),
+    (libc::SYS_unshare, UNSHARE),
+    (libc::SYS_setns, Refuse(EPERM)),
+    // Mounts.
+    (libc::SYS_mount, Refuse(EPERM)),
+    (libc::SYS_umount2, Refuse(EPERM)),
+    (libc::SYS_pivot_root, Refuse(EPERM)),
+    (libc::SYS_open_tree, Refuse(EPERM)),
+    (libc::SYS_move_mount, Refuse(EPERM)),
+    (libc::SYS_fsopen, Refuse(EPERM)),
+    (libc::SYS_fsconfig, Refuse(EPERM)),
+    (libc::SYS_fsmount, Refuse(EPERM)),
+    (libc::SYS_fspick, Refuse(EPERM)),
+    (libc::SYS_mount_setattr, Refuse(EPERM)),
+    (libc::SYS_quotactl, Refuse(EPERM)),
+    (libc::SYS_quotactl_fd, Refuse(EPERM)),
+    (libc::SYS_swapon, Refuse(EPERM)),
+    (libc::SYS_swapoff, Refuse(EPERM)),
+    // A handle names a file without its path, and so leaves the mounts that are visible.
+    (libc::SYS_open_by_handle_at, Refuse(EPERM)),
+    // The kernel itself.
+    (libc::SYS_kexec_load, Refuse(EPERM)),
+    (libc::SYS_kexec_file_load, Refuse(EPERM)),
+    (libc::SYS_init_module, Refuse(EPERM)),
+    (libc::SYS_finit_module, Refuse(EPERM)),
+    (libc::SYS_delete_module, Refuse(EPERM)),
+    (libc::SYS_reboot, Refuse(EPERM)),
+    (libc::SYS_iopl, Refuse(EPERM)),
+    (libc::SYS_ioperm, Refuse(EPERM)),
+    (libc::SYS_syslog, Refuse(EPERM)),
+    (libc::SYS_acct, Refuse(EPERM)),
+    (libc::SYS_sethostname, Refuse(EPERM)),
+    (libc::SYS_setdomainname, Refuse(EPERM)),
+    (libc::SYS_settimeofday, Refuse(EPERM)),
+    (libc::SYS_clock_settime, Refuse(EPERM)),
+    (libc::SYS_vhangup, Refuse(EPERM)),
+    // Large parts of the kernel that few programs use. Libraries have another way without io_uring.
+    (libc::SYS_bpf, Refuse(EPERM)),
+    (libc::SYS_perf_event_open, Refuse(EPERM)),
+    (libc::SYS_fanotify_init, Refuse(EPERM)),
+    (libc::SYS_userfaultfd, Refuse(EPERM)),
+    (libc::SYS_io_uring_setup, Refuse(ENOSYS)),
+    (libc::SYS_io_uring_enter, Refuse(ENOSYS)),
+    (libc::SYS_io_uring_register, Refuse(ENOSYS)),
+    // The kernel's keyrings know no namespaces.
+    (libc::SYS_add_key, Refuse(EPERM)),
+    (libc::SYS_request_key, Refuse(EPERM)),
+    (libc::SYS_keyctl, Refuse(EPERM)),
+    // Pages of other processes.
+    (libc::SYS_move_pages, Refuse(EPERM)),
+    (libc::SYS_migrate_pages, Refuse(EPERM)),
+    // Left over from old kernels.
+    (libc::SYS_uselib, Refuse(EPERM)),
+    (libc::SYS_ustat, Refuse(EPERM)),
+    (libc::SYS_sysfs, Refuse(EPERM)),
+    (libc::SYS__sysctl, Refuse(EPERM)),
+    (libc::SYS_lookup_dcookie, Refuse(EPERM)),
+    // By argument.
+    (libc::SYS_personality, PERSONALITY),
+    (libc::SYS_socket, SOCKET),
+];
+
+/// For 32-bit programs, where the kernel runs them (CONFIG_IA32_EMULATION). `socketcall` has its arguments in memory.
+#[rustfmt::skip]
+const REFUSED_32: &[(libc::c_long, Action)] = &[
+    (120, RefuseBits(NEW_NAMESPACES)), // clone
+    (435, Refuse(ENOSYS)),             // clone3
+    (310, UNSHARE),
+    (346, Refuse(EPERM)), // setns
+    (21, Refuse(EPERM)),  // mount
+    (22, Refuse(EPERM)),  // umount
+    (52, Refuse(EPERM)),  // umount2
+    (217, Refuse(EPERM)), // pivot_root
+    (428, Refuse(EPERM)), // open_tree
+    (429, Refuse(EPERM)), // move_mount
+    (430, Refuse(EPERM)), // fsopen
+    (431, Refuse(EPERM)), // fsconfig
+    (432, Refuse(EPERM)), // fsmount
+    (433, Refuse(EPERM)), // fspick
+    (442, Refuse(EPERM)), // mount_setattr
+    (131, Refuse(EPERM)), // quotactl
+    (443, Refuse(EPERM)), // quotactl_fd
+    (87, Refuse(EPERM)),  // swapon
+    (115, Refuse(EPERM)), // swapoff
+    (342, Refuse(EPERM)), // open_by_handle_at
+    (283, Refuse(EPERM)), // kexec_load
+    (128, Refuse(EPERM)), // init_module
+    (350, Refuse(EPERM)), // finit_module
+    (129, Refuse(EPERM)), // delete_module
+    (88, Refuse(EPERM)),  // reboot
+    (110, Refuse(EPERM)), // iopl
+    (101, Refuse(EPERM)), // ioperm
+    (103, Refuse(EPERM)), // syslog
+    (51, Refuse(EPERM)),  // acct
+    (74, Refuse(EPERM)),  // sethostname
+    (121, Refuse(EPERM)), // setdomainname
+    (25, Refuse(EPERM)),  // stime
+    (79, Refuse(EPERM)),  // settimeofday
+    (264, Refuse(EPERM)), // clock_settime
+    (404, Refuse(EPERM)), // clock_settime64
+    (111, Refuse(EPERM)), // vhangup
+    (357, Refuse(EPERM)), // bpf
+    (336, Refuse(EPERM)), // perf_event_open
+    (338, Refuse(EPERM)), // fanotify_init
+    (374, Refuse(EPERM)), // userfaultfd
+    (425, Refuse(ENOSYS)), // io_uring_setup
+    (426, Refuse(ENOSYS)), // io_uring_enter
+    (427, Refuse(ENOSYS)), // io_uring_register
+    (286, Refuse(EPERM)), // add_key
+    (287, Refuse(EPERM)), // request_key
+    (288, Refuse(EPERM)), // keyctl
+    (317, Refuse(EPERM)), // move_pages
+    (294, Refuse(EPERM)), // migrate_pages
+    (86, Refuse(EPERM)),  // uselib
+    (62, Refuse(EPERM)),  // ustat
+    (135, Refuse(EPERM)), // sysfs
+    (149, Refuse(EPERM)), // _sysctl
+    (253, Refuse(EPERM)), // lookup_dcookie
+    (136, PERSONALITY),
+    (359, SOCKET),
+];
+
+/// The filter. Call it once before the first stage: afterwards it only reads.
+pub fn filter() -> &'static [sock_filter] {
+    static FILTER: OnceLock<Vec<sock_filter>> = OnceLock::new();
+    FILTER.get_or_init(build)
+}
+
+fn build() -> Vec<sock_filter> {
+    let (native, compatible) = (search(&ranges(REFUSED)), search(&ranges(REFUSED_32)));
+    let mut program = vec![load(ARCHITECTURE)];
+    for (architecture, search) in [(X86_64, native), (I386, compatible)] {
+        // A search is longer than a conditional jump reaches.
+        program.extend([
+            jump(BPF_JEQ, architecture, 1, 0),
+            skip(search.len() + 1),
+            load(NUMBER),
+        ]);
+        program.extend(search);
+    }
+    program.push(refuse(ENOSYS));
+    program
+}
+
+/// The first number of each range, and what happens to the calls in it.
+fn ranges(refused: &[(libc::c_long, Action)]) -> Vec<(u32, Action)> {
+    let mut refused: Vec<(u32, Action)> = refused
+        .iter()
+        .map(|(number, action)| (*number as u32, *action))
+        .collect();
+    refused.sort_unstable_by_key(|(number, _)| *number);
+    let mut ranges = vec![(0, Action::Allow)];
+    let mut add = |first, action| match ranges.last_mut() {
+        Some((start, last)) if *start == first => *last = action,
+        Some((_, last)) if *last == action => {}
+        _ => ranges.push((first, action)),
+    };
+    for (number, action) in refused {
+        add(number, action);
+        add(number + 1, Action::Allow);
+    }
+    add(LAST + 1, Refuse(ENOSYS));
+    ranges
+}
+
+/// Instructions that find the accumulator's range and carry out its action.
+fn search(ranges: &[(u32, Action)]) -> Vec<sock_filter> {
+    if let [(_, action)] = ranges {
+        return carry_out(*action);
+    }
+    let (lower, upper) = ranges.split_at(ranges.len() / 2);
+    let (first, lower, upper) = (upper[0].0, search(lower), search(upper));
+    let mut program = vec![jump(BPF_JGE, first, lower.len(), 0)];
+    program.extend(lower);
+    program.extend(upper);
+    program
+}
+
+fn carry_out(action: Action) -> Vec<sock_filter> {
+    match action {
+        Action::Allow => vec![allow()],
+        Refuse(errno) => vec![refuse(errno)],
+        RefuseBits(bits) => vec![
+            load(FIRST_ARGUMENT),
+            jump(BPF_JSET, bits, 0, 1),
+            refuse(EPERM),
+            allow(),
+        ],
+        RefuseValue(value, errno) => vec![
+            load(FIRST_ARGUMENT),
+            jump(BPF_JEQ, value, 0, 1),
+            refuse(errno),
+            allow(),
+        ],
+        AllowValueOrRefuseBits(value, bits) => vec![
+            load(FIRST_ARGUMENT),
+            jump(BPF_JEQ, value, 2, 0),
+            jump(BPF_JSET, bits, 0, 1),
+            refuse(EPERM),
+            allow(),
+        ],
+    }
+}
+
+fn load(offset: u32) -> sock_filter {
+    instruction(BPF_LD | BPF_W | BPF_ABS, offset, 0, 0)
+}
+
+/// Skips `then` instructions if the condition holds, else `otherwise`. A jump reaches 255 instructions; a test
+/// verifies each.
+fn jump(condition: u32, operand: u32, then: usize, otherwise: usize) -> sock_filter {
+    instruction(BPF_JMP | condition | BPF_K, operand, then, otherwise)
+}
+
+fn skip(instructions: usize) -> sock_filter {
+    sock_filter {
+        k: instructions as u32,
+        ..instruction(BPF_JMP | BPF_JA, 0, 0, 0)
+    }
+}
+
+fn allow() -> sock_filter {
+    instruction(BPF_RET | BPF_K, SECCOMP_RET_ALLOW, 0, 0)
+}
+
+fn refuse(errno: i32) -> sock_filter {
+    instruction(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | errno as u32, 0, 0)
+}
+
+fn instruction(code: u32, k: u32, then: usize, otherwise: usize) -> sock_filter {
+    sock_filter {
+        code: code as u16,
+        jt: then as u8,
+        jf: otherwise as u8,
+        k,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALLOWED: u32 = SECCOMP_RET_ALLOW;
+
+    /// What the filter returns for a call, by the rules of classic BPF.
+    fn verdict(architecture: u32, number: u32, argument: u32) -> u32 {
+        let program = filter();
+        let (mut at, mut accumulator) = (0, 0);
+        loop {
+            let sock_filter { code, jt, jf, k } = program[at];
+            at += 1;
+            let condition = match u32::from(code) {
+                code if code == BPF_LD | BPF_W | BPF_ABS => {
+                    accumulator = match k {
+                        NUMBER => number,
+                        ARCHITECTURE => architecture,
+                        FIRST_ARGUMENT => argument,
+                        other => panic!("load of {other}"),
+                    };
+                    continue;
+                }
+                code if code == BPF_JMP | BPF_JA => {
+                    at += k as usize;
+                    continue;
+                }
+                code if code == BPF_RET | BPF_K => return k,
+                code if code == BPF_JMP | BPF_JEQ | BPF_K => accumulator == k,
+                code if code == BPF_JMP | BPF_JGE | BPF_K => accumulator >= k,
+                code if code == BPF_JMP | BPF_JSET | BPF_K => accumulator & k != 0,
+                other => panic!("instruction {other:#x}"),
+            };
+            at += usize::from(if condition { jt } else { jf });
+        }
+    }
+
+    fn native(number: libc::c_long, argument: u32) -> u32 {
+        verdict(X86_64, number as u32, argument)
+    }
+
+    fn refused(errno: i32) -> u32 {
+        SECCOMP_RET_ERRNO | errno as u32
+    }
+
+    /// Each number by the lists, without the search.
+    fn expected(refused_calls: &[(libc::c_long, Action)], number: u32) -> Action {
+        match refused_calls
+            .iter()
+            .find(|(refused, _)| *refused as u32 == number)
+        {
+            Some((_, action)) => *action,
+            None if number > LAST => Refuse(ENOSYS),
+            None => Action::Allow,
+        }
+    }
+
+    #[test]
+    fn the_search_finds_the_action_of_every_number() {
+        for (architecture, list) in [(X86_64, REFUSED), (I386, REFUSED_32)] {
+            for number in 0..2000 {
+                let wanted = match expected(list, number) {
+                    Refuse(errno) => refused(errno),
+                    // The argument 0 is none of those that are refused.
+                    _ => ALLOWED,
+                };
+                assert_eq!(verdict(architecture, number, 0), wanted, "{number}");
+            }
+        }
+    }
+
+    #[test]
+    fn jumps_are_in_reach() {
+        for list in [REFUSED, REFUSED_32] {
+            let ranges = ranges(list);
+            let (lower, _) = ranges.split_at(ranges.len() / 2);
+            assert!(search(lower).len() < 256);
+        }
+        assert!(filter().len() < 4096, "BPF_MAXINSNS");
+    }
+
+    #[test]
+    fn threads_and_processes_are_cloned_namespaces_are_not() {
+        let thread = (libc::CLONE_VM | libc::CLONE_THREAD | libc::CLONE_SIGHAND) as u32;
+        let process = libc::SIGCHLD as u32;
+        for flags in [thread, process] {
+            assert_eq!(native(libc::SYS_clone, flags), ALLOWED);
+        }
+        for namespace in [
+            libc::CLONE_NEWUSER,
+            libc::CLONE_NEWNS,
+            libc::CLONE_NEWNET,
+            libc::CLONE_NEWPID,
+        ] {
+            let flags = namespace as u32;
+            assert_eq!(native(libc::SYS_clone, process | flags), refused(EPERM));
+            assert_eq!(native(libc::SYS_unshare, flags), refused(EPERM));
+        }
+        let files = libc::CLONE_FILES as u32;
+        assert_eq!(native(libc::SYS_unshare, files), ALLOWED);
+        assert_eq!(native(libc::SYS_clone3, 0), refused(ENOSYS));
+    }
+
+    #[test]
+    fn sockets_are_of_every_family_but_vsock() {
+        for family in [
+            libc::AF_UNIX,
+            libc::AF_INET,
+            libc::AF_INET6,
+            libc::AF_NETLINK,
+        ] {
+            assert_eq!(native(libc::SYS_socket, family as u32), ALLOWED);
+        }
+        let vsock = libc::AF_VSOCK as u32;
+        assert_eq!(native(libc::SYS_socket, vsock), refused(EAFNOSUPPORT));
+    }
+
+    #[test]
+    fn a_personality_turns_off_address_randomization_alone() {
+        const MMAP_PAGE_ZERO: u32 = 0x0010_0000;
+        const READ_IMPLIES_EXEC: u32 = 0x0040_0000;
+        for personality in [0, 0x0004_0000, u32::MAX] {
+            assert_eq!(native(libc::SYS_personality, personality), ALLOWED);
+        }
+        for personality in [MMAP_PAGE_ZERO, READ_IMPLIES_EXEC] {
+            assert_eq!(native(libc::SYS_personality, personality), refused(EPERM));
+        }
+    }
+
+    #[test]
+    fn calls_of_another_architecture_do_not_exist() {
+        const X32_BIT: u32 = 0x4000_0000;
+        const AARCH64: u32 = 0xc000_00b7;
+        assert_eq!(verdict(X86_64, X32_BIT, 0), refused(ENOSYS));
+        assert_eq!(verdict(AARCH64, 0, 0), refused(ENOSYS));
+    }
+}
