@@ -98,11 +98,15 @@ fn serve(options: &Options) -> Result<std::convert::Infallible, String> {
         }
         None => Default::default(),
     };
+    let cgroup_root = cgroup::find_root();
+    cgroup_root
+        .as_deref()
+        .inspect(|root| cgroup::enable_controllers(root));
     let environment = Environment {
         work_dir,
         image,
         hidden: options.hide.clone(),
-        cgroup_root: cgroup::find_root(),
+        cgroup_root,
         console: None,
         template: options.template.then(|| Template {
             boot_id: None,

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use cloude_protocol::agent::{AGENT_PORT, READY_PORT};
 use cloude_protocol::boot::{BOOT_CONFIG, BootConfig, DIR, IMAGE_CONFIG, ImageConfig};
 
-use crate::execute::{Environment, Template, seccomp};
+use crate::execute::{Environment, Template, cgroup, seccomp};
 use crate::http::{self, api::Api};
 use crate::{net, vsock};
 
@@ -71,12 +71,16 @@ fn start() -> Result<std::convert::Infallible, String> {
 }
 
 fn environment(image: ImageConfig, boot: &BootConfig) -> Result<Environment, String> {
+    let cgroup_root =
+        Some(PathBuf::from(mounts::CGROUP)).filter(|root| root.join("cgroup.procs").exists());
+    cgroup_root
+        .as_deref()
+        .inspect(|root| cgroup::enable_controllers(root));
     let environment = Environment {
         work_dir: PathBuf::from(WORK_DIR),
         image,
         hidden: Some(PathBuf::from(DIR)),
-        cgroup_root: Some(PathBuf::from(mounts::CGROUP))
-            .filter(|root| root.join("cgroup.procs").exists()),
+        cgroup_root,
         console: if boot.copy_output_to_console {
             console()
         } else {
@@ -94,8 +98,9 @@ fn environment(image: ImageConfig, boot: &BootConfig) -> Result<Environment, Str
     }
     // An unknown user is reported by POST /execute, which has a client to report it to.
     let user = environment.user().ok();
-    // Built before a program waits for it.
+    // Both are built before a program waits for them.
     seccomp::filter();
+    cgroup::process_limit();
     mounts::work_dir(WORK_DIR, user.map_or((0, 0), |user| (user.uid, user.gid)))?;
     Ok(environment)
 }

@@ -1,10 +1,11 @@
-//! A cgroup v2 for each stage: CPU time, peak memory, memory limit, out-of-memory kills. A guest without a
+//! A cgroup v2 for each stage: CPU time, peak memory, limits of memory and processes, out-of-memory kills. A guest without a
 //! cgroup2 file system runs its stages without.
 
 use std::fs::{self, File};
 use std::os::fd::{AsRawFd as _, RawFd};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 /// The cgroup of a stage. Dropping it kills its processes and removes it.
 #[derive(Debug)]
@@ -16,25 +17,23 @@ pub struct Cgroup {
     cpu_stat: Option<File>,
     memory_peak: Option<File>,
     memory_events: Option<File>,
+    /// `pids.max` was set. The guest's kernel may lack the controller.
+    bounds_processes: bool,
 }
 
 impl Cgroup {
-    /// Creates `name` below `root`, a mounted cgroup2 file system, with `memory.max` of `memory_max` bytes and
-    /// `memory.oom.group`: the out-of-memory killer takes the whole stage. The limit is below the guest's memory,
-    /// so that the agent can still report it.
+    /// Creates `name` below `root`, a mounted cgroup2 file system ([`enable_controllers`]), with `memory.max` of
+    /// `memory_max` bytes and `memory.oom.group`: the out-of-memory killer takes the whole stage. The limit is below
+    /// the guest's memory, so that the agent can still report it. `pids.max` is [`process_limit`].
     pub fn create(root: &Path, name: &str, memory_max: Option<u64>) -> std::io::Result<Cgroup> {
-        // One write each: a kernel without one controller refuses a line with both. Without any, the cgroup
-        // still counts CPU time and bounds `cgroup.kill`.
-        for controller in ["+memory", "+cpu"] {
-            let _ = fs::write(root.join("cgroup.subtree_control"), controller);
-        }
         let path = root.join(name);
         fs::create_dir(&path)?;
         let directory = File::open(&path).inspect_err(|_| {
             let _ = fs::remove_dir(&path);
         })?;
         let open = |file| File::open(path.join(file)).ok();
-        let cgroup = Cgroup {
+        let mut cgroup = Cgroup {
+            bounds_processes: false,
             cpu_stat: open("cpu.stat"),
             memory_peak: open("memory.peak"),
             memory_events: open("memory.events"),
@@ -45,6 +44,9 @@ impl Cgroup {
         if let Some(bytes) = memory_max {
             let _ = cgroup.write("memory.max", &bytes.to_string());
         }
+        cgroup.bounds_processes = cgroup
+            .write("pids.max", &process_limit().to_string())
+            .is_ok();
         Ok(cgroup)
     }
 
@@ -68,9 +70,42 @@ impl Cgroup {
         field(&read(self.memory_events.as_ref()?)?, "oom_kill")
     }
 
+    /// True if the kernel bounds the number of its processes and threads.
+    pub fn bounds_processes(&self) -> bool {
+        self.bounds_processes
+    }
+
+    /// `max` of pids.events: how often a fork or a thread was refused at `pids.max`.
+    pub fn refused_forks(&self) -> Option<u64> {
+        field(
+            &fs::read_to_string(self.path.join("pids.events")).ok()?,
+            "max",
+        )
+    }
+
     fn write(&self, file: &str, value: &str) -> std::io::Result<()> {
         fs::write(self.path.join(file), value)
     }
+}
+
+/// Lets the children of `root` have the controllers that stages use. Call it once.
+pub fn enable_controllers(root: &Path) {
+    // One write each: a kernel without one controller refuses a line with all. Without any, a cgroup still counts
+    // CPU time and bounds `cgroup.kill`.
+    for controller in ["+memory", "+cpu", "+pids"] {
+        let _ = fs::write(root.join("cgroup.subtree_control"), controller);
+    }
+}
+
+/// The most processes and threads of a stage: four for each MiB of the guest's memory, half of what the kernel has
+/// room for (`threads-max`), and at least 1024.
+pub fn process_limit() -> u64 {
+    static LIMIT: OnceLock<u64> = OnceLock::new();
+    *LIMIT.get_or_init(|| processes_in(meminfo("MemTotal:").unwrap_or(0)))
+}
+
+fn processes_in(memory_bytes: u64) -> u64 {
+    (memory_bytes >> 18).clamp(1024, 16384)
 }
 
 /// Reads a cgroup file, which has some hundred bytes at most.
@@ -176,6 +211,13 @@ mod tests {
         assert_eq!(field(text, "oom_kill"), Some(3));
         assert_eq!(field(text, "oom"), Some(2));
         assert_eq!(field(text, "max"), None);
+    }
+
+    #[test]
+    fn more_memory_has_room_for_more_processes() {
+        assert_eq!(processes_in(128 << 20), 1024);
+        assert_eq!(processes_in(1 << 30), 4096);
+        assert_eq!(processes_in(1 << 40), 16384);
     }
 
     #[test]

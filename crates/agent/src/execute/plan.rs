@@ -40,6 +40,8 @@ pub struct Plan {
     pub user: User,
     /// The capability bounding set: [`PROGRAM_CAPABILITIES`] of root, none of others.
     pub capabilities: u64,
+    /// RLIMIT_NPROC, where no cgroup bounds the processes. It does not bind root.
+    pub processes: Option<u64>,
     /// The seccomp filter ([`super::seccomp`]); none if the request is unconfined.
     pub filter: Option<&'static [libc::sock_filter]>,
     /// A directory to cover with an empty, read-only tmpfs.

@@ -83,6 +83,8 @@ pub fn prepare(
         } else {
             0
         },
+        processes: (!cgroup.as_ref().is_some_and(Cgroup::bounds_processes))
+            .then(cgroup::process_limit),
         filter: (!command.unconfined).then(seccomp::filter),
         hidden: environment.hidden.as_deref().map(command::c_path),
         boot_id: environment.boot_id(),

@@ -46,7 +46,10 @@ pub fn from_observed(
         .status
         .filter(|status| libc::WIFSIGNALED(*status))
         .map(|status| libc::WTERMSIG(status));
-    let (cause, message) = cause(observed, exit_code, signal, oom_killed);
+    let (cause, mut message) = cause(observed, exit_code, signal, oom_killed);
+    if message.is_none() && (cause, exit_code) != (Cause::Exit, Some(0)) {
+        message = cgroup.and_then(refused_forks);
+    }
     let [
         (stdout_bytes, stdout_dropped),
         (stderr_bytes, stderr_dropped),
@@ -91,6 +94,15 @@ fn cause(
         Some(_) => (Cause::Signal, None),
         None => (Cause::Cancelled, Some("the client disconnected".into())),
     }
+}
+
+/// A program rarely says why it cannot make processes or threads: EAGAIN has several reasons.
+fn refused_forks(cgroup: &Cgroup) -> Option<String> {
+    let refused = cgroup.refused_forks().filter(|refused| *refused > 0)?;
+    let limit = cgroup::process_limit();
+    Some(format!(
+        "{refused} processes or threads were refused: {limit} at once are allowed with this VM's memory"
+    ))
 }
 
 /// Recognizes a `program` that is larger than the guest's memory: sets the cause to `memory`.

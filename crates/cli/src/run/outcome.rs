@@ -21,6 +21,13 @@ pub fn report(execution: &Execution) -> Result<u8, ExecutionError> {
         (Some(_), None) => Subject::Compiler,
         _ => Subject::Program,
     };
+    if matches!(
+        execution.cause,
+        Cause::Exit | Cause::Signal | Cause::WallTime
+    ) && let Some(message) = execution.run.as_ref().and_then(|run| run.message.as_ref())
+    {
+        terminal::note(message);
+    }
     match execution.cause {
         Cause::Exit => match execution.exit_code {
             Some(code) => Ok((code & 0xff) as u8),
