@@ -68,7 +68,7 @@ async fn the_agent_gets_the_values_of_request_and_language() {
         "language": "c++", "code": "print x", "stdin": "in", "args": ["a b"],
         "env": {"LANG": "de", "X": "1"}, "files": [{"path": "d/f", "content": {"base64": "/w=="}}],
         "limits": {"wall_time_ms": 1234, "compile_time_ms": 77, "output_bytes": 99, "vcpus": 3, "memory_mib": 700},
-        "network": true
+        "network": true, "user": "node:9", "unconfined": true
     });
     assert_eq!(backend.post("/v1/executions", body).await.status, 200);
     let asked = backend.world.asked.lock().unwrap().take().unwrap();
@@ -89,6 +89,10 @@ async fn the_agent_gets_the_values_of_request_and_language() {
         ("d/f", &[0xff][..])
     );
     assert_eq!(asked.stdin.to_text(), "in");
+    assert_eq!(
+        (asked.user.as_deref(), asked.unconfined),
+        (Some("node:9"), true)
+    );
     let spec = backend.world.specs.lock().unwrap().pop().unwrap();
     assert_eq!((spec.vcpus, spec.memory_mib, spec.network), (3, 768, true));
 }

@@ -115,6 +115,14 @@ pub struct Run {
     #[arg(long)]
     pub network: bool,
 
+    /// Who the program runs as: root, or another user of the image [default: not root]
+    #[arg(long, value_name = "USER[:GROUP]")]
+    pub user: Option<String>,
+
+    /// Allow every system call: user namespaces, io_uring and others that are refused by default
+    #[arg(long)]
+    pub unconfined: bool,
+
     /// How the VM is started [default: the fastest way available]
     #[arg(long, value_enum)]
     pub start: Option<Start>,

@@ -200,6 +200,9 @@ fn every_option_reaches_the_backend() {
             "--vcpus",
             "2",
             "--network",
+            "--user",
+            "root",
+            "--unconfined",
         ])
         .args(["--output-limit", "1K", "--env", "A=b=c", "--file"])
         .arg(format!("{}:sub/x.bin", data.display()))
@@ -220,7 +223,8 @@ fn every_option_reaches_the_backend() {
         (request.files[0].path.as_str(), &request.files[0].content),
         ("sub/x.bin", &Data(vec![0xff, 0]))
     );
-    assert!(request.network);
+    assert!(request.network && request.unconfined);
+    assert_eq!(request.user.as_deref(), Some("root"));
     let limits = Limits {
         wall_time_ms: Some(1500),
         compile_time_ms: Some(120_000),

@@ -88,6 +88,13 @@ pub struct ExecutionRequest {
     /// Give the VM a network. Off by default.
     #[serde(default)]
     pub network: bool,
+    /// Who compiles and runs the program: `root`, or another user of the image, as `user`, `uid`, `user:group` or `uid:gid`.
+    /// The image's user if absent, or an unprivileged one where that is root.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// Allow every system call that the user may use, user namespaces and io_uring included. Off by default.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unconfined: bool,
     /// Limits of this execution; the server's defaults if absent.
     #[serde(default)]
     pub limits: Limits,

@@ -54,6 +54,7 @@ pub fn admit(
             supported: languages.supported(),
         })?;
     check_texts(request)?;
+    check_user(request.user.as_deref())?;
     let bytes = size(request);
     if bytes > config.limits.code_bytes {
         return Err(Refused::TooLarge {
@@ -109,6 +110,19 @@ fn check_texts(request: &ExecutionRequest) -> Result<(), Refused> {
     ensure(total <= MAX_ARGUMENTS_BYTES, || Refused::LongTexts {
         bytes: total,
         limit: MAX_ARGUMENTS_BYTES,
+    })
+}
+
+/// A name or number of /etc/passwd, and one of /etc/group. Whether the image has them shows in the guest.
+fn check_user(user: Option<&str>) -> Result<(), Refused> {
+    let Some(user) = user else { return Ok(()) };
+    let named = |part: &str| {
+        let known = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.$".contains(&byte);
+        (1..=32).contains(&part.len()) && part.bytes().all(known)
+    };
+    let parts: Vec<&str> = user.split(':').collect();
+    ensure(parts.len() <= 2 && parts.into_iter().all(named), || {
+        Refused::User { user: shown(user) }
     })
 }
 
@@ -252,8 +266,8 @@ fn execute_request(
         stdin: request.stdin.clone(),
         env,
         working_dir: None,
-        user: None,
-        unconfined: false,
+        user: request.user.clone(),
+        unconfined: request.unconfined,
         identity: None,
     })
 }

@@ -51,6 +51,10 @@ pub enum Refused {
     ProgramIsFolder { parent: String, path: String },
     #[error("`{parent}` in `files` cannot be both a file and the folder of `{path}`")]
     FileIsFolder { parent: String, path: String },
+    #[error(
+        "invalid `user` `{user}`: give `root`, or another user of the image as `user`, `uid`, `user:group` or `uid:gid`"
+    )]
+    User { user: String },
     #[error("this server has no network for programs (`network.enabled = false`)")]
     NoNetwork,
     #[error("`limits.vcpus` is {vcpus}, it must be 1 to 8")]

@@ -74,6 +74,8 @@ async fn request(args: args::Run, backend: &Backend) -> Result<ExecutionRequest,
         args: args.args,
         env,
         network: args.network,
+        user: args.user,
+        unconfined: args.unconfined,
         limits: Limits {
             wall_time_ms: args.timeout.map(|time| time.as_millis() as u64),
             compile_time_ms: args.compile_timeout.map(|time| time.as_millis() as u64),

@@ -89,6 +89,7 @@ fn refusals() -> Vec<Row> {
         FileMode { path: path(), mode: 0o10_000 },
         ProgramIsFolder { parent: "main.py".into(), path: "main.py/x".into() },
         FileIsFolder { parent: "data".into(), path: path() },
+        User { user: "a b".into() },
         NoNetwork {},
         Vcpus { vcpus: 9 },
         Memory { memory_mib: 9000, limit: 8192 },
