@@ -100,8 +100,7 @@ fn two_vms_do_not_reach_each_other() {
     backend.stop();
 }
 
-/// Searches for the agent's token and tries to act as the backend; prints a line for each success. Runs as root,
-/// unless the image sets a user.
+/// Searches for the agent's token and tries to act as the backend; prints a line for each success. Runs as root.
 const ATTACK: &str = r#"
 [ -e /.cloude/boot.json ] && echo "the boot configuration is there"
 ls /.cloude/* 2>/dev/null
@@ -126,7 +125,8 @@ exit 7
 fn a_program_finds_no_token_and_cannot_act_as_the_backend() {
     for transport in ["vsock", "ip"] {
         let backend = Backend::start(&format!("agent.transport = \"{transport}\""));
-        let execution = cloude::bash(&backend, &["--timeout", cloude::LONGEST], ATTACK);
+        let options = ["--timeout", cloude::LONGEST, "--user", "root"];
+        let execution = cloude::bash(&backend, &options, ATTACK);
         assert_eq!(execution.stdout.to_text(), "", "{transport}: {execution:?}");
         assert_eq!(
             (execution.cause, execution.exit_code),
@@ -145,7 +145,7 @@ fn a_forged_finished_event_is_only_output() {
     let code = format!(
         "for fd in /proc/self/fd/* /dev/console /dev/ttyS0; do echo '{forged}' > $fd; done 2>/dev/null\necho '{forged}'\nexit 9"
     );
-    let execution = cloude::bash(&backend, &[], &code);
+    let execution = cloude::bash(&backend, &["--user", "root"], &code);
     assert_eq!(
         (execution.cause, execution.exit_code),
         (Cause::Exit, Some(9)),
@@ -165,7 +165,7 @@ fn executions_see_no_files_of_earlier_ones() {
     for execution_name in ["first", "second"] {
         let execution = cloude::bash(
             &backend,
-            &[],
+            &["--user", "root"],
             "cat /tmp/mark /work/mark /root/mark 2>/dev/null; for d in /tmp /work /root; do echo x > $d/mark; done; exit 0",
         );
         assert_eq!(
