@@ -261,7 +261,7 @@ pub struct Doctor {
 
 #[derive(Debug, Args)]
 pub struct Image {
-    /// A command of `cloude-initramfs` (build, update, inspect, ls, rm, prune) and its arguments
+    /// A command of `cloude-initramfs` (build, update, inspect, sbom, ls, rm, prune) and its arguments
     #[arg(
         value_name = "COMMAND",
         trailing_var_arg = true,

@@ -26,5 +26,6 @@ pub mod cache;
 pub mod debian;
 pub mod pipeline;
 pub mod registry;
+pub mod sbom;
 pub mod source;
 pub mod store;

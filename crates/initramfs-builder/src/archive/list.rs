@@ -38,6 +38,26 @@ pub fn list<'a>(
     }))
 }
 
+/// The regular files of an initramfs for which `wanted` is true for their path, with their content. Files of more than
+/// `max` bytes are left out.
+pub(crate) fn read_files(
+    reader: impl Read,
+    max: u32,
+    wanted: impl Fn(&[u8]) -> bool,
+) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    let mut reader = cpio::Reader::new(decompress(reader)?);
+    let mut files = Vec::new();
+    let keep = |header: &cpio::Header, path: &[u8]| {
+        header.mode & cpio::file_type::MASK == cpio::file_type::REGULAR
+            && header.size <= max
+            && wanted(path)
+    };
+    while let Some((_, path, data)) = reader.next_with(keep)? {
+        files.extend(data.map(|data| (path, data)));
+    }
+    Ok(files)
+}
+
 /// Removes the compression.
 pub(crate) fn decompress<'a>(reader: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
     let mut input = BufReader::with_capacity(256 << 10, reader);

@@ -11,6 +11,7 @@ use std::io;
 use serde::{Deserialize, Serialize};
 
 use crate::layer::Warnings;
+pub(crate) use list::read_files;
 pub use list::{ListedEntry, list};
 pub use memory::FLOOR_BYTES;
 pub use write::write_image;

@@ -41,6 +41,8 @@ pub enum Command {
     Update(Box<UpdateArgs>),
     /// Show the metadata or the files of an image or an initramfs
     Inspect(InspectArgs),
+    /// Print what is installed in an image, as a software bill of materials
+    Sbom(SbomArgs),
     /// List the images
     Ls(LsArgs),
     /// Delete images
@@ -290,6 +292,21 @@ pub struct InspectArgs {
     /// Print JSON; with --files one object per line
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct SbomArgs {
+    /// The name of an image
+    pub image: String,
+    /// The format
+    #[arg(long, value_enum, default_value_t = SbomFormat::SpdxJson)]
+    pub format: SbomFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SbomFormat {
+    /// SPDX 2.3 as JSON
+    SpdxJson,
 }
 
 #[derive(Debug, Args)]

@@ -15,6 +15,7 @@ mod manage;
 mod output;
 mod paths;
 mod progress;
+mod sbom;
 mod text;
 mod update;
 
@@ -53,6 +54,7 @@ fn run(cli: Cli, cancel: &Cancel) -> Result<(), Failure> {
         Command::Build(args) => build::run(*args, &paths, cancel),
         Command::Update(args) => update::run(&args, &paths, cancel),
         Command::Inspect(args) => inspect::run(&args, &paths),
+        Command::Sbom(args) => sbom::run(&args, &paths),
         Command::Ls(args) => manage::ls(&args, &paths),
         Command::Rm(args) => manage::rm(&args, &paths),
         Command::Prune(args) => manage::prune(&args, &paths),

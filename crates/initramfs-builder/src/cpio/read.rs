@@ -28,6 +28,14 @@ impl<R: Read> Reader<R> {
 
     /// The next entry, or none at the end of the input. Trailers and zeros between segments are skipped.
     pub fn next_entry(&mut self) -> io::Result<Option<Entry>> {
+        self.next_with(|header, _| header.mode & file_type::MASK == file_type::SYMLINK)
+    }
+
+    /// [`Reader::next_entry`] with the data of the entries for which `wanted` is true, in place of a target.
+    pub(crate) fn next_with(
+        &mut self,
+        wanted: impl Fn(&Header, &[u8]) -> bool,
+    ) -> io::Result<Option<Entry>> {
         loop {
             if !self.skip_zeros()? {
                 return Ok(None);
@@ -40,23 +48,33 @@ impl<R: Read> Reader<R> {
             if name == TRAILER {
                 continue;
             }
-            let target = if header.mode & file_type::MASK == file_type::SYMLINK {
-                if header.size as usize > MAX_NAME_BYTES {
-                    return Err(invalid(format!(
-                        "damaged cpio archive: a symlink target of {} bytes",
-                        header.size
-                    )));
-                }
-                let mut target = vec![0; header.size as usize];
-                self.read(&mut target)?;
-                Some(target)
+            let is_symlink = header.mode & file_type::MASK == file_type::SYMLINK;
+            if is_symlink && header.size as usize > MAX_NAME_BYTES {
+                return Err(invalid(format!(
+                    "damaged cpio archive: a symlink target of {} bytes",
+                    header.size
+                )));
+            }
+            let data = if wanted(&header, &name) {
+                Some(self.data(header.size)?)
             } else {
                 self.skip(u64::from(header.size))?;
                 None
             };
             self.skip(padding(self.position) as u64)?;
-            return Ok(Some((header, name, target)));
+            return Ok(Some((header, name, data)));
         }
+    }
+
+    /// Reads data. Memory grows with what is there, whatever the header says.
+    fn data(&mut self, size: u32) -> io::Result<Vec<u8>> {
+        let mut data = Vec::new();
+        let read = (&mut self.input).take(size.into()).read_to_end(&mut data)?;
+        if read < size as usize {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.position += u64::from(size);
+        Ok(data)
     }
 
     fn header(&mut self) -> io::Result<(Header, usize)> {
