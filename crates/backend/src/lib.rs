@@ -11,3 +11,4 @@ pub mod privileges;
 pub mod scheduler;
 pub mod server;
 pub mod store;
+pub mod tenant;
