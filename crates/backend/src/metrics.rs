@@ -15,6 +15,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 use serde::Serialize;
 
+use crate::bounds::Bounds;
 use crate::config;
 use crate::scheduler::Load;
 
@@ -62,6 +63,7 @@ pub struct Metrics {
     identity: Histogram,
     total: Times,
     values: ScrapeValues,
+    bounds: Bounds,
     /// Held while a scrape sets the values and encodes them.
     scrape: Mutex<()>,
 }
@@ -110,6 +112,7 @@ impl Metrics {
             identity: times(),
             total: Family::new_with_constructor(times as fn() -> Histogram),
             values: ScrapeValues::default(),
+            bounds: Bounds::default(),
             scrape: Mutex::default(),
         };
         metrics.registered(pool)
@@ -129,6 +132,7 @@ impl Metrics {
         registry.register_with_unit("identity", help, seconds(), self.identity.clone());
         let help = "From the arrival of a request to its result";
         registry.register_with_unit("execution", help, seconds(), self.total.clone());
+        self.bounds.register(registry);
         let values = &self.values;
         registry.register(
             "queue_length",
@@ -174,6 +178,11 @@ impl Metrics {
         let budget = fixed(pool.memory_mib.saturating_mul(1 << 20));
         registry.register_with_unit("pool_memory_budget", help, bytes(), budget);
         self
+    }
+
+    /// The counters of limits that were reached.
+    pub fn bounds(&self) -> &Bounds {
+        &self.bounds
     }
 
     /// Counts a finished execution.

@@ -136,7 +136,7 @@ async fn serve(
     tracing::info!(%address, "listening");
 
     let (stop, abort) = (CancellationToken::new(), CancellationToken::new());
-    let router = http::router(service.clone(), config.limits.body_bytes);
+    let router = http::router(service.clone());
     let server = tokio::spawn(http::serve(listener, router, stop.clone(), abort.clone()));
     signals.next().await;
     tracing::info!(

@@ -54,6 +54,11 @@ pub fn apply(config: &mut Config, get: &dyn Fn(&str) -> Option<String>) -> Resul
     env.set("CLOUDE_POOL_DISK", &mut config.pool.disk)?;
     env.set("CLOUDE_QUEUE_CAPACITY", &mut config.queue.capacity)?;
     env.set("CLOUDE_STORE_MAX_BYTES", &mut config.store.max_bytes)?;
+    env.set(
+        "CLOUDE_BODY_BYTES_IN_FLIGHT",
+        &mut config.limits.body_bytes_in_flight,
+    )?;
+    env.set("CLOUDE_BODY_TIMEOUT_MS", &mut config.limits.body_timeout_ms)?;
     env.set("CLOUDE_WALL_TIME_MS", &mut config.limits.wall_time_ms)?;
     env.set("CLOUDE_SHUTDOWN_GRACE_MS", &mut config.shutdown.grace_ms)?;
     env.flag("CLOUDE_NETWORK_ENABLED", &mut config.network.enabled)?;

@@ -86,6 +86,10 @@ pub struct Limits {
     pub code_bytes: usize,
     /// Maximum bytes of an HTTP request body.
     pub body_bytes: usize,
+    /// Maximum bytes reserved for the request bodies that are being received together.
+    pub body_bytes_in_flight: usize,
+    /// Time for a request body to arrive in milliseconds, and one second more for each MiB received.
+    pub body_timeout_ms: u64,
     /// Wall-clock limit of the run stage in milliseconds, if neither request nor language sets it.
     pub wall_time_ms: u64,
     /// Wall-clock limit of the compile stage in milliseconds, if neither request nor language sets it.
@@ -172,6 +176,8 @@ impl Default for Limits {
         Limits {
             code_bytes: 10 << 20,
             body_bytes: 32 << 20,
+            body_bytes_in_flight: 256 << 20,
+            body_timeout_ms: 30_000,
             wall_time_ms: 30_000,
             compile_time_ms: 60_000,
             max_wall_time_ms: 600_000,

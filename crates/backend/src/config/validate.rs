@@ -26,6 +26,7 @@ impl Config {
             ("queue.capacity", self.queue.capacity as u64),
             ("agent.boot_timeout_ms", self.agent.boot_timeout_ms),
             ("pool.build_after", self.pool.build_after as u64),
+            ("limits.body_timeout_ms", self.limits.body_timeout_ms),
             ("limits.wall_time_ms", self.limits.wall_time_ms),
             ("limits.compile_time_ms", self.limits.compile_time_ms),
         ];
@@ -91,6 +92,14 @@ impl Config {
             format!(
                 "must be at least `limits.code_bytes` ({})",
                 limits.code_bytes
+            ),
+        )?;
+        check(
+            limits.body_bytes_in_flight >= limits.body_bytes,
+            "limits.body_bytes_in_flight",
+            format!(
+                "must be at least `limits.body_bytes` ({})",
+                limits.body_bytes
             ),
         )?;
         check(

@@ -19,13 +19,21 @@ const RESTART_RETRY_S: u64 = 5;
 /// `Retry-After` while the job store cannot write, in seconds.
 const STORE_RETRY_S: u64 = 10;
 
+/// `Retry-After` while the memory for request bodies is in use, in seconds.
+const BODIES_RETRY_S: u64 = 5;
+
 /// A failed request.
 #[derive(Debug)]
 pub struct ApiError {
     status: StatusCode,
     message: String,
     retry_after_s: Option<u64>,
+    reason: Option<Reason>,
 }
+
+/// The limit that refused a request, as `cloude_rejected_total` names it. An extension of the response.
+#[derive(Clone, Copy, Debug)]
+pub struct Reason(pub &'static str);
 
 /// A request that fails in the HTTP layer.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +51,14 @@ pub enum RequestError {
     #[error("the request body is larger than this server allows (`limits.body_bytes`)")]
     LargeBody,
     /// The connection broke, or the transfer coding is invalid.
+    #[error(
+        "the request body did not arrive in time (`limits.body_timeout_ms`, and 1 s more for each MiB received)"
+    )]
+    SlowBody,
+    #[error(
+        "the server receives too many request bodies now (`limits.body_bytes_in_flight`); try again in {BODIES_RETRY_S} s"
+    )]
+    BodiesFull,
     #[error("cannot read the request body: {0}")]
     UnreadableBody(String),
     #[error("invalid request body: {0}")]
@@ -69,11 +85,22 @@ impl RequestError {
             RequestError::Method => StatusCode::METHOD_NOT_ALLOWED,
             RequestError::NotJson => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             RequestError::LargeBody => StatusCode::PAYLOAD_TOO_LARGE,
+            RequestError::SlowBody => StatusCode::REQUEST_TIMEOUT,
+            RequestError::BodiesFull => StatusCode::SERVICE_UNAVAILABLE,
             RequestError::EmptyBody
             | RequestError::UnreadableBody(_)
             | RequestError::InvalidBody(_) => StatusCode::BAD_REQUEST,
             RequestError::NotLocal => StatusCode::FORBIDDEN,
             RequestError::Panic => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    fn reason(&self) -> Option<&'static str> {
+        match self {
+            RequestError::LargeBody => Some("body_size"),
+            RequestError::SlowBody => Some("body_time"),
+            RequestError::BodiesFull => Some("body_memory"),
+            _ => None,
         }
     }
 
@@ -98,6 +125,7 @@ impl ApiError {
             status,
             message: message.to_string(),
             retry_after_s: None,
+            reason: None,
         }
     }
 
@@ -105,6 +133,13 @@ impl ApiError {
         ApiError {
             retry_after_s: Some(after_s),
             ..ApiError::new(status, message)
+        }
+    }
+
+    fn because(self, reason: &'static str) -> Self {
+        ApiError {
+            reason: Some(Reason(reason)),
+            ..self
         }
     }
 
@@ -119,6 +154,9 @@ impl ApiError {
                 .headers_mut()
                 .insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
+        if let Some(reason) = self.reason {
+            response.extensions_mut().insert(reason);
+        }
         response
     }
 }
@@ -131,7 +169,12 @@ impl IntoResponse for ApiError {
 
 impl From<RequestError> for ApiError {
     fn from(error: RequestError) -> Self {
-        ApiError::new(error.status(), error)
+        let retry = matches!(error, RequestError::BodiesFull).then_some(BODIES_RETRY_S);
+        ApiError {
+            retry_after_s: retry,
+            reason: error.reason().map(Reason),
+            ..ApiError::new(error.status(), error)
+        }
     }
 }
 
@@ -153,13 +196,14 @@ impl From<SubmitError> for ApiError {
             SubmitError::Refused(refused) => refused.into(),
             SubmitError::QueueFull(full) => {
                 ApiError::with_retry(StatusCode::TOO_MANY_REQUESTS, &full, full.retry_after_s)
+                    .because("queue")
             }
             SubmitError::Draining => ApiError::with_retry(unavailable, error, RESTART_RETRY_S),
             SubmitError::Store(error @ StoreError::Content(_)) => error.into(),
             SubmitError::Store(error) => {
                 tracing::error!(%error, "an execution is refused");
                 let message = "the server cannot store executions now: GET /health has the error";
-                ApiError::with_retry(unavailable, message, STORE_RETRY_S)
+                ApiError::with_retry(unavailable, message, STORE_RETRY_S).because("store")
             }
         }
     }
@@ -171,8 +215,12 @@ impl From<TemplateError> for ApiError {
         match &error {
             TemplateError::Impossible(_) => ApiError::new(StatusCode::BAD_REQUEST, error),
             TemplateError::Building => ApiError::new(StatusCode::CONFLICT, error),
-            TemplateError::TooManyBuilds => ApiError::with_retry(busy, error, BUILD_RETRY_S),
-            TemplateError::QueueFull(full) => ApiError::with_retry(busy, full, full.retry_after_s),
+            TemplateError::TooManyBuilds => {
+                ApiError::with_retry(busy, error, BUILD_RETRY_S).because("template_builds")
+            }
+            TemplateError::QueueFull(full) => {
+                ApiError::with_retry(busy, full, full.retry_after_s).because("queue")
+            }
             TemplateError::Failed(_) => ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, error),
         }
     }

@@ -1,11 +1,15 @@
 //! Extractor of JSON bodies. Errors name the field or the position.
 
-use axum::body::{Body, Bytes};
-use axum::extract::{FromRequest, Request};
+use std::sync::Arc;
+
+use axum::RequestExt;
+use axum::body::Body;
+use axum::extract::{Extension, FromRequest, Request};
+use axum::http::HeaderMap;
 use axum::http::header::CONTENT_TYPE;
-use axum::http::{HeaderMap, StatusCode};
 use serde::de::DeserializeOwned;
 
+use super::bodies::Bodies;
 use super::error::{ApiError, RequestError};
 
 /// A request body of type `T`.
@@ -14,23 +18,22 @@ pub struct ApiJson<T>(pub T);
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for ApiJson<T> {
     type Rejection = ApiError;
 
-    async fn from_request(request: Request<Body>, state: &S) -> Result<Self, ApiError> {
+    async fn from_request(mut request: Request<Body>, _: &S) -> Result<Self, ApiError> {
         // Required against cross-site requests: browsers send forms to other origins without a preflight, but not
         // application/json.
         if !is_json(request.headers()) {
             return Err(RequestError::NotJson.into());
         }
-        let bytes =
-            Bytes::from_request(request, state)
-                .await
-                .map_err(|rejection| match rejection.status() {
-                    StatusCode::PAYLOAD_TOO_LARGE => RequestError::LargeBody,
-                    _ => RequestError::UnreadableBody(rejection.body_text()),
-                })?;
-        if bytes.is_empty() {
+        let Extension(bodies) = request
+            .extract_parts::<Extension<Arc<Bodies>>>()
+            .await
+            .map_err(|error| RequestError::UnreadableBody(error.to_string()))?;
+        let (parts, body) = request.into_parts();
+        let received = bodies.receive(&parts.headers, body).await?;
+        if received.bytes.is_empty() {
             return Err(RequestError::EmptyBody.into());
         }
-        let body = serde_json::from_slice(&bytes).map_err(RequestError::from)?;
+        let body = serde_json::from_slice(&received.bytes).map_err(RequestError::from)?;
         Ok(ApiJson(body))
     }
 }

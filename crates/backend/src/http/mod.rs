@@ -1,5 +1,6 @@
 //! The HTTP interface (docs/api.md).
 
+mod bodies;
 mod error;
 mod executions;
 mod extract;
@@ -10,18 +11,25 @@ mod peer;
 mod serve;
 mod templates;
 
-use axum::Router;
-use axum::extract::DefaultBodyLimit;
+use std::sync::Arc;
+
+use axum::extract::Extension;
+use axum::middleware::map_response;
 use axum::routing::{delete, get, post};
+use axum::{Router, response};
 use tower_http::catch_panic::CatchPanicLayer;
 
+use crate::bounds::Bounds;
 use crate::jobs::Service;
-use error::{ApiError, RequestError};
+use bodies::Bodies;
+use error::{ApiError, Reason, RequestError};
 
 pub use serve::serve;
 
-/// All routes. `body_bytes`: maximum length of a request body.
-pub fn router(service: Service, body_bytes: usize) -> Router {
+/// All routes.
+pub fn router(service: Service) -> Router {
+    let bounds = service.bounds().clone();
+    let bodies = Arc::new(Bodies::new(&service.config().limits, bounds.clone()));
     Router::new()
         .route("/", get(original::root))
         .route("/health", get(original::health))
@@ -39,9 +47,20 @@ pub fn router(service: Service, body_bytes: usize) -> Router {
         .route("/v1/templates/{id}", delete(templates::remove))
         .fallback(|| async { ApiError::from(RequestError::NoEndpoint) })
         .method_not_allowed_fallback(|| async { ApiError::from(RequestError::Method) })
-        .layer(DefaultBodyLimit::max(body_bytes))
+        .layer(Extension(bodies))
+        .layer(map_response(move |response| {
+            counted(response, bounds.clone())
+        }))
         .layer(CatchPanicLayer::custom(|_| {
             ApiError::from(RequestError::Panic).into_http()
         }))
         .with_state(service)
+}
+
+/// Counts a response that says that a limit was reached.
+async fn counted(response: response::Response, bounds: Bounds) -> response::Response {
+    if let Some(Reason(reason)) = response.extensions().get() {
+        bounds.rejected(reason);
+    }
+    response
 }

@@ -18,6 +18,7 @@ use super::admission::{Admitted, admit};
 use super::cache::Cache;
 use super::refused::Refused;
 use super::{Stop, status_of};
+use crate::bounds::Bounds;
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::scheduler::Scheduler;
@@ -138,6 +139,11 @@ impl Service {
     /// The configuration of this server.
     pub fn config(&self) -> &Config {
         &self.inner.parts.config
+    }
+
+    /// The counters of limits that were reached.
+    pub fn bounds(&self) -> &Bounds {
+        self.inner.metrics.bounds()
     }
 
     /// True if new executions are refused, because the server is shutting down.

@@ -73,7 +73,6 @@ impl Backend {
             jobs: 1000,
             bytes: 1 << 30,
         };
-        let body_bytes = config.limits.body_bytes;
         let service = Service::new(Parts {
             config,
             languages: Languages::load(&languages()).unwrap(),
@@ -85,7 +84,7 @@ impl Backend {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let stop = CancellationToken::new();
-        let router = http::router(service.clone(), body_bytes);
+        let router = http::router(service.clone());
         tokio::spawn(http::serve(
             listener,
             router,

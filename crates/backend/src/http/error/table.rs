@@ -60,6 +60,8 @@ fn request_errors() -> Vec<Row> {
         NotJson {},
         EmptyBody {},
         LargeBody {},
+        SlowBody {},
+        BodiesFull {},
         UnreadableBody { 0: "error reading a body from connection".into() },
         InvalidBody { 0: json_error() },
         UnknownExecution { id: "7d0c".into() },
