@@ -16,29 +16,31 @@ struct ByReason {
 pub struct Bounds {
     rejected: Family<ByReason, Counter>,
     body_bytes: Gauge,
+    pinned_bytes: Gauge,
+    connections: Gauge,
 }
 
-/// Bytes that a gauge counts until this is dropped.
+/// An amount that a gauge counts until this is dropped.
 #[derive(Debug)]
 pub struct Counted {
     gauge: Gauge,
-    bytes: i64,
+    amount: i64,
 }
 
 impl Counted {
-    fn new(gauge: &Gauge, bytes: usize) -> Self {
-        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
-        gauge.inc_by(bytes);
+    fn new(gauge: &Gauge, amount: usize) -> Self {
+        let amount = i64::try_from(amount).unwrap_or(i64::MAX);
+        gauge.inc_by(amount);
         Counted {
             gauge: gauge.clone(),
-            bytes,
+            amount,
         }
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.gauge.dec_by(self.bytes);
+        self.gauge.dec_by(self.amount);
     }
 }
 
@@ -54,11 +56,31 @@ impl Bounds {
         Counted::new(&self.body_bytes, bytes)
     }
 
+    /// Sets the bytes of finished output that responses hold.
+    pub fn pinned(&self, bytes: usize) {
+        self.pinned_bytes
+            .set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
+    /// Counts a connection.
+    pub fn connection(&self) -> Counted {
+        Counted::new(&self.connections, 1)
+    }
+
     /// Adds the counters to the registry.
     pub fn register(&self, registry: &mut Registry) {
         let help = "Requests that were refused and connections that were closed because of a limit";
         registry.register("rejected", help, self.rejected.clone());
         let help = "Memory reserved for request bodies that are being received";
         registry.register_with_unit("request_bodies", help, Unit::Bytes, self.body_bytes.clone());
+        let help = "Finished output that responses hold in memory";
+        registry.register_with_unit(
+            "pinned_output",
+            help,
+            Unit::Bytes,
+            self.pinned_bytes.clone(),
+        );
+        let help = "Open connections";
+        registry.register("connections", help, self.connections.clone());
     }
 }

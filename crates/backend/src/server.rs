@@ -137,7 +137,9 @@ async fn serve(
 
     let (stop, abort) = (CancellationToken::new(), CancellationToken::new());
     let router = http::router(service.clone());
-    let server = tokio::spawn(http::serve(listener, router, stop.clone(), abort.clone()));
+    let limits = http::ConnectionLimits::new(&config.limits, service.bounds().clone());
+    let serve = http::serve(listener, router, limits, stop.clone(), abort.clone());
+    let server = tokio::spawn(serve);
     signals.next().await;
     tracing::info!(
         grace_ms = config.shutdown.grace_ms,

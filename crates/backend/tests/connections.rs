@@ -101,3 +101,46 @@ async fn a_client_on_this_host_gets_the_paths() {
     let state = backend.state.path().display().to_string();
     assert_eq!(answer.json()["state_dir"], state.as_str());
 }
+
+#[tokio::test]
+async fn an_address_with_too_many_connections_gets_503() {
+    let state = std::sync::Arc::new(tempfile::tempdir().unwrap());
+    let backend = Backend::with(support::capacity(2, 16), state, |config| {
+        config.limits.connections_per_address = 3;
+    })
+    .await;
+    let address = backend.url.trim_start_matches("http://");
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        // The answer shows that the connection is counted.
+        let request = "GET / HTTP/1.1\r\nhost: x\r\n\r\n";
+        stream.write_all(request.as_bytes()).await.unwrap();
+        read(&mut stream, "clouded").await;
+        held.push(stream);
+    }
+
+    let refused = rest(TcpStream::connect(address).await.unwrap()).await;
+    assert!(refused.starts_with("HTTP/1.1 503"), "{refused}");
+    assert!(
+        refused.contains("limits.connections_per_address"),
+        "{refused}"
+    );
+    let (head, body) = refused.split_once("\r\n\r\n").unwrap();
+    assert!(
+        head.contains(&format!("content-length: {}", body.len())),
+        "{head}"
+    );
+
+    drop(held.pop());
+    loop {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let request = "GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+        let _ = stream.write_all(request.as_bytes()).await;
+        let mut answer = String::new();
+        let _ = stream.read_to_string(&mut answer).await;
+        if answer.starts_with("HTTP/1.1 200") {
+            break;
+        }
+    }
+}

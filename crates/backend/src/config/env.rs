@@ -59,6 +59,18 @@ pub fn apply(config: &mut Config, get: &dyn Fn(&str) -> Option<String>) -> Resul
         &mut config.limits.body_bytes_in_flight,
     )?;
     env.set("CLOUDE_BODY_TIMEOUT_MS", &mut config.limits.body_timeout_ms)?;
+    env.set(
+        "CLOUDE_RESULT_BYTES_IN_FLIGHT",
+        &mut config.limits.result_bytes_in_flight,
+    )?;
+    env.set(
+        "CLOUDE_CONNECTIONS_PER_ADDRESS",
+        &mut config.limits.connections_per_address,
+    )?;
+    env.set(
+        "CLOUDE_WRITE_TIMEOUT_MS",
+        &mut config.limits.write_timeout_ms,
+    )?;
     env.set("CLOUDE_WALL_TIME_MS", &mut config.limits.wall_time_ms)?;
     env.set("CLOUDE_SHUTDOWN_GRACE_MS", &mut config.shutdown.grace_ms)?;
     env.flag("CLOUDE_NETWORK_ENABLED", &mut config.network.enabled)?;

@@ -90,6 +90,12 @@ pub struct Limits {
     pub body_bytes_in_flight: usize,
     /// Time for a request body to arrive in milliseconds, and one second more for each MiB received.
     pub body_timeout_ms: u64,
+    /// Maximum bytes of finished output that responses hold together.
+    pub result_bytes_in_flight: usize,
+    /// Maximum connections of one address; 0: no limit. A prefix of 64 bits counts as one IPv6 address.
+    pub connections_per_address: usize,
+    /// Time in milliseconds after which a client that takes no data of its response is disconnected.
+    pub write_timeout_ms: u64,
     /// Wall-clock limit of the run stage in milliseconds, if neither request nor language sets it.
     pub wall_time_ms: u64,
     /// Wall-clock limit of the compile stage in milliseconds, if neither request nor language sets it.
@@ -178,6 +184,9 @@ impl Default for Limits {
             body_bytes: 32 << 20,
             body_bytes_in_flight: 256 << 20,
             body_timeout_ms: 30_000,
+            result_bytes_in_flight: 256 << 20,
+            connections_per_address: 256,
+            write_timeout_ms: 30_000,
             wall_time_ms: 30_000,
             compile_time_ms: 60_000,
             max_wall_time_ms: 600_000,

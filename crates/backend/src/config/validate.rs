@@ -27,6 +27,7 @@ impl Config {
             ("agent.boot_timeout_ms", self.agent.boot_timeout_ms),
             ("pool.build_after", self.pool.build_after as u64),
             ("limits.body_timeout_ms", self.limits.body_timeout_ms),
+            ("limits.write_timeout_ms", self.limits.write_timeout_ms),
             ("limits.wall_time_ms", self.limits.wall_time_ms),
             ("limits.compile_time_ms", self.limits.compile_time_ms),
         ];

@@ -8,13 +8,14 @@ use axum::body::{Body, Bytes};
 use axum::extract::{Extension, Path, State};
 use axum::http::header::{ACCEPT, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderValue};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use cloude_protocol::agent::NDJSON;
 use cloude_protocol::api::{ExecutionEvent, ExecutionRequest, LanguageInfo};
 use futures_util::stream;
 
 use super::error::{ApiError, RequestError};
 use super::extract::ApiJson;
+use super::output;
 use super::peer::Peer;
 use crate::jobs::{Client, Follower, Found, Job, Service, Stop};
 
@@ -27,24 +28,26 @@ pub async fn create(
 ) -> Result<Response, ApiError> {
     if wants_stream(&headers) {
         let job = service.submit(request, Client::Streams).await?;
-        return Ok(streamed(job.follow(), CancelOnDrop(job), peer));
+        let pin = service.pins().pin(peer.closer());
+        return Ok(streamed(job.follow(pin), CancelOnDrop(job), peer));
     }
     let job = service.submit(request, Client::Waits).await?;
     // The server drops this handler, and with it the guard, when the connection is closed.
     let cancel = CancelOnDrop(Arc::clone(&job));
     let execution = job.finished().await;
     drop(cancel);
-    Ok(Json(&*execution).into_response())
+    Ok(output::execution(&service, &peer, execution))
 }
 
 /// `GET /v1/executions/{id}`
 pub async fn read(
     State(service): State<Service>,
+    Extension(peer): Extension<Arc<Peer>>,
     Path(id): Path<String>,
 ) -> Result<Response, ApiError> {
     match service.find(&id).await? {
-        Some(Found::Ended(execution)) => Ok(Json(&*execution).into_response()),
-        Some(Found::Unfinished(status)) => Ok(Json(status).into_response()),
+        Some(Found::Ended(execution)) => Ok(output::execution(&service, &peer, execution)),
+        Some(Found::Unfinished(status)) => Ok(output::unfinished(&service, &peer, status)),
         None => Err(RequestError::unknown_execution(&id).into()),
     }
 }
@@ -52,10 +55,11 @@ pub async fn read(
 /// `DELETE /v1/executions/{id}`: returns the result, whose cause is `cancelled` unless it was finished before.
 pub async fn cancel(
     State(service): State<Service>,
+    Extension(peer): Extension<Arc<Peer>>,
     Path(id): Path<String>,
 ) -> Result<Response, ApiError> {
     match service.cancel(&id).await? {
-        Some(execution) => Ok(Json(&*execution).into_response()),
+        Some(execution) => Ok(output::execution(&service, &peer, execution)),
         None => Err(RequestError::unknown_execution(&id).into()),
     }
 }

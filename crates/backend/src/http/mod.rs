@@ -1,5 +1,6 @@
 //! The HTTP interface (docs/api.md).
 
+mod addresses;
 mod bodies;
 mod error;
 mod executions;
@@ -7,6 +8,7 @@ mod extract;
 mod installation;
 mod metrics;
 mod original;
+mod output;
 mod peer;
 mod serve;
 mod templates;
@@ -24,7 +26,7 @@ use crate::jobs::Service;
 use bodies::Bodies;
 use error::{ApiError, Reason, RequestError};
 
-pub use serve::serve;
+pub use serve::{ConnectionLimits, serve};
 
 /// All routes.
 pub fn router(service: Service) -> Router {

@@ -1,14 +1,19 @@
 //! The interface of the first Cloude: `/`, `/health`, `/run` and `/status/{id}`.
 
+use std::sync::Arc;
+
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::{Extension, Path, State};
 use axum::http::StatusCode;
-use cloude_protocol::api::{ExecutionRequest, RunRequest, RunResponse, StatusResponse};
+use axum::response::Response;
+use cloude_protocol::api::{ExecutionRequest, RunRequest, RunResponse};
 use serde_json::{Value, json};
 
 use super::error::{ApiError, RequestError};
 use super::extract::ApiJson;
-use crate::jobs::{Client, Health, Service};
+use super::output;
+use super::peer::Peer;
+use crate::jobs::{Client, Found, Health, Service};
 
 /// `GET /`
 pub async fn root() -> Json<Value> {
@@ -47,10 +52,12 @@ pub async fn run(
 /// `GET /status/{id}`
 pub async fn status(
     State(service): State<Service>,
+    Extension(peer): Extension<Arc<Peer>>,
     Path(id): Path<String>,
-) -> Result<Json<StatusResponse>, ApiError> {
-    match service.status(&id).await? {
-        Some(status) => Ok(Json(status)),
+) -> Result<Response, ApiError> {
+    match service.find(&id).await? {
+        Some(Found::Ended(execution)) => Ok(output::status(&service, &peer, execution)),
+        Some(Found::Unfinished(status)) => Ok(output::unfinished(&service, &peer, status)),
         None => Err(RequestError::unknown_execution(&id).into()),
     }
 }

@@ -1,4 +1,4 @@
-//! Detects that a client closed its connection. A FIN has two meanings: the client closed its sending half and waits
+//! The client of a connection: whether it takes its response, and whether it closed the connection. A FIN has two meanings: the client closed its sending half and waits
 //! for the answer, or it closed the connection. In the second case it answers data with a RST.
 
 use std::io;
@@ -12,6 +12,10 @@ use std::time::Duration;
 use rustix::net::sockopt;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::Sleep;
+use tokio_util::sync::CancellationToken;
+
+use crate::bounds::Bounds;
 
 /// Clients ignore an unexpected 100 (RFC 9110, 15.2.1), and all HTTP/1.1 clients know it, unlike other interim
 /// responses.
@@ -29,6 +33,7 @@ pub struct Peer {
     loopback: bool,
     /// True if the last write was short, so that a part of the response is still to be sent.
     backlog: AtomicBool,
+    closer: CancellationToken,
 }
 
 impl Peer {
@@ -43,6 +48,7 @@ impl Peer {
             loopback: stream.peer_addr()?.ip().to_canonical().is_loopback(),
             stream: TcpStream::from_std(duplicate.into())?,
             backlog: AtomicBool::new(false),
+            closer: CancellationToken::new(),
         })
     }
 
@@ -74,28 +80,74 @@ impl Peer {
         }
     }
 
+    /// Closes the connection when it is cancelled.
+    pub fn closer(&self) -> CancellationToken {
+        self.closer.clone()
+    }
+
+    /// Waits until [`Peer::closer`] is cancelled. The connection is then reset when it is dropped, so that the kernel
+    /// frees what the client has not taken.
+    pub async fn closed(&self) {
+        self.closer.cancelled().await;
+        self.reset_on_close();
+    }
+
+    fn reset_on_close(&self) {
+        let _ = sockopt::set_socket_linger(&self.stream, Some(Duration::ZERO));
+    }
+
     /// Waits until the connection is reset by the client or by keep-alive.
     pub async fn reset(&self) {
         let _ = self.stream.ready(Interest::ERROR).await;
     }
 }
 
-/// A connection that records whether its last write was short, for [`Peer::probe`].
+/// A connection whose writes fail when the client takes no data for too long. It records whether its last write was
+/// short, for [`Peer::probe`].
 #[derive(Debug)]
 pub struct WatchedStream {
     stream: TcpStream,
     peer: Arc<Peer>,
+    timeout: Duration,
+    /// Runs while a write waits.
+    stalled: Option<Pin<Box<Sleep>>>,
+    bounds: Bounds,
 }
 
 impl WatchedStream {
-    pub fn new(stream: TcpStream, peer: Arc<Peer>) -> Self {
-        WatchedStream { stream, peer }
+    /// `timeout`: maximum time without progress of a write.
+    pub fn new(stream: TcpStream, peer: Arc<Peer>, timeout: Duration, bounds: Bounds) -> Self {
+        WatchedStream {
+            stream,
+            peer,
+            timeout,
+            stalled: None,
+            bounds,
+        }
     }
 
-    fn wrote(&self, bytes: usize, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    fn wrote(
+        &mut self,
+        context: &mut Context<'_>,
+        bytes: usize,
+        written: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
         let all = matches!(written, Poll::Ready(Ok(written)) if written == bytes);
         self.peer.backlog.store(!all, Ordering::Relaxed);
-        written
+        if written.is_ready() {
+            self.stalled = None;
+            return written;
+        }
+        let timeout = self.timeout;
+        let stalled = self
+            .stalled
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
+        if stalled.as_mut().poll(context).is_pending() {
+            return Poll::Pending;
+        }
+        self.bounds.rejected("write_time");
+        self.peer.reset_on_close();
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
@@ -116,7 +168,7 @@ impl AsyncWrite for WatchedStream {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.wrote(bytes.len(), written)
+        self.wrote(context, bytes.len(), written)
     }
 
     fn poll_write_vectored(
@@ -125,7 +177,8 @@ impl AsyncWrite for WatchedStream {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
-        self.wrote(slices.iter().map(|slice| slice.len()).sum(), written)
+        let bytes = slices.iter().map(|slice| slice.len()).sum();
+        self.wrote(context, bytes, written)
     }
 
     fn is_write_vectored(&self) -> bool {

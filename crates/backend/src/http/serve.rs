@@ -19,7 +19,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
+use super::addresses::{AddressSlot, Addresses};
 use super::peer::{Peer, WatchedStream};
+use crate::bounds::Bounds;
+use crate::config::Limits;
 
 /// Maximum connections. Further ones wait in the backlog of listen(2).
 const CONNECTIONS: usize = 4096;
@@ -28,10 +31,34 @@ const HEADERS: Duration = Duration::from_secs(15);
 /// Delay after a failed accept(2), which fails repeatedly while no descriptors are left.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// The error of a connection beyond the limit of its address.
+const TOO_MANY: &str = "too many connections from this address (`limits.connections_per_address`); close some and try \
+again";
+
+/// The limits of connections.
+#[derive(Clone, Debug)]
+pub struct ConnectionLimits {
+    addresses: Arc<Addresses>,
+    write_timeout: Duration,
+    bounds: Bounds,
+}
+
+impl ConnectionLimits {
+    /// The limits of the configuration.
+    pub fn new(limits: &Limits, bounds: Bounds) -> Self {
+        ConnectionLimits {
+            addresses: Arc::new(Addresses::new(limits.connections_per_address)),
+            write_timeout: Duration::from_millis(limits.write_timeout_ms),
+            bounds,
+        }
+    }
+}
+
 /// Accepts connections until `stop`, then lets open requests finish until `abort`.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
+    limits: ConnectionLimits,
     stop: CancellationToken,
     abort: CancellationToken,
 ) {
@@ -45,7 +72,18 @@ pub async fn serve(
         };
         match accepted {
             Ok((stream, slot)) => {
-                connection(stream, slot, router.clone(), &graceful, abort.clone())
+                let Some(address) = enter(&stream, &limits) else {
+                    continue;
+                };
+                let slots = (slot, address, limits.bounds.connection());
+                connection(
+                    stream,
+                    slots,
+                    &limits,
+                    router.clone(),
+                    &graceful,
+                    abort.clone(),
+                );
             }
             Err(error) => {
                 tracing::warn!(%error, "accept failed");
@@ -72,9 +110,28 @@ async fn accept(
     Ok((stream, slot))
 }
 
+/// The slot of the client's address. Without one, the client gets a 503 and the connection is closed.
+fn enter(stream: &TcpStream, limits: &ConnectionLimits) -> Option<AddressSlot> {
+    let address = stream.peer_addr().ok()?;
+    let slot = limits.addresses.enter(address.ip());
+    if slot.is_none() {
+        limits.bounds.rejected("connections");
+        let body = serde_json::json!({ "error": TOO_MANY }).to_string();
+        let response = format!(
+            "HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\n\
+             content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        // The send buffer of a new connection has room for it.
+        let _ = stream.try_write(response.as_bytes());
+    }
+    slot
+}
+
 fn connection(
     stream: TcpStream,
-    slot: OwnedSemaphorePermit,
+    slots: impl Send + 'static,
+    limits: &ConnectionLimits,
     router: Router,
     graceful: &GracefulShutdown,
     abort: CancellationToken,
@@ -96,7 +153,12 @@ fn connection(
         // By default hyper drops a request after a FIN. `reset` below ends it only if the client is gone.
         .half_close(true)
         .serve_connection(
-            TokioIo::new(WatchedStream::new(stream, Arc::clone(&peer))),
+            TokioIo::new(WatchedStream::new(
+                stream,
+                Arc::clone(&peer),
+                limits.write_timeout,
+                limits.bounds.clone(),
+            )),
             service,
         );
     let served = graceful.watch(served);
@@ -106,9 +168,10 @@ fn connection(
                 tracing::debug!(%error, "the connection failed");
             },
             () = peer.reset() => tracing::debug!("the client closed the connection"),
+            () = peer.closed() => tracing::debug!("the response held too much memory"),
             () = abort.cancelled() => {}
         }
-        drop(slot);
+        drop(slots);
     });
 }
 

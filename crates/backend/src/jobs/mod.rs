@@ -4,6 +4,7 @@ mod admission;
 mod attempt;
 mod cache;
 mod outcome;
+mod pins;
 mod recovery;
 mod refused;
 mod run;
@@ -11,14 +12,15 @@ mod service;
 mod submit;
 mod transcript;
 
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use cloude_protocol::agent::{StageName, Stream};
 use cloude_protocol::api::{Execution, ExecutionEvent, Status, StatusResponse};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-pub use outcome::status_of;
+pub use outcome::{StatusView, status_of};
+pub use pins::{Pin, Pins};
 pub use refused::Refused;
 pub use service::{BuildError, Found, Health, Parts, Service, SubmitError};
 use transcript::{Cursor, Transcript};
@@ -27,6 +29,8 @@ use cloude_engine::Failure;
 
 /// Maximum bytes of one output event.
 const CHUNK: usize = 64 << 10;
+/// Maximum bytes of each stream in the status of an unfinished execution.
+const SHOWN: usize = 1 << 20;
 
 /// How the client receives the result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,7 +83,18 @@ pub struct Job {
 struct Progress {
     status: Status,
     transcript: Transcript,
+    /// The result before it is published. It has the bytes of the transcript.
+    ended: Option<Arc<Execution>>,
     result: Option<Arc<Execution>>,
+    /// That of the follower's response.
+    pin: Weak<Pin>,
+}
+
+impl Progress {
+    fn output(&self, stream: Stream) -> &[u8] {
+        let ended = self.ended.as_deref();
+        self.transcript.output(StageName::Run, stream, ended)
+    }
 }
 
 impl Job {
@@ -87,7 +102,9 @@ impl Job {
         let progress = Progress {
             status: Status::Pending,
             transcript: Transcript::default(),
+            ended: None,
             result: None,
+            pin: Weak::new(),
         };
         Job {
             id,
@@ -126,6 +143,16 @@ impl Job {
         self.stopped().failure()
     }
 
+    /// Makes the result, which takes the bytes of the transcript.
+    fn end(&self, result: impl FnOnce(&mut Transcript) -> Execution) -> Arc<Execution> {
+        self.update(|progress| {
+            progress.transcript.settle();
+            let execution = Arc::new(result(&mut progress.transcript));
+            progress.ended = Some(Arc::clone(&execution));
+            execution
+        })
+    }
+
     /// Makes the result visible to all readers.
     fn publish(&self, execution: &Arc<Execution>) {
         self.update(|progress| {
@@ -135,6 +162,9 @@ impl Job {
             }
             progress.status = execution.status;
             progress.result = Some(Arc::clone(execution));
+            if let Some(pin) = progress.pin.upgrade() {
+                pin.hold(Some(execution), progress.transcript.overhead());
+            }
         });
     }
 
@@ -145,7 +175,8 @@ impl Job {
             return status_of(result);
         }
         let text = |stream| {
-            String::from_utf8_lossy(progress.transcript.output(StageName::Run, stream)).into_owned()
+            let bytes = progress.output(stream);
+            String::from_utf8_lossy(&bytes[..bytes.len().min(SHOWN)]).into_owned()
         };
         StatusResponse {
             id: self.id.clone(),
@@ -174,9 +205,18 @@ impl Job {
         }
     }
 
-    /// A reader of all events, for a job of [`Client::Streams`].
-    pub fn follow(self: &Arc<Self>) -> Follower {
+    /// The reader of all events, for a job of [`Client::Streams`]. `pin` counts the output from the end of the
+    /// execution.
+    pub fn follow(self: &Arc<Self>, pin: Pin) -> Follower {
+        let pin = Arc::new(pin);
+        let mut progress = self.progress();
+        progress.pin = Arc::downgrade(&pin);
+        if let Some(result) = &progress.result {
+            pin.hold(Some(result), progress.transcript.overhead());
+        }
+        drop(progress);
         Follower {
+            pin,
             changed: self.changed.subscribe(),
             job: Arc::clone(self),
             cursor: Cursor::default(),
@@ -185,9 +225,10 @@ impl Job {
     }
 }
 
-/// A reader of a job's events.
+/// The reader of a job's events.
 #[derive(Debug)]
 pub struct Follower {
+    pin: Arc<Pin>,
     job: Arc<Job>,
     changed: watch::Receiver<()>,
     cursor: Cursor,
@@ -204,6 +245,7 @@ enum Stage {
 impl Follower {
     /// The next event; `None` after the result.
     pub async fn next(&mut self) -> Option<ExecutionEvent> {
+        self.pin.taken();
         match self.stage {
             Stage::Accepted => {
                 self.stage = Stage::Output;
@@ -224,7 +266,9 @@ impl Follower {
 
     fn available(&mut self) -> Option<ExecutionEvent> {
         let progress = self.job.progress();
-        if let Some(event) = progress.transcript.next(&mut self.cursor, CHUNK) {
+        let ended = progress.ended.as_deref();
+        let transcript = &progress.transcript;
+        if let Some(event) = transcript.next(&mut self.cursor, CHUNK, ended) {
             return Some(event);
         }
         let result = progress.result.as_ref()?;
@@ -232,5 +276,15 @@ impl Follower {
         Some(ExecutionEvent::Result(Box::new(outcome::without_output(
             result,
         ))))
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        let mut progress = self.job.progress();
+        // The cache may keep the job for its result.
+        if progress.result.is_some() {
+            progress.transcript = Transcript::default();
+        }
     }
 }

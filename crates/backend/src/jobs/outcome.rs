@@ -128,27 +128,50 @@ fn shell_exit_code(execution: &Execution) -> Option<i32> {
         .or(execution.signal.map(|signal| SIGNALLED + signal))
 }
 
+/// The execution as `GET /status/{id}` shows it, without a copy of its output.
+pub struct StatusView<'a> {
+    /// `stdout` is empty, and `stderr` has what follows the stream's own bytes.
+    pub response: StatusResponse,
+    pub stdout: &'a Data,
+    pub stderr: &'a Data,
+}
+
+impl<'a> StatusView<'a> {
+    pub fn of(execution: &'a Execution) -> Self {
+        let stderr = match &execution.compile {
+            Some(compile) if execution.run.is_none() => &compile.stderr,
+            _ => &execution.stderr,
+        };
+        let mut last = String::new();
+        if let Some(error) = &execution.error {
+            if stderr.0.last().is_some_and(|byte| *byte != b'\n') {
+                last.push('\n');
+            }
+            last.push_str(error);
+        }
+        let response = StatusResponse {
+            id: execution.id.clone(),
+            status: execution.status,
+            language: execution.language.clone(),
+            exit_code: shell_exit_code(execution),
+            stdout: String::new(),
+            stderr: last,
+        };
+        StatusView {
+            response,
+            stdout: &execution.stdout,
+            stderr,
+        }
+    }
+}
+
 /// The execution as `GET /status/{id}` shows it.
 pub fn status_of(execution: &Execution) -> StatusResponse {
-    let mut stderr = execution.stderr.to_text();
-    if execution.run.is_none()
-        && let Some(compile) = &execution.compile
-    {
-        stderr = compile.stderr.to_text();
-    }
-    if let Some(error) = &execution.error {
-        if !stderr.is_empty() && !stderr.ends_with('\n') {
-            stderr.push('\n');
-        }
-        stderr.push_str(error);
-    }
+    let view = StatusView::of(execution);
     StatusResponse {
-        id: execution.id.clone(),
-        status: execution.status,
-        language: execution.language.clone(),
-        exit_code: shell_exit_code(execution),
-        stdout: execution.stdout.to_text(),
-        stderr,
+        stdout: view.stdout.to_text(),
+        stderr: view.stderr.to_text() + &view.response.stderr,
+        ..view.response
     }
 }
 

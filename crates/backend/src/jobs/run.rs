@@ -55,27 +55,22 @@ pub async fn run(
         Cause::Cancelled => job.cancelled(),
         _ => failure,
     });
-    let mut transcript = job.update(|progress| {
-        progress.transcript.settle();
-        match job.client {
-            // No reader follows the transcript, so the result can take it.
-            Client::Waits => std::mem::take(&mut progress.transcript),
-            Client::Streams | Client::Leaves => progress.transcript.clone(),
-        }
+    let execution = job.end(|transcript| {
+        let parts = ExecutionParts {
+            id: &job.id,
+            language: &job.language,
+            image,
+            result,
+            transcript,
+            timings,
+            ip,
+            network,
+            start,
+            memory_mib,
+        };
+        parts.execution()
     });
-    let parts = ExecutionParts {
-        id: &job.id,
-        language: &job.language,
-        image,
-        result,
-        transcript: &mut transcript,
-        timings,
-        ip,
-        network,
-        start,
-        memory_mib,
-    };
-    (Arc::new(parts.execution()), teardown)
+    (execution, teardown)
 }
 
 /// The result of an execution whose task panicked.
@@ -86,21 +81,23 @@ pub fn panicked(job: &Job, panic: &(dyn Any + Send)) -> Arc<Execution> {
         .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("without a message");
     tracing::error!(id = job.id, panic = text, "an execution's task panicked");
-    let parts = ExecutionParts {
-        id: &job.id,
-        language: &job.language,
-        image: None,
-        result: Err(Failure::infrastructure(format!(
-            "clouded failed while it ran this execution (panic: {text}); see the server's log"
-        ))),
-        transcript: &mut job.update(|progress| progress.transcript.clone()),
-        timings: Timings::default(),
-        ip: None,
-        network: None,
-        start: StartKind::Cold,
-        memory_mib: 0,
-    };
-    Arc::new(parts.execution())
+    job.end(|transcript| {
+        let parts = ExecutionParts {
+            id: &job.id,
+            language: &job.language,
+            image: None,
+            result: Err(Failure::infrastructure(format!(
+                "clouded failed while it ran this execution (panic: {text}); see the server's log"
+            ))),
+            transcript,
+            timings: Timings::default(),
+            ip: None,
+            network: None,
+            start: StartKind::Cold,
+            memory_mib: 0,
+        };
+        parts.execution()
+    })
 }
 
 fn micros(duration: Duration) -> u64 {

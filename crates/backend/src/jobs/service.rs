@@ -14,10 +14,11 @@ use cloude_protocol::api::{
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::Stop;
 use super::admission::{Admitted, admit};
 use super::cache::Cache;
+use super::pins::Pins;
 use super::refused::Refused;
-use super::{Stop, status_of};
 use crate::bounds::Bounds;
 use crate::config::Config;
 use crate::metrics::Metrics;
@@ -107,6 +108,7 @@ pub struct Service {
 pub(super) struct Inner {
     pub(super) parts: Arc<Parts>,
     pub(super) cache: Cache,
+    pins: Arc<Pins>,
     pub(super) tasks: TaskTracker,
     pub(super) metrics: Metrics,
     draining: AtomicBool,
@@ -119,7 +121,9 @@ impl Service {
     pub fn new(parts: Parts) -> Self {
         let cache = Cache::new(parts.config.store.cache_bytes);
         let metrics = Metrics::new(&parts.config.pool);
+        let held = parts.config.limits.result_bytes_in_flight;
         let inner = Inner {
+            pins: Arc::new(Pins::new(held, metrics.bounds().clone())),
             metrics,
             parts: Arc::new(parts),
             cache,
@@ -144,6 +148,11 @@ impl Service {
     /// The counters of limits that were reached.
     pub fn bounds(&self) -> &Bounds {
         self.inner.metrics.bounds()
+    }
+
+    /// The output that responses hold.
+    pub fn pins(&self) -> &Arc<Pins> {
+        &self.inner.pins
     }
 
     /// True if new executions are refused, because the server is shutting down.
@@ -181,14 +190,6 @@ impl Service {
                 stdout: String::new(),
                 stderr: String::new(),
             }),
-        }))
-    }
-
-    /// The state as `GET /status/{id}` shows it.
-    pub async fn status(&self, id: &str) -> Result<Option<StatusResponse>, StoreError> {
-        Ok(self.find(id).await?.map(|found| match found {
-            Found::Ended(execution) => status_of(&execution),
-            Found::Unfinished(status) => status,
         }))
     }
 

@@ -2,7 +2,7 @@
 
 use cloude_protocol::Data;
 use cloude_protocol::agent::{Event, StageName, Stream};
-use cloude_protocol::api::ExecutionEvent;
+use cloude_protocol::api::{Execution, ExecutionEvent};
 
 /// Beyond this number of pieces, the order between streams is kept in steps of [`COARSE`] bytes.
 const MAX_PIECES: usize = 1 << 20;
@@ -80,6 +80,11 @@ impl Transcript {
         }
     }
 
+    /// Bytes of memory beside the output.
+    pub fn overhead(&self) -> usize {
+        self.pieces.capacity() * size_of::<Piece>()
+    }
+
     fn push_bytes(&mut self, channel: usize, data: &[u8]) {
         self.bytes[channel].extend_from_slice(data);
         self.unordered[channel] += data.len();
@@ -112,18 +117,44 @@ impl Transcript {
         }
     }
 
-    /// The bytes of a stream so far.
-    pub fn output(&self, stage: StageName, stream: Stream) -> &[u8] {
-        &self.bytes[channel(stage, stream)]
-    }
-
-    /// Takes the bytes of a stream. The transcript cannot be read after that.
+    /// Takes the bytes of a stream for the result. From then on readers get them from the result.
     pub fn take(&mut self, stage: StageName, stream: Stream) -> Data {
-        Data(std::mem::take(&mut self.bytes[channel(stage, stream)]))
+        let mut bytes = std::mem::take(&mut self.bytes[channel(stage, stream)]);
+        bytes.shrink_to_fit();
+        Data(bytes)
     }
 
-    /// The next event for this reader, with at most `limit` bytes; `None` if there is none yet.
-    pub fn next(&self, cursor: &mut Cursor, limit: usize) -> Option<ExecutionEvent> {
+    /// The bytes of a stream so far, which the result has taken if there is one.
+    pub fn output<'a>(
+        &'a self,
+        stage: StageName,
+        stream: Stream,
+        result: Option<&'a Execution>,
+    ) -> &'a [u8] {
+        let own = &self.bytes[channel(stage, stream)];
+        let taken = match (result.filter(|_| own.is_empty()), stage) {
+            (Some(result), StageName::Run) => Some((&result.stdout, &result.stderr)),
+            (Some(result), StageName::Compile) => {
+                let compile = result.compile.as_ref();
+                compile.map(|compile| (&compile.stdout, &compile.stderr))
+            }
+            (None, _) => None,
+        };
+        match (taken, stream) {
+            (Some((stdout, _)), Stream::Stdout) => &stdout.0,
+            (Some((_, stderr)), Stream::Stderr) => &stderr.0,
+            (None, _) => own,
+        }
+    }
+
+    /// The next event for this reader, with at most `limit` bytes; `None` if there is none yet. `result`: the result
+    /// that has taken the bytes, if there is one.
+    pub fn next(
+        &self,
+        cursor: &mut Cursor,
+        limit: usize,
+        result: Option<&Execution>,
+    ) -> Option<ExecutionEvent> {
         loop {
             match *self.pieces.get(cursor.piece)? {
                 Piece::Started(stage) => {
@@ -142,7 +173,7 @@ impl Transcript {
                 Piece::Bytes { channel, length } => {
                     let (channel, rest) = (usize::from(channel), length - cursor.within);
                     if rest > 0 {
-                        return Some(self.bytes_event(cursor, channel, rest, limit));
+                        return Some(self.bytes_event(cursor, channel, (rest, limit), result));
                     }
                     // The last piece may still grow.
                     if cursor.piece + 1 == self.pieces.len() {
@@ -159,18 +190,19 @@ impl Transcript {
         &self,
         cursor: &mut Cursor,
         channel: usize,
-        rest: u64,
-        limit: usize,
+        (rest, limit): (u64, usize),
+        result: Option<&Execution>,
     ) -> ExecutionEvent {
+        let (stage, stream) = names(channel);
+        let bytes = self.output(stage, stream, result);
         let start = cursor.offsets[channel];
         let mut take = (rest as usize).min(limit.max(4));
         if (take as u64) < rest {
-            take = whole_characters(&self.bytes[channel][start..start + take]);
+            take = whole_characters(&bytes[start..start + take]);
         }
         cursor.offsets[channel] += take;
         cursor.within += take as u64;
-        let (stage, stream) = names(channel);
-        let data = Data(self.bytes[channel][start..start + take].to_vec());
+        let data = Data(bytes[start..start + take].to_vec());
         ExecutionEvent::Output {
             stage,
             stream,
@@ -202,7 +234,7 @@ mod tests {
 
     fn read(transcript: &Transcript, cursor: &mut Cursor, limit: usize) -> Vec<String> {
         let mut seen = Vec::new();
-        while let Some(event) = transcript.next(cursor, limit) {
+        while let Some(event) = transcript.next(cursor, limit, None) {
             seen.push(match event {
                 ExecutionEvent::Output { stream, data, .. } => {
                     format!("{stream:?} {}", data.to_text())
@@ -255,7 +287,8 @@ mod tests {
                 "Stdout d"
             ]
         );
-        assert_eq!(transcript.output(StageName::Run, Stream::Stdout), b"abd");
+        let stdout = transcript.output(StageName::Run, Stream::Stdout, None);
+        assert_eq!(stdout, b"abd");
     }
 
     #[test]

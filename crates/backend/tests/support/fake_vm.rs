@@ -110,7 +110,8 @@ async fn agent(stream: tokio::io::DuplexStream, world: Arc<World>) {
                 .get("authorization")
                 .is_some_and(|v| v == &format!("Bearer {TOKEN}"));
             let body = request.into_body().collect().await.unwrap().to_bytes();
-            let (events, receiver) = mpsc::unbounded_channel::<Bytes>();
+            // Programs that print more than this wait for their reader.
+            let (events, receiver) = mpsc::channel::<Bytes>(128);
             let frames = futures_util::stream::unfold(receiver, |mut receiver| async {
                 let bytes = receiver.recv().await?;
                 Some((Ok::<_, Infallible>(Frame::data(bytes)), receiver))
@@ -150,11 +151,11 @@ pub fn stage_result(cause: Cause, exit_code: Option<i32>, signal: Option<i32>) -
 }
 
 /// Plays the program: the first word of its text selects the behaviour.
-async fn play(request: ExecuteRequest, world: Arc<World>, events: mpsc::UnboundedSender<Bytes>) {
+async fn play(request: ExecuteRequest, world: Arc<World>, events: mpsc::Sender<Bytes>) {
     let send = |event: &Event| {
         let mut line = serde_json::to_vec(event).unwrap();
         line.push(b'\n');
-        let _ = events.send(line.into());
+        let _ = events.try_send(line.into());
     };
     let output = |stage, stream, text: &str| {
         send(&Event::Output {
@@ -199,13 +200,40 @@ async fn play(request: ExecuteRequest, world: Arc<World>, events: mpsc::Unbounde
             }
             finish(Some(stage_result(Cause::Exit, Some(0), None)), None);
         }
-        "endless-line" => {
-            while events.send(Bytes::from(vec![b'x'; 64 << 10])).is_ok() {
-                tokio::task::yield_now().await;
+        "fill" => {
+            // MiB of one byte on each stream.
+            let (mib, byte) = argument.split_once(' ').unwrap();
+            let text = vec![byte.parse().unwrap(); 32 << 10];
+            let line = |stream| {
+                let (stage, data) = (StageName::Run, text.clone().into());
+                let mut line = serde_json::to_vec(&Event::Output {
+                    stage,
+                    stream,
+                    data,
+                });
+                line.as_mut().unwrap().push(b'\n');
+                Bytes::from(line.unwrap())
+            };
+            let lines = [line(Stream::Stdout), line(Stream::Stderr)];
+            for _ in 0..mib.parse::<usize>().unwrap() * 32 {
+                for line in &lines {
+                    let _ = events.send(line.clone()).await;
+                }
             }
+            let finished = ExecuteResult {
+                compile: None,
+                run: Some(stage_result(Cause::Exit, Some(0), None)),
+            };
+            let mut line = serde_json::to_vec(&Event::Finished(finished)).unwrap();
+            line.push(b'\n');
+            let _ = events.send(line.into()).await;
+        }
+        "endless-line" => {
+            let line = Bytes::from(vec![b'x'; 64 << 10]);
+            while events.send(line.clone()).await.is_ok() {}
         }
         "garbage" => {
-            let _ = events.send("{\"event\":\"owned\"}\n".into());
+            let _ = events.try_send("{\"event\":\"owned\"}\n".into());
         }
         "hang-up" => {}
         other => panic!("the fake agent knows no `{other}`"),

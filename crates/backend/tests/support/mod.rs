@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cloude_backend::config::Config;
-use cloude_backend::http;
+use cloude_backend::http::{self, ConnectionLimits};
 use cloude_backend::jobs::{Parts, Service};
 use cloude_backend::scheduler::{Capacity, Scheduler};
 use cloude_backend::store::{Retention, Store};
@@ -85,9 +85,11 @@ impl Backend {
         let url = format!("http://{}", listener.local_addr().unwrap());
         let stop = CancellationToken::new();
         let router = http::router(service.clone());
+        let limits = ConnectionLimits::new(&service.config().limits, service.bounds().clone());
         tokio::spawn(http::serve(
             listener,
             router,
+            limits,
             stop.clone(),
             CancellationToken::new(),
         ));
