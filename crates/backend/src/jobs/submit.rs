@@ -121,7 +121,12 @@ impl Inner {
             job.publish(&execution);
             // The waiting client takes the result before this task stops the VM.
             tokio::task::yield_now().await;
-            store.finished(Arc::clone(&execution));
+            if store.unwritten_bytes() > self.parts.config.store.cache_bytes {
+                // Programs print faster than the disk writes: this one keeps its VM permit meanwhile.
+                let _ = store.finished_now(Arc::clone(&execution)).await;
+            } else {
+                store.finished(Arc::clone(&execution));
+            }
         }
         // From here on the store can serve it, and the cache may evict it.
         self.cache.finished(&execution);

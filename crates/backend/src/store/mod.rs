@@ -5,6 +5,7 @@
 //! result from memory.
 
 mod error;
+mod output;
 mod prune;
 mod row;
 mod schema;
@@ -80,6 +81,11 @@ impl Store {
         flushed.await.map_err(|_| StoreError::Closed)?
     }
 
+    /// Bytes of output of the results that wait to be written.
+    pub fn unwritten_bytes(&self) -> usize {
+        self.writer.shared.unwritten_bytes()
+    }
+
     /// Writes that failed and are retried; `None` if there are none.
     pub fn failed_writes(&self) -> Option<FailedWrites> {
         self.writer.shared.failed_writes()
@@ -132,24 +138,33 @@ impl Store {
 }
 
 fn get(connection: &Connection, id: &str) -> Result<Option<Record>, StoreError> {
-    let row = connection
-        .prepare_cached("SELECT language, status, result FROM jobs WHERE id = ?1")?
+    // One snapshot, because the result may be removed meanwhile.
+    let snapshot = connection.unchecked_transaction()?;
+    let row = snapshot
+        .prepare_cached("SELECT language, status, result, output_bytes FROM jobs WHERE id = ?1")?
         .query_row(params![id], |row| {
             Ok((
                 row.get::<_, String>(0)?,
                 row.get::<_, String>(1)?,
                 row.get::<_, Option<String>>(2)?,
+                row.get::<_, i64>(3)?,
             ))
         })
         .optional()?;
-    let Some((language, status, result)) = row else {
+    let Some((language, status, result, bytes)) = row else {
         return Ok(None);
     };
-    let result = result.map(|json| serde_json::from_str(&json)).transpose()?;
+    let result = match result {
+        Some(json) => {
+            let result = serde_json::from_str(&json)?;
+            Some(output::read(&snapshot, result, bytes)?)
+        }
+        None => None,
+    };
     Ok(Some(Record {
         language,
         status: schema::parse_status(&status),
-        result: result.map(Arc::new),
+        result,
     }))
 }
 

@@ -1,4 +1,4 @@
-//! Removes finished executions by age, number and bytes.
+//! Removes finished executions by age, number and bytes, and keeps the files small.
 
 use rusqlite::{Connection, params};
 
@@ -8,7 +8,7 @@ use super::write::now_ms;
 /// Maximum pages (4 KiB) that one pass returns to the file system. More would delay the writer.
 const VACUUM_PAGES: u32 = 4096;
 
-/// Removes finished executions beyond the limits, and returns free pages to the file system.
+/// Removes finished executions beyond the limits, returns free pages to the file system, and truncates the write-ahead log.
 pub fn prune(connection: &Connection, retention: Retention) -> Result<(), rusqlite::Error> {
     let oldest = now_ms().saturating_sub(retention.age_ms);
     connection.execute("DELETE FROM jobs WHERE finished_ms < ?1", params![oldest])?;
@@ -24,7 +24,10 @@ pub fn prune(connection: &Connection, retention: Retention) -> Result<(), rusqli
     // Each step frees one page.
     let mut steps = vacuum.query([])?;
     while steps.next()?.is_some() {}
-    Ok(())
+    drop(steps);
+    drop(vacuum);
+    // `journal_size_limit` truncates the log at the next write after a checkpoint, which may be far off.
+    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
 }
 
 /// Removes the oldest finished executions until the database has at most `limit` bytes in use.
@@ -44,9 +47,10 @@ pub fn limit_bytes(connection: &Connection, limit: u64) -> Result<(), rusqlite::
             "DELETE FROM jobs WHERE rowid IN (
                 SELECT job FROM (
                     SELECT rowid AS job,
-                        sum(octet_length(result)) OVER (ORDER BY finished_ms, rowid) - octet_length(result)
-                            AS before
-                    FROM jobs WHERE finished_ms IS NOT NULL)
+                        sum(bytes) OVER (ORDER BY finished_ms, rowid) - bytes AS before
+                    FROM (
+                        SELECT rowid, finished_ms, octet_length(result) + output_bytes AS bytes
+                        FROM jobs WHERE finished_ms IS NOT NULL))
                 WHERE before < ?1)",
             params![i64::try_from(excess).unwrap_or(i64::MAX)],
         )?;

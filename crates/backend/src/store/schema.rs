@@ -12,7 +12,7 @@ use rusqlite_migration::{M, Migrations};
 use super::error::StoreError;
 
 /// `PRAGMA user_version` counts the applied migrations. A released migration never changes; new ones are appended.
-const MIGRATIONS: [M<'static>; 3] = [
+const MIGRATIONS: [M<'static>; 4] = [
     M::up(
         "CREATE TABLE jobs (
             id TEXT PRIMARY KEY,
@@ -39,6 +39,19 @@ const MIGRATIONS: [M<'static>; 3] = [
     M::up(
         "DROP TABLE workers;
         DELETE FROM meta WHERE key = 'last_ip';",
+    ),
+    // Large output is stored as bytes, not as JSON. `output_bytes` are those in `outputs`.
+    M::up(
+        "CREATE TABLE outputs (
+            job TEXT NOT NULL,
+            stream INTEGER NOT NULL,
+            part INTEGER NOT NULL,
+            data BLOB NOT NULL,
+            PRIMARY KEY (job, stream, part)
+        );
+        ALTER TABLE jobs ADD COLUMN output_bytes INTEGER NOT NULL DEFAULT 0;
+        CREATE TRIGGER jobs_outputs AFTER DELETE ON jobs WHEN OLD.output_bytes > 0
+        BEGIN DELETE FROM outputs WHERE job = OLD.id; END;",
     ),
 ];
 

@@ -7,6 +7,7 @@ use cloude_protocol::api::Status;
 use super::*;
 
 mod full;
+mod output;
 mod versions;
 
 const KEEP: Retention = Retention {

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use cloude_protocol::Data;
-use cloude_protocol::api::{CompileReport, Execution, Status};
+use cloude_protocol::api::{Execution, Status};
 use rusqlite::{Connection, ErrorCode, params};
 
 use super::error::StoreError;
+use super::output::Stored;
+use super::row::output_bytes;
 use super::schema::status_text;
 
 /// A change of the database.
@@ -35,19 +36,27 @@ impl Write {
         !matches!(self, Write::Accept { .. })
     }
 
+    /// Bytes of output.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Write::Finished { result } => output_bytes(result),
+            _ => 0,
+        }
+    }
+
     /// Applies the write in a separate transaction.
     pub fn apply_alone(
         &self,
         connection: &Connection,
-        value_bytes: usize,
+        output_limit: usize,
     ) -> Result<(), StoreError> {
         let transaction = connection.unchecked_transaction()?;
-        self.apply(&transaction, value_bytes)?;
+        self.apply(&transaction, output_limit)?;
         Ok(transaction.commit()?)
     }
 
-    /// Applies the write. `value_bytes`: maximum length of a result as JSON.
-    pub fn apply(&self, connection: &Connection, value_bytes: usize) -> Result<(), StoreError> {
+    /// Applies the write. `output_limit`: maximum bytes of output of a result.
+    pub fn apply(&self, connection: &Connection, output_limit: usize) -> Result<(), StoreError> {
         let execute = |sql: &str, values: &[&dyn rusqlite::ToSql]| {
             connection
                 .prepare_cached(sql)
@@ -79,14 +88,22 @@ impl Write {
                 params![id, status_text(Status::Pending)],
             )?,
             Write::Finished { result } => {
-                let json = result_json(result, value_bytes)?;
+                let stored = Stored::of(result, output_limit)?;
+                stored.write(connection, &result.id)?;
                 // The request is no longer needed, and often larger than the result.
                 execute(
-                    "INSERT INTO jobs (id, language, request, status, result, created_ms, finished_ms)
-                     VALUES (?1, ?2, '', ?3, ?4, ?5, ?5)
+                    "INSERT INTO jobs (id, language, request, status, result, output_bytes, created_ms, finished_ms)
+                     VALUES (?1, ?2, '', ?3, ?4, ?5, ?6, ?6)
                      ON CONFLICT (id) DO UPDATE SET status = excluded.status, result = excluded.result,
-                         finished_ms = excluded.finished_ms, request = ''",
-                    params![result.id, result.language, status_text(result.status), json, now_ms()],
+                         output_bytes = excluded.output_bytes, finished_ms = excluded.finished_ms, request = ''",
+                    params![
+                        result.id,
+                        result.language,
+                        status_text(result.status),
+                        stored.json,
+                        stored.bytes(),
+                        now_ms()
+                    ],
                 )?
             }
             Write::Probe => execute(
@@ -96,39 +113,6 @@ impl Write {
         };
         Ok(())
     }
-}
-
-/// The result as JSON, without the output if it is longer than `value_bytes`.
-fn result_json(result: &Execution, value_bytes: usize) -> Result<String, StoreError> {
-    let json = serde_json::to_string(result)?;
-    if json.len() <= value_bytes {
-        return Ok(json);
-    }
-    tracing::error!(
-        id = result.id,
-        bytes = json.len(),
-        limit = value_bytes,
-        "a result is stored without its output: it is too large"
-    );
-    let error = format!(
-        "the output was not stored: the result has {} bytes as JSON, and the job store accepts {value_bytes}",
-        json.len()
-    );
-    let slim = Execution {
-        stdout: Data::default(),
-        stderr: Data::default(),
-        compile: result.compile.as_ref().map(|compile| CompileReport {
-            result: compile.result.clone(),
-            stdout: Data::default(),
-            stderr: Data::default(),
-        }),
-        error: Some(match &result.error {
-            Some(earlier) => format!("{earlier}; {error}"),
-            None => error,
-        }),
-        ..result.clone()
-    };
-    Ok(serde_json::to_string(&slim)?)
 }
 
 /// True if a retry of the write would fail whatever the state of the disk.

@@ -21,8 +21,9 @@ const BATCH: usize = 256;
 const PRUNE_EVERY: Duration = Duration::from_secs(60);
 /// First and maximum delay before a retry. The delay doubles each time.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
-/// Maximum length of a result as JSON: SQLITE_MAX_LENGTH of the bundled SQLite, minus the other columns of the row.
-const VALUE_BYTES: u64 = 1_000_000_000 - (1 << 20);
+/// Bytes of output after which a transaction takes no further command, because all of it is in the write-ahead log at
+/// once.
+const BATCH_BYTES: usize = 16 << 20;
 
 type Done = oneshot::Sender<Result<(), StoreError>>;
 
@@ -32,6 +33,15 @@ pub enum Command {
     Write { write: Write, done: Option<Done> },
     /// Retries failed writes. `done` receives an error if any fails again.
     Flush { done: Done },
+}
+
+impl Command {
+    fn bytes(&self) -> usize {
+        match self {
+            Command::Write { write, .. } => write.bytes(),
+            Command::Flush { .. } => 0,
+        }
+    }
 }
 
 /// State that the thread shares with the users of the store.
@@ -55,6 +65,11 @@ impl Shared {
 
     pub fn result(&self, id: &str) -> Option<Arc<Execution>> {
         self.results().get(id).cloned()
+    }
+
+    pub fn unwritten_bytes(&self) -> usize {
+        let results = self.results();
+        results.values().map(|result| output_bytes(result)).sum()
     }
 
     pub fn failed_writes(&self) -> Option<FailedWrites> {
@@ -109,12 +124,25 @@ impl Drop for Writer {
     }
 }
 
+/// The commands of one transaction.
+fn batch(first: Command, more: &mpsc::Receiver<Command>) -> Vec<Command> {
+    let mut bytes = first.bytes();
+    let mut batch = vec![first];
+    while batch.len() < BATCH && bytes < BATCH_BYTES {
+        let Ok(next) = more.try_recv() else { break };
+        bytes += next.bytes();
+        batch.push(next);
+    }
+    batch
+}
+
 /// The database, and the writes that failed.
 pub struct Database {
     pub connection: Connection,
     pub shared: Arc<Shared>,
     retention: Retention,
-    value_bytes: usize,
+    /// Maximum bytes of output of a result.
+    output_limit: usize,
     /// In the order of sending.
     failed: VecDeque<Write>,
     retry_at: Instant,
@@ -124,12 +152,11 @@ pub struct Database {
 
 impl Database {
     pub fn new(connection: Connection, retention: Retention) -> Self {
-        let value_bytes = VALUE_BYTES.min(retention.bytes / 4);
         Database {
             connection,
             shared: Arc::default(),
             retention,
-            value_bytes: usize::try_from(value_bytes).unwrap_or(usize::MAX),
+            output_limit: usize::try_from(retention.bytes / 4).unwrap_or(usize::MAX),
             failed: VecDeque::new(),
             retry_at: Instant::now(),
             backoff: RETRY.0,
@@ -150,10 +177,7 @@ impl Database {
                 false => self.prune_at.min(self.retry_at),
             };
             match commands.recv_timeout(due.saturating_duration_since(Instant::now())) {
-                Ok(first) => {
-                    let more = commands.try_iter().take(BATCH - 1);
-                    self.write(std::iter::once(first).chain(more).collect());
-                }
+                Ok(first) => self.write(batch(first, commands)),
                 Err(mpsc::RecvTimeoutError::Timeout) => {}
                 Err(mpsc::RecvTimeoutError::Disconnected) => break,
             }
@@ -195,7 +219,7 @@ impl Database {
             has_result |= matches!(write, Write::Finished { .. });
             let written = match together {
                 true => Ok(()),
-                false => write.apply_alone(&self.connection, self.value_bytes),
+                false => write.apply_alone(&self.connection, self.output_limit),
             };
             self.applied(write, written, done);
         }
@@ -209,7 +233,7 @@ impl Database {
     fn write_together(&mut self, writes: &[(Write, Option<Done>)]) -> Result<(), StoreError> {
         let transaction = self.connection.transaction()?;
         for (write, _) in writes {
-            write.apply(&transaction, self.value_bytes)?;
+            write.apply(&transaction, self.output_limit)?;
         }
         Ok(transaction.commit()?)
     }
@@ -259,7 +283,7 @@ impl Database {
         }
         let mut last = None;
         for write in std::mem::take(&mut self.failed) {
-            match write.apply_alone(&self.connection, self.value_bytes) {
+            match write.apply_alone(&self.connection, self.output_limit) {
                 Ok(()) => self.forget(&write),
                 Err(error) if is_permanent(&error) => {
                     tracing::error!(%error, ?write, "this write to the job store is dropped: it can never succeed");
@@ -287,14 +311,10 @@ impl Database {
             return;
         }
         let earlier = failures.take().map(|failures| failures.error);
-        let bytes = |write: &Write| match write {
-            Write::Finished { result } => output_bytes(result),
-            _ => 0,
-        };
         *failures = Some(FailedWrites {
             error: error.map(str::to_owned).or(earlier).unwrap_or_default(),
             writes: self.failed.len(),
-            bytes: self.failed.iter().map(bytes).sum(),
+            bytes: self.failed.iter().map(Write::bytes).sum(),
         });
     }
 
