@@ -3,6 +3,7 @@
 //! A request is admitted and queued ([`scheduler`]), run in a fresh VM ([`cloude_engine`]), and stored
 //! ([`store`]). [`jobs`] ties these together, and [`http`] is the interface to clients. See docs/backend.md.
 
+pub mod allocator;
 pub mod bounds;
 pub mod config;
 pub mod http;

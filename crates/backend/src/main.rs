@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
+use cloude_backend::allocator;
 use cloude_backend::config::{self, Config, ConfigError, Transport};
 use cloude_backend::privileges::{self, Rights};
 use cloude_backend::server;
@@ -112,6 +113,7 @@ fn start(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
         Rights::Dropped(user) => tracing::info!(user, "gave up root's rights but CAP_NET_ADMIN"),
         Rights::Root(reason) => tracing::warn!(reason, "running with root's rights"),
     }
+    allocator::unmap_large_buffers();
     let runtime = tokio::runtime::Runtime::new()?;
     Ok(runtime.block_on(server::run(config))?)
 }
