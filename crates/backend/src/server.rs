@@ -94,7 +94,7 @@ pub async fn run(config: Config) -> Result<(), ServerError> {
         memory_mib = capacity.memory_mib,
         "capacity"
     );
-    let scheduler = Scheduler::new(capacity);
+    let scheduler = Scheduler::with_quotas(capacity, (&config.quota).into());
     // Before the engine starts, so that a failure leaves nothing to shut down.
     let listener = listen(config.listen).await?;
     let admission = Arc::new(scheduler.clone());

@@ -15,6 +15,7 @@ use cloude_backend::config::Config;
 use cloude_backend::jobs::{Client, Parts, Service};
 use cloude_backend::scheduler::{Capacity, Scheduler, VmPermit};
 use cloude_backend::store::{Retention, Store};
+use cloude_backend::tenant::Tenant;
 use cloude_engine::images::{Images, ReadyImage};
 use cloude_engine::{Demand, Engine, EngineConfig, Launcher as _, MachineSpec, TemplateError};
 use cloude_protocol::api::{ExecutionRequest, StartChoice, TemplateInfo, TemplateState};
@@ -125,7 +126,11 @@ impl World {
             memory_mib: 1,
             vcpus: 1,
         };
-        self.scheduler.enter(0).unwrap().admitted(demand).await
+        self.scheduler
+            .enter(&Tenant::local(), 0)
+            .unwrap()
+            .admitted(demand)
+            .await
     }
 
     async fn until_queued(&self, count: usize) {

@@ -53,6 +53,13 @@ pub fn apply(config: &mut Config, get: &dyn Fn(&str) -> Option<String>) -> Resul
     )?;
     env.set("CLOUDE_POOL_DISK", &mut config.pool.disk)?;
     env.set("CLOUDE_QUEUE_CAPACITY", &mut config.queue.capacity)?;
+    env.set("CLOUDE_QUOTA_QUEUED", &mut config.quota.queued)?;
+    env.set("CLOUDE_QUOTA_CONCURRENT", &mut config.quota.concurrent)?;
+    env.set("CLOUDE_QUOTA_MEMORY_MIB", &mut config.quota.memory_mib)?;
+    env.set(
+        "CLOUDE_QUOTA_REQUESTS_PER_S",
+        &mut config.quota.requests_per_s,
+    )?;
     env.set("CLOUDE_STORE_MAX_BYTES", &mut config.store.max_bytes)?;
     env.set(
         "CLOUDE_BODY_BYTES_IN_FLIGHT",

@@ -14,4 +14,4 @@ pub use cloude_protocol::paths::cache_dir;
 pub use env::apply as apply_env;
 pub use error::ConfigError;
 pub use load::DEFAULT_FILE;
-pub use types::{Config, Limits, Queue, Shutdown, Store, Vm};
+pub use types::{Config, Limits, Queue, Quota, Shutdown, Store, Vm};

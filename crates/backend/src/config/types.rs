@@ -32,6 +32,8 @@ pub struct Config {
     pub pool: Pool,
     /// The queue of executions.
     pub queue: Queue,
+    /// What each API key may have at once.
+    pub quota: Quota,
     /// Limits of requests.
     pub limits: Limits,
     /// The network of VMs that have one.
@@ -76,6 +78,20 @@ pub struct Vm {
 pub struct Queue {
     /// Maximum executions that wait for a VM. Further requests get 429.
     pub capacity: usize,
+}
+
+/// What each API key may have at once; 0: no limit. Without keys, all clients together.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct Quota {
+    /// Maximum executions that wait for a VM, and again that wait for their image.
+    pub queued: usize,
+    /// Maximum VMs at once. Further executions wait.
+    pub concurrent: usize,
+    /// Maximum memory of those VMs in MiB. Further executions wait.
+    pub memory_mib: u64,
+    /// Maximum requests for executions per second.
+    pub requests_per_s: u32,
 }
 
 /// Limits of requests.
@@ -144,6 +160,7 @@ impl Default for Config {
             vm: Vm::default(),
             pool: Pool::default(),
             queue: Queue::default(),
+            quota: Quota::default(),
             limits: Limits::default(),
             network: Network::default(),
             store: Store::default(),

@@ -10,6 +10,7 @@ use cloude_engine::TemplateError;
 use cloude_protocol::api::ErrorBody;
 
 use crate::jobs::{BuildError, Refused, SubmitError};
+use crate::scheduler::EnterError;
 use crate::store::StoreError;
 
 /// `Retry-After` while too many templates are being built, in seconds: about the duration of a build.
@@ -194,9 +195,14 @@ impl From<SubmitError> for ApiError {
         let unavailable = StatusCode::SERVICE_UNAVAILABLE;
         match error {
             SubmitError::Refused(refused) => refused.into(),
-            SubmitError::QueueFull(full) => {
+            SubmitError::Enter(EnterError::Full(full)) => {
                 ApiError::with_retry(StatusCode::TOO_MANY_REQUESTS, &full, full.retry_after_s)
                     .because("queue")
+            }
+            SubmitError::Enter(EnterError::Quota(quota)) => {
+                let reason = quota.quota;
+                let retry = quota.retry_after_s;
+                ApiError::with_retry(StatusCode::TOO_MANY_REQUESTS, quota, retry).because(reason)
             }
             SubmitError::Draining => ApiError::with_retry(unavailable, error, RESTART_RETRY_S),
             SubmitError::Store(error @ StoreError::Content(_)) => error.into(),

@@ -100,6 +100,14 @@ pub fn panicked(job: &Job, panic: &(dyn Any + Send)) -> Arc<Execution> {
     })
 }
 
+/// Maximum bytes of output that the execution keeps, of all streams.
+fn output_bytes(admitted: &Admitted) -> u64 {
+    let execute = &admitted.execute;
+    let stages = execute.compile.iter().chain([&execute.run]);
+    let bytes = stages.map(|stage| stage.output_bytes.saturating_mul(2));
+    bytes.fold(0, u64::saturating_add)
+}
+
 fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
@@ -153,7 +161,9 @@ impl Run<'_> {
     ) -> (Result<ExecuteResult, Failure>, Teardown) {
         let cancelled = self.job.cancel.clone();
         let demand = Demand {
-            memory_mib: self.parts.vm_memory_mib(admitted.memory_mib),
+            memory_mib: self
+                .parts
+                .vm_memory_mib(admitted.memory_mib, output_bytes(&admitted)),
             vcpus: usize::from(admitted.vcpus),
         };
         let ready = tokio::select! {

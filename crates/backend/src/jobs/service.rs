@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use cloude_engine::images::{Images, ReadyImage};
 use cloude_engine::languages::Languages;
-use cloude_engine::{Failure, Launcher, MachineSpec, QueueFull, TemplateError, WORKER_MIB};
+use cloude_engine::{Failure, Launcher, MachineSpec, TemplateError, WORKER_MIB};
 use cloude_protocol::api::{
     Execution, ExecutionRequest, LanguageInfo, Limits, StatusResponse, TemplateInfo,
     TemplateRequest,
@@ -22,8 +22,11 @@ use super::refused::Refused;
 use crate::bounds::Bounds;
 use crate::config::Config;
 use crate::metrics::Metrics;
-use crate::scheduler::Scheduler;
+use crate::scheduler::{EnterError, Load, Scheduler};
 use crate::store::{FailedWrites, Store, StoreError};
+
+/// Bytes of output that do not count as memory: with the default limits, no execution's output does.
+const FREE_OUTPUT_BYTES: u64 = 4 << 20;
 
 /// Everything that executions use.
 pub struct Parts {
@@ -40,16 +43,25 @@ pub struct Parts {
 }
 
 impl Parts {
-    /// MiB of the budget that a VM uses: its guest memory and [`WORKER_MIB`].
-    pub fn vm_memory_mib(&self, guest_mib: u64) -> u64 {
-        guest_mib + WORKER_MIB
+    /// MiB of the budget that an execution uses: its VM's guest memory, [`WORKER_MIB`], and the output that it may
+    /// keep, which is in the memory of clouded. `output_bytes`: those of all streams.
+    pub fn vm_memory_mib(&self, guest_mib: u64, output_bytes: u64) -> u64 {
+        let output_mib = output_bytes.saturating_sub(FREE_OUTPUT_BYTES) >> 20;
+        let budget_mib = self.scheduler.capacity().memory_mib;
+        // A VM within the budget gets its permit, however much output it may have.
+        let vm_mib = guest_mib + WORKER_MIB;
+        vm_mib
+            .saturating_add(output_mib)
+            .min(budget_mib.max(vm_mib))
     }
 
     fn guest_budget_mib(&self) -> u64 {
-        self.scheduler
-            .capacity()
-            .memory_mib
-            .saturating_sub(WORKER_MIB)
+        let budget_mib = self.scheduler.capacity().memory_mib;
+        let quota_mib = match self.config.quota.memory_mib {
+            0 => u64::MAX,
+            quota_mib => quota_mib,
+        };
+        budget_mib.min(quota_mib).saturating_sub(WORKER_MIB)
     }
 }
 
@@ -59,9 +71,9 @@ pub enum SubmitError {
     /// The request is invalid or too large.
     #[error(transparent)]
     Refused(#[from] Refused),
-    /// The queue is full.
+    /// The queue is full, or the tenant has reached a quota.
     #[error(transparent)]
-    QueueFull(#[from] QueueFull),
+    Enter(#[from] EnterError),
     /// The server is shutting down.
     #[error("the server is shutting down; try again when it is back")]
     Draining,
@@ -242,11 +254,16 @@ impl Service {
             .collect()
     }
 
+    /// The current load.
+    pub fn load(&self) -> Load {
+        self.parts().scheduler.load()
+    }
+
     /// All metrics in the OpenMetrics text format.
     pub async fn metrics(&self) -> String {
         let templates = self.templates().await;
         let parts = self.parts();
-        let (load, counts) = (parts.scheduler.load(), parts.launcher.pool_counts());
+        let (load, counts) = (self.load(), parts.launcher.pool_counts());
         let unwritten = parts
             .store
             .failed_writes()

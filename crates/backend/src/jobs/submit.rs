@@ -14,6 +14,7 @@ use super::service::{Inner, Service, SubmitError};
 use super::{Client, Job, Stop, run};
 use crate::scheduler::QueueSlot;
 use crate::store::{Accepted, StoreError};
+use crate::tenant::Tenant;
 
 impl Service {
     /// Accepts an execution. A durable one ([`Client::Leaves`]) is stored before this returns.
@@ -37,10 +38,11 @@ impl Service {
         }
         let id = uuid::Uuid::new_v4().to_string();
         let admitted = self.admit(&id, &request)?;
+        let tenant = Tenant::local();
         let scheduler = &self.parts().scheduler;
         let slot = match self.parts().images.ready(&admitted.language) {
-            Some(_) => scheduler.enter(admitted.bytes)?,
-            None => scheduler.enter_for_image(admitted.bytes)?,
+            Some(_) => scheduler.enter(&tenant, admitted.bytes)?,
+            None => scheduler.enter_for_image(&tenant, admitted.bytes)?,
         };
         let job = self.job_for(id, &admitted, client);
         if client != Client::Leaves {
@@ -72,7 +74,10 @@ impl Service {
         let admitted = self
             .admit(&accepted.id, &accepted.request)
             .map_err(|refused| refused.to_string())?;
-        let slot = self.parts().scheduler.enter_again(admitted.bytes);
+        let slot = self
+            .parts()
+            .scheduler
+            .enter_again(&Tenant::local(), admitted.bytes);
         let job = self.job_for(accepted.id.clone(), &admitted, Client::Leaves);
         self.start(job, admitted, slot, Instant::now());
         Ok(())

@@ -73,12 +73,13 @@ impl Backend {
             jobs: 1000,
             bytes: 1 << 30,
         };
+        let quotas = (&config.quota).into();
         let service = Service::new(Parts {
             config,
             languages: Languages::load(&languages()).unwrap(),
             images: Arc::new(FakeImages(Arc::clone(&world))),
             launcher: Arc::new(FakeLauncher(Arc::clone(&world))),
-            scheduler: Scheduler::new(capacity),
+            scheduler: Scheduler::with_quotas(capacity, quotas),
             store: Store::open(state.path(), retention).unwrap(),
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

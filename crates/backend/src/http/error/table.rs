@@ -4,6 +4,7 @@
 use cloude_engine::{Failure, QueueFull};
 
 use super::*;
+use crate::scheduler::QuotaExceeded;
 use crate::store::FailedWrites;
 
 /// One value for each variant of an enum. The match beside them has an arm for each value alone, so that a variant
@@ -103,10 +104,19 @@ fn refusals() -> Vec<Row> {
     rows("Refused", errors)
 }
 
+fn enter_errors() -> Vec<Row> {
+    let errors = one_of_each![EnterError:
+        Full { 0: queue_full() },
+        Quota { 0: QuotaExceeded { quota: "quota.queued", limit: 64, retry_after_s: 9 } },
+    ];
+    let errors = errors.into_iter().map(SubmitError::Enter).collect();
+    rows("EnterError", errors)
+}
+
 fn submit_errors() -> Vec<Row> {
     let errors = one_of_each![SubmitError:
         Refused { 0: Refused::EmptyCode },
-        QueueFull { 0: queue_full() },
+        Enter { 0: EnterError::Full(queue_full()) },
         Draining {},
         Store { 0: StoreError::Unwritten(failed_writes()) },
     ];
@@ -153,6 +163,7 @@ fn every_error_has_one_line_and_a_documented_status() {
     let table: Vec<Row> = [
         request_errors(),
         refusals(),
+        enter_errors(),
         submit_errors(),
         template_errors(),
         build_errors(),
