@@ -1,13 +1,12 @@
 //! `clouded`: command line, configuration, log.
 
 use std::io::{IsTerminal, Write};
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
 use cloude_backend::allocator;
-use cloude_backend::config::{self, Config, ConfigError, Transport};
+use cloude_backend::config::{self, Config, ConfigError, Listen, Transport};
 use cloude_backend::privileges::{self, Rights};
 use cloude_backend::server;
 use rustix::fs::Mode;
@@ -23,9 +22,9 @@ struct Arguments {
     /// A TOML file [default: /etc/cloude/clouded.toml if it exists]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Address and port to listen on
-    #[arg(long, value_name = "ADDRESS:PORT")]
-    listen: Option<SocketAddr>,
+    /// Address to listen on: ADDRESS:PORT or unix:/PATH
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<Listen>,
     /// Connection to the agents: vsock or ip
     #[arg(long)]
     transport: Option<Transport>,

@@ -2,7 +2,6 @@
 
 use std::fs::{File, Permissions, TryLockError};
 use std::io;
-use std::net::SocketAddr;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,12 +9,11 @@ use std::time::Duration;
 
 use cloude_engine::Engine;
 use cloude_engine::languages::{Languages, LanguagesError};
-use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Config, ConfigError};
-use crate::http;
+use crate::config::{Config, ConfigError, Listen};
+use crate::http::{self, Listener};
 use crate::jobs::{Parts, Service};
 use crate::scheduler::{Capacity, Scheduler, available_memory_mib};
 use crate::store::{Retention, Store, StoreError};
@@ -54,10 +52,7 @@ pub enum ServerError {
     #[error(
         "cannot listen on {address}: {source}; choose another address with --listen (BACKEND_SERVER_ADDR)"
     )]
-    Listen {
-        address: SocketAddr,
-        source: io::Error,
-    },
+    Listen { address: Listen, source: io::Error },
     /// Installing a signal handler failed.
     #[error("cannot handle SIGTERM and SIGINT: {0}")]
     Signals(#[source] io::Error),
@@ -96,7 +91,7 @@ pub async fn run(config: Config) -> Result<(), ServerError> {
     );
     let scheduler = Scheduler::with_quotas(capacity, (&config.quota).into());
     // Before the engine starts, so that a failure leaves nothing to shut down.
-    let listener = listen(config.listen).await?;
+    let listener = listen(&config).await?;
     let admission = Arc::new(scheduler.clone());
     let engine = Engine::with_admission(config.engine(), languages, admission).await?;
     let result = serve(&config, &engine, (scheduler, store), listener, &mut signals).await;
@@ -104,17 +99,20 @@ pub async fn run(config: Config) -> Result<(), ServerError> {
     result
 }
 
-async fn listen(address: SocketAddr) -> Result<TcpListener, ServerError> {
-    TcpListener::bind(address)
+async fn listen(config: &Config) -> Result<Listener, ServerError> {
+    Listener::bind(&config.listen, &config.api)
         .await
-        .map_err(|source| ServerError::Listen { address, source })
+        .map_err(|source| ServerError::Listen {
+            address: config.listen.clone(),
+            source,
+        })
 }
 
 async fn serve(
     config: &Config,
     engine: &Arc<Engine>,
     (scheduler, store): (Scheduler, Store),
-    listener: TcpListener,
+    listener: Listener,
     signals: &mut Signals,
 ) -> Result<(), ServerError> {
     let service = Service::new(Parts {
@@ -132,7 +130,7 @@ async fn serve(
             "restarting executions that an earlier clouded accepted and did not finish"
         );
     }
-    let address = listener.local_addr().unwrap_or(config.listen);
+    let address = listener.address().unwrap_or_else(|_| config.listen.clone());
     tracing::info!(%address, "listening");
 
     let (stop, abort) = (CancellationToken::new(), CancellationToken::new());

@@ -18,7 +18,7 @@ async fn half_closed(backend: &Backend, version: &str, accept: &str) -> TcpStrea
     let mut stream = TcpStream::connect(address).await.unwrap();
     let body = json!({"language": "python", "code": "hold"}).to_string();
     let request = format!(
-        "POST /v1/executions {version}\r\nhost: x\r\naccept: {accept}\r\n\
+        "POST /v1/executions {version}\r\nhost: localhost\r\naccept: {accept}\r\n\
          content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
     );

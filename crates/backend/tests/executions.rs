@@ -30,7 +30,7 @@ async fn execute(backend: &Backend, code: &str) -> Execution {
 fn post(code: &str, accept: &str) -> Request<Full<Bytes>> {
     let body = json!({"language": "python", "code": code}).to_string();
     Request::post("/v1/executions")
-        .header("host", "test")
+        .header("host", "localhost")
         .header("content-type", "application/json")
         .header("accept", accept)
         .body(Full::new(body.into()))

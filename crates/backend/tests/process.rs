@@ -170,7 +170,7 @@ fn the_state_folder_is_private_and_locked_until_sigterm() {
     let mut stream = std::net::TcpStream::connect(&address).unwrap();
     std::io::Write::write_all(
         &mut stream,
-        b"GET /health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n",
     )
     .unwrap();
     let mut answer = String::new();
@@ -224,7 +224,7 @@ fn after_sigkill_the_next_clouded_knows_the_execution() {
     let answer = request(
         &address,
         &format!(
-            "POST /run HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            "POST /run HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
             body.len()
         ),
     );
@@ -241,7 +241,7 @@ fn after_sigkill_the_next_clouded_knows_the_execution() {
 
     let mut second = command().spawn().unwrap();
     let address = listening(&mut second);
-    let get = format!("GET /status/{id} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    let get = format!("GET /status/{id} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
     let mut status = request(&address, &get);
     for _ in 0..30_000 {
         if status.contains("\"error\"") {
@@ -291,10 +291,10 @@ fn health_reports_a_full_disk_until_there_is_space() {
     };
     let body = r#"{"language":"python","code":"print(1)"}"#;
     let run = format!(
-        "POST /run HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        "POST /run HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
     );
-    let health = "GET /health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    let health = "GET /health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
 
     limit(Some(log.metadata().unwrap().len()));
     let refused = request(&address, &run);

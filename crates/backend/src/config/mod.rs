@@ -1,12 +1,14 @@
 //! The configuration of `clouded`: defaults, overridden by a TOML file, then by environment variables, then by flags.
 //! docs/configuration.md has every key.
 
+mod api;
 mod env;
 mod error;
 mod load;
 mod types;
 mod validate;
 
+pub use api::{Api, Listen};
 pub use cloude_engine::config::{
     Agent, CpuBaseline, ImageSource, Images, Network, Pool, Transport,
 };

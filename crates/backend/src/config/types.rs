@@ -7,12 +7,14 @@ use cloude_engine::config::{Agent, CpuBaseline, Images, Network, Pool};
 use cloude_protocol::paths;
 use serde::{Deserialize, Serialize};
 
+use super::api::{Api, Listen};
+
 /// The whole configuration. Every key has a default.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Address and port of the HTTP server. Port 0 selects a free port, which the log names.
-    pub listen: SocketAddr,
+    /// Address of the HTTP server.
+    pub listen: Listen,
     /// The account that clouded changes to when it is started as root. Empty: `cloude`, if it exists and has access to
     /// all files that the server needs.
     pub user: String,
@@ -22,6 +24,8 @@ pub struct Config {
     pub languages: PathBuf,
     /// A kernel folder (`vmlinux`, `modules/`) or a bare `vmlinux`.
     pub kernel: PathBuf,
+    /// Who may use the API.
+    pub api: Api,
     /// Language images.
     pub images: Images,
     /// The agent in the guest.
@@ -150,11 +154,12 @@ impl Default for Config {
     fn default() -> Self {
         let root = rustix::process::geteuid().is_root();
         Config {
-            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            listen: Listen::Tcp(SocketAddr::from(([127, 0, 0, 1], 8080))),
             user: String::new(),
             state_dir: paths::state_dir(root),
             languages: paths::languages(root),
             kernel: paths::kernel(),
+            api: Api::default(),
             images: Images::default(),
             agent: Agent::default(),
             vm: Vm::default(),

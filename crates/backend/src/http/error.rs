@@ -70,7 +70,9 @@ pub enum RequestError {
     UnknownExecution { id: String },
     #[error("no template has the id `{id}`; GET /v1/templates lists all")]
     UnknownTemplate { id: String },
-    #[error("this endpoint answers only clients on the server's host (loopback addresses)")]
+    #[error(
+        "this endpoint answers only clients on the server's host (loopback addresses and Unix sockets)"
+    )]
     NotLocal,
     /// A handler panicked.
     #[error("internal server error; the log of clouded has the panic message")]

@@ -18,7 +18,7 @@ pub async fn read(
     State(service): State<Service>,
     Extension(peer): Extension<Arc<Peer>>,
 ) -> Result<Json<Installation>, ApiError> {
-    if !peer.is_loopback() {
+    if !peer.is_local() {
         return Err(RequestError::NotLocal.into());
     }
     let config = service.config();

@@ -6,12 +6,15 @@ mod error;
 mod executions;
 mod extract;
 mod installation;
+mod listener;
 mod metrics;
 mod original;
 mod output;
 mod peer;
 mod serve;
 mod templates;
+mod transport;
+mod unix_socket;
 
 use std::sync::Arc;
 
@@ -26,6 +29,7 @@ use crate::jobs::Service;
 use bodies::Bodies;
 use error::{ApiError, Reason, RequestError};
 
+pub use listener::Listener;
 pub use serve::{ConnectionLimits, serve};
 
 /// All routes.

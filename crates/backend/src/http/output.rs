@@ -46,6 +46,7 @@ pub fn execution(service: &Service, peer: &Peer, execution: Arc<Execution>) -> R
         version: execution.version.clone(),
         image_digest: execution.image_digest.clone(),
         run: execution.run.clone(),
+        network: execution.network.clone(),
         error: execution.error.clone(),
         ..*execution
     };

@@ -1,5 +1,6 @@
-//! The client of a connection: whether it takes its response, and whether it closed the connection. A FIN has two meanings: the client closed its sending half and waits
-//! for the answer, or it closed the connection. In the second case it answers data with a RST.
+//! The client of a connection: whether it takes its response, and whether it closed the connection. A FIN has two
+//! meanings: the client closed its sending half and waits for the answer, or it closed the connection. In the second
+//! case it answers data with a RST. On a Unix socket the kernel tells the two apart: only closing sets EPOLLHUP.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -10,11 +11,12 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use rustix::net::sockopt;
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
 
+use super::transport::Transport;
 use crate::bounds::Bounds;
 
 /// Clients ignore an unexpected 100 (RFC 9110, 15.2.1), and all HTTP/1.1 clients know it, unlike other interim
@@ -29,54 +31,60 @@ const PROBES: u32 = 4;
 #[derive(Debug)]
 pub struct Peer {
     /// A duplicate descriptor with its own registration in epoll, so that waiting on it takes no event from the reader.
-    stream: TcpStream,
-    loopback: bool,
+    socket: Socket,
+    local: bool,
     /// True if the last write was short, so that a part of the response is still to be sent.
     backlog: AtomicBool,
     closer: CancellationToken,
 }
 
+#[derive(Debug)]
+enum Socket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
 impl Peer {
     /// The client of `stream`. Enables TCP keep-alive (tcp(7)).
-    pub fn of(stream: &TcpStream) -> io::Result<Self> {
-        sockopt::set_socket_keepalive(stream, true)?;
-        sockopt::set_tcp_keepidle(stream, IDLE)?;
-        sockopt::set_tcp_keepintvl(stream, IDLE)?;
-        sockopt::set_tcp_keepcnt(stream, PROBES)?;
-        let duplicate = stream.as_fd().try_clone_to_owned()?;
+    pub fn of(stream: &Transport) -> io::Result<Self> {
+        let local = match stream {
+            Transport::Tcp(stream) => {
+                sockopt::set_socket_keepalive(stream, true)?;
+                sockopt::set_tcp_keepidle(stream, IDLE)?;
+                sockopt::set_tcp_keepintvl(stream, IDLE)?;
+                sockopt::set_tcp_keepcnt(stream, PROBES)?;
+                let address = stream.peer_addr()?.ip().to_canonical();
+                address.is_loopback()
+            }
+            Transport::Unix(_) => true,
+        };
         Ok(Peer {
-            loopback: stream.peer_addr()?.ip().to_canonical().is_loopback(),
-            stream: TcpStream::from_std(duplicate.into())?,
+            socket: Socket::duplicate(stream)?,
+            local,
             backlog: AtomicBool::new(false),
             closer: CancellationToken::new(),
         })
     }
 
-    /// True if the client has a loopback address.
-    pub fn is_loopback(&self) -> bool {
-        self.loopback
+    /// True if the client is on this host: it has a loopback address, or uses a Unix socket.
+    pub fn is_local(&self) -> bool {
+        self.local
     }
 
     /// Waits for the FIN: the client closed its sending half, or the connection.
     pub async fn read_closed(&self) {
-        loop {
-            match self.stream.ready(Interest::READABLE).await {
-                Ok(ready) if !ready.is_read_closed() => {}
-                _ => return,
-            }
-            // Clears the readiness and waits for the next event. The data belongs to the reader.
-            let _ = self.stream.try_io(Interest::READABLE, || {
-                Err::<(), _>(io::ErrorKind::WouldBlock.into())
-            });
-        }
+        self.wait_closed(Interest::READABLE, Ready::is_read_closed)
+            .await;
     }
 
     /// Sends an interim response, which a client that closed its connection answers with a RST. Call it before the
     /// response begins.
     pub fn probe(&self) {
         // Not inside the previous response. The rest of that response has the same effect.
-        if !self.backlog.load(Ordering::Relaxed) {
-            let _ = self.stream.try_write(INTERIM);
+        if let Socket::Tcp(stream) = &self.socket
+            && !self.backlog.load(Ordering::Relaxed)
+        {
+            let _ = stream.try_write(INTERIM);
         }
     }
 
@@ -93,12 +101,56 @@ impl Peer {
     }
 
     fn reset_on_close(&self) {
-        let _ = sockopt::set_socket_linger(&self.stream, Some(Duration::ZERO));
+        // A Unix socket frees it in any case.
+        if let Socket::Tcp(stream) = &self.socket {
+            let _ = sockopt::set_socket_linger(stream, Some(Duration::ZERO));
+        }
     }
 
     /// Waits until the connection is reset by the client or by keep-alive.
     pub async fn reset(&self) {
-        let _ = self.stream.ready(Interest::ERROR).await;
+        match self.socket {
+            Socket::Tcp(_) => self.wait_closed(Interest::ERROR, |_| true).await,
+            Socket::Unix(_) => {
+                self.wait_closed(Interest::WRITABLE, Ready::is_write_closed)
+                    .await
+            }
+        }
+    }
+
+    async fn wait_closed(&self, interest: Interest, is_closed: impl Fn(Ready) -> bool) {
+        loop {
+            match self.socket.ready(interest).await {
+                Ok(ready) if !is_closed(ready) => self.socket.clear(interest),
+                _ => return,
+            }
+        }
+    }
+}
+
+impl Socket {
+    fn duplicate(stream: &Transport) -> io::Result<Self> {
+        let duplicate = stream.as_fd().try_clone_to_owned()?;
+        Ok(match stream {
+            Transport::Tcp(_) => Socket::Tcp(TcpStream::from_std(duplicate.into())?),
+            Transport::Unix(_) => Socket::Unix(UnixStream::from_std(duplicate.into())?),
+        })
+    }
+
+    async fn ready(&self, interest: Interest) -> io::Result<Ready> {
+        match self {
+            Socket::Tcp(stream) => stream.ready(interest).await,
+            Socket::Unix(stream) => stream.ready(interest).await,
+        }
+    }
+
+    /// Clears the readiness, to wait for the next event. The data belongs to the reader.
+    fn clear(&self, interest: Interest) {
+        let clear = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
+        let _ = match self {
+            Socket::Tcp(stream) => stream.try_io(interest, clear),
+            Socket::Unix(stream) => stream.try_io(interest, clear),
+        };
     }
 }
 
@@ -106,7 +158,7 @@ impl Peer {
 /// short, for [`Peer::probe`].
 #[derive(Debug)]
 pub struct WatchedStream {
-    stream: TcpStream,
+    stream: Transport,
     peer: Arc<Peer>,
     timeout: Duration,
     /// Runs while a write waits.
@@ -116,7 +168,7 @@ pub struct WatchedStream {
 
 impl WatchedStream {
     /// `timeout`: maximum time without progress of a write.
-    pub fn new(stream: TcpStream, peer: Arc<Peer>, timeout: Duration, bounds: Bounds) -> Self {
+    pub fn new(stream: Transport, peer: Arc<Peer>, timeout: Duration, bounds: Bounds) -> Self {
         WatchedStream {
             stream,
             peer,

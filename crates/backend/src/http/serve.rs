@@ -14,13 +14,15 @@ use hyper::service::service_fn;
 use hyper::{Request, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use super::addresses::{AddressSlot, Addresses};
+use super::listener::Listener;
 use super::peer::{Peer, WatchedStream};
+use super::transport::Transport;
 use crate::bounds::Bounds;
 use crate::config::Limits;
 
@@ -56,12 +58,13 @@ impl ConnectionLimits {
 
 /// Accepts connections until `stop`, then lets open requests finish until `abort`.
 pub async fn serve(
-    listener: TcpListener,
+    listener: impl Into<Listener>,
     router: Router,
     limits: ConnectionLimits,
     stop: CancellationToken,
     abort: CancellationToken,
 ) {
+    let listener = listener.into();
     let graceful = GracefulShutdown::new();
     let slots = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
@@ -72,8 +75,13 @@ pub async fn serve(
         };
         match accepted {
             Ok((stream, slot)) => {
-                let Some(address) = enter(&stream, &limits) else {
-                    continue;
+                let address = match &stream {
+                    Transport::Tcp(stream) => match enter(stream, &limits) {
+                        Some(slot) => Some(slot),
+                        None => continue,
+                    },
+                    // The socket's mode limits who connects.
+                    Transport::Unix(_) => None,
                 };
                 let slots = (slot, address, limits.bounds.connection());
                 connection(
@@ -99,9 +107,9 @@ pub async fn serve(
 }
 
 async fn accept(
-    listener: &TcpListener,
+    listener: &Listener,
     slots: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
+) -> io::Result<(Transport, OwnedSemaphorePermit)> {
     let slot = Arc::clone(slots)
         .acquire_owned()
         .await
@@ -129,15 +137,13 @@ fn enter(stream: &TcpStream, limits: &ConnectionLimits) -> Option<AddressSlot> {
 }
 
 fn connection(
-    stream: TcpStream,
+    stream: Transport,
     slots: impl Send + 'static,
     limits: &ConnectionLimits,
     router: Router,
     graceful: &GracefulShutdown,
     abort: CancellationToken,
 ) {
-    // Small events are sent at once.
-    let _ = stream.set_nodelay(true);
     let peer = match Peer::of(&stream) {
         Ok(peer) => Arc::new(peer),
         Err(error) => {

@@ -205,6 +205,7 @@ mod tests {
             transcript: &mut Transcript::default(),
             timings: Timings::default(),
             ip: None,
+            network: None,
             start: StartKind::Cold,
             memory_mib: 0,
         };

@@ -136,6 +136,7 @@ fn without_output(result: &Execution) -> Execution {
         version: result.version.clone(),
         image_digest: result.image_digest.clone(),
         run: result.run.clone(),
+        network: result.network.clone(),
         error: result.error.clone(),
         ..*result
     }

@@ -10,8 +10,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use cloude_backend::config::Config;
-use cloude_backend::http::{self, ConnectionLimits};
+use cloude_backend::config::{Config, Listen};
+use cloude_backend::http::{self, ConnectionLimits, Listener};
 use cloude_backend::jobs::{Parts, Service};
 use cloude_backend::scheduler::{Capacity, Scheduler};
 use cloude_backend::store::{Retention, Store};
@@ -20,7 +20,8 @@ use fake_vm::{FakeImages, FakeLauncher, World};
 use http_body_util::BodyExt;
 use hyper::Request;
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpListener;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
 use tokio_util::sync::CancellationToken;
 
 pub fn languages() -> PathBuf {
@@ -63,6 +64,7 @@ impl Backend {
         let world = Arc::new(World::default());
         let mut config = Config {
             state_dir: state.path().to_owned(),
+            listen: Listen::Tcp(([127, 0, 0, 1], 0).into()),
             ..Config::default()
         };
         config.limits.body_bytes = 1 << 20;
@@ -74,6 +76,7 @@ impl Backend {
             bytes: 1 << 30,
         };
         let quotas = (&config.quota).into();
+        let listener = Listener::bind(&config.listen, &config.api).await.unwrap();
         let service = Service::new(Parts {
             config,
             languages: Languages::load(&languages()).unwrap(),
@@ -82,8 +85,10 @@ impl Backend {
             scheduler: Scheduler::with_quotas(capacity, quotas),
             store: Store::open(state.path(), retention).unwrap(),
         });
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
+        let url = match listener.address().unwrap() {
+            Listen::Tcp(address) => format!("http://127.0.0.1:{}", address.port()),
+            unix => unix.to_string(),
+        };
         let stop = CancellationToken::new();
         let router = http::router(service.clone());
         let limits = ConnectionLimits::new(&service.config().limits, service.bounds().clone());
@@ -128,7 +133,7 @@ impl Backend {
         let mut request = Request::builder()
             .method(method)
             .uri(path)
-            .header("host", "test");
+            .header("host", "localhost");
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -153,8 +158,7 @@ impl Backend {
         hyper::client::conn::http1::SendRequest<http_body_util::Full<Bytes>>,
         tokio::task::JoinHandle<()>,
     ) {
-        let address = self.url.trim_start_matches("http://");
-        let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let stream = self.stream().await;
         let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
             .unwrap();
@@ -162,6 +166,24 @@ impl Backend {
             let _ = connection.await;
         });
         (sender, task)
+    }
+
+    /// A connection for bytes.
+    pub async fn stream(&self) -> Box<dyn Stream> {
+        if let Some(path) = self.url.strip_prefix("unix:") {
+            return Box::new(UnixStream::connect(path).await.unwrap());
+        }
+        let address = self.url.trim_start_matches("http://");
+        Box::new(TcpStream::connect(address).await.unwrap())
+    }
+
+    /// Sends bytes and reads to the end.
+    pub async fn raw(&self, request: &str) -> String {
+        let mut stream = self.stream().await;
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
     }
 
     /// Polls `/status/{id}` until the execution is finished.
@@ -190,6 +212,10 @@ impl Backend {
         );
     }
 }
+
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 pub struct Answer {
     pub status: u16,
