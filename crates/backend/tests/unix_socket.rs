@@ -72,3 +72,12 @@ async fn after_closing_half_a_unix_client_gets_the_answer() {
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     assert!(answer.contains("held"), "{answer}");
 }
+
+#[tokio::test]
+async fn a_foreign_host_is_refused_on_the_unix_socket_too() {
+    let backend = backend().await;
+    let answer = backend
+        .raw("GET / HTTP/1.1\r\nhost: evil.example\r\nconnection: close\r\n\r\n")
+        .await;
+    assert!(answer.starts_with("HTTP/1.1 421"), "{answer}");
+}

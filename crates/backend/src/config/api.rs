@@ -88,10 +88,13 @@ impl<'de> Deserialize<'de> for Listen {
     }
 }
 
-/// The API.
+/// Who may use the API.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields, default)]
 pub struct Api {
+    /// Names of this server in the header `Host`, besides `localhost`, loopback addresses and the address of
+    /// [`Listen`].
+    pub allowed_hosts: Vec<String>,
     /// Group of the Unix socket: a name or a number. Empty: the group of clouded's process.
     pub socket_group: String,
 }

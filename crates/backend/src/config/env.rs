@@ -18,6 +18,7 @@ pub fn apply(config: &mut Config, get: &dyn Fn(&str) -> Option<String>) -> Resul
     env.flag("VM_LOG_GUEST_CONSOLE", &mut config.vm.log_guest_console)?;
     // All others.
     env.set("CLOUDE_USER", &mut config.user)?;
+    env.list("CLOUDE_API_ALLOWED_HOSTS", &mut config.api.allowed_hosts);
     env.set("CLOUDE_STATE_DIR", &mut config.state_dir)?;
     env.set("CLOUDE_AGENT_TRANSPORT", &mut config.agent.transport)?;
     env.set("CLOUDE_AGENT_BINARY", &mut config.agent.binary)?;
@@ -112,6 +113,17 @@ impl Env<'_> {
         Ok(())
     }
 
+    /// Comma-separated texts.
+    fn list(&self, name: &'static str, into: &mut Vec<String>) {
+        if let Some(value) = self.value(name) {
+            let items = value.split(',').map(str::trim);
+            *into = items
+                .filter(|item| !item.is_empty())
+                .map(str::to_owned)
+                .collect();
+        }
+    }
+
     fn flag(&self, name: &'static str, into: &mut bool) -> Result<(), ConfigError> {
         let Some(value) = self.value(name) else {
             return Ok(());
@@ -179,6 +191,7 @@ mod tests {
             ("VM_LOG_GUEST_CONSOLE", "1"),
             ("CLOUDE_AGENT_TRANSPORT", "IP"),
             ("CLOUDE_TIME_FACTOR", "20"),
+            ("CLOUDE_API_ALLOWED_HOSTS", "a.example, b.example"),
         ])
         .unwrap();
         assert_eq!(config.listen.to_string(), "0.0.0.0:9000");
@@ -191,6 +204,7 @@ mod tests {
         assert!(config.vm.log_guest_console);
         assert_eq!(config.agent.transport, Transport::Ip);
         assert_eq!(config.time_factor, 20);
+        assert_eq!(config.api.allowed_hosts, ["a.example", "b.example"]);
     }
 
     #[test]

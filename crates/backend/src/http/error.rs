@@ -70,6 +70,18 @@ pub enum RequestError {
     UnknownExecution { id: String },
     #[error("no template has the id `{id}`; GET /v1/templates lists all")]
     UnknownTemplate { id: String },
+    #[error("send exactly one valid header `Host`, with the name of this server")]
+    NoHost,
+    /// DNS rebinding, or a name that the operator has not configured.
+    #[error(
+        "this server does not answer as `{host}`: use `localhost` or its address, or add the name to `api.allowed_hosts`"
+    )]
+    ForeignHost { host: String },
+    /// A page of another site in a browser.
+    #[error(
+        "requests of web pages from `{origin}` are refused; list its host in `api.allowed_hosts` to serve them"
+    )]
+    ForeignOrigin { origin: String },
     #[error(
         "this endpoint answers only clients on the server's host (loopback addresses and Unix sockets)"
     )]
@@ -93,7 +105,9 @@ impl RequestError {
             RequestError::EmptyBody
             | RequestError::UnreadableBody(_)
             | RequestError::InvalidBody(_) => StatusCode::BAD_REQUEST,
-            RequestError::NotLocal => StatusCode::FORBIDDEN,
+            RequestError::NoHost => StatusCode::BAD_REQUEST,
+            RequestError::ForeignHost { .. } => StatusCode::MISDIRECTED_REQUEST,
+            RequestError::NotLocal | RequestError::ForeignOrigin { .. } => StatusCode::FORBIDDEN,
             RequestError::Panic => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -115,6 +129,18 @@ impl RequestError {
     /// Likewise.
     pub fn unknown_template(id: &str) -> Self {
         RequestError::UnknownTemplate { id: shown(id) }
+    }
+
+    /// For the value of the header `Host`.
+    pub fn foreign_host(host: &str) -> Self {
+        RequestError::ForeignHost { host: shown(host) }
+    }
+
+    /// For the value of the header `Origin`.
+    pub fn foreign_origin(origin: &[u8]) -> Self {
+        RequestError::ForeignOrigin {
+            origin: shown(&String::from_utf8_lossy(origin)),
+        }
     }
 }
 

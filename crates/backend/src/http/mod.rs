@@ -5,6 +5,7 @@ mod bodies;
 mod error;
 mod executions;
 mod extract;
+mod host;
 mod installation;
 mod listener;
 mod metrics;
@@ -19,7 +20,7 @@ mod unix_socket;
 use std::sync::Arc;
 
 use axum::extract::Extension;
-use axum::middleware::map_response;
+use axum::middleware::{self, map_response};
 use axum::routing::{delete, get, post};
 use axum::{Router, response};
 use tower_http::catch_panic::CatchPanicLayer;
@@ -28,6 +29,7 @@ use crate::bounds::Bounds;
 use crate::jobs::Service;
 use bodies::Bodies;
 use error::{ApiError, Reason, RequestError};
+use host::Hosts;
 
 pub use listener::Listener;
 pub use serve::{ConnectionLimits, serve};
@@ -36,6 +38,7 @@ pub use serve::{ConnectionLimits, serve};
 pub fn router(service: Service) -> Router {
     let bounds = service.bounds().clone();
     let bodies = Arc::new(Bodies::new(&service.config().limits, bounds.clone()));
+    let hosts = Hosts::of(service.config());
     Router::new()
         .route("/", get(original::root))
         .route("/health", get(original::health))
@@ -60,6 +63,7 @@ pub fn router(service: Service) -> Router {
         .layer(CatchPanicLayer::custom(|_| {
             ApiError::from(RequestError::Panic).into_http()
         }))
+        .layer(middleware::from_fn_with_state(hosts, host::check))
         .with_state(service)
 }
 

@@ -67,6 +67,9 @@ fn request_errors() -> Vec<Row> {
         InvalidBody { 0: json_error() },
         UnknownExecution { id: "7d0c".into() },
         UnknownTemplate { id: "3fa9".into() },
+        NoHost {},
+        ForeignHost { host: "evil.example".into() },
+        ForeignOrigin { origin: "https://evil.example".into() },
         NotLocal {},
         Panic {},
     ];
