@@ -8,6 +8,7 @@ pub mod bounds;
 pub mod config;
 pub mod http;
 pub mod jobs;
+pub mod keys;
 pub mod metrics;
 pub mod privileges;
 pub mod scheduler;

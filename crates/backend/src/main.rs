@@ -1,10 +1,12 @@
 //! `clouded`: command line, configuration, log.
 
+mod key_command;
+
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 use cloude_backend::allocator;
 use cloude_backend::config::{self, Config, ConfigError, Listen, Transport};
 use cloude_backend::privileges::{self, Rights};
@@ -55,6 +57,15 @@ struct Arguments {
     /// Print the resulting configuration, check it, and exit
     #[arg(long)]
     check: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Create, list and revoke API keys while clouded is not running
+    #[command(subcommand)]
+    Key(key_command::KeyCommand),
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -106,6 +117,10 @@ fn start(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
     }
     // Files of clouded hold programs, secrets, output and the memory of templates.
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
+    if let Some(Command::Key(command)) = &arguments.command {
+        let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+        return runtime.block_on(command.run(&config));
+    }
     raise_open_files();
     match privileges::drop_root(&config)? {
         Rights::Ordinary => {}

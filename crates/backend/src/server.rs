@@ -12,9 +12,10 @@ use cloude_engine::languages::{Languages, LanguagesError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Config, ConfigError, Listen};
+use crate::config::{Config, ConfigError, KeyPolicy, Listen};
 use crate::http::{self, Listener};
 use crate::jobs::{Parts, Service};
+use crate::keys::Keys;
 use crate::scheduler::{Capacity, Scheduler, available_memory_mib};
 use crate::store::{Retention, Store, StoreError};
 
@@ -48,11 +49,23 @@ pub enum ServerError {
         "another clouded uses the state folder `{0}`; stop it, or choose another folder with --state-dir"
     )]
     Locked(PathBuf),
+    /// A running clouded would not see a change of the stored keys.
+    #[error(
+        "clouded is running with the state folder `{0}`: manage its API keys with `cloude key`, which needs a key with \
+         the scope `admin` unless clouded listens on a loopback address or a Unix socket; or stop it first"
+    )]
+    KeysLocked(PathBuf),
     /// bind(2) or listen(2) failed.
     #[error(
         "cannot listen on {address}: {source}; choose another address with --listen (BACKEND_SERVER_ADDR)"
     )]
     Listen { address: Listen, source: io::Error },
+    /// An API key is required, and none is valid.
+    #[error(
+        "no valid API key, and `listen` = {0} requires one: create it with `clouded key create --scope admin`, or listen \
+         on a loopback address or a Unix socket"
+    )]
+    NoKeys(Listen),
     /// Installing a signal handler failed.
     #[error("cannot handle SIGTERM and SIGINT: {0}")]
     Signals(#[source] io::Error),
@@ -72,16 +85,14 @@ pub async fn run(config: Config) -> Result<(), ServerError> {
     let config = config.in_host_time();
     let _lock = lock(&config.state_dir)?;
     let mut signals = Signals::new()?;
-    let retention = Retention {
-        age_ms: i64::try_from(config.store.keep_hours.saturating_mul(3_600_000))
-            .unwrap_or(i64::MAX / 2),
-        jobs: config.store.keep_jobs,
-        bytes: config.store.max_bytes,
-    };
     if let Some(dir) = config.pool.disk_dir() {
         make_private(&dir.join("templates"));
     }
-    let store = Store::open(&config.state_dir, retention)?;
+    let store = Store::open(&config.state_dir, retention(&config))?;
+    let keys = Keys::load(&store).await?;
+    if config.key_policy() == KeyPolicy::Required && !keys.any_valid() {
+        return Err(ServerError::NoKeys(config.listen.clone()));
+    }
     let capacity = capacity(&config);
     tracing::info!(
         vms = capacity.vms,
@@ -94,9 +105,36 @@ pub async fn run(config: Config) -> Result<(), ServerError> {
     let listener = listen(&config).await?;
     let admission = Arc::new(scheduler.clone());
     let engine = Engine::with_admission(config.engine(), languages, admission).await?;
-    let result = serve(&config, &engine, (scheduler, store), listener, &mut signals).await;
+    let result = serve(
+        &config,
+        &engine,
+        (scheduler, store, keys),
+        listener,
+        &mut signals,
+    )
+    .await;
     engine.shut_down().await;
     result
+}
+
+fn retention(config: &Config) -> Retention {
+    Retention {
+        age_ms: i64::try_from(config.store.keep_hours.saturating_mul(3_600_000))
+            .unwrap_or(i64::MAX / 2),
+        jobs: config.store.keep_jobs,
+        bytes: config.store.max_bytes,
+    }
+}
+
+/// The API keys of a clouded that is not running. The state folder stays locked as long as the returned file is open.
+pub async fn stopped_keys(config: &Config) -> Result<(File, Keys), ServerError> {
+    config.validate()?;
+    let lock = lock(&config.state_dir).map_err(|error| match error {
+        ServerError::Locked(path) => ServerError::KeysLocked(path),
+        error => error,
+    })?;
+    let store = Store::open(&config.state_dir, retention(config))?;
+    Ok((lock, Keys::load(&store).await?))
 }
 
 async fn listen(config: &Config) -> Result<Listener, ServerError> {
@@ -111,7 +149,7 @@ async fn listen(config: &Config) -> Result<Listener, ServerError> {
 async fn serve(
     config: &Config,
     engine: &Arc<Engine>,
-    (scheduler, store): (Scheduler, Store),
+    (scheduler, store, keys): (Scheduler, Store, Keys),
     listener: Listener,
     signals: &mut Signals,
 ) -> Result<(), ServerError> {
@@ -122,6 +160,7 @@ async fn serve(
         launcher: Arc::clone(engine) as _,
         scheduler,
         store,
+        keys,
     });
     let restarted = service.recover().await?;
     if restarted > 0 {

@@ -207,6 +207,74 @@ fn the_state_folder_is_private_and_locked_until_sigterm() {
 }
 
 #[test]
+fn without_a_key_no_address_but_loopback_is_served() {
+    let dir = tempfile::tempdir().unwrap();
+    let command = || {
+        let mut command = startable(dir.path(), "cltest5");
+        // The later flag would be an error: startable names loopback.
+        command.env("CLOUDE_API_AUTH", "auto");
+        command
+    };
+    let everywhere = |command: &mut Command| {
+        let arguments: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
+        let mut changed = Command::new(command.get_program());
+        changed.env_clear().envs(
+            command
+                .get_envs()
+                .filter_map(|(name, value)| Some((name, value?))),
+        );
+        for argument in arguments {
+            changed.arg(match argument.to_str() {
+                Some("127.0.0.1:0") => "0.0.0.0:0".into(),
+                _ => argument,
+            });
+        }
+        changed.stderr(Stdio::piped());
+        changed
+    };
+    let refused = everywhere(&mut command()).output().unwrap();
+    assert_eq!(refused.status.code(), Some(1));
+    let error = stderr(&refused);
+    assert!(
+        error.contains("clouded key create --scope admin"),
+        "{error}"
+    );
+
+    let created = command()
+        .args(["key", "create", "--name", "first", "--scope", "admin"])
+        .output()
+        .unwrap();
+    assert!(created.status.success(), "{}", stderr(&created));
+    let key = String::from_utf8(created.stdout).unwrap();
+    let mut clouded = everywhere(&mut command()).spawn().unwrap();
+    let address = listening(&mut clouded).replace("0.0.0.0", "127.0.0.1");
+    let get = |header: &str| {
+        request(
+            &address,
+            &format!(
+                "GET /v1/keys HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{header}\r\n"
+            ),
+        )
+    };
+    let answer = get("");
+    assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
+    let answer = get(&format!("authorization: Bearer {}\r\n", key.trim()));
+    assert!(
+        answer.starts_with("HTTP/1.1 200") && answer.contains("\"first\""),
+        "{answer}"
+    );
+
+    let locked = command().args(["key", "ls"]).output().unwrap();
+    assert!(
+        stderr(&locked).contains("cloude key"),
+        "{}",
+        stderr(&locked)
+    );
+    clouded.kill().unwrap();
+    clouded.wait().unwrap();
+}
+
+#[test]
 fn after_sigkill_the_next_clouded_knows_the_execution() {
     let dir = tempfile::tempdir().unwrap();
     let images = dir.path().join("images");

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use cloude_backend::config::Config;
 use cloude_backend::jobs::{Client, Parts, Service};
+use cloude_backend::keys::Keys;
 use cloude_backend::scheduler::{Capacity, Scheduler, VmPermit};
 use cloude_backend::store::{Retention, Store};
 use cloude_backend::tenant::Tenant;
@@ -312,13 +313,15 @@ async fn a_refused_request_does_not_count_against_a_template() {
     world.file("agent", "refuses");
     let folder = world.folder.path();
     std::fs::create_dir(folder.join("jobs")).unwrap();
+    let store = store(&folder.join("jobs"));
     let service = Service::new(Parts {
         config: Config::default(),
+        keys: Keys::load(&store).await.unwrap(),
         languages: world.engine.languages().clone(),
         images: Arc::new(OneImage(folder.join("image.cpio"))),
         launcher: Arc::clone(&world.engine) as _,
         scheduler: world.scheduler.clone(),
-        store: store(&folder.join("jobs")),
+        store,
     });
     for _ in 0..3 {
         let request = ExecutionRequest {

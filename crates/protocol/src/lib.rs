@@ -3,6 +3,7 @@
 //! - [`agent`][]: requests of the backend to the agent in a VM, and the events of its response.
 //! - [`api`][]: the backend's HTTP API.
 //! - [`boot`][]: the files of an initramfs for the agent.
+//! - [`keys`][]: API keys.
 //! - [`language`][]: a language's description; [`languages`][] reads `languages/NAME/language.toml`.
 //! - [`network`][]: the dropped traffic in a result.
 //! - [`data`][]: bytes that are usually text.
@@ -13,6 +14,7 @@ pub mod agent;
 pub mod api;
 pub mod boot;
 pub mod data;
+pub mod keys;
 pub mod language;
 pub mod languages;
 pub mod network;

@@ -88,6 +88,45 @@ impl<'de> Deserialize<'de> for Listen {
     }
 }
 
+/// When a request needs an API key.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum Auth {
+    /// Except on a loopback address or a Unix socket. A key that is sent there counts.
+    #[default]
+    Auto,
+    /// Always.
+    Required,
+    /// Never. Allowed on a loopback address or a Unix socket alone.
+    Off,
+}
+
+impl FromStr for Auth {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.trim().to_ascii_lowercase().as_str() {
+            "auto" => Ok(Auth::Auto),
+            "required" => Ok(Auth::Required),
+            "off" => Ok(Auth::Off),
+            _ => Err(format!(
+                "`{text}` is no policy; use `auto`, `required` or `off`"
+            )),
+        }
+    }
+}
+
+/// How this server treats API keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyPolicy {
+    /// A request without a key is refused.
+    Required,
+    /// A request without a key may do everything.
+    Optional,
+    /// The header `Authorization` is not read.
+    Ignored,
+}
+
 /// Who may use the API.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields, default)]
@@ -95,8 +134,21 @@ pub struct Api {
     /// Names of this server in the header `Host`, besides `localhost`, loopback addresses and the address of
     /// [`Listen`].
     pub allowed_hosts: Vec<String>,
+    /// When a request needs an API key.
+    pub auth: Auth,
     /// Group of the Unix socket: a name or a number. Empty: the group of clouded's process.
     pub socket_group: String,
+}
+
+impl Api {
+    /// How keys are treated on an address.
+    pub fn key_policy(&self, listen: &Listen) -> KeyPolicy {
+        match self.auth {
+            Auth::Auto if listen.is_local() => KeyPolicy::Optional,
+            Auth::Off if listen.is_local() => KeyPolicy::Ignored,
+            _ => KeyPolicy::Required,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ pub fn apply(config: &mut Config, get: &dyn Fn(&str) -> Option<String>) -> Resul
     env.flag("VM_LOG_GUEST_CONSOLE", &mut config.vm.log_guest_console)?;
     // All others.
     env.set("CLOUDE_USER", &mut config.user)?;
+    env.set("CLOUDE_API_AUTH", &mut config.api.auth)?;
     env.list("CLOUDE_API_ALLOWED_HOSTS", &mut config.api.allowed_hosts);
     env.set("CLOUDE_STATE_DIR", &mut config.state_dir)?;
     env.set("CLOUDE_AGENT_TRANSPORT", &mut config.agent.transport)?;

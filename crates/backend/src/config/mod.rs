@@ -8,7 +8,7 @@ mod load;
 mod types;
 mod validate;
 
-pub use api::{Api, Listen};
+pub use api::{Api, Auth, KeyPolicy, Listen};
 pub use cloude_engine::config::{
     Agent, CpuBaseline, ImageSource, Images, Network, Pool, Transport,
 };

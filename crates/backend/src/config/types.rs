@@ -7,7 +7,7 @@ use cloude_engine::config::{Agent, CpuBaseline, Images, Network, Pool};
 use cloude_protocol::paths;
 use serde::{Deserialize, Serialize};
 
-use super::api::{Api, Listen};
+use super::api::{Api, KeyPolicy, Listen};
 
 /// The whole configuration. Every key has a default.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
@@ -148,6 +148,13 @@ pub struct Store {
 pub struct Shutdown {
     /// Time for executions to finish after SIGTERM, in milliseconds.
     pub grace_ms: u64,
+}
+
+impl Config {
+    /// How this server treats API keys.
+    pub fn key_policy(&self) -> KeyPolicy {
+        self.api.key_policy(&self.listen)
+    }
 }
 
 impl Default for Config {

@@ -5,6 +5,7 @@ use std::path::Path;
 use cloude_engine::network::Range;
 use ipnet::Ipv4Net;
 
+use super::api::Auth;
 use super::error::ConfigError;
 use super::types::Config;
 
@@ -43,6 +44,14 @@ impl Config {
             self.store.max_bytes >= 16 << 20,
             "store.max_bytes",
             "must be at least 16777216 (16 MiB)",
+        )?;
+        check(
+            self.api.auth != Auth::Off || self.listen.is_local(),
+            "api.auth",
+            format!(
+                "may be `off` on a loopback address or a Unix socket alone, and `listen` is {}: set it to `auto`",
+                self.listen
+            ),
         )?;
         self.validate_vm()?;
         self.validate_pool()?;
@@ -160,12 +169,16 @@ mod tests {
     #[test]
     fn an_invalid_value_is_refused_with_its_key() {
         type Spoil = fn(&mut Config);
-        let table: [(&str, Spoil); 9] = [
+        let table: [(&str, Spoil); 10] = [
             ("vm.vcpus", |c| c.vm.vcpus = 9),
             ("vm.max_memory_mib", |c| c.vm.max_memory_mib = 100),
             ("queue.capacity", |c| c.queue.capacity = 0),
             ("pool.build_after", |c| c.pool.build_after = 0),
             ("time_factor", |c| c.time_factor = 0),
+            ("api.auth", |c| {
+                c.listen = "0.0.0.0:80".parse().unwrap();
+                c.api.auth = Auth::Off;
+            }),
             ("limits.body_bytes", |c| c.limits.body_bytes = 1),
             ("network.bridge", |c| c.network.bridge = "a b".into()),
             ("network.allow", |c| {

@@ -3,13 +3,15 @@
 
 use axum::Json;
 use axum::body::Body;
-use axum::http::header::RETRY_AFTER;
+use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, Response, StatusCode};
 use axum::response::IntoResponse;
 use cloude_engine::TemplateError;
 use cloude_protocol::api::ErrorBody;
+use cloude_protocol::keys::Scope;
 
 use crate::jobs::{BuildError, Refused, SubmitError};
+use crate::keys::{KeyError, Rejected};
 use crate::scheduler::EnterError;
 use crate::store::StoreError;
 
@@ -30,6 +32,8 @@ pub struct ApiError {
     message: String,
     retry_after_s: Option<u64>,
     reason: Option<Reason>,
+    /// `WWW-Authenticate`.
+    challenge: Option<String>,
 }
 
 /// The limit that refused a request, as `cloude_rejected_total` names it. An extension of the response.
@@ -83,6 +87,20 @@ pub enum RequestError {
     )]
     ForeignOrigin { origin: String },
     #[error(
+        "this server requires an API key: send the header `Authorization: Bearer cloude_…` (`cloude` takes CLOUDE_API_KEY)"
+    )]
+    NoKey,
+    #[error("the API key is not one of this server's keys")]
+    UnknownKey,
+    #[error("the API key has expired: ask for another one")]
+    ExpiredKey,
+    #[error("the API key was revoked: ask for another one")]
+    RevokedKey,
+    #[error("the API key `{id}` lacks the scope `{scope}`, which this request needs")]
+    Scope { id: String, scope: Scope },
+    #[error("no API key has the id `{id}`; GET /v1/keys lists all")]
+    UnknownKeyId { id: String },
+    #[error(
         "this endpoint answers only clients on the server's host (loopback addresses and Unix sockets)"
     )]
     NotLocal,
@@ -96,7 +114,8 @@ impl RequestError {
         match self {
             RequestError::NoEndpoint
             | RequestError::UnknownExecution { .. }
-            | RequestError::UnknownTemplate { .. } => StatusCode::NOT_FOUND,
+            | RequestError::UnknownTemplate { .. }
+            | RequestError::UnknownKeyId { .. } => StatusCode::NOT_FOUND,
             RequestError::Method => StatusCode::METHOD_NOT_ALLOWED,
             RequestError::NotJson => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             RequestError::LargeBody => StatusCode::PAYLOAD_TOO_LARGE,
@@ -107,7 +126,13 @@ impl RequestError {
             | RequestError::InvalidBody(_) => StatusCode::BAD_REQUEST,
             RequestError::NoHost => StatusCode::BAD_REQUEST,
             RequestError::ForeignHost { .. } => StatusCode::MISDIRECTED_REQUEST,
-            RequestError::NotLocal | RequestError::ForeignOrigin { .. } => StatusCode::FORBIDDEN,
+            RequestError::NoKey
+            | RequestError::UnknownKey
+            | RequestError::ExpiredKey
+            | RequestError::RevokedKey => StatusCode::UNAUTHORIZED,
+            RequestError::NotLocal
+            | RequestError::ForeignOrigin { .. }
+            | RequestError::Scope { .. } => StatusCode::FORBIDDEN,
             RequestError::Panic => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -129,6 +154,24 @@ impl RequestError {
     /// Likewise.
     pub fn unknown_template(id: &str) -> Self {
         RequestError::UnknownTemplate { id: shown(id) }
+    }
+
+    /// Likewise.
+    pub fn unknown_key(id: &str) -> Self {
+        RequestError::UnknownKeyId { id: shown(id) }
+    }
+
+    /// The value of `WWW-Authenticate` (RFC 6750, 3).
+    fn challenge(&self) -> Option<String> {
+        let error = match self {
+            RequestError::NoKey => return Some("Bearer realm=\"cloude\"".into()),
+            RequestError::UnknownKey | RequestError::ExpiredKey | RequestError::RevokedKey => {
+                "invalid_token".into()
+            }
+            RequestError::Scope { scope, .. } => format!("insufficient_scope\", scope=\"{scope}"),
+            _ => return None,
+        };
+        Some(format!("Bearer realm=\"cloude\", error=\"{error}\""))
     }
 
     /// For the value of the header `Host`.
@@ -155,6 +198,7 @@ impl ApiError {
             message: message.to_string(),
             retry_after_s: None,
             reason: None,
+            challenge: None,
         }
     }
 
@@ -186,6 +230,10 @@ impl ApiError {
         if let Some(reason) = self.reason {
             response.extensions_mut().insert(reason);
         }
+        let challenge = self.challenge.map(HeaderValue::try_from);
+        if let Some(Ok(challenge)) = challenge {
+            response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+        }
         response
     }
 }
@@ -202,7 +250,30 @@ impl From<RequestError> for ApiError {
         ApiError {
             retry_after_s: retry,
             reason: error.reason().map(Reason),
+            challenge: error.challenge(),
             ..ApiError::new(error.status(), error)
+        }
+    }
+}
+
+impl From<Rejected> for RequestError {
+    fn from(rejected: Rejected) -> Self {
+        match rejected {
+            Rejected::Unknown => RequestError::UnknownKey,
+            Rejected::Expired => RequestError::ExpiredKey,
+            Rejected::Revoked => RequestError::RevokedKey,
+        }
+    }
+}
+
+impl From<KeyError> for ApiError {
+    fn from(error: KeyError) -> Self {
+        match error {
+            KeyError::Name | KeyError::NoScope | KeyError::Expiry { .. } => {
+                ApiError::new(StatusCode::BAD_REQUEST, error)
+            }
+            KeyError::Random(_) => ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, error),
+            KeyError::Store(error) => error.into(),
         }
     }
 }
@@ -272,7 +343,7 @@ impl From<BuildError> for ApiError {
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         // The details are for the operator, not for the client.
-        tracing::error!(%error, "reading from the job store failed");
+        tracing::error!(%error, "using the job store failed");
         let message = match error {
             StoreError::Content(_) => {
                 "another version of clouded stored this execution, and this one cannot read it"
@@ -283,7 +354,7 @@ impl From<StoreError> for ApiError {
             | StoreError::Newer { .. }
             | StoreError::Unwritten(_)
             | StoreError::Closed => {
-                "cannot read from the job store; the log of clouded has the error"
+                "the job store cannot be read or written; the log of clouded has the error"
             }
         };
         ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, message)

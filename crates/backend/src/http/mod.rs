@@ -1,12 +1,14 @@
 //! The HTTP interface (docs/api.md).
 
 mod addresses;
+mod auth;
 mod bodies;
 mod error;
 mod executions;
 mod extract;
 mod host;
 mod installation;
+mod keys;
 mod listener;
 mod metrics;
 mod original;
@@ -23,6 +25,7 @@ use axum::extract::Extension;
 use axum::middleware::{self, map_response};
 use axum::routing::{delete, get, post};
 use axum::{Router, response};
+use cloude_protocol::keys::Scope;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::bounds::Bounds;
@@ -39,21 +42,29 @@ pub fn router(service: Service) -> Router {
     let bounds = service.bounds().clone();
     let bodies = Arc::new(Bodies::new(&service.config().limits, bounds.clone()));
     let hosts = Hosts::of(service.config());
+    let read = |methods| auth::require(&service, Scope::Read, methods);
+    let run = |methods| auth::require(&service, Scope::Run, methods);
+    let admin = |methods| auth::require(&service, Scope::Admin, methods);
     Router::new()
         .route("/", get(original::root))
         .route("/health", get(original::health))
-        .route("/run", post(original::run))
-        .route("/status/{id}", get(original::status))
-        .route("/v1/executions", post(executions::create))
+        .route("/run", run(post(original::run)))
+        .route("/status/{id}", read(get(original::status)))
+        .route("/v1/executions", run(post(executions::create)))
         .route(
             "/v1/executions/{id}",
-            get(executions::read).delete(executions::cancel),
+            read(get(executions::read)).merge(run(delete(executions::cancel))),
         )
-        .route("/v1/installation", get(installation::read))
-        .route("/v1/languages", get(executions::languages))
-        .route("/metrics", get(metrics::metrics))
-        .route("/v1/templates", get(templates::list).post(templates::build))
-        .route("/v1/templates/{id}", delete(templates::remove))
+        .route("/v1/installation", read(get(installation::read)))
+        .route("/v1/languages", read(get(executions::languages)))
+        .route("/metrics", read(get(metrics::metrics)))
+        .route(
+            "/v1/templates",
+            read(get(templates::list)).merge(admin(post(templates::build))),
+        )
+        .route("/v1/templates/{id}", admin(delete(templates::remove)))
+        .route("/v1/keys", admin(get(keys::list).post(keys::create)))
+        .route("/v1/keys/{id}", admin(delete(keys::revoke)))
         .fallback(|| async { ApiError::from(RequestError::NoEndpoint) })
         .method_not_allowed_fallback(|| async { ApiError::from(RequestError::Method) })
         .layer(Extension(bodies))

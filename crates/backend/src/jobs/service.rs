@@ -21,6 +21,7 @@ use super::pins::Pins;
 use super::refused::Refused;
 use crate::bounds::Bounds;
 use crate::config::Config;
+use crate::keys::Keys;
 use crate::metrics::Metrics;
 use crate::scheduler::{EnterError, Load, Scheduler};
 use crate::store::{FailedWrites, Store, StoreError};
@@ -40,6 +41,8 @@ pub struct Parts {
     pub scheduler: Scheduler,
     /// Durable executions, and results.
     pub store: Store,
+    /// API keys.
+    pub keys: Keys,
 }
 
 impl Parts {
@@ -165,6 +168,11 @@ impl Service {
     /// The output that responses hold.
     pub fn pins(&self) -> &Arc<Pins> {
         &self.inner.pins
+    }
+
+    /// The API keys.
+    pub fn keys(&self) -> &Keys {
+        &self.inner.parts.keys
     }
 
     /// True if new executions are refused, because the server is shutting down.

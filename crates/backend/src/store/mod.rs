@@ -5,6 +5,7 @@
 //! result from memory.
 
 mod error;
+mod keys;
 mod output;
 mod prune;
 mod row;
@@ -23,13 +24,16 @@ use write::Write;
 use writer::{Command, Writer};
 
 pub use error::{FailedWrites, StoreError};
+pub use keys::StoredKey;
 pub use row::{Accepted, Record, Retention, Unreadable, output_bytes};
+pub use write::now_ms;
 
 /// The open store. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Store {
     writer: Arc<Writer>,
-    reader: Arc<Mutex<Connection>>,
+    /// For reads, and for keys.
+    second: Arc<Mutex<Connection>>,
 }
 
 impl Store {
@@ -37,10 +41,10 @@ impl Store {
     pub fn open(state_dir: &Path, retention: Retention) -> Result<Self, StoreError> {
         let path = state_dir.join("jobs.db");
         let connection = schema::open(&path)?;
-        let reader = schema::open_again(&path)?;
+        let second = schema::open_again(&path)?;
         Ok(Store {
             writer: Arc::new(Writer::start(connection, retention)?),
-            reader: Arc::new(Mutex::new(reader)),
+            second: Arc::new(Mutex::new(second)),
         })
     }
 
@@ -116,21 +120,22 @@ impl Store {
             }));
         }
         let id = id.to_owned();
-        self.read(move |connection| get(connection, &id)).await
+        self.on_second_connection(move |connection| get(connection, &id))
+            .await
     }
 
     /// Executions without a result, oldest first.
     pub async fn unfinished(&self) -> Result<Vec<Result<Accepted, Unreadable>>, StoreError> {
-        self.read(unfinished).await
+        self.on_second_connection(unfinished).await
     }
 
-    async fn read<T: Send + 'static>(
+    async fn on_second_connection<T: Send + 'static>(
         &self,
         query: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let reader = Arc::clone(&self.reader);
+        let second = Arc::clone(&self.second);
         tokio::task::spawn_blocking(move || {
-            query(&reader.lock().unwrap_or_else(PoisonError::into_inner))
+            query(&second.lock().unwrap_or_else(PoisonError::into_inner))
         })
         .await
         .map_err(|_| StoreError::Closed)?

@@ -12,7 +12,7 @@ use rusqlite_migration::{M, Migrations};
 use super::error::StoreError;
 
 /// `PRAGMA user_version` counts the applied migrations. A released migration never changes; new ones are appended.
-const MIGRATIONS: [M<'static>; 4] = [
+const MIGRATIONS: [M<'static>; 5] = [
     M::up(
         "CREATE TABLE jobs (
             id TEXT PRIMARY KEY,
@@ -52,6 +52,18 @@ const MIGRATIONS: [M<'static>; 4] = [
         ALTER TABLE jobs ADD COLUMN output_bytes INTEGER NOT NULL DEFAULT 0;
         CREATE TRIGGER jobs_outputs AFTER DELETE ON jobs WHEN OLD.output_bytes > 0
         BEGIN DELETE FROM outputs WHERE job = OLD.id; END;",
+    ),
+    // API keys: of the secret, the SHA-256 hash alone. `scopes` is a list with commas.
+    M::up(
+        "CREATE TABLE keys (
+            id TEXT PRIMARY KEY,
+            name TEXT NOT NULL,
+            scopes TEXT NOT NULL,
+            hash BLOB NOT NULL,
+            created_ms INTEGER NOT NULL,
+            expires_ms INTEGER,
+            revoked_ms INTEGER
+        );",
     ),
 ];
 
@@ -95,7 +107,8 @@ pub fn open(path: &Path) -> Result<Connection, StoreError> {
     Ok(connection)
 }
 
-/// Another connection to the file that [`open`] opened.
+/// Another connection to the file that [`open`] opened. Its commits survive a power cut: `synchronous` is FULL unless it
+/// is set.
 pub fn open_again(path: &Path) -> Result<Connection, StoreError> {
     let connection = Connection::open(path)?;
     connection.busy_timeout(BUSY)?;

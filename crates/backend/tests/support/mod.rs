@@ -13,9 +13,11 @@ use bytes::Bytes;
 use cloude_backend::config::{Config, Listen};
 use cloude_backend::http::{self, ConnectionLimits, Listener};
 use cloude_backend::jobs::{Parts, Service};
+use cloude_backend::keys::Keys;
 use cloude_backend::scheduler::{Capacity, Scheduler};
 use cloude_backend::store::{Retention, Store};
 use cloude_engine::languages::Languages;
+use cloude_protocol::keys::{KeyRequest, Scope};
 use fake_vm::{FakeImages, FakeLauncher, World};
 use http_body_util::BodyExt;
 use hyper::Request;
@@ -77,13 +79,15 @@ impl Backend {
         };
         let quotas = (&config.quota).into();
         let listener = Listener::bind(&config.listen, &config.api).await.unwrap();
+        let store = Store::open(state.path(), retention).unwrap();
         let service = Service::new(Parts {
             config,
+            keys: Keys::load(&store).await.unwrap(),
             languages: Languages::load(&languages()).unwrap(),
             images: Arc::new(FakeImages(Arc::clone(&world))),
             launcher: Arc::new(FakeLauncher(Arc::clone(&world))),
             scheduler: Scheduler::with_quotas(capacity, quotas),
-            store: Store::open(state.path(), retention).unwrap(),
+            store,
         });
         let url = match listener.address().unwrap() {
             Listen::Tcp(address) => format!("http://127.0.0.1:{}", address.port()),
@@ -116,6 +120,27 @@ impl Backend {
             body.to_string(),
         )
         .await
+    }
+
+    /// A new key with these scopes: its text and its id.
+    pub async fn key(&self, scopes: &[Scope]) -> (String, String) {
+        let request = KeyRequest {
+            name: "test".into(),
+            scopes: scopes.to_vec(),
+            expires_s: None,
+        };
+        let key = self.service.keys().create(request).await.unwrap();
+        (key.key, key.info.id)
+    }
+
+    /// A request with a key.
+    pub async fn send_as(&self, key: &str, method: &str, path: &str, body: &str) -> Answer {
+        let authorization = format!("Bearer {key}");
+        let headers = [
+            ("authorization", authorization.as_str()),
+            ("content-type", "application/json"),
+        ];
+        self.send(method, path, &headers, body.to_owned()).await
     }
 
     pub async fn get(&self, path: &str) -> Answer {

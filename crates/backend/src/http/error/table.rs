@@ -70,6 +70,12 @@ fn request_errors() -> Vec<Row> {
         NoHost {},
         ForeignHost { host: "evil.example".into() },
         ForeignOrigin { origin: "https://evil.example".into() },
+        NoKey {},
+        UnknownKey {},
+        ExpiredKey {},
+        RevokedKey {},
+        Scope { id: "3f0a9c11d2e4".into(), scope: cloude_protocol::keys::Scope::Admin },
+        UnknownKeyId { id: "3f0a9c11d2e4".into() },
         NotLocal {},
         Panic {},
     ];
@@ -147,6 +153,17 @@ fn build_errors() -> Vec<Row> {
     rows("BuildError", errors)
 }
 
+fn key_errors() -> Vec<Row> {
+    let errors = one_of_each![KeyError:
+        Name {},
+        NoScope {},
+        Expiry { seconds: 0 },
+        Random { 0: io_error() },
+        Store { 0: StoreError::Closed },
+    ];
+    rows("KeyError", errors)
+}
+
 fn store_errors() -> Vec<Row> {
     let migration = rusqlite_migration::Error::InvalidUserVersion;
     let errors = one_of_each![StoreError:
@@ -170,6 +187,7 @@ fn every_error_has_one_line_and_a_documented_status() {
         submit_errors(),
         template_errors(),
         build_errors(),
+        key_errors(),
         store_errors(),
     ]
     .into_iter()

@@ -91,7 +91,7 @@ async fn a_result_that_is_not_written_is_still_found() {
     leave_pages(&disk, 0);
     let store = Store {
         writer: Arc::new(Writer::start(disk.connection, KEEP).unwrap()),
-        reader: Arc::new(Mutex::new(file(&dir))),
+        second: Arc::new(Mutex::new(file(&dir))),
     };
     let large = printing("large", vec![b'x'; 1 << 20]);
     assert!(store.finished_now(Arc::clone(&large)).await.is_err());

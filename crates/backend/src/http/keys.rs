@@ -1,0 +1,35 @@
+//! `/v1/keys`.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use cloude_protocol::keys::{KeyInfo, KeyRequest, NewKey};
+
+use super::error::{ApiError, RequestError};
+use super::extract::ApiJson;
+use crate::jobs::Service;
+
+/// `GET /v1/keys`
+pub async fn list(State(service): State<Service>) -> Json<Vec<KeyInfo>> {
+    Json(service.keys().list())
+}
+
+/// `POST /v1/keys`
+pub async fn create(
+    State(service): State<Service>,
+    ApiJson(request): ApiJson<KeyRequest>,
+) -> Result<(StatusCode, Json<NewKey>), ApiError> {
+    let key = service.keys().create(request).await?;
+    Ok((StatusCode::CREATED, Json(key)))
+}
+
+/// `DELETE /v1/keys/{id}`: revokes a key. 204 also if it was revoked before.
+pub async fn revoke(
+    State(service): State<Service>,
+    Path(id): Path<String>,
+) -> Result<StatusCode, ApiError> {
+    if service.keys().revoke(&id).await? {
+        return Ok(StatusCode::NO_CONTENT);
+    }
+    Err(RequestError::unknown_key(&id).into())
+}
