@@ -5,6 +5,8 @@
 
 mod support;
 
+use cloude_backend::tenant::Tenant;
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -34,7 +36,11 @@ async fn server(state: &Arc<tempfile::TempDir>) -> Backend {
 }
 
 async fn submit(backend: &Backend, code: &str, client: Client) -> String {
-    let job = backend.service.submit(python(code), client).await.unwrap();
+    let job = backend
+        .service
+        .submit(Tenant::local(), python(code), client)
+        .await
+        .unwrap();
     job.id.clone()
 }
 
@@ -170,7 +176,7 @@ async fn a_waiting_clients_request_is_never_written() {
     request.env.insert("TOKEN".into(), "s3cret".into());
     let job = backend
         .service
-        .submit(request, Client::Waits)
+        .submit(Tenant::local(), request, Client::Waits)
         .await
         .unwrap();
     backend.alive(1).await;
@@ -188,7 +194,11 @@ async fn a_waiting_clients_request_is_never_written() {
 #[tokio::test]
 async fn a_request_during_the_shutdown_is_refused_or_finished() {
     let backend = server(&state()).await;
-    let mut submitting = Box::pin(backend.service.submit(python("print a"), Client::Leaves));
+    let mut submitting = Box::pin(backend.service.submit(
+        Tenant::local(),
+        python("print a"),
+        Client::Leaves,
+    ));
     // It has passed the check of `is_draining` and waits for the store.
     let early = futures_util::poll!(&mut submitting);
     assert!(early.is_pending());
@@ -197,7 +207,9 @@ async fn a_request_during_the_shutdown_is_refused_or_finished() {
     let result = job.unwrap().result().unwrap();
     assert_eq!(result.stdout.to_text(), "a");
 
-    let late = backend.service.submit(python("print b"), Client::Leaves);
+    let late = backend
+        .service
+        .submit(Tenant::local(), python("print b"), Client::Leaves);
     assert!(matches!(late.await, Err(SubmitError::Draining)));
 }
 
@@ -255,7 +267,7 @@ async fn delete_also_answers_the_client_that_waits() {
     let backend = server(&state()).await;
     let job = backend
         .service
-        .submit(python("hold"), Client::Waits)
+        .submit(Tenant::local(), python("hold"), Client::Waits)
         .await
         .unwrap();
     backend.alive(1).await;
@@ -303,7 +315,7 @@ async fn a_waiting_client_gets_the_reason_of_a_shutdown() {
     let backend = server(&state()).await;
     let job = backend
         .service
-        .submit(python("hold"), Client::Waits)
+        .submit(Tenant::local(), python("hold"), Client::Waits)
         .await
         .unwrap();
     backend.alive(1).await;

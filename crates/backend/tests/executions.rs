@@ -5,6 +5,8 @@
 
 mod support;
 
+use cloude_backend::tenant::Tenant;
+
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
@@ -186,7 +188,7 @@ async fn a_queued_execution_can_be_cancelled() {
     };
     let waiting = backend
         .service
-        .submit(request, Client::Waits)
+        .submit(Tenant::local(), request, Client::Waits)
         .await
         .unwrap();
     waiting.stop(Stop::Disconnected);

@@ -329,7 +329,10 @@ async fn a_refused_request_does_not_count_against_a_template() {
             code: "x".into(),
             ..ExecutionRequest::default()
         };
-        let job = service.submit(request, Client::Waits).await.unwrap();
+        let job = service
+            .submit(Tenant::local(), request, Client::Waits)
+            .await
+            .unwrap();
         let execution = job.finished().await;
         let error = execution.error.clone().unwrap_or_default();
         assert!(error.contains("refused the request (400)"), "{error}");

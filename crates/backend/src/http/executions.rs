@@ -18,20 +18,23 @@ use super::extract::ApiJson;
 use super::output;
 use super::peer::Peer;
 use crate::jobs::{Client, Follower, Found, Job, Service, Stop};
+use crate::keys::Caller;
 
 /// `POST /v1/executions`
 pub async fn create(
     State(service): State<Service>,
     Extension(peer): Extension<Arc<Peer>>,
+    Extension(caller): Extension<Caller>,
     headers: HeaderMap,
     ApiJson(request): ApiJson<ExecutionRequest>,
 ) -> Result<Response, ApiError> {
+    let tenant = caller.tenant().clone();
     if wants_stream(&headers) {
-        let job = service.submit(request, Client::Streams).await?;
+        let job = service.submit(tenant, request, Client::Streams).await?;
         let pin = service.pins().pin(peer.closer());
         return Ok(streamed(job.follow(pin), CancelOnDrop(job), peer));
     }
-    let job = service.submit(request, Client::Waits).await?;
+    let job = service.submit(tenant, request, Client::Waits).await?;
     // The server drops this handler, and with it the guard, when the connection is closed.
     let cancel = CancelOnDrop(Arc::clone(&job));
     let execution = job.finished().await;
@@ -43,9 +46,10 @@ pub async fn create(
 pub async fn read(
     State(service): State<Service>,
     Extension(peer): Extension<Arc<Peer>>,
+    Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
 ) -> Result<Response, ApiError> {
-    match service.find(&id).await? {
+    match service.find(&caller, &id).await? {
         Some(Found::Ended(execution)) => Ok(output::execution(&service, &peer, execution)),
         Some(Found::Unfinished(status)) => Ok(output::unfinished(&service, &peer, status)),
         None => Err(RequestError::unknown_execution(&id).into()),
@@ -56,9 +60,10 @@ pub async fn read(
 pub async fn cancel(
     State(service): State<Service>,
     Extension(peer): Extension<Arc<Peer>>,
+    Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
 ) -> Result<Response, ApiError> {
-    match service.cancel(&id).await? {
+    match service.cancel(&caller, &id).await? {
         Some(execution) => Ok(output::execution(&service, &peer, execution)),
         None => Err(RequestError::unknown_execution(&id).into()),
     }

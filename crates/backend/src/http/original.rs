@@ -14,6 +14,7 @@ use super::extract::ApiJson;
 use super::output;
 use super::peer::Peer;
 use crate::jobs::{Client, Found, Health, Service};
+use crate::keys::Caller;
 
 /// `GET /`
 pub async fn root() -> Json<Value> {
@@ -38,6 +39,7 @@ pub async fn health(State(service): State<Service>) -> (StatusCode, Json<Value>)
 /// `POST /run`
 pub async fn run(
     State(service): State<Service>,
+    Extension(caller): Extension<Caller>,
     ApiJson(RunRequest { language, code }): ApiJson<RunRequest>,
 ) -> Result<Json<RunResponse>, ApiError> {
     let request = ExecutionRequest {
@@ -45,7 +47,8 @@ pub async fn run(
         code,
         ..ExecutionRequest::default()
     };
-    let job = service.submit(request, Client::Leaves).await?;
+    let tenant = caller.tenant().clone();
+    let job = service.submit(tenant, request, Client::Leaves).await?;
     Ok(Json(RunResponse { id: job.id.clone() }))
 }
 
@@ -53,9 +56,10 @@ pub async fn run(
 pub async fn status(
     State(service): State<Service>,
     Extension(peer): Extension<Arc<Peer>>,
+    Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
 ) -> Result<Response, ApiError> {
-    match service.find(&id).await? {
+    match service.find(&caller, &id).await? {
         Some(Found::Ended(execution)) => Ok(output::status(&service, &peer, execution)),
         Some(Found::Unfinished(status)) => Ok(output::unfinished(&service, &peer, status)),
         None => Err(RequestError::unknown_execution(&id).into()),

@@ -27,6 +27,8 @@ use transcript::{Cursor, Transcript};
 
 use cloude_engine::Failure;
 
+use crate::tenant::Tenant;
+
 /// Maximum bytes of one output event.
 const CHUNK: usize = 64 << 10;
 /// Maximum bytes of each stream in the status of an unfinished execution.
@@ -69,6 +71,7 @@ impl Stop {
 #[derive(Debug)]
 pub struct Job {
     pub id: String,
+    pub tenant: Tenant,
     /// The name of the language, not an alias.
     pub language: String,
     client: Client,
@@ -98,7 +101,12 @@ impl Progress {
 }
 
 impl Job {
-    fn new(id: String, language: String, client: Client, cancel: CancellationToken) -> Self {
+    fn new(
+        (id, tenant): (String, Tenant),
+        language: String,
+        client: Client,
+        cancel: CancellationToken,
+    ) -> Self {
         let progress = Progress {
             status: Status::Pending,
             transcript: Transcript::default(),
@@ -108,6 +116,7 @@ impl Job {
         };
         Job {
             id,
+            tenant,
             language,
             client,
             cancel,

@@ -9,6 +9,7 @@ use super::outcome::ExecutionParts;
 use super::service::Service;
 use super::transcript::Transcript;
 use crate::store::{Accepted, StoreError};
+use crate::tenant::Tenant;
 
 /// Attempts after which a crash of clouded is attributed to the execution.
 const MAX_ATTEMPTS: u32 = 3;
@@ -25,17 +26,17 @@ impl Service {
                         again += 1;
                         continue;
                     }
-                    Err(reason) => (accepted.id, accepted.language, reason),
+                    Err(reason) => ((accepted.id, accepted.tenant), accepted.language, reason),
                 },
-                Err(row) => (row.id, row.language, row.reason),
+                Err(row) => ((row.id, row.tenant), row.language, row.reason),
             };
-            let (id, language, reason) = failed;
+            let ((id, tenant), language, reason) = failed;
             tracing::warn!(
                 id,
                 reason,
                 "an execution of an earlier clouded is not run again"
             );
-            self.fail(&id, &language, reason);
+            self.fail((&id, tenant), &language, reason);
         }
         Ok(again)
     }
@@ -50,7 +51,7 @@ impl Service {
         self.resume(accepted)
     }
 
-    fn fail(&self, id: &str, language: &str, message: String) {
+    fn fail(&self, (id, tenant): (&str, Tenant), language: &str, message: String) {
         let parts = ExecutionParts {
             id,
             language,
@@ -63,6 +64,8 @@ impl Service {
             start: StartKind::Cold,
             memory_mib: 0,
         };
-        self.parts().store.finished(Arc::new(parts.execution()));
+        self.parts()
+            .store
+            .finished(Arc::new(parts.execution()), tenant);
     }
 }

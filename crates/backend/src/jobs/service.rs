@@ -14,14 +14,14 @@ use cloude_protocol::api::{
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::Stop;
 use super::admission::{Admitted, admit};
 use super::cache::Cache;
 use super::pins::Pins;
 use super::refused::Refused;
+use super::{Job, Stop};
 use crate::bounds::Bounds;
 use crate::config::Config;
-use crate::keys::Keys;
+use crate::keys::{Caller, Keys};
 use crate::metrics::Metrics;
 use crate::scheduler::{EnterError, Load, Scheduler};
 use crate::store::{FailedWrites, Store, StoreError};
@@ -191,15 +191,16 @@ impl Service {
         )
     }
 
-    /// The state of an execution; `None` if the id is unknown.
-    pub async fn find(&self, id: &str) -> Result<Option<Found>, StoreError> {
-        if let Some(job) = self.inner.cache.get(id) {
+    /// The state of an execution; `None` if the id is unknown, or if the caller may not see the execution.
+    pub async fn find(&self, caller: &Caller, id: &str) -> Result<Option<Found>, StoreError> {
+        if let Some(job) = self.in_memory(caller, id) {
             return Ok(Some(match job.result() {
                 Some(execution) => Found::Ended(execution),
                 None => Found::Unfinished(job.status()),
             }));
         }
         let record = self.parts().store.get(id).await?;
+        let record = record.filter(|record| caller.may_see(&record.tenant));
         Ok(record.map(|record| match record.result {
             Some(execution) => Found::Ended(execution),
             None => Found::Unfinished(StatusResponse {
@@ -213,9 +214,18 @@ impl Service {
         }))
     }
 
-    /// Cancels an execution and returns its result; a finished one keeps its result. `None` if the id is unknown.
-    pub async fn cancel(&self, id: &str) -> Result<Option<Arc<Execution>>, SubmitError> {
-        if let Some(job) = self.inner.cache.get(id) {
+    fn in_memory(&self, caller: &Caller, id: &str) -> Option<Arc<Job>> {
+        let job = self.inner.cache.get(id)?;
+        caller.may_see(&job.tenant).then_some(job)
+    }
+
+    /// Cancels an execution and returns its result; a finished one keeps its result. `None` as for [`Service::find`].
+    pub async fn cancel(
+        &self,
+        caller: &Caller,
+        id: &str,
+    ) -> Result<Option<Arc<Execution>>, SubmitError> {
+        if let Some(job) = self.in_memory(caller, id) {
             job.stop(Stop::Requested);
             return tokio::select! {
                 biased;
@@ -224,7 +234,7 @@ impl Service {
                 () = self.inner.halt.cancelled() => Err(SubmitError::Draining),
             };
         }
-        match self.find(id).await? {
+        match self.find(caller, id).await? {
             None => Ok(None),
             Some(Found::Ended(execution)) => Ok(Some(execution)),
             // An unfinished execution leaves the memory only when the shutdown stops it.

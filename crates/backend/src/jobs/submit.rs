@@ -17,9 +17,10 @@ use crate::store::{Accepted, StoreError};
 use crate::tenant::Tenant;
 
 impl Service {
-    /// Accepts an execution. A durable one ([`Client::Leaves`]) is stored before this returns.
+    /// Accepts an execution of `tenant`. A durable one ([`Client::Leaves`]) is stored before this returns.
     pub async fn submit(
         &self,
+        tenant: Tenant,
         request: ExecutionRequest,
         client: Client,
     ) -> Result<Arc<Job>, SubmitError> {
@@ -38,18 +39,18 @@ impl Service {
         }
         let id = uuid::Uuid::new_v4().to_string();
         let admitted = self.admit(&id, &request)?;
-        let tenant = Tenant::local();
         let scheduler = &self.parts().scheduler;
         let slot = match self.parts().images.ready(&admitted.language) {
             Some(_) => scheduler.enter(&tenant, admitted.bytes)?,
             None => scheduler.enter_for_image(&tenant, admitted.bytes)?,
         };
-        let job = self.job_for(id, &admitted, client);
+        let job = self.job_for((id, tenant), &admitted, client);
         if client != Client::Leaves {
             return Ok(self.start(job, admitted, slot, arrived));
         }
         let accepted = Accepted {
             id: job.id.clone(),
+            tenant: job.tenant.clone(),
             language: job.language.clone(),
             request,
             attempts: 0,
@@ -64,7 +65,7 @@ impl Service {
         started.await.unwrap_or(Err(StoreError::Closed.into()))
     }
 
-    fn job_for(&self, id: String, admitted: &Admitted, client: Client) -> Job {
+    fn job_for(&self, id: (String, Tenant), admitted: &Admitted, client: Client) -> Job {
         let language = admitted.language.name.clone();
         Job::new(id, language, client, self.inner.halt.child_token())
     }
@@ -77,8 +78,9 @@ impl Service {
         let slot = self
             .parts()
             .scheduler
-            .enter_again(&Tenant::local(), admitted.bytes);
-        let job = self.job_for(accepted.id.clone(), &admitted, Client::Leaves);
+            .enter_again(&accepted.tenant, admitted.bytes);
+        let id = (accepted.id.clone(), accepted.tenant.clone());
+        let job = self.job_for(id, &admitted, Client::Leaves);
         self.start(job, admitted, slot, Instant::now());
         Ok(())
     }
@@ -120,7 +122,9 @@ impl Inner {
         if durable {
             // Stored before it is published: otherwise a client could see the execution as pending again after a
             // crash. If the write fails, the result is published anyway, and GET /health reports the failure.
-            let _ = store.finished_now(Arc::clone(&execution)).await;
+            let _ = store
+                .finished_now(Arc::clone(&execution), job.tenant.clone())
+                .await;
             job.publish(&execution);
         } else {
             job.publish(&execution);
@@ -128,9 +132,11 @@ impl Inner {
             tokio::task::yield_now().await;
             if store.unwritten_bytes() > self.parts.config.store.cache_bytes {
                 // Programs print faster than the disk writes: this one keeps its VM permit meanwhile.
-                let _ = store.finished_now(Arc::clone(&execution)).await;
+                let _ = store
+                    .finished_now(Arc::clone(&execution), job.tenant.clone())
+                    .await;
             } else {
-                store.finished(Arc::clone(&execution));
+                store.finished(Arc::clone(&execution), job.tenant.clone());
             }
         }
         // From here on the store can serve it, and the cache may evict it.

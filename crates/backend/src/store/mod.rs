@@ -20,6 +20,7 @@ use cloude_protocol::api::{Execution, ExecutionRequest};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use tokio::sync::oneshot;
 
+use crate::tenant::Tenant;
 use write::Write;
 use writer::{Command, Writer};
 
@@ -52,6 +53,7 @@ impl Store {
     pub async fn accept(&self, accepted: &Accepted) -> Result<(), StoreError> {
         self.write_now(Write::Accept {
             id: accepted.id.clone(),
+            tenant: accepted.tenant.clone(),
             language: accepted.language.clone(),
             request: serde_json::to_string(&accepted.request)?,
         })
@@ -69,13 +71,17 @@ impl Store {
     }
 
     /// Stores a result in the background. [`Store::get`] returns it from now on.
-    pub fn finished(&self, result: Arc<Execution>) {
-        self.send(Write::Finished { result });
+    pub fn finished(&self, result: Arc<Execution>, tenant: Tenant) {
+        self.send(Write::Finished { result, tenant });
     }
 
     /// Stores a result. Returns after the commit, or with the error of a write that is retried.
-    pub async fn finished_now(&self, result: Arc<Execution>) -> Result<(), StoreError> {
-        self.write_now(Write::Finished { result }).await
+    pub async fn finished_now(
+        &self,
+        result: Arc<Execution>,
+        tenant: Tenant,
+    ) -> Result<(), StoreError> {
+        self.write_now(Write::Finished { result, tenant }).await
     }
 
     /// Waits for all earlier writes. The error counts those that failed.
@@ -112,8 +118,9 @@ impl Store {
 
     /// The stored state of an execution.
     pub async fn get(&self, id: &str) -> Result<Option<Record>, StoreError> {
-        if let Some(result) = self.writer.shared.result(id) {
+        if let Some((result, tenant)) = self.writer.shared.result(id) {
             return Ok(Some(Record {
+                tenant,
                 language: result.language.clone(),
                 status: result.status,
                 result: Some(result),
@@ -146,17 +153,20 @@ fn get(connection: &Connection, id: &str) -> Result<Option<Record>, StoreError> 
     // One snapshot, because the result may be removed meanwhile.
     let snapshot = connection.unchecked_transaction()?;
     let row = snapshot
-        .prepare_cached("SELECT language, status, result, output_bytes FROM jobs WHERE id = ?1")?
+        .prepare_cached(
+            "SELECT language, status, result, output_bytes, tenant FROM jobs WHERE id = ?1",
+        )?
         .query_row(params![id], |row| {
             Ok((
                 row.get::<_, String>(0)?,
                 row.get::<_, String>(1)?,
                 row.get::<_, Option<String>>(2)?,
                 row.get::<_, i64>(3)?,
+                row.get::<_, String>(4)?,
             ))
         })
         .optional()?;
-    let Some((language, status, result, bytes)) = row else {
+    let Some((language, status, result, bytes, tenant)) = row else {
         return Ok(None);
     };
     let result = match result {
@@ -167,15 +177,21 @@ fn get(connection: &Connection, id: &str) -> Result<Option<Record>, StoreError> 
         None => None,
     };
     Ok(Some(Record {
+        tenant: tenant_of(&tenant),
         language,
         status: schema::parse_status(&status),
         result,
     }))
 }
 
+fn tenant_of(id: &str) -> Tenant {
+    // Also `local`: ids of keys are hexadecimal.
+    Tenant::of_key(id)
+}
+
 fn unfinished(connection: &Connection) -> Result<Vec<Result<Accepted, Unreadable>>, StoreError> {
     let mut statement = connection.prepare(
-        "SELECT id, language, request, attempts FROM jobs
+        "SELECT id, language, request, attempts, tenant FROM jobs
          WHERE finished_ms IS NULL ORDER BY created_ms, rowid",
     )?;
     let mut rows = statement.query([])?;
@@ -192,6 +208,9 @@ fn unfinished(connection: &Connection) -> Result<Vec<Result<Accepted, Unreadable
 
 fn read_accepted(row: &Row<'_>, id: String) -> Result<Accepted, Unreadable> {
     let language: String = row.get(1).unwrap_or_else(|_| "unknown".into());
+    // Without a readable owner, administrators alone can read the result.
+    let tenant = row.get::<_, String>(4).unwrap_or_default();
+    let tenant = tenant_of(&tenant);
     let read = || -> Result<(ExecutionRequest, u32), StoreError> {
         let request: String = row.get(2)?;
         Ok((serde_json::from_str(&request)?, row.get(3)?))
@@ -199,12 +218,14 @@ fn read_accepted(row: &Row<'_>, id: String) -> Result<Accepted, Unreadable> {
     match read() {
         Ok((request, attempts)) => Ok(Accepted {
             id,
+            tenant,
             language,
             request,
             attempts,
         }),
         Err(error) => Err(Unreadable {
             id,
+            tenant,
             language,
             reason: error.to_string(),
         }),

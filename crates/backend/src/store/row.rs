@@ -4,10 +4,13 @@ use std::sync::Arc;
 
 use cloude_protocol::api::{Execution, ExecutionRequest, Status};
 
+use crate::tenant::Tenant;
+
 /// A durable execution, as it was accepted.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Accepted {
     pub id: String,
+    pub tenant: Tenant,
     /// The language's name.
     pub language: String,
     pub request: ExecutionRequest,
@@ -19,6 +22,7 @@ pub struct Accepted {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unreadable {
     pub id: String,
+    pub tenant: Tenant,
     /// The language's name, or `unknown` if it cannot be read.
     pub language: String,
     /// The error of reading it.
@@ -28,6 +32,7 @@ pub struct Unreadable {
 /// The stored state of an execution.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Record {
+    pub tenant: Tenant,
     /// The language's name.
     pub language: String,
     pub status: Status,

@@ -12,7 +12,7 @@ use rusqlite_migration::{M, Migrations};
 use super::error::StoreError;
 
 /// `PRAGMA user_version` counts the applied migrations. A released migration never changes; new ones are appended.
-const MIGRATIONS: [M<'static>; 5] = [
+const MIGRATIONS: [M<'static>; 6] = [
     M::up(
         "CREATE TABLE jobs (
             id TEXT PRIMARY KEY,
@@ -65,6 +65,8 @@ const MIGRATIONS: [M<'static>; 5] = [
             revoked_ms INTEGER
         );",
     ),
+    // The owner: the id of an API key, or `local`.
+    M::up("ALTER TABLE jobs ADD COLUMN tenant TEXT NOT NULL DEFAULT 'local';"),
 ];
 
 /// Value of `PRAGMA auto_vacuum`: `PRAGMA incremental_vacuum` returns free pages to the file system.

@@ -24,6 +24,7 @@ fn accepted(id: &str) -> Accepted {
     };
     Accepted {
         id: id.into(),
+        tenant: Tenant::of_key("k"),
         language: "python".into(),
         request,
         attempts: 0,
@@ -74,7 +75,7 @@ async fn a_result_is_read_back_whole_by_the_next_process() {
     let store = Store::open(dir.path(), KEEP).unwrap();
     store.accept(&accepted("a")).await.unwrap();
     store.started("a").await.unwrap();
-    store.finished(execution("a"));
+    store.finished(execution("a"), Tenant::local());
     drop(store);
 
     let store = Store::open(dir.path(), KEEP).unwrap();
@@ -124,7 +125,10 @@ async fn an_accepted_execution_is_in_the_file_before_the_answer() {
 async fn a_result_without_an_accepted_row_is_stored() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path(), KEEP).unwrap();
-    store.finished_now(execution("a")).await.unwrap();
+    store
+        .finished_now(execution("a"), Tenant::local())
+        .await
+        .unwrap();
     assert_eq!(stored(&dir, "a"), Some(execution("a")));
 }
 
@@ -146,7 +150,7 @@ async fn only_the_newest_finished_executions_are_kept() {
         store.accept(&accepted(id)).await.unwrap();
     }
     for id in ["a", "b", "c"] {
-        store.finished(execution(id));
+        store.finished(execution(id), Tenant::local());
     }
     drop(store);
     // Opening the store prunes it.
@@ -171,7 +175,7 @@ async fn beyond_max_bytes_the_oldest_results_are_removed() {
     store.accept(&accepted("unfinished")).await.unwrap();
     for number in 0..20 {
         let result = printing(&format!("{number:02}"), vec![b'x'; 512 << 10]);
-        store.finished_now(result).await.unwrap();
+        store.finished_now(result, Tenant::local()).await.unwrap();
     }
     store.flush().await.unwrap();
 
@@ -186,7 +190,7 @@ async fn free_pages_return_to_the_file_system() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path(), KEEP).unwrap();
     let result = printing("a", vec![b'x'; 4 << 20]);
-    store.finished_now(result).await.unwrap();
+    store.finished_now(result, Tenant::local()).await.unwrap();
     drop(store);
     let size = |dir: &TempDir| dir.path().join("jobs.db").metadata().unwrap().len();
     let before = size(&dir);

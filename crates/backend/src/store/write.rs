@@ -10,6 +10,7 @@ use super::error::StoreError;
 use super::output::Stored;
 use super::row::output_bytes;
 use super::schema::status_text;
+use crate::tenant::Tenant;
 
 /// A change of the database.
 #[derive(Debug)]
@@ -17,6 +18,7 @@ pub enum Write {
     /// A durable execution was accepted.
     Accept {
         id: String,
+        tenant: Tenant,
         language: String,
         request: String,
     },
@@ -25,7 +27,10 @@ pub enum Write {
     /// The shutdown stopped a durable execution: the attempt does not count.
     Interrupted { id: String },
     /// An execution has a result.
-    Finished { result: Arc<Execution> },
+    Finished {
+        result: Arc<Execution>,
+        tenant: Tenant,
+    },
     /// Writes a value that nothing reads, to test whether writes work again.
     Probe,
 }
@@ -39,7 +44,7 @@ impl Write {
     /// Bytes of output.
     pub fn bytes(&self) -> usize {
         match self {
-            Write::Finished { result } => output_bytes(result),
+            Write::Finished { result, .. } => output_bytes(result),
             _ => 0,
         }
     }
@@ -65,16 +70,18 @@ impl Write {
         match self {
             Write::Accept {
                 id,
+                tenant,
                 language,
                 request,
             } => execute(
-                "INSERT INTO jobs (id, language, request, status, created_ms) VALUES (?1, ?2, ?3, ?4, ?5)",
+                "INSERT INTO jobs (id, language, request, status, created_ms, tenant) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
                 params![
                     id,
                     language,
                     request,
                     status_text(Status::Pending),
-                    now_ms()
+                    now_ms(),
+                    tenant.id()
                 ],
             )?,
             // A retry must not overwrite a later result.
@@ -87,13 +94,14 @@ impl Write {
                  WHERE id = ?1 AND finished_ms IS NULL",
                 params![id, status_text(Status::Pending)],
             )?,
-            Write::Finished { result } => {
+            Write::Finished { result, tenant } => {
                 let stored = Stored::of(result, output_limit)?;
                 stored.write(connection, &result.id)?;
                 // The request is no longer needed, and often larger than the result.
                 execute(
-                    "INSERT INTO jobs (id, language, request, status, result, output_bytes, created_ms, finished_ms)
-                     VALUES (?1, ?2, '', ?3, ?4, ?5, ?6, ?6)
+                    "INSERT INTO jobs (id, language, request, status, result, output_bytes, created_ms, finished_ms,
+                         tenant)
+                     VALUES (?1, ?2, '', ?3, ?4, ?5, ?6, ?6, ?7)
                      ON CONFLICT (id) DO UPDATE SET status = excluded.status, result = excluded.result,
                          output_bytes = excluded.output_bytes, finished_ms = excluded.finished_ms, request = ''",
                     params![
@@ -102,7 +110,8 @@ impl Write {
                         status_text(result.status),
                         stored.json,
                         stored.bytes(),
-                        now_ms()
+                        now_ms(),
+                        tenant.id()
                     ],
                 )?
             }

@@ -14,6 +14,7 @@ use super::error::{FailedWrites, StoreError};
 use super::prune;
 use super::row::{Retention, output_bytes};
 use super::write::{Write, is_permanent};
+use crate::tenant::Tenant;
 
 /// Maximum commands in one transaction.
 const BATCH: usize = 256;
@@ -48,12 +49,12 @@ impl Command {
 #[derive(Debug, Default)]
 pub struct Shared {
     /// Results that are not in the database yet, by id.
-    unwritten: Mutex<HashMap<String, Arc<Execution>>>,
+    unwritten: Mutex<HashMap<String, (Arc<Execution>, Tenant)>>,
     failures: Mutex<Option<FailedWrites>>,
 }
 
 impl Shared {
-    fn results(&self) -> MutexGuard<'_, HashMap<String, Arc<Execution>>> {
+    fn results(&self) -> MutexGuard<'_, HashMap<String, (Arc<Execution>, Tenant)>> {
         self.unwritten
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -63,13 +64,16 @@ impl Shared {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn result(&self, id: &str) -> Option<Arc<Execution>> {
+    pub fn result(&self, id: &str) -> Option<(Arc<Execution>, Tenant)> {
         self.results().get(id).cloned()
     }
 
     pub fn unwritten_bytes(&self) -> usize {
         let results = self.results();
-        results.values().map(|result| output_bytes(result)).sum()
+        results
+            .values()
+            .map(|(result, _)| output_bytes(result))
+            .sum()
     }
 
     pub fn failed_writes(&self) -> Option<FailedWrites> {
@@ -103,11 +107,11 @@ impl Writer {
 
     pub fn send(&self, command: Command) -> Result<(), StoreError> {
         if let Command::Write {
-            write: Write::Finished { result },
+            write: Write::Finished { result, tenant },
             ..
         } = &command
         {
-            let known = Arc::clone(result);
+            let known = (Arc::clone(result), tenant.clone());
             self.shared.results().insert(result.id.clone(), known);
         }
         let sender = self.sender.as_ref().ok_or(StoreError::Closed)?;
@@ -184,7 +188,7 @@ impl Database {
         }
         self.retry();
         for write in &self.failed {
-            if let Write::Finished { result } = write {
+            if let Write::Finished { result, .. } = write {
                 tracing::error!(
                     id = result.id,
                     "this result is lost: the job store could not write it"
@@ -256,7 +260,7 @@ impl Database {
     }
 
     fn forget(&self, write: &Write) {
-        if let Write::Finished { result } = write {
+        if let Write::Finished { result, .. } = write {
             self.shared.results().remove(&result.id);
         }
     }

@@ -15,6 +15,7 @@ fn finish(execution: &Arc<Execution>) -> Command {
     Command::Write {
         write: Write::Finished {
             result: Arc::clone(execution),
+            tenant: Tenant::local(),
         },
         done: None,
     }
@@ -31,6 +32,7 @@ fn started(id: &str) -> Command {
 fn accept(id: &str) -> (Command, oneshot::Receiver<Result<(), StoreError>>) {
     let (done, answer) = oneshot::channel();
     let write = Write::Accept {
+        tenant: Tenant::local(),
         id: id.into(),
         language: "python".into(),
         request: serde_json::to_string(&accepted(id).request).unwrap(),
@@ -94,7 +96,12 @@ async fn a_result_that_is_not_written_is_still_found() {
         second: Arc::new(Mutex::new(file(&dir))),
     };
     let large = printing("large", vec![b'x'; 1 << 20]);
-    assert!(store.finished_now(Arc::clone(&large)).await.is_err());
+    assert!(
+        store
+            .finished_now(Arc::clone(&large), Tenant::local())
+            .await
+            .is_err()
+    );
     assert_eq!(stored(&dir, "large"), None);
     let record = store.get("large").await.unwrap().unwrap();
     assert_eq!(record.result, Some(large));
@@ -149,6 +156,7 @@ fn a_failed_accept_returns_its_error_and_queues_a_probe() {
     long.request.code = "x".repeat(1 << 20);
     let (done, mut answer) = oneshot::channel();
     let write = Write::Accept {
+        tenant: Tenant::local(),
         id: long.id.clone(),
         language: long.language.clone(),
         request: serde_json::to_string(&long.request).unwrap(),

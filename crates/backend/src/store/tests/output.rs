@@ -39,7 +39,10 @@ async fn large_output_is_stored_as_bytes() {
         stderr: vec![0xff; 100_000].into(),
     });
     let large = Arc::new(large);
-    store.finished_now(Arc::clone(&large)).await.unwrap();
+    store
+        .finished_now(Arc::clone(&large), Tenant::local())
+        .await
+        .unwrap();
 
     assert!(stored(&dir, "a") == Some(large));
     let used = prune::used_bytes(&file(&dir)).unwrap();
@@ -52,7 +55,10 @@ async fn small_output_takes_one_row() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path(), KEEP).unwrap();
     let small = printing("a", vec![1; 1000]);
-    store.finished_now(Arc::clone(&small)).await.unwrap();
+    store
+        .finished_now(Arc::clone(&small), Tenant::local())
+        .await
+        .unwrap();
     assert_eq!(stored(&dir, "a"), Some(small));
     assert_eq!(count(&dir, "outputs"), 0);
 }
@@ -64,7 +70,7 @@ async fn a_removed_result_takes_its_output_along() {
     let store = Store::open(dir.path(), few).unwrap();
     for id in ["a", "b"] {
         let large = printing(id, vec![b'x'; 100_000]);
-        store.finished_now(large).await.unwrap();
+        store.finished_now(large, Tenant::local()).await.unwrap();
     }
     drop(store);
     // Opening the store prunes it.
@@ -80,7 +86,10 @@ fn a_pass_truncates_the_write_ahead_log() {
     let dir = tempfile::tempdir().unwrap();
     let connection = schema::open(&dir.path().join("jobs.db")).unwrap();
     let large = printing("a", vec![b'x'; 4 << 20]);
-    let write = Write::Finished { result: large };
+    let write = Write::Finished {
+        result: large,
+        tenant: Tenant::local(),
+    };
     write.apply_alone(&connection, usize::MAX).unwrap();
     let log = dir.path().join("jobs.db-wal");
     assert!(log.metadata().unwrap().len() > 4 << 20);
@@ -98,7 +107,10 @@ async fn a_transaction_with_large_output_stays_short() {
     let blocker = file(&dir);
     blocker.execute_batch("BEGIN IMMEDIATE").unwrap();
     for number in 0..12 {
-        store.finished(printing(&number.to_string(), vec![b'x'; 8 << 20]));
+        store.finished(
+            printing(&number.to_string(), vec![b'x'; 8 << 20]),
+            Tenant::local(),
+        );
     }
     blocker.execute_batch("COMMIT").unwrap();
     store.flush().await.unwrap();

@@ -99,6 +99,7 @@ async fn the_first_schema_is_migrated_with_its_rows() {
     let store = Store::open(dir.path(), KEEP).unwrap();
     let mut expected = accepted("a");
     expected.attempts = 2;
+    expected.tenant = Tenant::local();
     assert_eq!(store.unfinished().await.unwrap(), [Ok(expected)]);
     let record = store.get("done").await.unwrap().unwrap();
     assert_eq!(record.result, Some(execution("done")));
