@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+use cloude_protocol::keys::Scope;
 
 use crate::quantity;
 
@@ -20,6 +21,8 @@ could not be run; 130 after Ctrl-C.";
 #[derive(Debug, Parser)]
 #[command(name = "cloude", version, about = "Runs code in micro-VMs", after_help = EXIT_CODES)]
 pub struct Cli {
+    #[command(flatten)]
+    pub backend: Backend,
     #[command(subcommand)]
     pub command: Command,
 }
@@ -38,6 +41,8 @@ pub enum Command {
     Languages(Languages),
     /// List, build and remove the templates that executions are forked from
     Template(Template),
+    /// Create, list and revoke API keys of the backend
+    Key(Key),
     /// Check this machine and the backend, with a fix for each problem
     Doctor(Doctor),
     /// Build, update, list and remove images (cloude-initramfs)
@@ -49,12 +54,21 @@ pub enum Command {
     },
 }
 
+/// The backend. These options may stand before and after the command.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Backend")]
 pub struct Backend {
-    /// The backend's URL
-    #[arg(long = "backend", value_name = "URL", env = "CLOUDE_BACKEND", default_value = DEFAULT_BACKEND,
+    /// The backend's address: http://HOST:PORT, https://HOST or unix:/PATH
+    #[arg(long = "backend", value_name = "URL", env = "CLOUDE_BACKEND", default_value = DEFAULT_BACKEND, global = true,
           hide_env_values = true, value_hint = ValueHint::Url)]
     pub url: String,
+    /// A file with the API key [default: the key in the variable CLOUDE_API_KEY]
+    #[arg(long, value_name = "FILE", global = true, value_hint = ValueHint::FilePath)]
+    pub key_file: Option<PathBuf>,
+    /// Certificates (PEM) of authorities that are trusted besides the system's
+    #[arg(long, value_name = "FILE", env = "CLOUDE_CA", global = true, hide_env_values = true,
+          value_hint = ValueHint::FilePath)]
+    pub ca: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -131,9 +145,6 @@ pub struct Run {
     #[arg(long)]
     pub json: bool,
 
-    #[command(flatten)]
-    pub backend: Backend,
-
     /// The program's arguments
     #[arg(last = true, value_name = "ARGS")]
     pub args: Vec<String>,
@@ -156,8 +167,6 @@ pub struct Go {
     /// The program
     #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub file: PathBuf,
-    #[command(flatten)]
-    pub backend: Backend,
 }
 
 #[derive(Debug, Args)]
@@ -167,8 +176,6 @@ pub struct Status {
     /// Print the status as JSON
     #[arg(long)]
     pub json: bool,
-    #[command(flatten)]
-    pub backend: Backend,
 }
 
 #[derive(Debug, Args)]
@@ -178,8 +185,6 @@ pub struct Cancel {
     /// Print the result as JSON
     #[arg(long)]
     pub json: bool,
-    #[command(flatten)]
-    pub backend: Backend,
 }
 
 #[derive(Debug, Args)]
@@ -187,8 +192,6 @@ pub struct Languages {
     /// Print the list as JSON
     #[arg(long)]
     pub json: bool,
-    #[command(flatten)]
-    pub backend: Backend,
 }
 
 #[derive(Debug, Args)]
@@ -204,8 +207,6 @@ pub enum TemplateCommand {
         /// Print the list as JSON
         #[arg(long)]
         json: bool,
-        #[command(flatten)]
-        backend: Backend,
     },
     /// Build templates of languages and wait until they are ready
     Build(TemplateBuild),
@@ -230,8 +231,6 @@ pub struct TemplateBuild {
     /// Print the templates as JSON
     #[arg(long)]
     pub json: bool,
-    #[command(flatten)]
-    pub backend: Backend,
 }
 
 #[derive(Debug, Args)]
@@ -246,8 +245,51 @@ pub struct TemplateRm {
     /// Remove every template that `ls` lists
     #[arg(long)]
     pub all: bool,
-    #[command(flatten)]
-    pub backend: Backend,
+}
+
+#[derive(Debug, Args)]
+pub struct Key {
+    #[command(subcommand)]
+    pub command: KeyCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum KeyCommand {
+    /// Create a key and print it; the backend cannot show it again
+    Create(KeyCreate),
+    /// List the keys, without their secrets
+    Ls {
+        /// Print the list as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Revoke keys, and end their running requests
+    Revoke {
+        /// Ids: the second parts of the keys
+        #[arg(value_name = "ID", required = true)]
+        ids: Vec<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct KeyCreate {
+    /// A name for people
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub name: String,
+    /// Rights, separated by commas: run, read, admin
+    #[arg(
+        long = "scope",
+        value_name = "SCOPES",
+        value_delimiter = ',',
+        default_value = "run,read"
+    )]
+    pub scopes: Vec<Scope>,
+    /// Time until it expires: 30d, 12h, 1year [default: never]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub expires: Option<Duration>,
+    /// Print the key and its properties as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -255,8 +297,6 @@ pub struct Doctor {
     /// Print the checks as JSON
     #[arg(long)]
     pub json: bool,
-    #[command(flatten)]
-    pub backend: Backend,
 }
 
 #[derive(Debug, Args)]

@@ -5,8 +5,9 @@ use cloude_protocol::api::LanguageInfo;
 use reqwest::{Client, Method, RequestBuilder, Response, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::time::Duration;
 
+use crate::args;
+use crate::connect::{Connection, causes, connect};
 use crate::error::{BackendError, CliError, UsageError};
 
 /// This version, for messages about a backend of another one.
@@ -16,49 +17,30 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub struct Backend {
     client: Client,
     url: Url,
+    shown: String,
+    has_key: bool,
 }
 
 impl Backend {
-    /// A client for the backend at a URL; `http://` is added where there is no scheme.
-    pub fn new(url: &str) -> Result<Self, CliError> {
-        let text = if url.contains("://") {
-            url.to_owned()
-        } else {
-            format!("http://{url}")
-        };
-        let mut parsed = Url::parse(&text).map_err(|error| UsageError::BackendUrl {
-            url: url.to_owned(),
-            reason: error.to_string(),
-        })?;
-        if !matches!(parsed.scheme(), "http" | "https") {
-            let url = url.to_owned();
-            return Err(UsageError::BackendScheme { url }.into());
-        }
-        // `Url::join` replaces the part after the last slash.
-        if !parsed.path().ends_with('/') {
-            parsed.set_path(&format!("{}/", parsed.path()));
-        }
-        // Fails only if the process has a rustls provider already.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let mut builder = Client::builder()
-            .user_agent(format!("cloude/{VERSION}"))
-            .connect_timeout(Duration::from_secs(10));
-        if is_loopback(&parsed) {
-            // A proxy of HTTP_PROXY cannot reach this machine's loopback.
-            builder = builder.no_proxy();
-        }
-        let client = builder.build().map_err(|error| BackendError::HttpClient {
-            reason: causes(&error),
-        })?;
+    /// A client for the backend that the options name.
+    pub fn new(options: &args::Backend) -> Result<Self, CliError> {
+        let Connection {
+            client,
+            url,
+            shown,
+            has_key,
+        } = connect(options)?;
         Ok(Backend {
             client,
-            url: parsed,
+            url,
+            shown,
+            has_key,
         })
     }
 
-    /// The URL for messages, without a slash at the end.
+    /// The address for messages.
     pub fn shown(&self) -> &str {
-        self.url.as_str().trim_end_matches('/')
+        &self.shown
     }
 
     /// `GET /v1/languages`.
@@ -171,7 +153,7 @@ impl Backend {
             .and_then(|value| value.to_str().ok()?.parse().ok());
         let body = response.bytes().await.unwrap_or_default();
         let error = BackendError::from_response(status, &body, retry_after, self.shown());
-        Err(error.into())
+        Err(error.about_key(self.has_key).into())
     }
 
     async fn json<T: DeserializeOwned>(&self, response: Response) -> Result<T, CliError> {
@@ -207,30 +189,6 @@ fn with_body(
     Ok(request
         .header("content-type", "application/json")
         .body(body))
-}
-
-fn is_loopback(url: &Url) -> bool {
-    url.host_str().is_some_and(|host| {
-        let host = host.trim_matches(['[', ']']);
-        host == "localhost"
-            || host
-                .parse::<std::net::IpAddr>()
-                .is_ok_and(|address| address.is_loopback())
-    })
-}
-
-/// The messages of an error and of all its sources: reqwest's outermost names only the URL.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let next = error.to_string();
-        if !text.ends_with(&next) {
-            text = format!("{text}: {next}");
-        }
-        source = error.source();
-    }
-    text
 }
 
 fn last_cause(error: &dyn std::error::Error) -> String {

@@ -12,8 +12,8 @@ use crate::run::read_code;
 use crate::terminal::{self, Style, paint};
 
 /// `cloude go` prints the execution's id and a newline.
-pub async fn go(args: args::Go) -> Result<u8, CliError> {
-    let backend = Backend::new(&args.backend.url)?;
+pub async fn go(args: args::Go, options: &args::Backend) -> Result<u8, CliError> {
+    let backend = Backend::new(options)?;
     let request = RunRequest {
         language: args.language,
         code: read_code(&args.file)?,
@@ -24,9 +24,9 @@ pub async fn go(args: args::Go) -> Result<u8, CliError> {
 }
 
 /// `cloude status` exits with 0 if the backend knows the execution, however it ended.
-pub async fn status(args: args::Status) -> Result<u8, CliError> {
+pub async fn status(args: args::Status, options: &args::Backend) -> Result<u8, CliError> {
     check_id(&args.id)?;
-    let backend = Backend::new(&args.backend.url)?;
+    let backend = Backend::new(options)?;
     let status: StatusResponse = backend.get(&format!("status/{}", args.id)).await?;
     if args.json {
         terminal::json(&status)?;
@@ -37,9 +37,9 @@ pub async fn status(args: args::Status) -> Result<u8, CliError> {
 }
 
 /// `cloude cancel` exits with 0 also if the program had ended before.
-pub async fn cancel(args: args::Cancel) -> Result<u8, CliError> {
+pub async fn cancel(args: args::Cancel, options: &args::Backend) -> Result<u8, CliError> {
     check_id(&args.id)?;
-    let backend = Backend::new(&args.backend.url)?;
+    let backend = Backend::new(options)?;
     let path = format!("v1/executions/{}", args.id);
     let execution: Execution = backend.delete_json(&path).await?;
     if args.json {

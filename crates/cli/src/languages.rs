@@ -10,8 +10,8 @@ use crate::error::CliError;
 use crate::terminal::{self, Style, paint};
 
 /// `cloude languages`.
-pub async fn list(args: args::Languages) -> Result<u8, CliError> {
-    let backend = Backend::new(&args.backend.url)?;
+pub async fn list(args: args::Languages, options: &args::Backend) -> Result<u8, CliError> {
+    let backend = Backend::new(options)?;
     let languages = backend.languages().await?;
     if args.json {
         terminal::json(&languages)?;

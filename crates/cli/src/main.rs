@@ -3,11 +3,13 @@
 
 mod args;
 mod client;
+mod connect;
 mod doctor;
 mod error;
 mod exit;
 mod image;
 mod jobs;
+mod keys;
 mod languages;
 mod paths;
 mod quantity;
@@ -36,14 +38,16 @@ fn main() -> ExitCode {
 
 /// Runs a command. Returns the exit code, 0 to 255.
 fn dispatch(cli: Cli) -> Result<u8, CliError> {
+    let backend = &cli.backend;
     match cli.command {
-        Command::Run(run) => on_runtime(run::run(*run)),
-        Command::Go(go) => on_runtime(jobs::go(go)),
-        Command::Status(status) => on_runtime(jobs::status(status)),
-        Command::Cancel(cancel) => on_runtime(jobs::cancel(cancel)),
-        Command::Languages(languages) => on_runtime(languages::list(languages)),
-        Command::Template(template) => on_runtime(templates::template(template)),
-        Command::Doctor(doctor) => on_runtime(doctor::doctor(doctor)),
+        Command::Run(run) => on_runtime(run::run(*run, backend)),
+        Command::Go(go) => on_runtime(jobs::go(go, backend)),
+        Command::Status(status) => on_runtime(jobs::status(status, backend)),
+        Command::Cancel(cancel) => on_runtime(jobs::cancel(cancel, backend)),
+        Command::Languages(languages) => on_runtime(languages::list(languages, backend)),
+        Command::Template(template) => on_runtime(templates::template(template, backend)),
+        Command::Key(key) => on_runtime(keys::key(key, backend)),
+        Command::Doctor(doctor) => on_runtime(doctor::doctor(doctor, backend)),
         Command::Image(image) => image::exec(&image),
         Command::Completion { shell } => {
             let mut script = Vec::new();

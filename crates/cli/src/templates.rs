@@ -15,19 +15,19 @@ const SHOWN_DIGITS: usize = 12;
 const ID_DIGITS: usize = 64;
 
 /// `cloude template`.
-pub async fn template(args: args::Template) -> Result<u8, CliError> {
+pub async fn template(args: args::Template, options: &args::Backend) -> Result<u8, CliError> {
+    let backend = Backend::new(options)?;
     match args.command {
-        TemplateCommand::Ls { json, backend } => {
-            let list: Vec<TemplateInfo> = Backend::new(&backend.url)?.get("v1/templates").await?;
+        TemplateCommand::Ls { json } => {
+            let list: Vec<TemplateInfo> = backend.get("v1/templates").await?;
             print(&list, json)
         }
-        TemplateCommand::Build(build) => self::build(build).await,
-        TemplateCommand::Rm(rm) => remove(rm).await,
+        TemplateCommand::Build(build) => self::build(build, &backend).await,
+        TemplateCommand::Rm(rm) => remove(rm, &backend).await,
     }
 }
 
-async fn build(args: args::TemplateBuild) -> Result<u8, CliError> {
-    let backend = Backend::new(&args.backend.url)?;
+async fn build(args: args::TemplateBuild, backend: &Backend) -> Result<u8, CliError> {
     let mut built = Vec::new();
     for language in args.languages {
         let request = TemplateRequest {
@@ -44,8 +44,7 @@ async fn build(args: args::TemplateBuild) -> Result<u8, CliError> {
     print(&built, args.json)
 }
 
-async fn remove(args: args::TemplateRm) -> Result<u8, CliError> {
-    let backend = Backend::new(&args.backend.url)?;
+async fn remove(args: args::TemplateRm, backend: &Backend) -> Result<u8, CliError> {
     let list: Vec<TemplateInfo> = backend.get("v1/templates").await?;
     let ids: Vec<String> = if args.all {
         // The backend refuses to remove a template that is being built.

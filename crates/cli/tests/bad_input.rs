@@ -72,7 +72,7 @@ const TABLE: &[(&[&str], &str)] = &[
     ),
     (
         &["run", "-c", "x", "-l", "python", "--backend", "ftp://x"],
-        "use http or https",
+        "use http, https or unix",
     ),
     (
         &["run", "-c", "x", "-l", "python", "--backend", "http://"],

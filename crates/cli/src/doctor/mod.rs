@@ -28,8 +28,8 @@ struct Report<'a> {
 }
 
 /// `cloude doctor`.
-pub async fn doctor(args: args::Doctor) -> Result<u8, CliError> {
-    let (backend, server) = ask(&args.backend.url).await;
+pub async fn doctor(args: args::Doctor, options: &args::Backend) -> Result<u8, CliError> {
+    let (backend, server) = ask(options).await;
     let mut checks = vec![kvm::kvm()];
     match &server {
         Some(Server {
@@ -76,8 +76,8 @@ struct Server {
 
 /// Queries the backend. `GET /v1/installation` fails on an older one and from another machine: the paths are
 /// then unknown.
-async fn ask(url: &str) -> (Check, Option<Server>) {
-    let backend = match Backend::new(url) {
+async fn ask(options: &args::Backend) -> (Check, Option<Server>) {
+    let backend = match Backend::new(options) {
         Ok(backend) => backend,
         Err(error) => {
             let fix = "correct --backend or CLOUDE_BACKEND";
@@ -123,7 +123,12 @@ fn check(backend: &Backend, languages: &Result<Vec<LanguageInfo>, CliError>) -> 
                 }
                 error => error.to_string(),
             },
-            "start `clouded`, or name another backend with --backend or CLOUDE_BACKEND",
+            match error {
+                CliError::Backend(BackendError::Unauthorized { .. }) => {
+                    "put an API key with the scope `read` into CLOUDE_API_KEY"
+                }
+                _ => "start `clouded`, or name another backend with --backend or CLOUDE_BACKEND",
+            },
         ),
     }
 }

@@ -68,6 +68,13 @@ pub enum BackendError {
     /// 5xx.
     #[error("the backend failed (HTTP status {status}): {message}")]
     Failed { status: u16, message: String },
+    /// 401.
+    #[error("{message}{}", key_hint(*has_key))]
+    Unauthorized {
+        message: String,
+        /// An API key was sent.
+        has_key: bool,
+    },
     /// Any other error status.
     #[error("{message}")]
     Refused { status: u16, message: String },
@@ -81,6 +88,10 @@ impl BackendError {
             return BackendError::NotClouded { url, status };
         };
         match status {
+            401 => BackendError::Unauthorized {
+                message,
+                has_key: false,
+            },
             429 => BackendError::Busy {
                 message,
                 retry_after_s,
@@ -90,15 +101,34 @@ impl BackendError {
         }
     }
 
+    /// Adds whether the request had an API key.
+    pub fn about_key(self, sent: bool) -> Self {
+        match self {
+            BackendError::Unauthorized { message, .. } => BackendError::Unauthorized {
+                message,
+                has_key: sent,
+            },
+            other => other,
+        }
+    }
+
     /// 2 if the request was at fault, else 125.
     pub fn exit_code(&self) -> u8 {
         match self {
             BackendError::Refused {
-                status: 400 | 404 | 413 | 415 | 422,
+                status: 400 | 403 | 404 | 413 | 415 | 421 | 422,
                 ..
-            } => exit::USAGE,
+            }
+            | BackendError::Unauthorized { .. } => exit::USAGE,
             _ => exit::INFRASTRUCTURE,
         }
+    }
+}
+
+fn key_hint(has_key: bool) -> &'static str {
+    match has_key {
+        true => " (the key is that of --key-file, else of CLOUDE_API_KEY)",
+        false => ": put one into CLOUDE_API_KEY, or name its file with --key-file",
     }
 }
 

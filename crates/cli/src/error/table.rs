@@ -48,6 +48,9 @@ fn usage_errors() -> Vec<Row> {
         EnvWithoutName { spec: "=x".to_owned() },
         EnvUnset { name: "TOKEN".to_owned() },
         ExecutionId { id: "../run".to_owned() },
+        KeyId { id: "cloude_3f".to_owned() },
+        ApiKey { source_name: "CLOUDE_API_KEY".to_owned() },
+        NoCertificate { path: PathBuf::from("ca.pem") },
         TemplateAmbiguous { prefix: "3f".to_owned() },
         TemplateUnknown { prefix: "ff".to_owned() },
     ];
@@ -79,6 +82,7 @@ fn backend_errors() -> Vec<Row> {
         NotClouded { url: url(), status: 502 },
         Busy { message: "64 executions are queued".to_owned(), retry_after_s: Some(3) },
         Failed { status: 500, message: "internal server error".to_owned() },
+        Unauthorized { message: "this server requires an API key".to_owned(), has_key: false },
         Refused { status: 404, message: "no execution `7d0c`".to_owned() },
     ];
     rows("BackendError", values.map(CliError::from))

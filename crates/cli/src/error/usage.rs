@@ -8,12 +8,12 @@ use std::path::PathBuf;
 pub enum UsageError {
     /// `--backend` or `CLOUDE_BACKEND` does not parse.
     #[error(
-        "invalid backend URL {url:?} (--backend or CLOUDE_BACKEND): {reason}; expected http://HOST[:PORT]"
+        "invalid backend URL {url:?} (--backend or CLOUDE_BACKEND): {reason}; expected http://HOST[:PORT] or unix:/PATH"
     )]
     BackendUrl { url: String, reason: String },
     /// A scheme that the client does not implement.
     #[error(
-        "unsupported scheme in backend URL {url:?} (--backend or CLOUDE_BACKEND): use http or https"
+        "unsupported scheme in backend URL {url:?} (--backend or CLOUDE_BACKEND): use http, https or unix"
     )]
     BackendScheme { url: String },
     /// The program, `--stdin` or `--file`.
@@ -62,6 +62,17 @@ pub enum UsageError {
     /// Ids become a part of the URL, so that they are checked first.
     #[error("invalid execution id {id:?}: give the id that `cloude go` printed")]
     ExecutionId { id: String },
+    /// Likewise.
+    #[error(
+        "invalid key id {id:?}: give the hexadecimal id that `cloude key ls` shows, not the key"
+    )]
+    KeyId { id: String },
+    /// `--key-file` or `CLOUDE_API_KEY`. The message does not repeat what may be a secret.
+    #[error("{source_name} does not hold an API key: expected one line, cloude_ID_SECRET")]
+    ApiKey { source_name: String },
+    /// `--ca` or `CLOUDE_CA`.
+    #[error("{} holds no certificate in PEM format (--ca or CLOUDE_CA)", path.display())]
+    NoCertificate { path: PathBuf },
     /// `template rm` with a prefix of several ids.
     #[error("several template ids start with {prefix:?}: give more digits of the id")]
     TemplateAmbiguous { prefix: String },

@@ -16,9 +16,9 @@ use crate::terminal;
 pub use input::read_code;
 
 /// `cloude run`. Returns the exit code as documented in docs/cli.md.
-pub async fn run(args: args::Run) -> Result<u8, CliError> {
+pub async fn run(args: args::Run, options: &args::Backend) -> Result<u8, CliError> {
     let json = args.json;
-    let backend = Backend::new(&args.backend.url)?;
+    let backend = Backend::new(options)?;
     let request = request(args, &backend).await?;
     terminal::show_spinner("starting");
     if json {

@@ -37,6 +37,8 @@ pub struct Shared {
     script: Script,
     pub executions: Mutex<Vec<ExecutionRequest>>,
     pub runs: Mutex<Vec<RunRequest>>,
+    /// The header `Authorization` of each execution.
+    pub authorizations: Mutex<Vec<Option<String>>>,
     /// True once a client closed the connection of a [`Script::Hang`].
     pub abandoned: Mutex<bool>,
 }
@@ -44,6 +46,7 @@ pub struct Shared {
 pub struct FakeBackend {
     pub address: SocketAddr,
     pub shared: Arc<Shared>,
+    socket: tempfile::TempDir,
     // Dropping it stops the server.
     _runtime: tokio::runtime::Runtime,
 }
@@ -59,6 +62,7 @@ impl FakeBackend {
             script,
             executions: Mutex::default(),
             runs: Mutex::default(),
+            authorizations: Mutex::default(),
             abandoned: Mutex::new(false),
         });
         let app = Router::new()
@@ -78,10 +82,21 @@ impl FakeBackend {
             .block_on(tokio::net::TcpListener::bind("127.0.0.1:0"))
             .unwrap();
         let address = listener.local_addr().unwrap();
+        let socket = tempfile::tempdir().unwrap();
+        let path = socket.path().join("api.sock");
+        let unix = {
+            let _entered = runtime.enter();
+            tokio::net::UnixListener::bind(path).unwrap()
+        };
+        runtime.spawn({
+            let app = app.clone();
+            async move { axum::serve(unix, app).await }
+        });
         runtime.spawn(async move { axum::serve(listener, app).await });
         FakeBackend {
             address,
             shared,
+            socket,
             _runtime: runtime,
         }
     }
@@ -95,6 +110,11 @@ impl FakeBackend {
 
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// The same backend on a Unix socket.
+    pub fn unix_url(&self) -> String {
+        format!("unix:{}", self.socket.path().join("api.sock").display())
     }
 
     /// `cloude` with this backend in its environment, and nothing on standard input.
@@ -116,6 +136,8 @@ pub fn cloude() -> Command {
     let mut command = Command::new(assert_cmd::cargo::cargo_bin!("cloude"));
     command
         .env_remove("CLOUDE_BACKEND")
+        .env_remove("CLOUDE_API_KEY")
+        .env_remove("CLOUDE_CA")
         .write_stdin("")
         .timeout(Duration::from_secs(300));
     command
@@ -127,6 +149,9 @@ async fn executions(
     Json(request): Json<ExecutionRequest>,
 ) -> Response {
     shared.executions.lock().unwrap().push(request);
+    let authorization = headers.get("authorization");
+    let authorization = authorization.map(|value| value.to_str().unwrap().to_owned());
+    shared.authorizations.lock().unwrap().push(authorization);
     let (events, hang) = match shared.script.clone() {
         Script::Answer(status, header, body) => {
             let mut response = (StatusCode::from_u16(status).unwrap(), body).into_response();
