@@ -20,6 +20,8 @@ pub mod vsock;
 mod hostile;
 mod interrupt;
 mod io;
+#[cfg(test)]
+mod model;
 mod queue;
 #[cfg(test)]
 mod testing;

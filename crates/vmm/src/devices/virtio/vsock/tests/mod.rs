@@ -2,6 +2,7 @@
 
 mod closing;
 mod connecting;
+mod credit;
 mod flow;
 mod restoring;
 
