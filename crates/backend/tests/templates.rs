@@ -76,6 +76,7 @@ impl World {
             memory_mib,
             network: false,
             language: fake_worker::language(),
+            template_owner: None,
             start,
         }
     }

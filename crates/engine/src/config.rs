@@ -182,12 +182,40 @@ impl std::str::FromStr for Transport {
     }
 }
 
+/// Who shares a template.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum PoolIsolation {
+    /// All executions of a language and machine.
+    #[default]
+    Shared,
+    /// The executions of one API key. No memory page is then shared by VMs of different keys, and each key has its own
+    /// kernel and library addresses.
+    PerKey,
+}
+
+impl std::str::FromStr for PoolIsolation {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.trim().to_ascii_lowercase().as_str() {
+            "shared" => Ok(PoolIsolation::Shared),
+            "per-key" => Ok(PoolIsolation::PerKey),
+            other => Err(format!(
+                "`{other}` is no isolation of the pool; use `shared` or `per-key`"
+            )),
+        }
+    }
+}
+
 /// Templates, and the forks of them that wait for executions.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields, default)]
 pub struct Pool {
     /// Forks VMs from templates; if false, every VM is booted.
     pub enabled: bool,
+    /// Who shares a template. Whoever launches VMs applies it ([`crate::MachineSpec::template_owner`]).
+    pub isolation: PoolIsolation,
     /// Paused forks for each template in use, at least.
     pub floor: usize,
     /// Paused forks of one template, at most.
@@ -279,6 +307,7 @@ impl Default for Pool {
     fn default() -> Self {
         Pool {
             enabled: true,
+            isolation: PoolIsolation::Shared,
             floor: 2,
             ceiling: 16,
             memory_mib: 256,

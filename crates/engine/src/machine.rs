@@ -33,6 +33,8 @@ pub struct MachineSpec {
     pub memory_mib: u64,
     /// Has a network device that reaches the internet.
     pub network: bool,
+    /// The template is shared with specs of the same owner only; `None`: with all specs that have none.
+    pub template_owner: Option<String>,
     /// Forces a fork or a cold boot; the engine chooses if this is `None`.
     pub start: Option<StartChoice>,
 }

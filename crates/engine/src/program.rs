@@ -107,6 +107,7 @@ impl Engine {
             vcpus,
             memory_mib,
             network: false,
+            template_owner: None,
             start: None,
         };
         let cancel = CancellationToken::new();

@@ -96,6 +96,7 @@ impl World {
             memory_mib,
             network: true,
             language: fake_worker::language(),
+            template_owner: None,
             start: Some(StartChoice::Fork),
         };
         self.engine.launch(spec, CancellationToken::new()).await

@@ -33,6 +33,7 @@ async fn a_guest_that_fails_during_boot_is_not_retried() {
         memory_mib: 64,
         network: false,
         language: fake_worker::language(),
+        template_owner: None,
         start: Some(StartChoice::Cold),
     };
     let engine = fake_worker::engine(&config).await;

@@ -43,6 +43,7 @@ pub fn apply(config: &mut Config, get: &dyn Fn(&str) -> Option<String>) -> Resul
     env.set("CLOUDE_VM_CPU_BASELINE", &mut config.vm.cpu_baseline)?;
     env.set("CLOUDE_VM_KERNEL_ARGS", &mut config.vm.kernel_args)?;
     env.flag("CLOUDE_POOL_ENABLED", &mut config.pool.enabled)?;
+    env.set("CLOUDE_POOL_ISOLATION", &mut config.pool.isolation)?;
     env.set("CLOUDE_POOL_FLOOR", &mut config.pool.floor)?;
     env.set("CLOUDE_POOL_CEILING", &mut config.pool.ceiling)?;
     env.set("CLOUDE_POOL_MEMORY_MIB", &mut config.pool.memory_mib)?;

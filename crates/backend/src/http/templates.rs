@@ -1,13 +1,14 @@
 //! `/v1/templates`.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::{Extension, Path, State};
 use axum::http::StatusCode;
 use cloude_protocol::api::{TemplateInfo, TemplateRequest};
 
 use super::error::{ApiError, RequestError};
 use super::extract::ApiJson;
 use crate::jobs::Service;
+use crate::keys::Caller;
 
 /// `GET /v1/templates`
 pub async fn list(State(service): State<Service>) -> Json<Vec<TemplateInfo>> {
@@ -17,9 +18,10 @@ pub async fn list(State(service): State<Service>) -> Json<Vec<TemplateInfo>> {
 /// `POST /v1/templates`: 201 if this request built the template, 200 if it existed or another build was running.
 pub async fn build(
     State(service): State<Service>,
+    Extension(caller): Extension<Caller>,
     ApiJson(request): ApiJson<TemplateRequest>,
 ) -> Result<(StatusCode, Json<TemplateInfo>), ApiError> {
-    let (info, built) = service.build_template(&request).await?;
+    let (info, built) = service.build_template(caller.tenant(), &request).await?;
     let status = if built {
         StatusCode::CREATED
     } else {

@@ -13,7 +13,8 @@ use cloude_engine::MEMORY_STEP_MIB;
 use cloude_engine::languages::{Languages, Source, check_path};
 
 use super::refused::Refused;
-use crate::config::{Config, Limits};
+use crate::config::{Config, Limits, PoolIsolation};
+use crate::tenant::Tenant;
 
 /// The most files of one request, the code included.
 const MAX_FILES: usize = 1000;
@@ -290,4 +291,27 @@ fn wall_time(
         limit,
     })?;
     Ok(ms)
+}
+/// The owner of the templates that an execution of this tenant may fork.
+pub fn template_owner(config: &Config, tenant: &Tenant) -> Option<String> {
+    match config.pool.isolation {
+        PoolIsolation::Shared => None,
+        PoolIsolation::PerKey => Some(tenant.id().to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_share_templates_unless_configured_otherwise() {
+        let mut config = Config::default();
+        let owner = |config: &Config, key| template_owner(config, &Tenant::of_key(key));
+        assert_eq!(owner(&config, "a"), owner(&config, "b"));
+
+        config.pool.isolation = PoolIsolation::PerKey;
+
+        assert_ne!(owner(&config, "a"), owner(&config, "b"));
+    }
 }

@@ -12,7 +12,7 @@ use cloude_protocol::agent::{Cause, ExecuteResult};
 use cloude_protocol::api::{Execution, StartChoice, StartKind, Status, Timings};
 use cloude_protocol::network::NetworkReport;
 
-use super::admission::Admitted;
+use super::admission::{Admitted, template_owner};
 use super::attempt::{Attempt, Teardown, attempt};
 use super::outcome::ExecutionParts;
 use super::{Client, Job, Parts};
@@ -207,6 +207,7 @@ impl Run<'_> {
             vcpus: admitted.vcpus,
             memory_mib: admitted.memory_mib,
             network: admitted.network,
+            template_owner: template_owner(&self.parts.config, &self.job.tenant),
             start: admitted.start,
         };
         for number in 1.. {

@@ -14,7 +14,7 @@ use cloude_protocol::api::{
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::admission::{Admitted, admit};
+use super::admission::{Admitted, admit, template_owner};
 use super::cache::Cache;
 use super::pins::Pins;
 use super::refused::Refused;
@@ -25,6 +25,7 @@ use crate::keys::{Caller, Keys};
 use crate::metrics::Metrics;
 use crate::scheduler::{EnterError, Load, Scheduler};
 use crate::store::{FailedWrites, Store, StoreError};
+use crate::tenant::Tenant;
 
 /// Bytes of output that do not count as memory: with the default limits, no execution's output does.
 const FREE_OUTPUT_BYTES: u64 = 4 << 20;
@@ -294,9 +295,11 @@ impl Service {
         self.parts().launcher.templates().await
     }
 
-    /// Builds a template, or waits for a build that is running. The flag is true if this call built it.
+    /// Builds a template, or waits for a build that is running. The flag is true if this call built it. `tenant` uses
+    /// it alone with `pool.isolation = "per-key"`.
     pub async fn build_template(
         &self,
+        tenant: &Tenant,
         request: &TemplateRequest,
     ) -> Result<(TemplateInfo, bool), BuildError> {
         if self.is_draining() {
@@ -330,6 +333,7 @@ impl Service {
             vcpus: admitted.vcpus,
             memory_mib: admitted.memory_mib,
             network: admitted.network,
+            template_owner: template_owner(&self.parts().config, tenant),
             start: None,
         };
         Ok(self.parts().launcher.build_template(spec).await?)

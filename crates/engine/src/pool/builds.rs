@@ -177,6 +177,7 @@ mod tests {
             vcpus: 1,
             memory_mib: 512,
             network: false,
+            template_owner: None,
             start: Some(StartChoice::Fork),
         };
         (Arc::new(Pool::new(parts, CancellationToken::new())), spec)

@@ -24,6 +24,8 @@ pub struct TemplateKey {
     pub worker: String,
     /// Cloude's version.
     pub version: String,
+    /// The owner; empty if the template is shared ([`crate::MachineSpec::template_owner`]).
+    pub owner: String,
     /// The machine configuration.
     pub shape: MachineShape,
 }
@@ -46,6 +48,7 @@ impl TemplateKey {
             &self.language,
             &self.worker,
             &self.version,
+            &self.owner,
             &shape,
         ] {
             // The length first, so that two keys never hash the same bytes.
@@ -77,6 +80,7 @@ mod tests {
             language: "l".into(),
             worker: "w".into(),
             version: "1".into(),
+            owner: String::new(),
             shape: MachineShape {
                 vcpus: 1,
                 memory_mib: 512,
@@ -87,7 +91,7 @@ mod tests {
 
     #[test]
     fn a_change_of_any_part_changes_the_id() {
-        let changes: [fn(&mut TemplateKey); 10] = [
+        let changes: [fn(&mut TemplateKey); 11] = [
             |key| key.kernel.push('x'),
             |key| key.image.push('x'),
             |key| key.segment.push('x'),
@@ -95,6 +99,7 @@ mod tests {
             |key| key.language.push('x'),
             |key| key.worker.push('x'),
             |key| key.version.push('x'),
+            |key| key.owner.push('x'),
             |key| key.shape.vcpus = 2,
             |key| key.shape.memory_mib = 513,
             |key| key.shape.network = true,

@@ -55,6 +55,7 @@ impl TemplateKeys {
             language: self.language_digest(&spec.language)?,
             worker,
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            owner: spec.template_owner.clone().unwrap_or_default(),
             shape,
         })
     }

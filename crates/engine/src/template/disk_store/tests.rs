@@ -15,6 +15,7 @@ fn key(kernel: &str) -> TemplateKey {
         language: "language".into(),
         worker: "worker".into(),
         version: "1".into(),
+        owner: String::new(),
         shape: MachineShape {
             vcpus: 1,
             memory_mib: 1,
