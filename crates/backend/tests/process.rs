@@ -22,7 +22,7 @@ fn clouded() -> Command {
     command
 }
 
-/// A command that starts clouded, with empty files in place of kernel, agent and worker.
+/// A command that starts clouded, with empty files in place of kernel and agent, and a worker that ends at once.
 fn startable(state: &Path, bridge: &str) -> Command {
     let file = state.join("file");
     std::fs::write(&file, "").unwrap();
@@ -30,9 +30,10 @@ fn startable(state: &Path, bridge: &str) -> Command {
     command
         .args(["--listen", "127.0.0.1:0", "--state-dir"])
         .arg(state.join("state"));
-    for flag in ["--kernel", "--agent", "--worker"] {
+    for flag in ["--kernel", "--agent"] {
         command.arg(flag).arg(&file);
     }
+    command.args(["--worker", "/bin/true"]);
     command.env("BRIDGE_NAME", bridge).stderr(Stdio::piped());
     command
 }

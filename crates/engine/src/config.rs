@@ -9,6 +9,7 @@ use cloude_protocol::api::IMAGE_MAX_AGE_DAYS;
 use cloude_protocol::language::Language;
 use cloude_protocol::paths::{self, cache_dir};
 pub use cloude_vmm::control::CpuBaseline;
+pub use cloude_vmm::jail::{Wall, Walls};
 use serde::{Deserialize, Serialize};
 
 use crate::machine::MEMORY_STEP_MIB;
@@ -33,6 +34,8 @@ pub struct EngineConfig {
     pub pool: Pool,
     /// The network of VMs that have one.
     pub network: Network,
+    /// The jail of workers.
+    pub isolation: Isolation,
     /// Wall-clock limit of each command that warms a template, in milliseconds.
     pub warm_time_ms: u64,
 }
@@ -49,6 +52,7 @@ impl Default for EngineConfig {
             vm: Vm::default(),
             pool: Pool::default(),
             network: Network::default(),
+            isolation: Isolation::default(),
             warm_time_ms: 60_000,
         }
     }
@@ -272,6 +276,30 @@ pub struct NetworkLimits {
     pub bytes_per_s: u64,
     /// New connections and UDP flows per second; more are dropped and counted as denied.
     pub connections_per_s: u64,
+}
+
+/// The jail of workers. Each has every wall that the host can give.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct Isolation {
+    /// The engine does not start on a host that lacks one of these walls. It says what others are missing.
+    pub require: Walls,
+    /// Walls that are not set up.
+    pub skip: Walls,
+    /// The first of 65536 user numbers of the host, which workers get one each if the engine runs as root. No other
+    /// use of the host may overlap with them.
+    pub first_uid: u32,
+}
+
+impl Default for Isolation {
+    fn default() -> Self {
+        Isolation {
+            require: Walls::NONE,
+            skip: Walls::NONE,
+            // Above those of systemd's containers, below 2^31 (systemd, "Users, Groups, UIDs and GIDs").
+            first_uid: 0x7000_0000,
+        }
+    }
 }
 
 impl Default for Images {

@@ -16,6 +16,7 @@ use crate::config::{EngineConfig, Transport};
 use crate::error::{Failure, TemplateError};
 use crate::files::Digests;
 use crate::images::BuiltImages;
+use crate::isolation::{IsolationError, Prison, WallState};
 use crate::languages::{Languages, LanguagesError};
 use crate::launched::Launched;
 use crate::launcher::Launcher;
@@ -50,6 +51,9 @@ pub enum SetUpError {
     /// The language files are invalid.
     #[error(transparent)]
     Languages(#[from] LanguagesError),
+    /// Workers cannot be isolated as configured.
+    #[error(transparent)]
+    Isolation(#[from] IsolationError),
     /// `agent.transport = "ip"` needs a network.
     #[error("the network for `agent.transport = \"ip\"`: {0}")]
     Network(#[from] NetworkError),
@@ -66,6 +70,7 @@ pub struct Engine {
     workers: Arc<Workers>,
     network: Arc<NetworkProvider>,
     pool: Arc<Pool>,
+    prison: Arc<Prison>,
     /// Ends the pool's tasks when the engine is dropped.
     _closing: DropGuard,
 }
@@ -90,6 +95,7 @@ impl Engine {
         let config = Arc::new(config);
         let run_dir = RunDir::open(&config.run_dir)?;
         clean_up(&config, &run_dir).await;
+        let prison = Arc::new(prison(&config).await?);
         let digests = Arc::new(Digests::default());
         let segment =
             SharedSegment::new(&config.agent.binary, &config.kernel, Arc::clone(&digests))?;
@@ -98,6 +104,7 @@ impl Engine {
         let workers = Arc::new(Workers::new(
             Arc::clone(&config),
             Arc::clone(&segment),
+            Arc::clone(&prison),
             run_dir,
         ));
         let keys = Arc::new(TemplateKeys::new(Arc::clone(&config), segment, digests));
@@ -139,6 +146,7 @@ impl Engine {
             workers,
             network,
             pool,
+            prison,
             _closing: closing.drop_guard(),
         }))
     }
@@ -223,6 +231,10 @@ impl Launcher for Engine {
         self.pool.remove_template(id).boxed()
     }
 
+    fn walls(&self) -> Vec<WallState> {
+        self.prison.states().to_vec()
+    }
+
     fn pool_counts(&self) -> PoolCounts {
         self.pool.forks().counts()
     }
@@ -255,6 +267,16 @@ fn check_files(config: &EngineConfig) -> Result<(), SetUpError> {
         &config.vmlinux(),
         "run kernel/fetch, or set `kernel` (VM_KERNEL_PATH)",
     )
+}
+
+/// Finds the walls of this host, off the async threads.
+async fn prison(config: &Arc<EngineConfig>) -> Result<Prison, IsolationError> {
+    let config = Arc::clone(config);
+    let open = move || Prison::open(&config.isolation, &config.run_dir, &config.vm.worker);
+    match tokio::task::spawn_blocking(open).await {
+        Ok(opened) => opened,
+        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+    }
 }
 
 /// Removes what a killed process left. An unprivileged process has no network to clean up.

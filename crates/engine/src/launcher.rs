@@ -5,6 +5,7 @@ use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Failure, TemplateError};
+use crate::isolation::WallState;
 use crate::launched::Launched;
 use crate::machine::MachineSpec;
 use crate::pool::PoolCounts;
@@ -42,6 +43,11 @@ pub trait Launcher: Send + Sync {
     /// Removes a template from memory and disk; its running forks go on. True if there was one.
     fn remove_template<'a>(&'a self, _id: &'a str) -> BoxFuture<'a, Result<bool, TemplateError>> {
         Box::pin(async { Ok(false) })
+    }
+
+    /// The walls of workers' jails, and which of them this host lacks.
+    fn walls(&self) -> Vec<WallState> {
+        Vec::new()
     }
 
     /// Counts of templates and forks since the start.

@@ -41,6 +41,7 @@
 //! | `pool` | `Pool` | templates in memory, paused forks, their policy and refill |
 //! | `template` | `TemplateBuilder` | keys, builds, the disk store |
 //! | `worker` | `Workers` | one process for each VM: spawn, boot, restore, connect, end |
+//! | `isolation` | `Prison` | the walls of this host, users and cgroups of workers |
 //! | [`guest`] | | requests to the agent, identities |
 //! | [`network`] | [`network::NetworkProvider`] | bridge, TAPs, addresses, firewall rules |
 //! | [`images`], [`languages`] | | images and language files |
@@ -55,6 +56,7 @@ mod error;
 mod files;
 pub mod guest;
 pub mod images;
+mod isolation;
 pub mod languages;
 mod launched;
 mod launcher;
@@ -71,6 +73,7 @@ pub use admission::{Admission, Demand, PendingPermit, QueueFull, Unlimited, VmPe
 pub use config::EngineConfig;
 pub use engine::{Engine, SetUpError};
 pub use error::{Failure, TemplateError};
+pub use isolation::{IsolationError, WallState};
 pub use launched::{Launched, Machine};
 pub use launcher::Launcher;
 pub use machine::{AgentStream, MEMORY_STEP_MIB, MachineShape, MachineSpec, WORKER_MIB};

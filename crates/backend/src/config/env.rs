@@ -84,6 +84,8 @@ pub fn apply(config: &mut Config, get: &dyn Fn(&str) -> Option<String>) -> Resul
     env.set("CLOUDE_WALL_TIME_MS", &mut config.limits.wall_time_ms)?;
     env.set("CLOUDE_SHUTDOWN_GRACE_MS", &mut config.shutdown.grace_ms)?;
     env.flag("CLOUDE_NETWORK_ENABLED", &mut config.network.enabled)?;
+    env.set("CLOUDE_ISOLATION_REQUIRE", &mut config.isolation.require)?;
+    env.set("CLOUDE_ISOLATION_SKIP", &mut config.isolation.skip)?;
     env.set("CLOUDE_TIME_FACTOR", &mut config.time_factor)?;
     Ok(())
 }
@@ -217,6 +219,19 @@ mod tests {
         assert_eq!(
             error.to_string(),
             "invalid environment variable CLOUDE_VM_CPU_BASELINE=x86-64-v4: `x86-64-v4` is no CPU baseline; use `host`, `x86-64-v2` or `x86-64-v3`"
+        );
+    }
+
+    #[test]
+    fn walls_are_separated_by_commas() {
+        let config = with(&[("CLOUDE_ISOLATION_REQUIRE", "seccomp, cgroup")]).unwrap();
+        assert_eq!(config.isolation.require.to_string(), "seccomp, cgroup");
+        let error = with(&[("CLOUDE_ISOLATION_SKIP", "moat")])
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("`moat`") && error.contains("core_scheduling"),
+            "{error}"
         );
     }
 

@@ -69,6 +69,7 @@ impl Config {
             },
             pool: self.pool.clone(),
             network: self.network.clone(),
+            isolation: self.isolation.clone(),
             warm_time_ms: self.limits.compile_time_ms,
         }
     }

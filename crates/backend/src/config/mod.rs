@@ -10,7 +10,7 @@ mod validate;
 
 pub use api::{Api, Auth, KeyPolicy, Listen};
 pub use cloude_engine::config::{
-    Agent, CpuBaseline, ImageSource, Images, Network, Pool, PoolIsolation, Transport,
+    Agent, CpuBaseline, ImageSource, Images, Isolation, Network, Pool, PoolIsolation, Transport, Walls,
 };
 pub use cloude_protocol::paths::cache_dir;
 pub use env::apply as apply_env;

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use cloude_engine::config::{Agent, CpuBaseline, Images, Network, Pool};
+use cloude_engine::config::{Agent, CpuBaseline, Images, Isolation, Network, Pool};
 use cloude_protocol::paths;
 use serde::{Deserialize, Serialize};
 
@@ -42,6 +42,8 @@ pub struct Config {
     pub limits: Limits,
     /// The network of VMs that have one.
     pub network: Network,
+    /// The jail of workers.
+    pub isolation: Isolation,
     /// Stored results.
     pub store: Store,
     /// The shutdown.
@@ -175,6 +177,7 @@ impl Default for Config {
             quota: Quota::default(),
             limits: Limits::default(),
             network: Network::default(),
+            isolation: Isolation::default(),
             store: Store::default(),
             shutdown: Shutdown::default(),
             time_factor: 1,

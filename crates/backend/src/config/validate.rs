@@ -56,7 +56,8 @@ impl Config {
         self.validate_vm()?;
         self.validate_pool()?;
         self.validate_limits()?;
-        self.validate_network()
+        self.validate_network()?;
+        self.validate_isolation()
     }
 
     fn validate_vm(&self) -> Result<(), ConfigError> {
@@ -71,6 +72,28 @@ impl Config {
             vm.max_memory_mib >= vm.memory_mib,
             "vm.max_memory_mib",
             format!("must be at least `vm.memory_mib` ({})", vm.memory_mib),
+        )
+    }
+
+    fn validate_isolation(&self) -> Result<(), ConfigError> {
+        let isolation = &self.isolation;
+        let both = isolation
+            .require
+            .iter()
+            .find(|wall| isolation.skip.has(*wall));
+        check(
+            both.is_none(),
+            "isolation.skip",
+            format!(
+                "must not have {}, which `isolation.require` has",
+                both.map_or("", |wall| wall.name())
+            ),
+        )?;
+        // 65536 numbers from the first on; u32::MAX is no user.
+        check(
+            (1..=u32::MAX - (1 << 16)).contains(&isolation.first_uid),
+            "isolation.first_uid",
+            "must be 1 to 4294901759",
         )
     }
 

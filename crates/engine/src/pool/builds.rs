@@ -105,6 +105,7 @@ mod tests {
     use crate::admission::Unlimited;
     use crate::config::{self, EngineConfig};
     use crate::files::Digests;
+    use crate::isolation::Prison;
     use crate::network::NetworkProvider;
     use crate::pool::PoolParts;
     use crate::run_dir::RunDir;
@@ -150,7 +151,12 @@ mod tests {
         let segment =
             SharedSegment::new(&config.agent.binary, &config.kernel, Arc::clone(&digests));
         let segment = Arc::new(segment.unwrap());
-        let workers = Workers::new(Arc::clone(&config), Arc::clone(&segment), run_dir.clone());
+        let workers = Workers::new(
+            Arc::clone(&config),
+            Arc::clone(&segment),
+            Arc::new(Prison::none()),
+            run_dir.clone(),
+        );
         let parts = PoolParts {
             workers: Arc::new(workers),
             network: Arc::new(NetworkProvider::new(Arc::clone(&config), run_dir)),

@@ -6,14 +6,16 @@ use std::process::Command;
 
 use cloude_vmm::control::{Channel, Origin};
 
-use super::process::Worker;
+use super::process::{Killed, Worker};
+use crate::isolation::Cell;
 
 /// A worker whose control socket `play` serves. Its process only sleeps.
 pub fn worker(play: impl FnOnce(Channel) + Send + 'static) -> Worker {
     let (host, theirs) = Channel::pair().unwrap();
     let child = Command::new("sleep").arg("1000").spawn().unwrap();
     std::thread::spawn(move || play(theirs));
-    Worker::of(child.try_into().unwrap(), host).unwrap()
+    let process = Killed(child.try_into().unwrap());
+    Worker::of(process, Cell::default(), host).unwrap()
 }
 
 /// An unnamed file with this content.

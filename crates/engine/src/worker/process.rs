@@ -5,13 +5,12 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
 
 use cloude_protocol::agent::Cause;
-use cloude_vmm::control::{
-    self, Channel, ChannelError, Event, ExitReason, Request, SpawnOptions, WorkerProcess,
-};
+use cloude_vmm::control::{self, Channel, ChannelError, Event, ExitReason, Request, WorkerProcess};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use crate::error::Failure;
+use crate::isolation::Cell;
 use crate::run_dir::WorkerFile;
 
 /// The vsock context id of every guest. Each worker is a separate vsock host, so ids cannot collide; 0 to 2
@@ -30,35 +29,50 @@ impl AsRawFd for Pollable {
 /// A worker. Dropping it kills and reaps the process, which blocks; [`Worker::stop`] does so off the async
 /// threads.
 pub struct Worker {
-    process: Option<WorkerProcess>,
-    channel: AsyncFd<Pollable>,
-    /// Removed after the process is reaped: fields are dropped after [`Worker::drop`] has run.
+    // Dropped in this order: the file and the cell belong to a process that is reaped.
+    process: Killed,
     file: Option<WorkerFile>,
+    cell: Cell,
+    channel: AsyncFd<Pollable>,
 }
 
 impl Worker {
-    /// Spawns `binary worker` with its control socket as descriptor 3.
-    pub async fn spawn(binary: &Path, options: SpawnOptions) -> io::Result<Self> {
+    /// Spawns `binary worker` with its control socket as descriptor 3, in the cell that `cell` makes.
+    pub async fn spawn(
+        binary: &Path,
+        cell: impl FnOnce() -> io::Result<Cell> + Send + 'static,
+    ) -> io::Result<Self> {
         let path = binary.to_owned();
-        let spawn = move || control::spawn(&path, &options);
-        let (process, channel) = tokio::task::spawn_blocking(spawn)
+        let spawn = move || {
+            let cell = cell()?;
+            let (process, channel) = control::spawn(&path, &cell.options()?)?;
+            Ok::<_, io::Error>((Killed(process), cell, channel))
+        };
+        // If the caller drops its future, what the thread returns is dropped: process first.
+        let (process, cell, channel) = tokio::task::spawn_blocking(spawn)
             .await
             .map_err(io::Error::other)??;
-        Worker::of(process, channel)
+        Worker::of(process, cell, channel)
     }
 
     /// The worker of a process and of the host's end of its control socket.
-    pub(super) fn of(process: WorkerProcess, channel: Channel) -> io::Result<Self> {
-        // Guarded first: an error below must not leave the process.
-        let process = Reaper(Some(process));
+    pub(super) fn of(process: Killed, cell: Cell, channel: Channel) -> io::Result<Self> {
         // SAFETY: the channel owns its descriptor and never replaces it, and the `AsyncFd` owns the channel:
         // `as_raw_fd` returns the same open descriptor for as long as the `AsyncFd` exists.
-        let channel =
-            unsafe { AsyncFd::register_with_interest(Pollable(channel), Interest::READABLE) }?;
+        let registered =
+            unsafe { AsyncFd::register_with_interest(Pollable(channel), Interest::READABLE) };
+        let channel = match registered {
+            Ok(channel) => channel,
+            Err(error) => {
+                drop((process, cell));
+                return Err(error.into());
+            }
+        };
         Ok(Worker {
-            process: process.release(),
-            channel,
+            process,
             file: None,
+            cell,
+            channel,
         })
     }
 
@@ -71,9 +85,7 @@ impl Worker {
 
     /// The process id.
     pub fn pid(&self) -> i32 {
-        self.process
-            .as_ref()
-            .map_or(0, |process| process.id() as i32)
+        self.process.0.id() as i32
     }
 
     /// Sends a request and duplicates of the descriptors. Never blocks: [`ChannelError::Full`] means that the
@@ -136,51 +148,44 @@ impl Worker {
         }
     }
 
-    /// Kills and reaps the process.
-    pub async fn stop(mut self) {
-        // The file is removed after the process is reaped, also if this future is dropped.
-        let (reaper, file) = (Reaper(self.process.take()), self.file.take());
+    /// Kills and reaps the process. Its cgroup is removed later.
+    pub async fn stop(self) {
+        let Worker {
+            process,
+            file,
+            cell,
+            channel: _channel,
+        } = self;
         // Killed here, so that the blocking thread waits as short as possible.
-        reaper.kill();
-        let reaped = tokio::task::spawn_blocking(move || {
-            drop(reaper);
+        process.kill();
+        let (reaped, done) = tokio::sync::oneshot::channel();
+        // Runs to its end also if this future is dropped.
+        tokio::task::spawn_blocking(move || {
+            drop(process);
             drop(file);
-        })
-        .await;
-        if let Err(error) = reaped {
-            tracing::error!(%error, "reaping a worker");
+            let _ = reaped.send(());
+            drop(cell);
+        });
+        if done.await.is_err() {
+            tracing::error!("reaping a worker: the blocking thread panicked");
         }
     }
 }
 
-impl Drop for Worker {
-    fn drop(&mut self) {
-        drop(Reaper(self.process.take()));
-    }
-}
+/// A process that is killed and reaped when it is dropped.
+pub(super) struct Killed(pub WorkerProcess);
 
-/// Kills and reaps its process when dropped.
-struct Reaper(Option<WorkerProcess>);
-
-impl Reaper {
+impl Killed {
     fn kill(&self) {
-        if let Some(process) = &self.0 {
-            // Fails for no process that this one has started.
-            let _ = process.kill();
-        }
-    }
-
-    fn release(mut self) -> Option<WorkerProcess> {
-        self.0.take()
+        // Fails for no process that this one has started.
+        let _ = self.0.kill();
     }
 }
 
-impl Drop for Reaper {
+impl Drop for Killed {
     fn drop(&mut self) {
         self.kill();
-        if let Some(mut process) = self.0.take() {
-            let _ = process.wait();
-        }
+        let _ = self.0.wait();
     }
 }
 
@@ -248,7 +253,7 @@ mod tests {
     #[tokio::test]
     async fn a_worker_that_ends_silently_is_an_infrastructure_failure() {
         let dir = tempfile::tempdir().unwrap();
-        let worker = Worker::spawn(&script(dir.path(), "exit 3"), SpawnOptions::default())
+        let worker = Worker::spawn(&script(dir.path(), "exit 3"), || Ok(Cell::default()))
             .await
             .unwrap();
         let failure = worker.failed().await;
@@ -259,10 +264,9 @@ mod tests {
     #[tokio::test]
     async fn a_worker_that_reads_nothing_is_an_error_and_does_not_block() {
         let dir = tempfile::tempdir().unwrap();
-        let worker = Worker::spawn(
-            &script(dir.path(), "exec sleep 1000"),
-            SpawnOptions::default(),
-        )
+        let worker = Worker::spawn(&script(dir.path(), "exec sleep 1000"), || {
+            Ok(Cell::default())
+        })
         .await
         .unwrap();
         let request = Request::ConsoleInput {
@@ -280,10 +284,9 @@ mod tests {
     #[tokio::test]
     async fn a_stopped_worker_is_killed_and_reaped() {
         let dir = tempfile::tempdir().unwrap();
-        let worker = Worker::spawn(
-            &script(dir.path(), "exec sleep 1000"),
-            SpawnOptions::default(),
-        )
+        let worker = Worker::spawn(&script(dir.path(), "exec sleep 1000"), || {
+            Ok(Cell::default())
+        })
         .await
         .unwrap();
         let proc = format!("/proc/{}", worker.pid());

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cloude_protocol::agent::NetworkIdentity;
-use cloude_vmm::control::SpawnOptions;
 use tokio_util::sync::CancellationToken;
 
 use super::blank::{BlankVm, BlankVmParts};
@@ -18,7 +17,8 @@ use super::vm::Vm;
 use crate::config::{EngineConfig, Transport};
 use crate::error::Failure;
 use crate::guest::new_token;
-use crate::machine::{AgentStream, MachineSpec};
+use crate::isolation::{Limits, Prison};
+use crate::machine::{AgentStream, MachineShape, MachineSpec};
 use crate::network::{Attached, release};
 use crate::run_dir::RunDir;
 use crate::snapshot::Template;
@@ -37,6 +37,7 @@ pub struct Booted {
 pub struct Workers {
     config: Arc<EngineConfig>,
     segment: Arc<SharedSegment>,
+    prison: Arc<Prison>,
     run_dir: RunDir,
     /// Each running VM holds a clone.
     running: Arc<()>,
@@ -44,10 +45,16 @@ pub struct Workers {
 
 impl Workers {
     /// No worker yet.
-    pub fn new(config: Arc<EngineConfig>, segment: Arc<SharedSegment>, run_dir: RunDir) -> Self {
+    pub fn new(
+        config: Arc<EngineConfig>,
+        segment: Arc<SharedSegment>,
+        prison: Arc<Prison>,
+        run_dir: RunDir,
+    ) -> Self {
         Workers {
             config,
             segment,
+            prison,
             run_dir,
             running: Arc::default(),
         }
@@ -68,7 +75,7 @@ impl Workers {
         template: bool,
         cancel: &CancellationToken,
     ) -> Result<Booted, Failure> {
-        let worker = match self.spawn().await {
+        let worker = match self.spawn(spec.shape(), template).await {
             Ok(worker) => worker,
             Err(failure) => {
                 release(attached).await;
@@ -158,7 +165,7 @@ impl Workers {
         let (console, console_end) =
             Console::open("fork", self.config.vm.log_guest_console).map_err(failed)?;
         let kvm = open_kvm()?;
-        let worker = self.spawn().await?;
+        let worker = self.spawn(template.shape, false).await?;
         let parts = BlankVmParts {
             kvm,
             tap: attached.and_then(|attached| {
@@ -206,13 +213,15 @@ impl Workers {
         Ok((vm, stream, network))
     }
 
-    async fn spawn(&self) -> Result<Worker, Failure> {
+    /// Starts a worker in its jail. `saved`: its VM will be a template.
+    async fn spawn(&self, shape: MachineShape, saved: bool) -> Result<Worker, Failure> {
         let path: &Path = &self.config.vm.worker;
-        let worker = Worker::spawn(path, SpawnOptions::default())
-            .await
-            .map_err(|error| {
-                Failure::infrastructure(format!("starting `{}`: {error}", path.display()))
-            })?;
+        let limits = Limits::of(shape.vcpus, shape.memory_mib, saved);
+        let prison = Arc::clone(&self.prison);
+        let worker = Worker::spawn(path, move || prison.cell(&limits)).await;
+        let worker = worker.map_err(|error| {
+            Failure::infrastructure(format!("starting `{}`: {error}", path.display()))
+        })?;
         // Off the async threads: the directory lies on a disk. A dropped future drops the file, which removes it.
         let (run_dir, pid) = (self.run_dir.clone(), worker.pid());
         let file = tokio::task::spawn_blocking(move || run_dir.record(pid)).await;

@@ -10,6 +10,7 @@
 
 mod channel;
 mod exec;
+mod probe;
 mod process;
 mod report;
 mod spawn;
@@ -20,6 +21,7 @@ pub use crate::devices::virtio::net::{
 };
 pub use crate::snapshot::Origin;
 pub use channel::{Channel, ChannelError, MAX_DESCRIPTORS, MAX_MESSAGE};
+pub use probe::probe;
 pub use process::WorkerProcess;
 pub use spawn::{CgroupEntry, SpawnOptions, spawn};
 

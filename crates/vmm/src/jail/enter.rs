@@ -59,6 +59,12 @@ fn set_flag(
     check(unsafe { libc::prctl(option, value, 0, 0, 0) }).map_err(JailError::step(what))
 }
 
+/// True unless the kernel says that no core has a second hardware thread in use.
+fn smt() -> bool {
+    let active = std::fs::read_to_string("/sys/devices/system/cpu/smt/active");
+    active.map_or(true, |active| active.trim() != "0")
+}
+
 // include/uapi/linux/prctl.h.
 const PR_SCHED_CORE: libc::c_int = 62;
 const PR_SCHED_CORE_CREATE: libc::c_ulong = 1;
@@ -78,7 +84,7 @@ fn core_scheduling() -> Result<(), JailError> {
     });
     match created {
         // No core has a second hardware thread, so that nothing is to be kept apart.
-        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(()),
+        Err(error) if error.raw_os_error() == Some(libc::ENODEV) || !smt() => Ok(()),
         created => created.map_err(JailError::wall(Wall::CoreScheduling, "PR_SCHED_CORE")),
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A part of the jail that some hosts cannot give. The parts that every host can are not listed: no capabilities,
 /// `no_new_privs`, resource limits, not dumpable, an empty environment.
@@ -141,6 +141,21 @@ fn bit(wall: Wall) -> u8 {
 impl FromIterator<Wall> for Walls {
     fn from_iter<I: IntoIterator<Item = Wall>>(walls: I) -> Self {
         walls.into_iter().fold(Walls::NONE, Walls::with)
+    }
+}
+
+/// A list of names.
+impl Serialize for Walls {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.iter())
+    }
+}
+
+impl<'de> Deserialize<'de> for Walls {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Vec::<Wall>::deserialize(deserializer)?
+            .into_iter()
+            .collect())
     }
 }
 
