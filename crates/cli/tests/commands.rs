@@ -259,6 +259,7 @@ fn doctor_uses_the_paths_that_the_backend_reports() {
         cache_dir: "/server/cache".into(),
         worker: "/server/worker".into(),
         agent: "/server/agent".into(),
+        isolation: Vec::new(),
     };
     let routes = Router::new().route("/v1/installation", get(|| async { Json(installation) }));
     let end = ExecutionEvent::Result(Box::new(exited(0)));

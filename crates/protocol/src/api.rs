@@ -301,6 +301,21 @@ pub struct Installation {
     pub worker: String,
     /// The agent's binary.
     pub agent: String,
+    /// The walls around each VM's process; empty from servers without them.
+    #[serde(default)]
+    pub isolation: Vec<IsolationWall>,
+}
+
+/// A wall around each VM's process.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+pub struct IsolationWall {
+    /// Its name in `isolation.require` of the server's configuration.
+    pub name: String,
+    /// Why VMs do not have it; absent if they have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missing: Option<String>,
+    /// What gives it to a host that lacks it.
+    pub fix: String,
 }
 
 /// After how many days an image counts as old, unless the configuration says otherwise.

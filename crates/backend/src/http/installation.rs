@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Extension, State};
-use cloude_protocol::api::Installation;
+use cloude_engine::WallState;
+use cloude_protocol::api::{Installation, IsolationWall};
 use cloude_protocol::paths;
 
 use super::error::{ApiError, RequestError};
@@ -33,5 +34,14 @@ pub async fn read(
         cache_dir: shown(&config::cache_dir()),
         worker: shown(&config.vm.worker),
         agent: shown(&config.agent.binary),
+        isolation: service.walls().into_iter().map(wall).collect(),
     }))
+}
+
+fn wall(state: WallState) -> IsolationWall {
+    IsolationWall {
+        name: state.wall.name().into(),
+        missing: state.missing,
+        fix: state.wall.fix().into(),
+    }
 }

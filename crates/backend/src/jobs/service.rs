@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use cloude_engine::images::{Images, ReadyImage};
 use cloude_engine::languages::Languages;
-use cloude_engine::{Failure, Launcher, MachineSpec, TemplateError, WORKER_MIB};
+use cloude_engine::{Failure, Launcher, MachineSpec, TemplateError, WORKER_MIB, WallState};
 use cloude_protocol::api::{
     Execution, ExecutionRequest, LanguageInfo, Limits, StatusResponse, TemplateInfo,
     TemplateRequest,
@@ -288,6 +288,11 @@ impl Service {
             .failed_writes()
             .map_or(0, |failures| failures.writes);
         self.inner.metrics.text(load, unwritten, &templates, counts)
+    }
+
+    /// The walls around each VM's process.
+    pub fn walls(&self) -> Vec<WallState> {
+        self.parts().launcher.walls()
     }
 
     /// All templates.

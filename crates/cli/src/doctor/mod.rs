@@ -3,6 +3,7 @@
 mod check;
 mod host;
 mod images;
+mod isolation;
 mod kvm;
 
 use std::fmt::Write as _;
@@ -45,6 +46,7 @@ pub async fn doctor(args: args::Doctor, options: &args::Backend) -> Result<u8, C
                 host::kernel(&installation.kernel),
             ]);
             checks.extend(images::remote(installation, languages));
+            checks.extend(isolation::checks(&installation.isolation));
         }
         None => {
             let found = "the default paths of this user: no backend reported others";
