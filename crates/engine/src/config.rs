@@ -247,9 +247,10 @@ pub struct Pool {
 pub struct Network {
     /// Accepts requests with `network: true`. `agent.transport = "ip"` needs a network in any case.
     pub enabled: bool,
-    /// The bridge that the engine creates and removes. At most 15 bytes.
+    /// The bridge that the engine creates and removes, at most 15 bytes. `auto`: the first free name of `cloude0`,
+    /// `cloude1` and so on.
     pub bridge: String,
-    /// Addresses for VMs: `A.B.C.D/N`, `A.B.C.D` with `mask`, or `A.B.C.D-E.F.G.H`. The first host
+    /// Addresses for VMs: `auto` for a subnet to which the host has no route; `A.B.C.D/N`, `A.B.C.D` with `mask`, or `A.B.C.D-E.F.G.H`. The first host
     /// address of the subnet is the bridge's own.
     pub range: String,
     /// The subnet's mask, `16` or `255.255.0.0`, where `range` has none.
@@ -352,8 +353,8 @@ impl Default for Network {
     fn default() -> Self {
         Network {
             enabled: true,
-            bridge: "cloude0".into(),
-            range: "172.30.0.0/16".into(),
+            bridge: "auto".into(),
+            range: "auto".into(),
             mask: None,
             dns: vec![Ipv4Addr::new(1, 1, 1, 1), Ipv4Addr::new(8, 8, 8, 8)],
             allow: Vec::new(),

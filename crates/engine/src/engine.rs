@@ -94,7 +94,7 @@ impl Engine {
         check_files(&config)?;
         let config = Arc::new(config);
         let run_dir = RunDir::open(&config.run_dir)?;
-        clean_up(&config, &run_dir).await;
+        clean_up(&run_dir).await;
         let prison = Arc::new(prison(&config).await?);
         let digests = Arc::new(Digests::default());
         let segment =
@@ -280,13 +280,13 @@ async fn prison(config: &Arc<EngineConfig>) -> Result<Prison, IsolationError> {
 }
 
 /// Removes what a killed process left. An unprivileged process has no network to clean up.
-async fn clean_up(config: &EngineConfig, run_dir: &RunDir) {
+async fn clean_up(run_dir: &RunDir) {
     orphans::end_all(run_dir).await;
     if !rustix::process::geteuid().is_root() {
         return;
     }
     // A failure is no reason not to start: on a host without nft or netlink there is nothing to remove.
-    if let Err(error) = network::clean_up(&config.network, run_dir.path()).await {
+    if let Err(error) = network::clean_up(run_dir.path()).await {
         tracing::warn!(%error, "removing the network of an earlier process");
     }
 }

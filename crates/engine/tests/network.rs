@@ -3,6 +3,7 @@
 // clippy exempts test functions, not what they share.
 #![allow(clippy::unwrap_used)]
 
+mod frames;
 mod namespace;
 
 use std::net::Ipv4Addr;
@@ -10,6 +11,7 @@ use std::process::Command;
 
 use cloude_engine::config;
 use cloude_engine::network::{Network, clean_up, tap, tap_prefix};
+use frames::{mac_of, udp};
 use namespace::{inside, output};
 
 fn links() -> String {
@@ -156,14 +158,21 @@ async fn clean_up_removes_what_a_killed_process_left() {
         .await
         .unwrap();
     let attachment = killed.attach(true).await.unwrap();
-    // The state after SIGKILL. A persistent TAP with our prefix is the worst case.
+    // The state after SIGKILL. A persistent TAP with our mark is the worst case.
     let stale = format!("{}deadbeef", tap_prefix("cloude0"));
     output("ip", &["tuntap", "add", &stale, "mode", "tap"]);
+    let mark = format!("cloude:{}", state.path().display());
+    output("ip", &["link", "set", &stale, "alias", &mark]);
+    let foreign = format!("{}deadbee0", tap_prefix("cloude0"));
+    output("ip", &["tuntap", "add", &foreign, "mode", "tap"]);
     assert!(links().contains(&stale));
-    std::mem::forget(killed);
+    // Without `remove`: the process ends, and its lock with it.
+    drop(killed);
     drop(attachment);
 
-    clean_up(&network(), state.path()).await.unwrap();
+    clean_up(state.path()).await.unwrap();
+    assert!(links().contains(&foreign), "only the name is ours");
+    output("ip", &["link", "delete", &foreign]);
     assert!(
         !links().contains("cloude0") && !links().contains(&stale),
         "{}",
@@ -176,55 +185,6 @@ async fn clean_up_removes_what_a_killed_process_left() {
         .unwrap();
     let again = (again.attach(true).await.unwrap(), again);
     assert!(rules().contains(&again.0.name));
-}
-
-/// A UDP packet as a VM sends it: virtio-net header, Ethernet, IPv4, UDP.
-fn udp(from_mac: [u8; 6], to_mac: [u8; 6], from: Ipv4Addr, to: Ipv4Addr, port: u16) -> Vec<u8> {
-    let payload = b"hello";
-    let mut ip = vec![
-        0x45,
-        0,
-        0,
-        (28 + payload.len()) as u8,
-        0,
-        0,
-        0,
-        0,
-        64,
-        17,
-        0,
-        0,
-    ];
-    ip.extend(from.octets());
-    ip.extend(to.octets());
-    let sum: u32 = ip
-        .chunks(2)
-        .map(|word| u32::from(word[0]) << 8 | u32::from(word[1]))
-        .sum();
-    let folded = (sum & 0xffff) + (sum >> 16);
-    let checksum = !((folded + (folded >> 16)) as u16);
-    ip[10..12].copy_from_slice(&checksum.to_be_bytes());
-    let mut frame = vec![0; 10];
-    frame.extend(to_mac);
-    frame.extend(from_mac);
-    frame.extend([0x08, 0x00]);
-    frame.extend(ip);
-    frame.extend(9999_u16.to_be_bytes());
-    frame.extend(port.to_be_bytes());
-    // A UDP checksum of 0 is none (RFC 768).
-    frame.extend([0, (8 + payload.len()) as u8, 0, 0]);
-    frame.extend(payload);
-    frame
-}
-
-fn mac_of(link: &str) -> [u8; 6] {
-    let text = output("ip", &["-brief", "link", "show", link]);
-    let mac = text.split_whitespace().nth(2).unwrap();
-    let bytes: Vec<u8> = mac
-        .split(':')
-        .map(|byte| u8::from_str_radix(byte, 16).unwrap())
-        .collect();
-    bytes.try_into().unwrap()
 }
 
 /// Destination port of an allowed packet. It leaves the host after all packets that were sent before it.

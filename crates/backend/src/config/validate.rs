@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use cloude_engine::network::Range;
+use cloude_engine::network::validate_range;
 use ipnet::Ipv4Net;
 
 use super::api::Auth;
@@ -175,7 +175,7 @@ impl Config {
                 format!("has `{cidr}`, which is not a network like 10.1.0.0/16"),
             )?;
         }
-        Range::parse(&network.range, network.mask.as_deref())?;
+        validate_range(&network.range, network.mask.as_deref())?;
         Ok(())
     }
 }

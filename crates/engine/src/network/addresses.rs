@@ -20,9 +20,24 @@ pub enum RangeError {
     /// The range has no mask.
     #[error("`{0}` has no mask; write A.B.C.D/N or set `network.mask` (IP_MASK)")]
     NoMask(String),
+    /// The engine chooses the range, and its mask.
+    #[error("`network.mask` (IP_MASK) needs a `network.range` (IP_RANGE) other than `auto`")]
+    MaskOfAuto,
     /// It has no room for the bridge and one VM.
     #[error("`{0}` has no room for the bridge and a VM; use a prefix of 30 or less")]
     TooSmall(String),
+}
+
+/// The value of `network.bridge` and `network.range` that leaves the choice to the engine.
+pub const AUTO: &str = "auto";
+
+/// Checks `network.range` with `network.mask`.
+pub fn validate_range(range: &str, mask: Option<&str>) -> Result<(), RangeError> {
+    match mask {
+        None if range == AUTO => Ok(()),
+        Some(_) if range == AUTO => Err(RangeError::MaskOfAuto),
+        mask => Range::parse(range, mask).map(drop),
+    }
 }
 
 /// A subnet: its first host address is the bridge's, the rest of it, or a part, is for VMs.

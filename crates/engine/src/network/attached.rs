@@ -63,6 +63,23 @@ impl Attached {
         self.network.policy.limits()
     }
 
+    /// The reason for which the VM must not run: its firewall rules are not there.
+    pub fn broken(&self) -> Option<String> {
+        self.network.broken().borrow().clone()
+    }
+
+    /// Waits until [`Attached::broken`] has a reason. Cancel safe.
+    pub async fn until_broken(&self) -> String {
+        let mut broken = self.network.broken();
+        let reason = broken.wait_for(Option::is_some).await.ok();
+        let reason = reason.and_then(|reason| reason.clone());
+        match reason {
+            Some(reason) => reason,
+            // The sender lives as long as the network, which `self` holds.
+            None => std::future::pending().await,
+        }
+    }
+
     /// The network configuration that the agent reads at boot.
     pub fn guest(&self) -> &NetworkConfig {
         &self.get().guest

@@ -3,18 +3,25 @@
 use std::fs::File;
 use std::net::Ipv4Addr;
 use std::path::Path;
+use std::sync::Arc;
 
 use cloude_protocol::boot::NetworkConfig;
 use cloude_vmm::control::EgressSpec;
-use tokio_util::task::TaskTracker;
+use tokio::sync::watch;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use super::addresses::{AddressPool, Lease, Range};
+use super::clean_up;
 use super::error::NetworkError;
-use super::links::Links;
-use super::nft::{self, Rules, VmRule};
+use super::firewall::Firewall;
+use super::forwarding::Forwarding;
+use super::links::{Links, disable_ipv6};
+use super::mark::{BridgeLock, Mark};
+use super::nft::{FORWARDING_GROUP, GROUP, Rules, VmRule};
+use super::place::{Place, choose};
 use super::policy::Policy;
-use super::sysctl::{self, Forwarding};
-use super::tap;
+use super::ports::{Port, add_neighbour, remove_neighbour};
+use super::{tap, watcher};
 use crate::config;
 
 /// The first six bytes of the names of a bridge's TAPs. The VM's address follows in hexadecimal: 15 bytes in all,
@@ -32,11 +39,17 @@ pub fn tap_prefix(bridge: &str) -> String {
 pub struct Network {
     config: config::Network,
     links: Links,
+    name: String,
     bridge: u32,
+    mark: Mark,
     /// Of the VMs' devices.
     pub(super) policy: Policy,
     addresses: AddressPool,
     forwarding: Forwarding,
+    firewall: Arc<Firewall>,
+    watcher: AbortOnDropHandle<()>,
+    note: clean_up::BridgeNote,
+    _lock: BridgeLock,
     /// Tasks that release attachments.
     pub(super) releases: TaskTracker,
 }
@@ -60,60 +73,99 @@ pub struct Attachment {
 
 impl Network {
     /// Removes the remains of a killed process, and sets up the bridge. Addresses are given out from the one
-    /// after `last_used`. `run_dir` records the sysctl to restore if this process is killed.
+    /// after `last_used`. `run_dir` identifies the owner of the links, and records the bridge and the sysctl for the
+    /// start after a crash.
     pub async fn set_up(
         config: &config::Network,
         run_dir: &Path,
         last_used: Option<Ipv4Addr>,
     ) -> Result<Self, NetworkError> {
-        let range = Range::parse(&config.range, config.mask.as_deref())?;
-        let policy = Policy::new(config, range)?;
         let links = Links::open()?;
-        clean(&links, &config.bridge, run_dir).await?;
-        let bridge = match links
-            .create_bridge(&config.bridge, &range, config.mtu)
-            .await
-        {
+        clean_up::clean(&links, run_dir).await?;
+        let Place {
+            bridge: name,
+            lock,
+            range,
+            choosing,
+        } = choose(&links, config).await?;
+        let policy = Policy::new(config, range)?;
+        let mark = Mark::of(run_dir);
+        let forwarding = Forwarding::new(run_dir);
+        let ours = forwarding.is_to_be_set(&links).await?;
+        let rules = Rules {
+            bridge: &name,
+            tap_prefix: &tap_prefix(&name),
+            range: &range,
+            policy: &policy,
+            forwarding: ours,
+        };
+        let firewall = Arc::new(Firewall::new(&name, rules.script()));
+        // Before the rules are applied, so that no change of them is missed.
+        let watcher = watcher::watch(Arc::clone(&firewall)).map_err(NetworkError::Netlink)?;
+        let note = clean_up::BridgeNote::write(run_dir, &name)?;
+        let group = if ours { FORWARDING_GROUP } else { GROUP };
+        let created = links
+            .create_bridge(&name, &range, config.mtu, &mark, group)
+            .await;
+        drop(choosing);
+        let bridge = match created {
             Ok(bridge) => bridge,
             Err(error) => {
-                // The link may exist without its address.
-                let _ = links.remove(&config.bridge).await;
+                // The link may exist without its mark or its address.
+                if let Some(link) = links.find(&name).await {
+                    let _ = links.remove(link.index).await;
+                }
+                note.remove();
                 return Err(error);
             }
         };
-        let forwarding = Forwarding::new(run_dir);
         let network = Network {
             config: config.clone(),
             links,
+            name,
             bridge,
+            mark,
             policy,
             addresses: AddressPool::new(range, last_used),
             forwarding,
+            firewall,
+            watcher,
+            note,
+            _lock: lock,
             releases: TaskTracker::new(),
         };
-        if let Err(error) = network.set_rules().await {
+        if let Err(error) = network.set_rules(ours).await {
             network.remove().await;
             return Err(error);
         }
-        tracing::info!(
-            bridge = config.bridge,
-            range = range.cidr(),
-            "network is up"
-        );
+        tracing::info!(bridge = network.name, range = range.cidr(), "network is up");
         Ok(network)
     }
 
-    async fn set_rules(&self) -> Result<(), NetworkError> {
-        sysctl::disable_ipv6(&self.config.bridge)?;
-        let rules = Rules {
-            bridge: &self.config.bridge,
-            tap_prefix: &tap_prefix(&self.config.bridge),
-            range: self.addresses.range(),
-            allow: &self.config.allow,
-        };
+    async fn set_rules(&self, forwarding: bool) -> Result<(), NetworkError> {
+        disable_ipv6(&self.name)?;
         // Rules before forwarding, so that no packet is routed unfiltered.
-        nft::apply(&rules.script()).await?;
-        self.forwarding.enable()
+        self.firewall.set_up().await?;
+        if forwarding {
+            self.forwarding.enable()?;
+        }
+        Ok(())
+    }
+
+    /// The name of the bridge.
+    pub fn bridge(&self) -> &str {
+        &self.name
+    }
+
+    /// The subnet of the VMs.
+    pub fn range(&self) -> &Range {
+        self.addresses.range()
+    }
+
+    /// The reason for which VMs must end: their firewall rules were removed and cannot be applied again. `None` while
+    /// the rules are there.
+    pub fn broken(&self) -> watch::Receiver<Option<String>> {
+        self.firewall.broken()
     }
 
     /// Leases an address, creates a TAP and permits it. [`super::Attached`] also releases them.
@@ -130,17 +182,19 @@ impl Network {
     pub(super) async fn prepare(&self, outbound: bool) -> Result<Attachment, NetworkError> {
         let lease = self.addresses.lease()?;
         let [a, b, c, d] = lease.ip().octets();
-        let name = format!(
-            "{}{a:02x}{b:02x}{c:02x}{d:02x}",
-            tap_prefix(&self.config.bridge)
-        );
+        let name = format!("{}{a:02x}{b:02x}{c:02x}{d:02x}", tap_prefix(&self.name));
         let tap = tap::create(&name).map_err(|source| NetworkError::Tap {
             name: name.clone(),
             source,
         })?;
-        self.links
-            .attach(&name, self.bridge, self.config.mtu)
-            .await?;
+        let port = Port {
+            name: &name,
+            bridge: self.bridge,
+            mtu: self.config.mtu,
+            mac: lease.mac(),
+            mark: &self.mark,
+        };
+        port.attach(&self.links).await?;
         let host = self.links.addresses().await?;
         let range = self.addresses.range();
         let guest = NetworkConfig {
@@ -166,31 +220,19 @@ impl Network {
 
     /// Adds the rule that accepts packets from the TAP with its MAC and IP addresses, and the host's neighbour entry.
     pub(super) async fn permit(&self, attachment: &Attachment) -> Result<(), NetworkError> {
-        self.rule(attachment).add().await?;
+        self.firewall.admit(&rule(attachment)).await?;
         let lease = &attachment.lease;
-        self.links
-            .add_neighbour(self.bridge, lease.ip(), lease.mac())
-            .await
+        add_neighbour(&self.links, self.bridge, lease.ip(), lease.mac()).await
     }
 
     /// Removes the VM's rule and neighbour entry. The TAP vanishes with its last descriptor.
     pub async fn detach(&self, attachment: Attachment) {
-        if let Err(error) = self.rule(&attachment).remove().await {
+        if let Err(error) = self.firewall.dismiss(&rule(&attachment)).await {
             tracing::warn!(tap = attachment.name, %error, "removing a VM's firewall rule");
         }
         let ip = attachment.lease.ip();
-        if let Err(error) = self.links.remove_neighbour(self.bridge, ip).await {
+        if let Err(error) = remove_neighbour(&self.links, self.bridge, ip).await {
             tracing::warn!(tap = attachment.name, %error, "removing a VM's neighbour entry");
-        }
-    }
-
-    fn rule<'a>(&'a self, attachment: &'a Attachment) -> VmRule<'a> {
-        VmRule {
-            bridge: &self.config.bridge,
-            tap: &attachment.name,
-            mac: attachment.lease.mac(),
-            ip: attachment.lease.ip(),
-            outbound: attachment.outbound,
         }
     }
 
@@ -198,10 +240,15 @@ impl Network {
     pub async fn remove(&self) {
         self.releases.close();
         self.releases.wait().await;
+        self.watcher.abort();
         let result = async {
-            self.forwarding.restore()?;
-            nft::apply(&Rules::removal(&self.config.bridge)).await?;
-            self.links.remove(&self.config.bridge).await
+            self.forwarding.restore(&self.links, &self.name).await?;
+            self.firewall.remove().await?;
+            if let Some(link) = self.links.find(&self.name).await {
+                self.links.remove(link.index).await?;
+            }
+            self.note.remove();
+            Ok::<_, NetworkError>(())
         };
         if let Err(error) = result.await {
             tracing::error!(%error, "removing the network");
@@ -209,18 +256,13 @@ impl Network {
     }
 }
 
-/// Removes the remains of a killed process: TAPs, bridge, rules, and the sysctl that it set.
-pub async fn clean_up(config: &config::Network, run_dir: &Path) -> Result<(), NetworkError> {
-    clean(&Links::open()?, &config.bridge, run_dir).await
-}
-
-async fn clean(links: &Links, bridge: &str, run_dir: &Path) -> Result<(), NetworkError> {
-    for tap in links.with_prefix(&tap_prefix(bridge)).await? {
-        links.remove(&tap).await?;
+fn rule(attachment: &Attachment) -> VmRule {
+    VmRule {
+        tap: attachment.name.clone(),
+        mac: attachment.lease.mac(),
+        ip: attachment.lease.ip(),
+        outbound: attachment.outbound,
     }
-    links.remove(bridge).await?;
-    nft::apply(&Rules::removal(bridge)).await?;
-    Forwarding::new(run_dir).restore()
 }
 
 #[cfg(test)]

@@ -1,16 +1,19 @@
-//! The bridge, its ports and neighbour entries, over rtnetlink.
+//! Links, addresses and routes, over rtnetlink.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
 
 use futures_util::TryStreamExt;
+use ipnet::Ipv4Net;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::AddressAttribute;
-use rtnetlink::packet_route::link::LinkAttribute;
-use rtnetlink::packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage};
-use rtnetlink::{Handle, LinkBridge, LinkBridgePort, LinkUnspec};
+use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage};
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute};
+use rtnetlink::{Handle, LinkBridge, LinkUnspec, NeighbourHandle, RouteMessageBuilder};
 
 use super::addresses::{Range, mac_of};
 use super::error::NetworkError;
+use super::mark::Mark;
 
 /// A netlink socket (NETLINK_ROUTE). Clones share it.
 #[derive(Clone, Debug)]
@@ -18,7 +21,50 @@ pub struct Links {
     handle: Handle,
 }
 
-fn refused(what: String) -> impl FnOnce(rtnetlink::Error) -> NetworkError {
+/// A network interface.
+#[derive(Debug)]
+pub struct Link {
+    /// Its index.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// IFLA_IFALIAS.
+    pub alias: Option<String>,
+    /// IFLA_GROUP.
+    pub group: u32,
+}
+
+impl Link {
+    fn of(message: LinkMessage) -> Self {
+        let mut link = Link {
+            index: message.header.index,
+            name: String::new(),
+            alias: None,
+            group: 0,
+        };
+        for attribute in message.attributes {
+            match attribute {
+                LinkAttribute::IfName(name) => link.name = name,
+                LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
+                LinkAttribute::Group(group) => link.group = group,
+                _ => {}
+            }
+        }
+        link
+    }
+}
+
+/// Disables IPv6 on the bridge, so that the host has no link-local address that a VM could reach.
+pub fn disable_ipv6(bridge: &str) -> Result<(), NetworkError> {
+    let path = PathBuf::from(format!("/proc/sys/net/ipv6/conf/{bridge}/disable_ipv6"));
+    // The file is missing on a kernel without IPv6.
+    if !path.exists() {
+        return Ok(());
+    }
+    std::fs::write(&path, "1").map_err(|source| NetworkError::File { path, source })
+}
+
+pub(super) fn refused(what: String) -> impl FnOnce(rtnetlink::Error) -> NetworkError {
     move |source| NetworkError::Link {
         what,
         source: Box::new(source),
@@ -33,44 +79,67 @@ impl Links {
         Ok(Links { handle })
     }
 
-    /// The index of the link `name`, if it exists.
-    pub async fn index(&self, name: &str) -> Option<u32> {
+    /// All links of this network namespace.
+    pub async fn all(&self) -> Result<Vec<Link>, NetworkError> {
+        let mut messages = self.handle.link().get().execute();
+        let mut links = Vec::new();
+        while let Some(message) = messages
+            .try_next()
+            .await
+            .map_err(refused("listing links".into()))?
+        {
+            links.push(Link::of(message));
+        }
+        Ok(links)
+    }
+
+    /// The link `name`, if it exists.
+    pub async fn find(&self, name: &str) -> Option<Link> {
         let mut links = self
             .handle
             .link()
             .get()
             .match_name(name.to_owned())
             .execute();
-        links
-            .try_next()
-            .await
-            .ok()
-            .flatten()
-            .map(|link| link.header.index)
+        links.try_next().await.ok().flatten().map(Link::of)
     }
 
-    /// Names of all links that start with `prefix`.
-    pub async fn with_prefix(&self, prefix: &str) -> Result<Vec<String>, NetworkError> {
-        let mut links = self.handle.link().get().execute();
-        let mut names = Vec::new();
-        while let Some(link) = links
+    /// The index of the link `name`.
+    pub(super) async fn index(&self, name: &str) -> Result<u32, NetworkError> {
+        match self.find(name).await {
+            Some(link) => Ok(link.index),
+            None => Err(NetworkError::Vanished(name.to_owned())),
+        }
+    }
+
+    /// The destinations of all IPv4 routes but default routes.
+    pub async fn routes(&self) -> Result<Vec<Ipv4Net>, NetworkError> {
+        let request = RouteMessageBuilder::<Ipv4Addr>::new().build();
+        let mut messages = self.handle.route().get(request).execute();
+        let mut routes = Vec::new();
+        while let Some(message) = messages
             .try_next()
             .await
-            .map_err(refused("listing links".into()))?
+            .map_err(refused("listing routes".into()))?
         {
-            names.extend(
-                link.attributes
-                    .into_iter()
+            let prefix_len = message.header.destination_prefix_length;
+            routes.extend(
+                message
+                    .attributes
+                    .iter()
                     .filter_map(|attribute| match attribute {
-                        LinkAttribute::IfName(name) if name.starts_with(prefix) => Some(name),
+                        RouteAttribute::Destination(RouteAddress::Inet(ip)) => {
+                            Ipv4Net::new(*ip, prefix_len).ok()
+                        }
                         _ => None,
                     }),
             );
         }
-        Ok(names)
+        Ok(routes)
     }
 
-    /// Creates the bridge with its IP address and sets it up. Returns its index.
+    /// Creates the bridge with its IP address, marks it and sets it up. Returns its index. The caller removes the
+    /// bridge after an error.
     ///
     /// The MAC is set explicitly. Otherwise Linux uses the lowest MAC of the ports, which changes as VMs come and go,
     /// while other VMs still have the old one in their ARP tables.
@@ -79,6 +148,8 @@ impl Links {
         name: &str,
         range: &Range,
         mtu: u16,
+        mark: &Mark,
+        group: u32,
     ) -> Result<u32, NetworkError> {
         let what = || format!("creating the bridge {name}");
         let bridge = LinkBridge::new(name)
@@ -92,10 +163,13 @@ impl Links {
             .execute()
             .await
             .map_err(refused(what()))?;
-        let index = self
-            .index(name)
-            .await
-            .ok_or_else(|| NetworkError::Vanished(name.to_owned()))?;
+        let index = self.index(name).await?;
+        // The kernel takes no alias at the creation.
+        let marked = LinkUnspec::new_with_index(index)
+            .alias(mark.alias())
+            .link_group(group)
+            .build();
+        self.set(marked, what()).await?;
         let Range {
             gateway,
             prefix_len,
@@ -142,84 +216,30 @@ impl Links {
         Ok(found)
     }
 
-    /// Adds a link to the bridge as an isolated port, which forwards no frames to other isolated ports, and sets it
-    /// up.
-    pub async fn attach(&self, name: &str, bridge: u32, mtu: u16) -> Result<(), NetworkError> {
-        let what = || format!("attaching {name} to the bridge");
-        let index = self
-            .index(name)
-            .await
-            .ok_or_else(|| NetworkError::Vanished(name.to_owned()))?;
-        let port = LinkUnspec::new_with_index(index)
-            .mtu(mtu.into())
-            .controller(bridge)
-            .build();
-        self.handle
-            .link()
-            .set(port)
-            .execute()
-            .await
-            .map_err(refused(what()))?;
-        let isolated = LinkBridgePort::new(index).isolated(true).build();
-        self.handle
-            .link()
-            .set_port(isolated)
-            .execute()
-            .await
-            .map_err(refused(what()))?;
-        // Set up last, so that no packet passes before the port is isolated.
-        let up = LinkUnspec::new_with_index(index).up().build();
-        self.handle
-            .link()
-            .set(up)
-            .execute()
-            .await
-            .map_err(refused(what()))
+    /// Changes a link.
+    pub(super) async fn set(&self, message: LinkMessage, what: String) -> Result<(), NetworkError> {
+        let set = self.handle.link().set(message).execute().await;
+        set.map_err(refused(what))
     }
 
-    /// Adds a permanent neighbour entry, so that the host sends no ARP requests for the address.
-    ///
-    /// A dynamic entry becomes NUD_FAILED after three unanswered ARP requests, for example when a process connects
-    /// before the guest is up. All other connections to the address fail with it.
-    pub async fn add_neighbour(
+    /// Changes the settings of a bridge's port.
+    pub(super) async fn set_port(
         &self,
-        link: u32,
-        ip: Ipv4Addr,
-        mac: [u8; 6],
+        message: LinkMessage,
+        what: String,
     ) -> Result<(), NetworkError> {
-        self.handle
-            .neighbours()
-            .add(link, ip.into())
-            .link_layer_address(&mac)
-            .replace()
-            .execute()
-            .await
-            .map_err(refused(format!("adding the neighbour entry of {ip}")))
+        let set = self.handle.link().set_port(message).execute().await;
+        set.map_err(refused(what))
     }
 
-    /// Removes the neighbour entry of an address, if it exists.
-    pub async fn remove_neighbour(&self, link: u32, ip: Ipv4Addr) -> Result<(), NetworkError> {
-        let mut entry = NeighbourMessage::default();
-        entry.header.family = AddressFamily::Inet;
-        entry.header.ifindex = link;
-        let destination = NeighbourAddress::Inet(ip);
-        entry
-            .attributes
-            .push(NeighbourAttribute::Destination(destination));
-        match self.handle.neighbours().del(entry).execute().await {
-            Err(rtnetlink::Error::NetlinkError(error)) if error.raw_code() == -libc::ENOENT => {
-                Ok(())
-            }
-            removed => removed.map_err(refused(format!("removing the neighbour entry of {ip}"))),
-        }
+    /// Neighbour and forwarding tables.
+    pub(super) fn neighbours(&self) -> NeighbourHandle {
+        self.handle.neighbours()
     }
 
-    /// Removes a link, if it exists.
-    pub async fn remove(&self, name: &str) -> Result<(), NetworkError> {
-        let Some(index) = self.index(name).await else {
-            return Ok(());
-        };
-        let removed = self.handle.link().del(index).execute().await;
-        removed.map_err(refused(format!("removing {name}")))
+    /// Removes a link.
+    pub async fn remove(&self, link: u32) -> Result<(), NetworkError> {
+        let removed = self.handle.link().del(link).execute().await;
+        removed.map_err(refused(format!("removing the link with index {link}")))
     }
 }

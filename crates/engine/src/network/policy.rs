@@ -65,6 +65,26 @@ impl Policy {
         })
     }
 
+    /// Exceptions from the denied networks.
+    pub fn allow(&self) -> &[Ipv4Net] {
+        &self.allow
+    }
+
+    /// Denied networks.
+    pub fn deny(&self) -> &[Ipv4Net] {
+        &self.deny
+    }
+
+    /// Name servers of VMs.
+    pub fn dns(&self) -> &[Ipv4Addr] {
+        &self.dns
+    }
+
+    /// Denied destination ports.
+    pub fn deny_ports(&self) -> &[u16] {
+        &self.deny_ports
+    }
+
     /// The limits of each device.
     pub fn limits(&self) -> NetLimits {
         self.limits

@@ -153,9 +153,28 @@ impl Vm {
     }
 }
 
+/// The end of a VM whose firewall rules were removed and cannot be applied again.
+pub(super) fn no_firewall(reason: &str) -> Failure {
+    Failure::infrastructure(format!(
+        "the VM was ended because the firewall rules of its network were removed and cannot be applied again: {reason}"
+    ))
+}
+
 impl Machine for Vm {
     fn failed(&mut self) -> BoxFuture<'_, Failure> {
-        async { self.explain(self.worker.failed().await) }.boxed()
+        async {
+            let broken = async {
+                match &self.attached {
+                    Some(attached) => attached.until_broken().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                failure = self.worker.failed() => self.explain(failure),
+                reason = broken => no_firewall(&reason),
+            }
+        }
+        .boxed()
     }
 
     fn network_report(&mut self) -> BoxFuture<'_, Option<NetworkReport>> {

@@ -13,7 +13,7 @@ use super::console::Console;
 use super::paused::{PausedFork, PooledFork};
 use super::process::Worker;
 use super::segment::SharedSegment;
-use super::vm::Vm;
+use super::vm::{Vm, no_firewall};
 use crate::config::{EngineConfig, Transport};
 use crate::error::Failure;
 use crate::guest::new_token;
@@ -201,6 +201,11 @@ impl Workers {
             console,
             ..
         } = fork;
+        if let Some(reason) = attached.as_ref().and_then(Attached::broken) {
+            fork.stop().await;
+            release(attached).await;
+            return Err(no_firewall(&reason));
+        }
         let (worker, stream) = match fork.resume() {
             Ok(resumed) => resumed,
             Err(failure) => {
