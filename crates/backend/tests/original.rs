@@ -227,6 +227,18 @@ async fn an_unknown_path_or_method_gets_its_status() {
 }
 
 #[tokio::test]
+async fn a_user_that_is_no_name_is_refused() {
+    for user in ["", "a b", "a:b:c", "root:", "../x", &"u".repeat(33)] {
+        assert_refused([(
+            with("user", json!(user)),
+            400,
+            "give `root`, or another user",
+        )])
+        .await;
+    }
+}
+
+#[tokio::test]
 async fn a_limit_out_of_range_is_refused_with_its_range() {
     assert_refused([
         (

@@ -144,7 +144,7 @@ pub struct Runner {
     /// replaced by the directory of `files`.
     #[serde(default)]
     pub hook_env: BTreeMap<String, String>,
-    /// The hook's files, which stay readable for the image's user.
+    /// The hook's files, which stay readable for the program's user.
     #[serde(default)]
     pub files: Vec<File>,
     /// Variables that the interpreter reads when it starts, exact names or prefixes ending in `*`. A request that sets one

@@ -23,6 +23,7 @@ pub mod prepare;
 pub mod process;
 pub mod raw;
 pub mod ready;
+pub mod refused_calls;
 pub mod report;
 pub mod result;
 pub mod rights;

@@ -45,7 +45,7 @@ pub enum Step {
     Streams,
     /// Bound capabilities.
     Capabilities,
-    /// Become the image's user.
+    /// Become the program's user.
     User,
     /// Enter the working directory.
     WorkingDir,
@@ -93,7 +93,7 @@ impl Step {
             Step::Cgroup => "mount the stage's cgroup",
             Step::Streams => "connect the standard streams",
             Step::Capabilities => "bound the program's capabilities",
-            Step::User => "become the image's user",
+            Step::User => "become the program's user",
             Step::WorkingDir => "enter the working directory",
             Step::NoNewPrivileges => "set no_new_privs",
             Step::Filter => {

@@ -44,7 +44,7 @@ struct CapabilityHeader {
 /// Version 3: two words for each set.
 const CAPABILITY_VERSION_3: u32 = 0x2008_0522;
 
-/// Changes to the image's user and sets its capabilities.
+/// Changes to the program's user and sets its capabilities.
 pub fn become_user(plan: &Plan) {
     let (uid, gid) = (plan.user.uid, plan.user.gid);
     let groups = &plan.user.groups;
