@@ -13,7 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, ConfigError, KeyPolicy, Listen};
-use crate::http::{self, Listener};
+use crate::http::{self, Listener, TlsError, TlsFiles};
 use crate::jobs::{Parts, Service};
 use crate::keys::Keys;
 use crate::scheduler::{Capacity, Scheduler, available_memory_mib};
@@ -55,6 +55,9 @@ pub enum ServerError {
          the scope `admin` unless clouded listens on a loopback address or a Unix socket; or stop it first"
     )]
     KeysLocked(PathBuf),
+    /// The certificate cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// bind(2) or listen(2) failed.
     #[error(
         "cannot listen on {address}: {source}; choose another address with --listen (BACKEND_SERVER_ADDR)"
@@ -138,12 +141,20 @@ pub async fn stopped_keys(config: &Config) -> Result<(File, Keys), ServerError> 
 }
 
 async fn listen(config: &Config) -> Result<Listener, ServerError> {
-    Listener::bind(&config.listen, &config.api)
+    let tls = match config.tls.is_enabled() {
+        true => Some(TlsFiles::load(&config.tls)?),
+        false => None,
+    };
+    let listener = Listener::bind(&config.listen, &config.api)
         .await
         .map_err(|source| ServerError::Listen {
             address: config.listen.clone(),
             source,
-        })
+        })?;
+    Ok(match tls {
+        Some(files) => listener.with_tls(files),
+        None => listener,
+    })
 }
 
 async fn serve(

@@ -9,6 +9,7 @@ use cloude_protocol::api::{StartChoice, StartKind, TemplateInfo};
 use cloude_protocol::paths::cache_dir;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use rustix::thread::CapabilitySet;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::admission::{Admission, Unlimited};
@@ -279,10 +280,11 @@ async fn prison(config: &Arc<EngineConfig>) -> Result<Prison, IsolationError> {
     }
 }
 
-/// Removes what a killed process left. An unprivileged process has no network to clean up.
+/// Removes what a killed process left. A process without CAP_NET_ADMIN has no network to clean up.
 async fn clean_up(run_dir: &RunDir) {
     orphans::end_all(run_dir).await;
-    if !rustix::process::geteuid().is_root() {
+    let capabilities = rustix::thread::capabilities(None);
+    if !capabilities.is_ok_and(|sets| sets.effective.contains(CapabilitySet::NET_ADMIN)) {
         return;
     }
     // A failure is no reason not to start: on a host without nft or netlink there is nothing to remove.

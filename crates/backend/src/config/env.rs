@@ -20,6 +20,8 @@ pub fn apply(config: &mut Config, get: &dyn Fn(&str) -> Option<String>) -> Resul
     env.set("CLOUDE_USER", &mut config.user)?;
     env.set("CLOUDE_API_AUTH", &mut config.api.auth)?;
     env.list("CLOUDE_API_ALLOWED_HOSTS", &mut config.api.allowed_hosts);
+    env.set("CLOUDE_TLS_CERTIFICATE", &mut config.tls.certificate)?;
+    env.set("CLOUDE_TLS_KEY", &mut config.tls.key)?;
     env.set("CLOUDE_STATE_DIR", &mut config.state_dir)?;
     env.set("CLOUDE_AGENT_TRANSPORT", &mut config.agent.transport)?;
     env.set("CLOUDE_AGENT_BINARY", &mut config.agent.binary)?;

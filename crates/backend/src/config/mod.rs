@@ -5,15 +5,18 @@ mod api;
 mod env;
 mod error;
 mod load;
+mod tls;
 mod types;
 mod validate;
 
 pub use api::{Api, Auth, KeyPolicy, Listen};
 pub use cloude_engine::config::{
-    Agent, CpuBaseline, ImageSource, Images, Isolation, Network, Pool, PoolIsolation, Transport, Walls,
+    Agent, CpuBaseline, ImageSource, Images, Isolation, Network, Pool, PoolIsolation, Transport,
+    Walls,
 };
 pub use cloude_protocol::paths::cache_dir;
 pub use env::apply as apply_env;
 pub use error::ConfigError;
 pub use load::DEFAULT_FILE;
+pub use tls::Tls;
 pub use types::{Config, Limits, Queue, Quota, Shutdown, Store, Vm};

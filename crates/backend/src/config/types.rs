@@ -8,6 +8,7 @@ use cloude_protocol::paths;
 use serde::{Deserialize, Serialize};
 
 use super::api::{Api, KeyPolicy, Listen};
+use super::tls::Tls;
 
 /// The whole configuration. Every key has a default.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
@@ -26,6 +27,8 @@ pub struct Config {
     pub kernel: PathBuf,
     /// Who may use the API.
     pub api: Api,
+    /// TLS.
+    pub tls: Tls,
     /// Language images.
     pub images: Images,
     /// The agent in the guest.
@@ -169,6 +172,7 @@ impl Default for Config {
             languages: paths::languages(root),
             kernel: paths::kernel(),
             api: Api::default(),
+            tls: Tls::default(),
             images: Images::default(),
             agent: Agent::default(),
             vm: Vm::default(),

@@ -53,11 +53,26 @@ impl Config {
                 self.listen
             ),
         )?;
+        self.validate_tls()?;
         self.validate_vm()?;
         self.validate_pool()?;
         self.validate_limits()?;
         self.validate_network()?;
         self.validate_isolation()
+    }
+
+    fn validate_tls(&self) -> Result<(), ConfigError> {
+        let tls = &self.tls;
+        check(
+            tls.certificate.as_os_str().is_empty() == tls.key.as_os_str().is_empty(),
+            "tls.key",
+            "must be set exactly if `tls.certificate` is",
+        )?;
+        check(
+            !tls.is_enabled() || self.listen.ip().is_some(),
+            "tls.certificate",
+            format!("needs a TCP address, and `listen` is {}", self.listen),
+        )
     }
 
     fn validate_vm(&self) -> Result<(), ConfigError> {
@@ -192,11 +207,17 @@ mod tests {
     #[test]
     fn an_invalid_value_is_refused_with_its_key() {
         type Spoil = fn(&mut Config);
-        let table: [(&str, Spoil); 10] = [
+        let table: [(&str, Spoil); 12] = [
             ("vm.vcpus", |c| c.vm.vcpus = 9),
             ("vm.max_memory_mib", |c| c.vm.max_memory_mib = 100),
             ("queue.capacity", |c| c.queue.capacity = 0),
             ("pool.build_after", |c| c.pool.build_after = 0),
+            ("tls.key", |c| c.tls.certificate = "/c.pem".into()),
+            ("tls.certificate", |c| {
+                c.listen = "unix:/a".parse().unwrap();
+                c.tls.certificate = "/c.pem".into();
+                c.tls.key = "/k.pem".into();
+            }),
             ("time_factor", |c| c.time_factor = 0),
             ("api.auth", |c| {
                 c.listen = "0.0.0.0:80".parse().unwrap();

@@ -1,10 +1,11 @@
-//! The listening socket: TCP or a Unix socket.
+//! The listening socket: TCP with or without TLS, or a Unix socket.
 
 use std::io;
 use std::net::SocketAddr;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 
+use super::tls::TlsFiles;
 use super::transport::Transport;
 use super::unix_socket::UnixSocket;
 use crate::config::{Api, Listen};
@@ -13,6 +14,7 @@ use crate::config::{Api, Listen};
 #[derive(Debug)]
 pub enum Listener {
     Tcp(TcpListener),
+    Tls(TcpListener, TlsFiles),
     Unix(UnixSocket),
 }
 
@@ -25,10 +27,20 @@ impl Listener {
         }
     }
 
+    /// Speaks TLS on TCP connections. A Unix socket stays as it is.
+    pub fn with_tls(self, files: TlsFiles) -> Self {
+        match self {
+            Listener::Tcp(listener) => Listener::Tls(listener, files),
+            other => other,
+        }
+    }
+
     /// The address, with the port that port 0 selected.
     pub fn address(&self) -> io::Result<Listen> {
         Ok(match self {
-            Listener::Tcp(listener) => Listen::Tcp(listener.local_addr()?),
+            Listener::Tcp(listener) | Listener::Tls(listener, _) => {
+                Listen::Tcp(listener.local_addr()?)
+            }
             Listener::Unix(socket) => Listen::Unix(socket.path().to_owned()),
         })
     }
@@ -37,14 +49,23 @@ impl Listener {
     pub async fn accept(&self) -> io::Result<(Transport, Option<SocketAddr>)> {
         match self {
             Listener::Tcp(listener) => {
-                let (stream, address) = listener.accept().await?;
-                // Small events are sent at once.
-                let _ = stream.set_nodelay(true);
+                let (stream, address) = accept(listener).await?;
                 Ok((Transport::Tcp(stream), Some(address)))
+            }
+            Listener::Tls(listener, files) => {
+                let (stream, address) = accept(listener).await?;
+                Ok((Transport::Tls(files.accept(stream)), Some(address)))
             }
             Listener::Unix(socket) => Ok((Transport::Unix(socket.accept().await?), None)),
         }
     }
+}
+
+async fn accept(listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
+    let (stream, address) = listener.accept().await?;
+    // Small events are sent at once.
+    let _ = stream.set_nodelay(true);
+    Ok((stream, address))
 }
 
 impl From<TcpListener> for Listener {

@@ -16,6 +16,7 @@ mod output;
 mod peer;
 mod serve;
 mod templates;
+mod tls;
 mod transport;
 mod unix_socket;
 
@@ -36,6 +37,7 @@ use host::Hosts;
 
 pub use listener::Listener;
 pub use serve::{ConnectionLimits, serve};
+pub use tls::{TlsError, TlsFiles};
 
 /// All routes.
 pub fn router(service: Service) -> Router {

@@ -1,9 +1,10 @@
 //! The client of a connection: whether it takes its response, and whether it closed the connection. A FIN has two
 //! meanings: the client closed its sending half and waits for the answer, or it closed the connection. In the second
-//! case it answers data with a RST. On a Unix socket the kernel tells the two apart: only closing sets EPOLLHUP.
+//! case it answers data with a RST. On a Unix socket the kernel tells the two apart: only closing sets EPOLLHUP. TLS has
+//! no bytes to answer with, so there a FIN counts as closing the connection.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -41,25 +42,26 @@ pub struct Peer {
 #[derive(Debug)]
 enum Socket {
     Tcp(TcpStream),
+    Tls(TcpStream),
     Unix(UnixStream),
 }
 
 impl Peer {
     /// The client of `stream`. Enables TCP keep-alive (tcp(7)).
     pub fn of(stream: &Transport) -> io::Result<Self> {
-        let local = match stream {
-            Transport::Tcp(stream) => {
-                sockopt::set_socket_keepalive(stream, true)?;
-                sockopt::set_tcp_keepidle(stream, IDLE)?;
-                sockopt::set_tcp_keepintvl(stream, IDLE)?;
-                sockopt::set_tcp_keepcnt(stream, PROBES)?;
-                let address = stream.peer_addr()?.ip().to_canonical();
-                address.is_loopback()
+        let (socket, local) = match stream {
+            Transport::Tcp(stream) => (Socket::Tcp(watched(stream)?), is_loopback(stream)?),
+            Transport::Tls(stream) => {
+                let stream = stream.tcp().ok_or(io::ErrorKind::NotConnected)?;
+                (Socket::Tls(watched(stream)?), is_loopback(stream)?)
             }
-            Transport::Unix(_) => true,
+            Transport::Unix(stream) => {
+                let stream = UnixStream::from_std(duplicate(stream.as_fd())?)?;
+                (Socket::Unix(stream), true)
+            }
         };
         Ok(Peer {
-            socket: Socket::duplicate(stream)?,
+            socket,
             local,
             backlog: AtomicBool::new(false),
             closer: CancellationToken::new(),
@@ -102,7 +104,7 @@ impl Peer {
 
     fn reset_on_close(&self) {
         // A Unix socket frees it in any case.
-        if let Socket::Tcp(stream) = &self.socket {
+        if let Socket::Tcp(stream) | Socket::Tls(stream) = &self.socket {
             let _ = sockopt::set_socket_linger(stream, Some(Duration::ZERO));
         }
     }
@@ -111,6 +113,7 @@ impl Peer {
     pub async fn reset(&self) {
         match self.socket {
             Socket::Tcp(_) => self.wait_closed(Interest::ERROR, |_| true).await,
+            Socket::Tls(_) => self.read_closed().await,
             Socket::Unix(_) => {
                 self.wait_closed(Interest::WRITABLE, Ready::is_write_closed)
                     .await
@@ -129,17 +132,9 @@ impl Peer {
 }
 
 impl Socket {
-    fn duplicate(stream: &Transport) -> io::Result<Self> {
-        let duplicate = stream.as_fd().try_clone_to_owned()?;
-        Ok(match stream {
-            Transport::Tcp(_) => Socket::Tcp(TcpStream::from_std(duplicate.into())?),
-            Transport::Unix(_) => Socket::Unix(UnixStream::from_std(duplicate.into())?),
-        })
-    }
-
     async fn ready(&self, interest: Interest) -> io::Result<Ready> {
         match self {
-            Socket::Tcp(stream) => stream.ready(interest).await,
+            Socket::Tcp(stream) | Socket::Tls(stream) => stream.ready(interest).await,
             Socket::Unix(stream) => stream.ready(interest).await,
         }
     }
@@ -148,15 +143,31 @@ impl Socket {
     fn clear(&self, interest: Interest) {
         let clear = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
         let _ = match self {
-            Socket::Tcp(stream) => stream.try_io(interest, clear),
+            Socket::Tcp(stream) | Socket::Tls(stream) => stream.try_io(interest, clear),
             Socket::Unix(stream) => stream.try_io(interest, clear),
         };
     }
 }
 
+/// A duplicate of a TCP stream, with keep-alive (tcp(7)).
+fn watched(stream: &TcpStream) -> io::Result<TcpStream> {
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, IDLE)?;
+    sockopt::set_tcp_keepintvl(stream, IDLE)?;
+    sockopt::set_tcp_keepcnt(stream, PROBES)?;
+    TcpStream::from_std(duplicate(stream.as_fd())?)
+}
+
+fn duplicate<T: From<OwnedFd>>(socket: BorrowedFd<'_>) -> io::Result<T> {
+    Ok(socket.try_clone_to_owned()?.into())
+}
+
+fn is_loopback(stream: &TcpStream) -> io::Result<bool> {
+    Ok(stream.peer_addr()?.ip().to_canonical().is_loopback())
+}
+
 /// A connection whose writes fail when the client takes no data for too long. It records whether its last write was
 /// short, for [`Peer::probe`].
-#[derive(Debug)]
 pub struct WatchedStream {
     stream: Transport,
     peer: Arc<Peer>,

@@ -75,13 +75,13 @@ pub async fn serve(
         };
         match accepted {
             Ok((stream, slot)) => {
-                let address = match &stream {
-                    Transport::Tcp(stream) => match enter(stream, &limits) {
+                let address = match stream.tcp() {
+                    Some(stream) => match enter(stream, &limits) {
                         Some(slot) => Some(slot),
                         None => continue,
                     },
-                    // The socket's mode limits who connects.
-                    Transport::Unix(_) => None,
+                    // The mode of a Unix socket limits who connects.
+                    None => None,
                 };
                 let slots = (slot, address, limits.bounds.connection());
                 connection(

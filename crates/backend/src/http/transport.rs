@@ -1,37 +1,41 @@
-//! The byte stream of a connection: TCP or a Unix socket.
+//! The byte stream of a connection: TCP, TLS over TCP, or a Unix socket.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
+use super::tls::TlsTransport;
+
 /// An accepted connection.
-#[derive(Debug)]
 pub enum Transport {
     Tcp(TcpStream),
+    Tls(TlsTransport),
     Unix(UnixStream),
 }
 
-/// Calls a method of the stream inside.
-macro_rules! forward {
-    ($self:ident.$method:ident($($argument:expr),*)) => {
-        match $self.get_mut() {
-            Transport::Tcp(stream) => Pin::new(stream).$method($($argument),*),
-            Transport::Unix(stream) => Pin::new(stream).$method($($argument),*),
-        }
-    };
-}
-
-impl AsFd for Transport {
-    fn as_fd(&self) -> BorrowedFd<'_> {
+impl Transport {
+    /// The TCP stream; `None` for a Unix socket.
+    pub fn tcp(&self) -> Option<&TcpStream> {
         match self {
-            Transport::Tcp(stream) => stream.as_fd(),
-            Transport::Unix(stream) => stream.as_fd(),
+            Transport::Tcp(stream) => Some(stream),
+            Transport::Tls(stream) => stream.tcp(),
+            Transport::Unix(_) => None,
         }
     }
+}
+
+/// Calls a method of the stream inside, for TLS after the handshake.
+macro_rules! forward {
+    ($self:ident.$method:ident($context:ident $(, $argument:expr)*)) => {
+        match $self.get_mut() {
+            Transport::Tcp(stream) => Pin::new(stream).$method($context $(, $argument)*),
+            Transport::Tls(stream) => ready!(stream.poll_open($context))?.$method($context $(, $argument)*),
+            Transport::Unix(stream) => Pin::new(stream).$method($context $(, $argument)*),
+        }
+    };
 }
 
 impl AsyncRead for Transport {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cloude_backend::config::{Config, Listen};
-use cloude_backend::http::{self, ConnectionLimits, Listener};
+use cloude_backend::http::{self, ConnectionLimits, Listener, TlsFiles};
 use cloude_backend::jobs::{Parts, Service};
 use cloude_backend::keys::Keys;
 use cloude_backend::scheduler::{Capacity, Scheduler};
@@ -78,7 +78,10 @@ impl Backend {
             bytes: 1 << 30,
         };
         let quotas = (&config.quota).into();
-        let listener = Listener::bind(&config.listen, &config.api).await.unwrap();
+        let mut listener = Listener::bind(&config.listen, &config.api).await.unwrap();
+        if config.tls.is_enabled() {
+            listener = listener.with_tls(TlsFiles::load(&config.tls).unwrap());
+        }
         let store = Store::open(state.path(), retention).unwrap();
         let service = Service::new(Parts {
             config,
