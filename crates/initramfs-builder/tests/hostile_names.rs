@@ -218,6 +218,13 @@ fn the_name_trailer_is_refused_in_the_root_only() {
         refused(&[tar([Entry::file("TRAILER!!!", "x"), Entry::file("b", "")])])
             .contains("marks its end")
     );
+    // The directory has no entry of its own in the layer.
+    for file in ["TRAILER!!!/b", "TRAILER!!!/c/d"] {
+        let layer = tar([Entry::file(file, "x")]);
+        assert!(refused(&[layer]).contains("marks its end"), "{file}");
+    }
+    let through_a_link = tar([Entry::symlink("l", "TRAILER!!!"), Entry::file("l/b", "x")]);
+    assert!(refused(&[through_a_link]).contains("marks its end"));
     assert_eq!(
         paths(&[tar([Entry::file("d/TRAILER!!!", "x")])]),
         ["d", "d/TRAILER!!!"]

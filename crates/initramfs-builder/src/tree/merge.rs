@@ -165,11 +165,12 @@ impl Tree {
 
     /// Checks the resolved path of an entry.
     fn check_place(&self, place: &ResolvedDir, name: &[u8]) -> Result<(), Problem> {
-        let first = place.steps.first().map_or(name, |(first, _)| first);
+        let first = place.steps.first().map_or(name, |(first, _)| &**first);
         if first == boot::DIR.trim_start_matches('/').as_bytes() {
             return Err("/.cloude is reserved: remove it from the image".into());
         }
-        if place.steps.is_empty() && name == TRAILER {
+        // Also a directory of this name, which the path of a file in it makes.
+        if first == TRAILER {
             return Err("an initramfs cannot hold a file of this name, which marks its end: rename it in the image".into());
         }
         // Symlink targets can contain longer names than tar headers.
