@@ -5,7 +5,8 @@ mod common;
 
 use cloude_protocol::Data;
 use cloude_protocol::agent::{Cause, StageName, Stream};
-use cloude_protocol::api::{CompileReport, ExecutionEvent, Limits, Status};
+use cloude_protocol::api::{CompileReport, Execution, ExecutionEvent, Limits, Status};
+use cloude_protocol::network::{Denied, DenyReason, NetworkReport};
 use common::{FakeBackend, Script, ended, exited, output, result, stage, stderr, stdout};
 
 fn text(bytes: &[u8]) -> String {
@@ -176,6 +177,36 @@ fn dropped_output_is_noted_on_stderr() {
         text(&output.stderr)
     );
     assert_eq!(output.status.code(), Some(0));
+}
+
+#[test]
+fn denied_traffic_is_noted_on_stderr() {
+    let denied = |address: [u8; 4], times| Denied {
+        address: Some(address.into()),
+        port: Some(80),
+        protocol: "tcp".to_owned(),
+        reason: DenyReason::Destination,
+        times,
+    };
+    let execution = Execution {
+        network: Some(NetworkReport {
+            denied: vec![denied([169, 254, 169, 254], 3), denied([10, 0, 0, 1], 1)],
+            denied_others: 2,
+        }),
+        ..exited(0)
+    };
+    let backend = FakeBackend::new(Script::Events(vec![result(execution)]));
+    let output = backend
+        .cloude()
+        .args(["run", "-l", "python", "-c", "x"])
+        .output()
+        .unwrap();
+    let note = "denied 6 packets, to tcp 169.254.169.254:80 and one more destination";
+    assert!(
+        text(&output.stderr).contains(note),
+        "{}",
+        text(&output.stderr)
+    );
 }
 
 #[test]

@@ -10,8 +10,8 @@ use std::path::Path;
 use std::process::Command;
 
 use cloude_vmm::control::{
-    BootSpec, Channel, ChannelError, EgressSpec, Event, ExitReason, MAX_CONSOLE_INPUT, NetLimits,
-    Request, TapSpec,
+    BootSpec, Channel, ChannelError, DeniedReport, EgressSpec, Event, ExitReason,
+    MAX_CONSOLE_INPUT, NetLimits, Request, TapSpec,
 };
 use cloude_vmm::panics;
 use common::{Code, Worker, collect, elf, memfd, run, run_with, spec};
@@ -124,6 +124,13 @@ fn too_much_console_input_ends_the_worker() {
         panic!("it did not fail");
     };
     assert!(message.contains("4097 bytes of console input"), "{message}");
+}
+
+#[test]
+fn a_vm_without_a_network_reports_nothing_denied() {
+    let worker = spinning();
+    worker.channel.send(&Request::Denied, &[]).unwrap();
+    worker.expect(&Event::Denied(DeniedReport::default()));
 }
 
 /// Requests entropy from the virtio-rng device in a loop, and prints a dot for each buffer.

@@ -8,7 +8,7 @@ use virtio_bindings::virtio_mmio::VIRTIO_MMIO_STATUS;
 use vm_memory::{Bytes, GuestAddress};
 
 use super::VirtioDevice;
-use super::net::{Net, NetConfig};
+use super::net::{EgressSpec, Net, NetConfig, NetLimits};
 use super::rng::Rng;
 use super::testing::{Driver, MEMORY_SIZE, RING_SIZE};
 use super::vsock::{Vsock, VsockConfig};
@@ -130,6 +130,19 @@ proptest! {
         let (wire, theirs) = UnixDatagram::pair().unwrap();
         let config = NetConfig { mac: [2; 6], mtu: 1500 };
         let device = Net::on(theirs.into(), config, false).unwrap();
+        for len in [0, 1, 12, 100, 1500] {
+            wire.send(&vec![7; len]).unwrap();
+        }
+        run(device, &attacks);
+    }
+
+    #[test]
+    fn the_confined_network_device_survives(attacks in prop::collection::vec(attack(), 1..6)) {
+        let (wire, theirs) = UnixDatagram::pair().unwrap();
+        let config = NetConfig { mac: [2; 6], mtu: 1500 };
+        let limits = NetLimits { packets_per_s: 5, bytes_per_s: 1000, connections_per_s: 2 };
+        let device = Net::on(theirs.into(), config, false).unwrap();
+        let device = device.with_egress(EgressSpec::default()).with_limits(&limits).unwrap();
         for len in [0, 1, 12, 100, 1500] {
             wire.send(&vec![7; len]).unwrap();
         }
