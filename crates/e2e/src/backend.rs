@@ -1,6 +1,8 @@
 //! A `clouded` process for one test: separate port, state directory, network namespace and log.
 
+use std::fs::Permissions;
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -33,6 +35,8 @@ impl Backend {
             .prefix("cloude-e2e-")
             .tempdir()
             .unwrap();
+        // A server that gives up root's rights goes through it.
+        std::fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
         std::fs::create_dir(folder.path().join("tmp")).unwrap();
         let address = TcpListener::bind("127.0.0.1:0")
             .unwrap()

@@ -1,5 +1,7 @@
 //! Gives up root's rights before `clouded` reads anything from a client, an image or a file of another user.
 
+mod cgroup;
+
 use std::fs::Metadata;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -175,6 +177,12 @@ impl Account {
         self.take(&config.state_dir).map_err(&failed)?;
         if let Some(dir) = config.pool.disk_dir() {
             self.take(&dir.join("templates")).map_err(&failed)?;
+        }
+        // Without one, the engine says that the workers have no cgroups.
+        if let Err(error) =
+            cgroup::delegate(&config.state_dir, self.uid.as_raw(), self.gid.as_raw())
+        {
+            tracing::warn!(%error, "cannot give a cgroup to the user `{}`", self.name);
         }
         set_keep_capabilities(true)
             .map_err(|error| self.failed("PR_SET_KEEPCAPS")(error.into()))?;
