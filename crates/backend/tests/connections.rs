@@ -144,3 +144,22 @@ async fn an_address_with_too_many_connections_gets_503() {
         }
     }
 }
+
+#[tokio::test]
+async fn headers_that_do_not_arrive_end_the_connection() {
+    let backend = Backend::start().await;
+    let address = backend.url.trim_start_matches("http://");
+    let mut slow = TcpStream::connect(address).await.unwrap();
+    slow.write_all(b"GET / HTTP/1.1\r\nhost: x\r\nx: ")
+        .await
+        .unwrap();
+    // Each byte would restart a time-out between reads.
+    let mut answer = Vec::new();
+    while let Err(error) = slow.try_read_buf(&mut answer) {
+        assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
+        let _ = slow.write_all(b"x").await;
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    assert!(answer.is_empty(), "{answer:?}");
+    assert_eq!(backend.get("/health").await.status, 200);
+}

@@ -66,6 +66,7 @@ async fn with_forks(config: &EngineConfig) -> std::sync::Arc<Engine> {
         vcpus: 1,
         memory_mib: 256,
         network: false,
+        template_owner: None,
         start: None,
     };
     engine.build_template(spec).await.unwrap();

@@ -221,7 +221,7 @@ impl Default for Limits {
             body_bytes_in_flight: 256 << 20,
             body_timeout_ms: 30_000,
             result_bytes_in_flight: 256 << 20,
-            connections_per_address: 256,
+            connections_per_address: 512,
             write_timeout_ms: 30_000,
             wall_time_ms: 30_000,
             compile_time_ms: 60_000,

@@ -277,3 +277,90 @@ impl Marks {
         Ok(parts)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn execution(stdout: Vec<u8>) -> Execution {
+        let mut execution: Execution = serde_json::from_value(serde_json::json!({
+            "id": "a", "language": "c", "status": "done", "cause": "exit", "exit_code": 0, "signal": null,
+            "stdout": "", "stderr": "", "start": "cold",
+            "timings": {"queue_us": 0, "start_us": 0, "compile_us": 0, "run_us": 0, "total_us": 0},
+        }))
+        .unwrap();
+        execution.stdout = stdout.into();
+        execution
+    }
+
+    fn pieces(execution: &Execution, parts: &[Part]) -> Vec<Bytes> {
+        let mut pieces = Vec::new();
+        for part in parts {
+            let mut at = Some(0);
+            while let Some(position) = at {
+                let (piece, next) = part.piece(execution, position);
+                pieces.push(piece);
+                at = next;
+            }
+        }
+        pieces
+    }
+
+    /// Bytes in which all kinds of valid and invalid UTF-8 sequences meet the ends of pieces.
+    fn mixed() -> Vec<u8> {
+        let alphabet = [
+            b'a', b'"', 1, 0xc3, 0xa9, 0xe2, 0x82, 0xac, 0xf0, 0x9f, 0x98, 0xff,
+        ];
+        let mut state = 1_u32;
+        let mut next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            alphabet[(state >> 16) as usize % alphabet.len()]
+        };
+        (0..20 * PIECE).map(|_| next()).collect()
+    }
+
+    #[test]
+    fn pieces_of_a_lossy_text_are_the_whole_text() {
+        let execution = execution(mixed());
+        let marks = Marks::new();
+        let shown = serde_json::json!({"stdout": marks.name(Stream::Stdout)});
+
+        let parts = marks.parts(&shown, |_| Form::Lossy).unwrap();
+
+        let json = pieces(&execution, &parts).concat();
+        let value: serde_json::Value = serde_json::from_slice(&json).unwrap();
+        let expected = String::from_utf8_lossy(&execution.stdout.0);
+        assert!(value["stdout"] == *expected);
+    }
+
+    #[test]
+    fn pieces_of_a_text_split_no_character() {
+        let execution = execution("aé€😀".repeat(100_000).into_bytes());
+        let part = Part::Output(Stream::Stdout, Form::Text);
+
+        let pieces = pieces(&execution, &[part]);
+
+        assert!(pieces.len() > 10);
+        assert!(
+            pieces
+                .iter()
+                .all(|piece| std::str::from_utf8(piece).is_ok())
+        );
+        assert!(pieces.concat() == execution.stdout.0);
+    }
+
+    #[test]
+    fn pieces_of_base64_are_the_whole_base64() {
+        let execution = execution(vec![0xff; PIECE + 1]);
+        let marks = Marks::new();
+        let shown = serde_json::json!({"stdout": marks.name(Stream::Stdout), "z": "\"}"});
+
+        let parts = marks.parts(&shown, |_| Form::Base64).unwrap();
+
+        let json = pieces(&execution, &parts).concat();
+        let value: serde_json::Value = serde_json::from_slice(&json).unwrap();
+        let read: Data = serde_json::from_value(value["stdout"].clone()).unwrap();
+        assert!(read == execution.stdout);
+        assert_eq!(value["z"], "\"}");
+    }
+}

@@ -1,5 +1,5 @@
 //! Admission of VMs: a bounded queue within a number of VMs, their vCPUs and the host's memory. Tenants take turns
-//! ([`fair`]), and each has quotas ([`quota`]). The requests of a tenant are served in their order.
+//! by deficit round robin, and each has quotas. The requests of a tenant are served in their order.
 
 mod counts;
 mod fair;
