@@ -29,7 +29,7 @@ async fn with_auth(auth: Auth) -> Backend {
 }
 
 /// Every endpoint that needs a scope.
-const ENDPOINTS: [(&str, &str, Scope); 14] = [
+const ENDPOINTS: [(&str, &str, Scope); 15] = [
     ("POST", "/run", Scope::Run),
     ("POST", "/v1/executions", Scope::Run),
     ("DELETE", "/v1/executions/a", Scope::Run),
@@ -38,6 +38,7 @@ const ENDPOINTS: [(&str, &str, Scope); 14] = [
     ("GET", "/v1/languages", Scope::Read),
     ("GET", "/v1/installation", Scope::Read),
     ("GET", "/metrics", Scope::Read),
+    ("GET", "/v1/usage", Scope::Read),
     ("GET", "/v1/templates", Scope::Read),
     ("POST", "/v1/templates", Scope::Admin),
     ("DELETE", "/v1/templates/a", Scope::Admin),

@@ -1,4 +1,4 @@
-//! API keys: `/v1/keys`.
+//! API keys and their usage: `/v1/keys` and `/v1/usage`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -101,4 +101,20 @@ impl fmt::Debug for NewKey {
             .field("info", &self.info)
             .finish()
     }
+}
+
+/// An item of the response to `GET /v1/usage`: the sums over the finished executions of a key, also those whose results
+/// were removed since.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
+pub struct Usage {
+    /// The key's id, or `local` for clients without a key.
+    pub key: String,
+    /// The number of executions, however they ended.
+    pub executions: u64,
+    /// Milliseconds for which they had a VM.
+    pub vm_ms: u64,
+    /// Milliseconds of CPU time of compilers and programs, measured in the guests.
+    pub cpu_ms: u64,
+    /// Guest memory multiplied by [`Usage::vm_ms`], in MiB times seconds.
+    pub memory_mib_s: u64,
 }

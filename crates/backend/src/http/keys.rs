@@ -1,13 +1,14 @@
-//! `/v1/keys`.
+//! `/v1/keys` and `/v1/usage`.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::{Extension, Path, State};
 use axum::http::StatusCode;
-use cloude_protocol::keys::{KeyInfo, KeyRequest, NewKey};
+use cloude_protocol::keys::{KeyInfo, KeyRequest, NewKey, Usage};
 
 use super::error::{ApiError, RequestError};
 use super::extract::ApiJson;
 use crate::jobs::Service;
+use crate::keys::Caller;
 
 /// `GET /v1/keys`
 pub async fn list(State(service): State<Service>) -> Json<Vec<KeyInfo>> {
@@ -32,4 +33,12 @@ pub async fn revoke(
         return Ok(StatusCode::NO_CONTENT);
     }
     Err(RequestError::unknown_key(&id).into())
+}
+
+/// `GET /v1/usage`: of the caller's key, or of all keys for `admin`.
+pub async fn usage(
+    State(service): State<Service>,
+    Extension(caller): Extension<Caller>,
+) -> Result<Json<Vec<Usage>>, ApiError> {
+    Ok(Json(service.usage(&caller).await?))
 }

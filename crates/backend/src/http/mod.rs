@@ -65,6 +65,7 @@ pub fn router(service: Service) -> Router {
             read(get(templates::list)).merge(admin(post(templates::build))),
         )
         .route("/v1/templates/{id}", admin(delete(templates::remove)))
+        .route("/v1/usage", read(get(keys::usage)))
         .route("/v1/keys", admin(get(keys::list).post(keys::create)))
         .route("/v1/keys/{id}", admin(delete(keys::revoke)))
         .fallback(|| async { ApiError::from(RequestError::NoEndpoint) })

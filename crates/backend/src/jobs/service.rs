@@ -11,6 +11,7 @@ use cloude_protocol::api::{
     Execution, ExecutionRequest, LanguageInfo, Limits, StatusResponse, TemplateInfo,
     TemplateRequest,
 };
+use cloude_protocol::keys::Usage;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -241,6 +242,15 @@ impl Service {
             // An unfinished execution leaves the memory only when the shutdown stops it.
             Some(Found::Unfinished(_)) => Err(SubmitError::Draining),
         }
+    }
+
+    /// The usage of the caller, or of all owners.
+    pub async fn usage(&self, caller: &Caller) -> Result<Vec<Usage>, StoreError> {
+        let owner = match caller.sees_all() {
+            true => None,
+            false => Some(caller.tenant().clone()),
+        };
+        self.parts().store.usage(owner).await
     }
 
     /// The health of the server.

@@ -38,6 +38,11 @@ impl Caller {
 
     /// True if the client may see and cancel the executions of `owner`.
     pub fn may_see(&self, owner: &Tenant) -> bool {
-        self.tenant == *owner || self.key.as_ref().is_none_or(|key| key.has(Scope::Admin))
+        self.tenant == *owner || self.sees_all()
+    }
+
+    /// True if the client may see the executions of all owners.
+    pub fn sees_all(&self) -> bool {
+        self.key.as_ref().is_none_or(|key| key.has(Scope::Admin))
     }
 }

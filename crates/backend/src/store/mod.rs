@@ -10,6 +10,7 @@ mod output;
 mod prune;
 mod row;
 mod schema;
+mod usage;
 mod write;
 mod writer;
 
@@ -17,6 +18,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cloude_protocol::api::{Execution, ExecutionRequest};
+use cloude_protocol::keys::Usage;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use tokio::sync::oneshot;
 
@@ -134,6 +136,12 @@ impl Store {
     /// Executions without a result, oldest first.
     pub async fn unfinished(&self) -> Result<Vec<Result<Accepted, Unreadable>>, StoreError> {
         self.on_second_connection(unfinished).await
+    }
+
+    /// The usage of one owner, or of all in the order of their ids.
+    pub async fn usage(&self, owner: Option<Tenant>) -> Result<Vec<Usage>, StoreError> {
+        self.on_second_connection(move |connection| Ok(usage::list(connection, owner.as_ref())?))
+            .await
     }
 
     async fn on_second_connection<T: Send + 'static>(

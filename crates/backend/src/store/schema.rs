@@ -12,7 +12,7 @@ use rusqlite_migration::{M, Migrations};
 use super::error::StoreError;
 
 /// `PRAGMA user_version` counts the applied migrations. A released migration never changes; new ones are appended.
-const MIGRATIONS: [M<'static>; 6] = [
+const MIGRATIONS: [M<'static>; 7] = [
     M::up(
         "CREATE TABLE jobs (
             id TEXT PRIMARY KEY,
@@ -67,6 +67,16 @@ const MIGRATIONS: [M<'static>; 6] = [
     ),
     // The owner: the id of an API key, or `local`.
     M::up("ALTER TABLE jobs ADD COLUMN tenant TEXT NOT NULL DEFAULT 'local';"),
+    // Sums over finished executions, in microseconds, and MiB times microseconds.
+    M::up(
+        "CREATE TABLE usage (
+            tenant TEXT PRIMARY KEY,
+            executions INTEGER NOT NULL,
+            vm_us INTEGER NOT NULL,
+            cpu_us INTEGER NOT NULL,
+            memory_mib_us INTEGER NOT NULL
+        );",
+    ),
 ];
 
 /// Value of `PRAGMA auto_vacuum`: `PRAGMA incremental_vacuum` returns free pages to the file system.

@@ -95,6 +95,7 @@ impl Write {
                 params![id, status_text(Status::Pending)],
             )?,
             Write::Finished { result, tenant } => {
+                super::usage::add(connection, tenant, result)?;
                 let stored = Stored::of(result, output_limit)?;
                 stored.write(connection, &result.id)?;
                 // The request is no longer needed, and often larger than the result.
