@@ -53,6 +53,14 @@ pub enum WorkingSetError {
     /// The list is damaged.
     #[error("the working set does not parse: {0}")]
     Format(#[from] postcard::Error),
+    /// The list is damaged: a list of touched pages has each page once.
+    #[error(
+        "the working set does not parse: the range at page {first} is empty, or not after the one before it"
+    )]
+    Order {
+        /// The first page of the range.
+        first: u32,
+    },
     /// The list belongs to a VM with another memory size.
     #[error("the working set has pages {first} to {end}, which are not in one memory region")]
     Outside {
@@ -133,7 +141,10 @@ impl WorkingSet {
             .min(MAX_LIST_FILE as u64);
         let mut bytes = vec![0; len as usize];
         file.read_exact_at(&mut bytes, 0).map_err(read)?;
-        Ok(postcard::from_bytes(&bytes)?)
+        let set: Self = postcard::from_bytes(&bytes)?;
+        check_order(&set.written)?;
+        check_order(&set.read)?;
+        Ok(set)
     }
 
     /// Maps the pages that were only read into the guest (KVM_PRE_FAULT_MEMORY, if KVM has it). They stay shared with
@@ -154,6 +165,19 @@ impl WorkingSet {
         }
         map_all(&self.written, memory, vcpu)
     }
+}
+
+/// Each page is there once at most: a short list of large ranges would prefault the whole memory again and again.
+fn check_order(runs: &[PageRange]) -> Result<(), WorkingSetError> {
+    let mut end = 0;
+    for run in runs {
+        let first = u64::from(run.first);
+        if run.count == 0 || first < end {
+            return Err(WorkingSetError::Order { first: run.first });
+        }
+        end = first + u64::from(run.count);
+    }
+    Ok(())
 }
 
 fn pages(runs: &[PageRange]) -> u64 {
@@ -282,6 +306,26 @@ mod tests {
             WorkingSet::open(&cut),
             Err(WorkingSetError::Format(_))
         ));
+    }
+
+    #[test]
+    fn a_list_that_repeats_a_page_is_refused() {
+        for written in [
+            vec![run(0, 8192); 1000],
+            vec![run(7, 2), run(8, 1)],
+            vec![run(7, 0)],
+        ] {
+            let set = WorkingSet {
+                written,
+                read: vec![],
+            };
+            let file = memory::sealed(&set.encode().unwrap()).unwrap();
+            let opened = WorkingSet::open(&file);
+            assert!(
+                matches!(opened, Err(WorkingSetError::Order { .. })),
+                "{opened:?}"
+            );
+        }
     }
 
     fn vcpu() -> VcpuFd {
