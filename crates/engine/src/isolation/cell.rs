@@ -23,6 +23,11 @@ pub struct Cell {
 }
 
 impl Cell {
+    /// True if the kernel has killed the worker for reaching the memory limit of its cgroup. Reads a file.
+    pub fn was_out_of_memory(&self) -> bool {
+        self.leaf.as_ref().is_some_and(Leaf::was_out_of_memory)
+    }
+
     /// How to start the worker.
     pub fn options(&self) -> io::Result<SpawnOptions> {
         let entry = self.leaf.as_ref().map(Leaf::entry).transpose()?;

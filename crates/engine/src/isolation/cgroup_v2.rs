@@ -95,3 +95,50 @@ fn make(directory: &Path) -> io::Result<()> {
         made => made,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A directory with the files of a hierarchy's top.
+    fn hierarchy(controllers: &str) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("cgroup.controllers"), controllers).unwrap();
+        dir
+    }
+
+    fn read(path: PathBuf) -> String {
+        std::fs::read_to_string(path).unwrap()
+    }
+
+    #[test]
+    fn a_leaf_has_all_limits() {
+        let dir = hierarchy("cpuset cpu io memory pids");
+        let unified = Unified::below(dir.path(), "cloude-x", false).unwrap();
+        let leaf = unified.leaf("vm-0", &Limits::of(2, 512, false)).unwrap();
+        let at = |file: &str| read(dir.path().join("cloude-x/vm-0").join(file));
+        assert_eq!(at("memory.max"), ((512 + 16 + 64) << 20).to_string());
+        assert_eq!(at("pids.max"), "10");
+        assert_eq!(at("cpu.max"), "300000 100000");
+        assert_eq!(at("cpu.weight"), "200");
+        assert!(leaf.entry().unwrap().directory.is_some());
+        assert_eq!(
+            read(dir.path().join("cloude-x/cgroup.subtree_control")),
+            "+memory +pids +cpu"
+        );
+    }
+
+    #[test]
+    fn clouded_leaves_its_own_cgroup_before_that_gets_controllers() {
+        let dir = hierarchy("memory pids cpu");
+        Unified::below(dir.path(), "cloude-x", true).unwrap();
+        assert_eq!(read(dir.path().join("clouded/cgroup.procs")), "0");
+    }
+
+    #[test]
+    fn a_missing_controller_is_named() {
+        let dir = hierarchy("memory pids");
+        let error = Unified::below(dir.path(), "cloude-x", false).unwrap_err();
+        assert!(error.to_string().contains("controller cpu"), "{error}");
+    }
+}

@@ -86,6 +86,23 @@ impl Leaf {
     }
 }
 
+impl Leaf {
+    /// True if the kernel has killed a process of the cgroup for reaching its memory limit.
+    pub fn was_out_of_memory(&self) -> bool {
+        // Version 2, and version 1 since Linux 4.13.
+        let files = ["memory.events", "memory.oom_control"];
+        let paths = self
+            .directories
+            .iter()
+            .flat_map(|directory| files.map(|file| directory.join(file)));
+        let mut texts = paths.filter_map(|path| std::fs::read_to_string(path).ok());
+        texts.any(|text| {
+            let count = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
+            count.is_some_and(|count| count.trim() != "0")
+        })
+    }
+}
+
 const PROCS: &str = "cgroup.procs";
 
 /// A dead process leaves its cgroup shortly after it was waited for.

@@ -107,9 +107,8 @@ impl Worker {
 
     /// The next event with its descriptors. The VM's end is an error.
     pub async fn next(&self) -> Result<(Event, Vec<OwnedFd>), Failure> {
-        let (event, descriptors) = self.event_with_descriptors().await.map_err(|error| {
-            Failure::infrastructure(format!("the VM's worker is gone: {error}"))
-        })?;
+        let received = self.event_with_descriptors().await;
+        let (event, descriptors) = received.map_err(|error| self.gone(&error))?;
         match failure_of(&event) {
             Some(failure) => Err(failure),
             None => Ok((event, descriptors)),
@@ -141,11 +140,20 @@ impl Worker {
                         return failure;
                     }
                 }
-                Err(error) => {
-                    return Failure::infrastructure(format!("the VM's worker is gone: {error}"));
-                }
+                Err(error) => return self.gone(&error),
             }
         }
+    }
+
+    /// The failure of a worker that ended without a report.
+    fn gone(&self, error: &ChannelError) -> Failure {
+        let message = match self.cell.was_out_of_memory() {
+            true => {
+                "the VM's worker was killed: it reached the memory limit of its cgroup".to_owned()
+            }
+            false => format!("the VM's worker is gone: {error}"),
+        };
+        Failure::infrastructure(message)
     }
 
     /// Kills and reaps the process. Its cgroup is removed later.
@@ -218,8 +226,11 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use cloude_vmm::control::ExitReport;
+    use cloude_vmm::jail::{Wall, Walls};
 
     use super::*;
+    use crate::config::Isolation;
+    use crate::isolation::{Limits, Prison};
 
     fn script(dir: &Path, body: &str) -> std::path::PathBuf {
         let path = dir.join("worker");
@@ -259,6 +270,35 @@ mod tests {
         let failure = worker.failed().await;
         assert_eq!(failure.cause, Cause::Infrastructure);
         assert!(failure.message.contains("gone"), "{}", failure.message);
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_needs_too_much_memory_is_killed_and_says_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let body = "exec python3 -c 'bytearray(512 << 20)'";
+        let worker = script(dir.path(), body);
+        let only_cgroup = Isolation {
+            require: Walls::NONE.with(Wall::Cgroup),
+            skip: Wall::ALL
+                .into_iter()
+                .filter(|wall| *wall != Wall::Cgroup)
+                .collect(),
+            ..Isolation::default()
+        };
+        let other = tempfile::tempdir().unwrap();
+        let healthy = script(other.path(), "exit 0");
+        let prison = Prison::open(&only_cgroup, dir.path(), &healthy).unwrap();
+        let limits = Limits {
+            memory: 64 << 20,
+            threads: 9,
+            vcpus: 1,
+        };
+        let cell = prison.cell(&limits).unwrap();
+
+        let worker = Worker::spawn(&worker, move || Ok(cell)).await.unwrap();
+
+        let failure = worker.failed().await;
+        assert!(failure.message.contains("memory limit"), "{failure}");
     }
 
     #[tokio::test]

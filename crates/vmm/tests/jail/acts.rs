@@ -1,4 +1,7 @@
 //! The acts of a misbehaving worker.
+//!
+//! A test must do no harm where a wall is missing, as in a build that is broken on purpose: no act may change a file
+//! of the host, a process or a setting if it succeeds, though the worker may be root. Arguments are chosen to fail later.
 
 use std::ffi::CStr;
 use std::io;
@@ -62,6 +65,8 @@ macro_rules! call {
 }
 
 const PATH: &CStr = c"/etc/passwd";
+/// A file that does not exist.
+const NOWHERE: &CStr = c"/cloude-jail-test-of-a-missing-file";
 const ROOT: &CStr = c"/";
 
 /// KVM_CREATE_VM and KVM_SET_USER_MEMORY_REGION.
@@ -74,7 +79,7 @@ pub const FORBIDDEN: &[Act] = &[
     dies("openat", libc::SYS_openat, |_| call!(libc::SYS_openat, libc::AT_FDCWD, PATH.as_ptr(), 0)),
     dies("openat2", libc::SYS_openat2, |_| call!(libc::SYS_openat2, libc::AT_FDCWD, PATH.as_ptr(), 0, 0)),
     dies("stat_of_a_path", libc::SYS_statx, |_| call!(libc::SYS_statx, libc::AT_FDCWD, PATH.as_ptr(), 0, 0, 0)),
-    dies("unlink", libc::SYS_unlink, |_| call!(libc::SYS_unlink, PATH.as_ptr())),
+    dies("unlink", libc::SYS_unlink, |_| call!(libc::SYS_unlink, NOWHERE.as_ptr())),
     dies("execve", libc::SYS_execve, |_| call!(libc::SYS_execve, c"/bin/sh".as_ptr(), 0, 0)),
     dies("execveat", libc::SYS_execveat, |_| call!(libc::SYS_execveat, 3, c"".as_ptr(), 0, 0, libc::AT_EMPTY_PATH)),
     dies("fork", libc::SYS_clone, |_| call!(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0)),
@@ -83,8 +88,8 @@ pub const FORBIDDEN: &[Act] = &[
         |_| call!(libc::SYS_clone, libc::CLONE_THREAD | libc::CLONE_VM | libc::CLONE_SIGHAND | libc::CLONE_NEWUSER, 0, 0, 0, 0)),
     dies("ptrace", libc::SYS_ptrace, |parent| call!(libc::SYS_ptrace, libc::PTRACE_ATTACH, parent, 0, 0)),
     dies("process_vm_readv", libc::SYS_process_vm_readv, |parent| call!(libc::SYS_process_vm_readv, parent, 0, 0, 0, 0, 0)),
-    dies("kill_of_the_parent", libc::SYS_kill, |parent| call!(libc::SYS_kill, parent, libc::SIGKILL)),
-    dies("tgkill_with_sigkill", libc::SYS_tgkill, |parent| call!(libc::SYS_tgkill, parent, parent, libc::SIGKILL)),
+    dies("kill_of_the_parent", libc::SYS_kill, |parent| call!(libc::SYS_kill, parent, 0)),
+    dies("tgkill_with_another_signal", libc::SYS_tgkill, |parent| call!(libc::SYS_tgkill, parent, parent, 0)),
     dies("pidfd_open", libc::SYS_pidfd_open, |parent| call!(libc::SYS_pidfd_open, parent, 0)),
     dies("pidfd_getfd", libc::SYS_pidfd_getfd, |_| call!(libc::SYS_pidfd_getfd, 3, 0, 0)),
     dies("socket", libc::SYS_socket, |_| call!(libc::SYS_socket, libc::AF_INET, libc::SOCK_STREAM, 0)),
@@ -178,6 +183,8 @@ pub const FORBIDDEN: &[Act] = &[
 /// An act that succeeds.
 const NOTHING: Act = fails("nothing", &[], |_| 0);
 
+/// What every jail has: no capabilities, and limits.
+const EVERY: &[Wall] = &[];
 const NAMESPACES: &[Wall] = &[Wall::Namespaces];
 const EMPTY_ROOT: &[Wall] = &[Wall::Namespaces, Wall::Root];
 const LANDLOCK: &[Wall] = &[Wall::Landlock];
@@ -186,40 +193,48 @@ const LANDLOCK: &[Wall] = &[Wall::Landlock];
 pub const REFUSED: &[(&[Wall], Act)] = &[
     (EMPTY_ROOT, fails("opening_a_file", &[libc::ENOENT], |_| call!(libc::SYS_open, PATH.as_ptr(), 0))),
     (EMPTY_ROOT, fails("opening_proc", &[libc::ENOENT], |_| call!(libc::SYS_open, c"/proc/1/mem".as_ptr(), 0))),
-    (EMPTY_ROOT, fails("leaving_the_root_by_dots", &[libc::ENOENT], |_| call!(libc::SYS_open, c"../../etc/passwd".as_ptr(), 0))),
-    (EMPTY_ROOT, fails("making_a_file", &[libc::EROFS], |_| call!(libc::SYS_open, c"/f".as_ptr(), libc::O_CREAT | libc::O_WRONLY, 0o600))),
+    (EMPTY_ROOT, fails("leaving_the_root_by_dots", &[libc::ENOENT], |_| call!(libc::SYS_open, c"../../../../../../../../../../etc/passwd".as_ptr(), 0))),
+    (EMPTY_ROOT, fails("making_a_file", &[libc::EROFS], |_| call!(libc::SYS_open, ROOT.as_ptr(), libc::O_TMPFILE | libc::O_WRONLY, 0o600))),
     (EMPTY_ROOT, fails("executing_a_program", &[libc::ENOENT], |_| {
         let arguments = [c"sh".as_ptr(), null()];
         call!(libc::SYS_execve, c"/bin/sh".as_ptr(), arguments.as_ptr(), 0)
     })),
-    (NAMESPACES, fails("mounting", &[libc::EPERM], |_| call!(libc::SYS_mount, c"none".as_ptr(), c"/".as_ptr(), c"tmpfs".as_ptr(), 0, 0))),
-    (NAMESPACES, fails("a_new_mount_namespace", &[libc::EPERM], |_| call!(libc::SYS_unshare, libc::CLONE_NEWNS))),
-    (NAMESPACES, fails("chroot_to_slash", &[libc::EPERM], |_| call!(libc::SYS_chroot, ROOT.as_ptr()))),
+    (EVERY, fails("mounting", &[libc::EPERM], |_| call!(libc::SYS_mount, c"none".as_ptr(), ROOT.as_ptr(), c"no-such-type".as_ptr(), 0, 0))),
+    (EVERY, fails("a_new_mount_namespace", &[libc::EPERM], |_| call!(libc::SYS_unshare, libc::CLONE_NEWNS))),
+    (EVERY, fails("chroot_to_slash", &[libc::EPERM], |_| call!(libc::SYS_chroot, ROOT.as_ptr()))),
     (NAMESPACES, fails("becoming_root", &[libc::EPERM, libc::EINVAL], |_| call!(libc::SYS_setuid, 0))),
-    (NAMESPACES, fails("changing_the_host_name", &[libc::EPERM], |_| call!(libc::SYS_sethostname, c"x".as_ptr(), 1))),
+    (EVERY, fails("changing_the_host_name", &[libc::EPERM], |_| call!(libc::SYS_sethostname, c"x".as_ptr(), -1))),
     (NAMESPACES, fails("killing_the_parent", &[libc::ESRCH], |parent| call!(libc::SYS_kill, parent, 0))),
     (NAMESPACES, fails("tracing_the_parent", &[libc::ESRCH], |parent| call!(libc::SYS_ptrace, libc::PTRACE_ATTACH, parent, 0, 0))),
     (NAMESPACES, fails("reaching_the_loopback_network", &[libc::ENETUNREACH], |_| connect_tcp())),
-    (NAMESPACES, fails("reaching_an_abstract_socket", &[libc::ECONNREFUSED], connect_abstract)),
-    (NAMESPACES, fails("a_raw_socket", &[libc::EPERM], |_| call!(libc::SYS_socket, libc::AF_INET, libc::SOCK_RAW, 1))),
-    (NAMESPACES, fails("more_descriptors_than_the_limit", &[libc::EMFILE, libc::EINVAL], |_| call!(libc::SYS_fcntl, 3, libc::F_DUPFD, 256))),
+    (NAMESPACES, fails(REACHES_A_SOCKET, &[libc::ECONNREFUSED], connect_abstract)),
+    (EVERY, fails("a_raw_socket", &[libc::EPERM], |_| call!(libc::SYS_socket, libc::AF_INET, libc::SOCK_RAW, 1))),
+    (EVERY, fails("more_descriptors_than_the_limit", &[libc::EMFILE, libc::EINVAL], |_| call!(libc::SYS_fcntl, 3, libc::F_DUPFD, 256))),
     (LANDLOCK, fails("opening_a_file_of_the_host", &[libc::EACCES], |_| call!(libc::SYS_open, PATH.as_ptr(), 0))),
     (LANDLOCK, fails("listing_a_directory", &[libc::EACCES], |_| call!(libc::SYS_open, ROOT.as_ptr(), libc::O_DIRECTORY))),
     (LANDLOCK, fails("executing_a_file", &[libc::EACCES], |_| {
         let arguments = [c"sh".as_ptr(), null()];
         call!(libc::SYS_execve, c"/bin/sh".as_ptr(), arguments.as_ptr(), 0)
     })),
-    (&[], fails("gaining_capabilities", &[libc::EPERM], |_| {
+    (EVERY, fails("gaining_capabilities", &[libc::EPERM], |_| {
         // _LINUX_CAPABILITY_VERSION_3, and every capability in each set.
         let header = [0x2008_0522u32, 0];
         let all = [u32::MAX; 6];
         call!(libc::SYS_capset, header.as_ptr(), all.as_ptr())
     })),
-    (&[], fails("a_higher_limit_of_core_files", &[libc::EPERM], |_| {
+    (EVERY, fails("a_higher_limit_of_core_files", &[libc::EPERM], |_| {
         let unlimited = [u64::MAX; 2];
         call!(libc::SYS_prlimit64, 0, libc::RLIMIT_CORE, unlimited.as_ptr(), 0)
     })),
 ];
+
+/// The act that connects to [`socket_name`].
+pub const REACHES_A_SOCKET: &str = "reaching_an_abstract_socket";
+
+/// The name of an abstract Unix socket of the host's process.
+pub fn socket_name(host: i32) -> String {
+    format!("cloude-jail-{host}")
+}
 
 fn connect_tcp() -> i64 {
     // 127.0.0.1:1.
@@ -246,7 +261,7 @@ fn connect_tcp() -> i64 {
 fn connect_abstract(parent: i32) -> i64 {
     use std::os::linux::net::SocketAddrExt;
     use std::os::unix::net::{SocketAddr, UnixStream};
-    let address = SocketAddr::from_abstract_name(format!("cloude-jail-{parent}")).unwrap();
+    let address = SocketAddr::from_abstract_name(socket_name(parent)).unwrap();
     match UnixStream::connect_addr(&address) {
         Ok(_) => 0,
         // errno still holds the error.

@@ -9,7 +9,8 @@ mod acts;
 mod outside;
 
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
-use std::os::unix::net::UnixListener;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
 
 use cloude_vmm::control::{
     self, CONTROL_FD, Channel, ChannelError, Event, ExitReason, ExitReport, SpawnOptions,
@@ -83,35 +84,39 @@ fn forbidden(act: &'static Act) -> Trial {
     let test = move || {
         let mut worker = Jailed::start(&WALLS);
         worker.ask(act);
-        let end = worker.channel.recv::<Event>();
-        let code = worker.process.wait().unwrap();
-        match (act.syscall, end) {
+        match (act.syscall, worker.channel.recv::<Event>()) {
             (Some(number), Ok((Event::Exited(ExitReport { reason, .. }), _))) => {
-                assert_eq!(
-                    reason,
-                    ExitReason::ForbiddenSyscall {
-                        number: number as i32
-                    }
-                );
+                let expected = ExitReason::ForbiddenSyscall {
+                    number: number as i32,
+                };
+                assert_eq!(reason, expected);
                 assert!(reason.to_string().contains(jail::syscall_name(number)));
+                let code = worker.process.wait().unwrap();
                 assert_eq!(code, Some(FORBIDDEN_EXIT_CODE.into()));
             }
-            (None, Err(ChannelError::Closed)) => assert_eq!(code, None, "no signal ended it"),
-            (_, end) => return Err(Failed::from(format!("{end:?}"))),
+            (None, Err(ChannelError::Closed)) => {
+                let code = worker.process.wait().unwrap();
+                assert_eq!(code, None, "no signal ended it");
+            }
+            // It answers: the act succeeded, or failed with an error.
+            (_, survived) => return Err(Failed::from(format!("{survived:?}"))),
         }
         Ok(())
     };
     Trial::test(format!("{}_kills_the_worker", act.name), test)
 }
 
+/// A listener that an abstract Unix socket of this process's network namespace reaches.
+fn listener() -> UnixListener {
+    let name = acts::socket_name(std::process::id() as i32);
+    let address = SocketAddr::from_abstract_name(name).unwrap();
+    UnixListener::bind_addr(&address).unwrap()
+}
+
 /// Without the filter, the walls of the act refuse it with one of its errors.
 fn refused((walls, act): &'static (&'static [Wall], Act)) -> Trial {
     let test = move || {
-        // A place that an abstract Unix socket would reach.
-        let address = <std::os::unix::net::SocketAddr as std::os::linux::net::SocketAddrExt>::from_abstract_name(
-            format!("cloude-jail-{}", std::process::id()),
-        );
-        let _listener = UnixListener::bind_addr(&address.unwrap()).unwrap();
+        let _listener = (act.name == acts::REACHES_A_SOCKET).then(listener);
         let worker = Jailed::start(walls);
         worker.ask(act);
         let (outcome, _) = worker.channel.recv::<i32>().unwrap();
