@@ -115,7 +115,7 @@ fn root_of_a_user_namespace_gains_nothing() {
     );
     let request = ExecuteRequest {
         unconfined: true,
-        ..as_root(sh(&script))
+        ..sh(&script)
     };
     assert_eq!(stdout_of(&agent, &request), "end\n");
     assert!(

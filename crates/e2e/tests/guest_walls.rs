@@ -65,31 +65,54 @@ fn a_program_is_an_ordinary_user_with_a_name_and_a_home() {
 
 /// Run as root. Prints a line for each success.
 const CGROUP: &str = r#"
-[ "$(id -u)" = 0 ] || echo "not root"
-[ -e /sys/fs/cgroup/memory.max ] || echo "no limits to attack"
-attack() {
-    for file in memory.max pids.max cgroup.procs cgroup.subtree_control cgroup.kill memory.oom.group; do
-        (echo max > /sys/fs/cgroup/$file) 2>/dev/null && echo "$1: wrote $file"
-        (echo $$ > /sys/fs/cgroup/$file) 2>/dev/null && echo "$1: wrote $file"
-    done
-    mkdir /sys/fs/cgroup/mine 2>/dev/null && echo "$1: made a cgroup"
-    mount -o remount,rw /sys/fs/cgroup 2>/dev/null && echo "$1: remounted"
-    umount /sys/fs/cgroup 2>/dev/null && echo "$1: unmounted"
-    mkdir -p /tmp/other
-    mount -t cgroup2 none /tmp/other 2>/dev/null && (echo max > /tmp/other/memory.max) 2>/dev/null && echo "$1: mounted"
-    grep -q '0::/$' /proc/self/cgroup || echo "$1: sees other cgroups: $(cat /proc/self/cgroup)"
-}
-attack root
-export -f attack
-unshare --user --map-root-user --mount --cgroup bash -c 'attack namespace' 2>/dev/null
-exit 5
+import ctypes, os, sys
+libc = ctypes.CDLL(None)
+CGROUP = "/sys/fs/cgroup"
+if os.getuid() != 0 or not os.path.exists(f"{CGROUP}/memory.max"):
+    print("nothing to attack")
+def write(path, value):
+    try:
+        with open(path, "w") as file:
+            file.write(value)
+        print("wrote", value, "to", path)
+    except OSError:
+        pass
+def attack():
+    for name in ("memory.max", "pids.max", "cgroup.procs", "cgroup.subtree_control", "cgroup.kill", "memory.oom.group"):
+        for value in ("max", "0", str(os.getpid())):
+            write(f"{CGROUP}/{name}", value)
+    try:
+        os.mkdir(f"{CGROUP}/mine")
+        print("made a cgroup")
+    except OSError:
+        pass
+    remount = 0x20
+    for kind, flags in ((b"cgroup2", remount), (None, remount | 0x1000)):
+        if libc.mount(b"none", CGROUP.encode(), kind, flags, None) == 0:
+            print("remounted")
+    if libc.umount2(CGROUP.encode(), 2) == 0:
+        print("unmounted")
+    os.makedirs("/tmp/other", exist_ok=True)
+    if libc.mount(b"none", b"/tmp/other", b"cgroup2", 0, None) == 0:
+        for name in ("memory.max", "pids.max"):
+            write(f"/tmp/other/{name}", "max")
+    if "0::/\n" not in open("/proc/self/cgroup").read():
+        print("sees other cgroups:", open("/proc/self/cgroup").read())
+attack()
+# As root of a user namespace, where the request allows one.
+try:
+    os.unshare(os.CLONE_NEWUSER | os.CLONE_NEWNS | os.CLONE_NEWCGROUP)
+    attack()
+except OSError:
+    pass
+sys.exit(5)
 "#;
 
 #[test]
 fn root_cannot_change_the_limits_of_its_cgroup() {
     let backend = Backend::start("");
     for options in [&["--user", "root"][..], &["--user", "root", "--unconfined"]] {
-        let execution = bash(&backend, options, CGROUP);
+        let execution = python(&backend, options, CGROUP);
         assert_eq!(execution.stdout.to_text(), "", "{options:?}: {execution:?}");
         assert_eq!(execution.exit_code, Some(5), "{options:?}: {execution:?}");
     }
@@ -133,13 +156,13 @@ try:
 except OSError:
     pass
 # A set-user-ID program of root's adds nothing to another user.
-shutil.copy("/usr/bin/id", "/usr/local/bin/id-of-root")
-os.chmod("/usr/local/bin/id-of-root", 0o4755)
+shutil.copy("/usr/bin/id", "/usr/bin/id-of-root")
+os.chmod("/usr/bin/id-of-root", 0o4755)
 child = os.fork()
 if child == 0:
     os.setgid(1000)
     os.setuid(1000)
-    os.execv("/usr/local/bin/id-of-root", ["id", "-u"])
+    os.execv("/usr/bin/id-of-root", ["id", "-u"])
 os.waitpid(child, 0)
 sys.exit(6)
 "#;
@@ -166,9 +189,9 @@ fn root_attacks_neither_the_agent_nor_the_kernel() {
 #[test]
 fn namespaces_of_users_are_for_unconfined_programs() {
     let backend = Backend::start("");
-    let code = "unshare --user true 2>/dev/null && echo made || echo refused";
+    let code = "import os\ntry: os.unshare(os.CLONE_NEWUSER)\nexcept OSError: print('refused')\nelse: print('made')";
     for (options, expected) in [(&[][..], "refused\n"), (&["--unconfined"], "made\n")] {
-        let execution = bash(&backend, options, code);
+        let execution = python(&backend, options, code);
         assert_eq!(execution.stdout.to_text(), expected, "{execution:?}");
     }
     backend.stop();

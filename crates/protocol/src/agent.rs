@@ -62,7 +62,7 @@ pub struct ExecuteRequest {
     /// the image's user, or an unprivileged one where that is root.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
-    /// Both stages may use every system call that their user may. User namespaces are then allowed.
+    /// Both stages may use system calls that are otherwise refused. User namespaces are then allowed, except for root.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unconfined: bool,
     /// The identity of a fork, applied before anything else of the request. If it fails, the answer is 500 (400 for a

@@ -92,7 +92,7 @@ pub struct ExecutionRequest {
     /// The image's user if absent, or an unprivileged one where that is root.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
-    /// Allow every system call that the user may use, user namespaces and io_uring included. Off by default.
+    /// Allow system calls that are otherwise refused: io_uring, user namespaces (not for root) and others. Off by default.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unconfined: bool,
     /// Limits of this execution; the server's defaults if absent.

@@ -99,7 +99,7 @@ fn environment(image: ImageConfig, boot: &BootConfig) -> Result<Environment, Str
     // An unknown user is reported by POST /execute, which has a client to report it to.
     let user = environment.user().ok();
     // Both are built before a program waits for them.
-    seccomp::filter();
+    seccomp::filters();
     cgroup::process_limit();
     mounts::work_dir(WORK_DIR, user.map_or((0, 0), |user| (user.uid, user.gid)))?;
     Ok(environment)

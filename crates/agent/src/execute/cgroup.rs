@@ -97,15 +97,19 @@ pub fn enable_controllers(root: &Path) {
     }
 }
 
-/// The most processes and threads of a stage: four for each MiB of the guest's memory, half of what the kernel has
-/// room for (`threads-max`), and at least 1024.
+/// The most processes and threads of a stage: half of what the kernel has room for (threads-max, some eight for
+/// each MiB of memory), so that the agent always has room.
 pub fn process_limit() -> u64 {
     static LIMIT: OnceLock<u64> = OnceLock::new();
-    *LIMIT.get_or_init(|| processes_in(meminfo("MemTotal:").unwrap_or(0)))
+    *LIMIT.get_or_init(|| {
+        let most = fs::read_to_string("/proc/sys/kernel/threads-max").ok();
+        let most = most.and_then(|text| text.trim().parse().ok());
+        half_of(most.unwrap_or(2048))
+    })
 }
 
-fn processes_in(memory_bytes: u64) -> u64 {
-    (memory_bytes >> 18).clamp(1024, 16384)
+fn half_of(threads_max: u64) -> u64 {
+    (threads_max / 2).clamp(16, 16384)
 }
 
 /// Reads a cgroup file, which has some hundred bytes at most.
@@ -214,10 +218,9 @@ mod tests {
     }
 
     #[test]
-    fn more_memory_has_room_for_more_processes() {
-        assert_eq!(processes_in(128 << 20), 1024);
-        assert_eq!(processes_in(1 << 30), 4096);
-        assert_eq!(processes_in(1 << 40), 16384);
+    fn a_stage_has_half_of_the_kernels_threads() {
+        assert_eq!(half_of(2400), 1200);
+        assert_eq!(half_of(1_000_000), 16384);
     }
 
     #[test]

@@ -192,13 +192,15 @@ fn run_program(plan: &Plan) -> ! {
             rlim_max: 524_288,
         };
         libc::setrlimit(libc::RLIMIT_NOFILE, &files);
-        if let Some(limit) = plan.processes {
-            let processes = libc::rlimit {
-                rlim_cur: limit,
-                rlim_max: limit,
-            };
-            libc::setrlimit(libc::RLIMIT_NPROC, &processes);
-        }
+        let limit = match plan.processes {
+            Some(limit) => limit,
+            None => libc::RLIM_INFINITY,
+        };
+        let processes = libc::rlimit {
+            rlim_cur: limit,
+            rlim_max: limit,
+        };
+        libc::setrlimit(libc::RLIMIT_NPROC, &processes);
     }
     write_file(c"/proc/self/oom_score_adj", b"0");
     connect_streams(plan);

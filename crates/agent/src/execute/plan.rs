@@ -40,9 +40,10 @@ pub struct Plan {
     pub user: User,
     /// The capability bounding set: [`PROGRAM_CAPABILITIES`] of root, none of others.
     pub capabilities: u64,
-    /// RLIMIT_NPROC, where no cgroup bounds the processes. It does not bind root.
+    /// RLIMIT_NPROC, which does not bind root. None where a cgroup bounds the processes: the limit of PID 1, from which
+    /// it would be inherited, is about the same and is counted nowhere.
     pub processes: Option<u64>,
-    /// The seccomp filter ([`super::seccomp`]); none if the request is unconfined.
+    /// The seccomp filter ([`super::seccomp`]); none for an unconfined program that is not root.
     pub filter: Option<&'static [libc::sock_filter]>,
     /// A directory to cover with an empty, read-only tmpfs.
     pub hidden: Option<CString>,

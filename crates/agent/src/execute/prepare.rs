@@ -85,7 +85,7 @@ pub fn prepare(
         },
         processes: (!cgroup.as_ref().is_some_and(Cgroup::bounds_processes))
             .then(cgroup::process_limit),
-        filter: (!command.unconfined).then(seccomp::filter),
+        filter: seccomp::filters().of(command.unconfined, user.uid == 0),
         hidden: environment.hidden.as_deref().map(command::c_path),
         boot_id: environment.boot_id(),
         own_host_name: command.own_host_name,

@@ -46,10 +46,13 @@ const PERSONALITY: Action = AllowValueOrRefuseBits(u32::MAX, !PERSONALITIES);
 const SOCKET: Action = RefuseValue(libc::AF_VSOCK as u32, EAFNOSUPPORT);
 const UNSHARE: Action = RefuseBits(NEW_NAMESPACES | CLONE_NEWTIME);
 
-/// For x86-64, in any order.
+/// A call's number, and what happens to it.
+pub type Call = (libc::c_long, Action);
+
+/// Namespaces and mounts, for x86-64, in any order.
 #[rustfmt::skip]
-pub const REFUSED: &[(libc::c_long, Action)] = &[
-    // Namespaces. clone3 has its flags in memory, where a filter cannot see them; for ENOSYS the C library and Go use
+pub const NAMESPACES: &[Call] = &[
+    // clone3 has its flags in memory, where a filter cannot see them; for ENOSYS the C library and Go use
     // clone.
     (libc::SYS_clone, RefuseBits(NEW_NAMESPACES)),
     (libc::SYS_clone3, Refuse(ENOSYS)),
@@ -72,6 +75,11 @@ pub const REFUSED: &[(libc::c_long, Action)] = &[
     (libc::SYS_swapoff, Refuse(EPERM)),
     // A handle names a file without its path, and so leaves the mounts that are visible.
     (libc::SYS_open_by_handle_at, Refuse(EPERM)),
+];
+
+/// The others, for x86-64.
+#[rustfmt::skip]
+pub const OTHERS: &[Call] = &[
     // The kernel itself.
     (libc::SYS_kexec_load, Refuse(EPERM)),
     (libc::SYS_kexec_file_load, Refuse(EPERM)),
@@ -114,9 +122,9 @@ pub const REFUSED: &[(libc::c_long, Action)] = &[
     (libc::SYS_socket, SOCKET),
 ];
 
-/// For 32-bit programs, where the kernel runs them (CONFIG_IA32_EMULATION). `socketcall` has its arguments in memory.
+/// [`NAMESPACES`] for 32-bit programs, where the kernel runs them (CONFIG_IA32_EMULATION).
 #[rustfmt::skip]
-pub const REFUSED_32: &[(libc::c_long, Action)] = &[
+pub const NAMESPACES_32: &[Call] = &[
     (120, RefuseBits(NEW_NAMESPACES)), // clone
     (435, Refuse(ENOSYS)),             // clone3
     (310, UNSHARE),
@@ -137,6 +145,11 @@ pub const REFUSED_32: &[(libc::c_long, Action)] = &[
     (87, Refuse(EPERM)),  // swapon
     (115, Refuse(EPERM)), // swapoff
     (342, Refuse(EPERM)), // open_by_handle_at
+];
+
+/// [`OTHERS`] for 32-bit programs. `socketcall` has its arguments in memory.
+#[rustfmt::skip]
+pub const OTHERS_32: &[Call] = &[
     (283, Refuse(EPERM)), // kexec_load
     (128, Refuse(EPERM)), // init_module
     (350, Refuse(EPERM)), // finit_module

@@ -101,7 +101,7 @@ fn refused_forks(cgroup: &Cgroup) -> Option<String> {
     let refused = cgroup.refused_forks().filter(|refused| *refused > 0)?;
     let limit = cgroup::process_limit();
     Some(format!(
-        "{refused} processes or threads were refused: {limit} at once are allowed with this VM's memory"
+        "{refused} processes or threads were refused: {limit} at once are allowed, more with more memory"
     ))
 }
 

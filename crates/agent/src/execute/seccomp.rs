@@ -13,7 +13,7 @@ use libc::{
 };
 
 use super::refused_calls::Action::{self, AllowValueOrRefuseBits, Refuse, RefuseBits, RefuseValue};
-use super::refused_calls::{LAST, REFUSED, REFUSED_32};
+use super::refused_calls::{Call, LAST, NAMESPACES, NAMESPACES_32, OTHERS, OTHERS_32};
 
 /// Offsets in `struct seccomp_data` (include/uapi/linux/seccomp.h). Of the first argument, its low half.
 const NUMBER: u32 = 0;
@@ -24,14 +24,39 @@ const FIRST_ARGUMENT: u32 = 16;
 const X86_64: u32 = 0xc000_003e;
 const I386: u32 = 0x4000_0003;
 
-/// The filter. Call it once before the first stage: afterwards it only reads.
-pub fn filter() -> &'static [sock_filter] {
-    static FILTER: OnceLock<Vec<sock_filter>> = OnceLock::new();
-    FILTER.get_or_init(build)
+/// The filters of the three kinds of programs.
+#[derive(Debug)]
+pub struct Filters {
+    confined: Vec<sock_filter>,
+    /// Root with a user namespace could mount its cgroup anew, whose files belong to root, and raise its limits.
+    unconfined_root: Vec<sock_filter>,
 }
 
-fn build() -> Vec<sock_filter> {
-    let (native, compatible) = (search(&ranges(REFUSED)), search(&ranges(REFUSED_32)));
+impl Filters {
+    /// The filter of a program; none for an unconfined one that is not root.
+    pub fn of(&self, unconfined: bool, root: bool) -> Option<&[sock_filter]> {
+        match (unconfined, root) {
+            (false, _) => Some(&self.confined),
+            (true, true) => Some(&self.unconfined_root),
+            (true, false) => None,
+        }
+    }
+}
+
+/// The filters. Call it once before the first stage: afterwards it only reads.
+pub fn filters() -> &'static Filters {
+    static FILTERS: OnceLock<Filters> = OnceLock::new();
+    FILTERS.get_or_init(|| Filters {
+        confined: build(
+            &[NAMESPACES, OTHERS].concat(),
+            &[NAMESPACES_32, OTHERS_32].concat(),
+        ),
+        unconfined_root: build(NAMESPACES, NAMESPACES_32),
+    })
+}
+
+fn build(refused: &[Call], refused_32: &[Call]) -> Vec<sock_filter> {
+    let (native, compatible) = (search(&ranges(refused)), search(&ranges(refused_32)));
     let mut program = vec![load(ARCHITECTURE)];
     for (architecture, search) in [(X86_64, native), (I386, compatible)] {
         // BPF_JA, because a search can be longer than a conditional jump reaches.
@@ -47,7 +72,7 @@ fn build() -> Vec<sock_filter> {
 }
 
 /// The first number of each range, and what happens to the calls in it.
-fn ranges(refused: &[(libc::c_long, Action)]) -> Vec<(u32, Action)> {
+fn ranges(refused: &[Call]) -> Vec<(u32, Action)> {
     let mut refused: Vec<(u32, Action)> = refused
         .iter()
         .map(|(number, action)| (*number as u32, *action))
@@ -150,7 +175,10 @@ mod tests {
 
     /// What the filter returns for a call, by the rules of classic BPF.
     fn verdict(architecture: u32, number: u32, argument: u32) -> u32 {
-        let program = filter();
+        verdict_of(&filters().confined, architecture, number, argument)
+    }
+
+    fn verdict_of(program: &[sock_filter], architecture: u32, number: u32, argument: u32) -> u32 {
         let (mut at, mut accumulator) = (0, 0);
         loop {
             let sock_filter { code, jt, jf, k } = program[at];
@@ -188,7 +216,7 @@ mod tests {
     }
 
     /// Each number by the lists, without the search.
-    fn expected(refused_calls: &[(libc::c_long, Action)], number: u32) -> Action {
+    fn expected(refused_calls: &[Call], number: u32) -> Action {
         match refused_calls
             .iter()
             .find(|(refused, _)| *refused as u32 == number)
@@ -201,9 +229,11 @@ mod tests {
 
     #[test]
     fn the_search_finds_the_action_of_every_number() {
-        for (architecture, list) in [(X86_64, REFUSED), (I386, REFUSED_32)] {
+        let native = [NAMESPACES, OTHERS].concat();
+        let compatible = [NAMESPACES_32, OTHERS_32].concat();
+        for (architecture, list) in [(X86_64, native), (I386, compatible)] {
             for number in 0..2000 {
-                let wanted = match expected(list, number) {
+                let wanted = match expected(&list, number) {
                     Refuse(errno) => refused(errno),
                     // The argument 0 is none of those that are refused.
                     _ => ALLOWED,
@@ -215,12 +245,12 @@ mod tests {
 
     #[test]
     fn jumps_are_in_reach() {
-        for list in [REFUSED, REFUSED_32] {
-            let ranges = ranges(list);
+        for lists in [[NAMESPACES, OTHERS], [NAMESPACES_32, OTHERS_32]] {
+            let ranges = ranges(&lists.concat());
             let (lower, _) = ranges.split_at(ranges.len() / 2);
             assert!(search(lower).len() < 256);
         }
-        assert!(filter().len() < 4096, "BPF_MAXINSNS");
+        assert!(filters().confined.len() < 4096, "BPF_MAXINSNS");
     }
 
     #[test]
@@ -243,6 +273,21 @@ mod tests {
         let files = libc::CLONE_FILES as u32;
         assert_eq!(native(libc::SYS_unshare, files), ALLOWED);
         assert_eq!(native(libc::SYS_clone3, 0), refused(ENOSYS));
+    }
+
+    #[test]
+    fn unconfined_root_gets_no_namespaces_and_mounts() {
+        let Filters {
+            unconfined_root, ..
+        } = filters();
+        let verdict = |number: libc::c_long, argument| {
+            verdict_of(unconfined_root, X86_64, number as u32, argument)
+        };
+        let user = libc::CLONE_NEWUSER as u32;
+        assert_eq!(verdict(libc::SYS_unshare, user), refused(EPERM));
+        assert_eq!(verdict(libc::SYS_mount, 0), refused(EPERM));
+        assert_eq!(verdict(libc::SYS_io_uring_setup, 0), ALLOWED);
+        assert_eq!(filters().of(true, false), None);
     }
 
     #[test]
