@@ -79,3 +79,27 @@ fn a_closed_standard_output_exits_with_141_silently() {
         .unwrap();
     assert_eq!(message, "");
 }
+
+#[test]
+fn a_reader_that_pauses_does_not_stop_the_connection() {
+    // More than pipe and socket buffers hold.
+    let count = 1024;
+    let events = (0..count)
+        .map(|_| stdout(&[b'x'; 65536]))
+        .chain([result(exited(0))])
+        .collect();
+    let backend = FakeBackend::new(Script::Events(events));
+    let mut child = spawn(&backend);
+    let mut output = child.stdout.take().unwrap();
+
+    let deadline = Instant::now() + Duration::from_secs(300);
+    while !*backend.shared.sent.lock().unwrap() {
+        assert!(Instant::now() < deadline, "the client stopped reading");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+
+    let mut bytes = Vec::new();
+    output.read_to_end(&mut bytes).unwrap();
+    assert_eq!(bytes.len(), count * 65536);
+    assert!(child.wait().unwrap().success());
+}

@@ -1,9 +1,11 @@
 //! Relays the event stream of an execution to standard output and standard error.
 
+use bytes::Bytes;
 use cloude_protocol::agent::{StageName, Stream};
 use cloude_protocol::api::{Execution, ExecutionEvent};
 use futures_util::StreamExt as _;
 use reqwest::Response;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::client::Backend;
 use crate::error::CliError;
@@ -12,9 +14,9 @@ use crate::terminal;
 /// Relays events up to the last one and returns its result. Both streams of a compiler go to standard
 /// error, so that standard output holds the program's output alone.
 pub async fn follow(response: Response, backend: &Backend) -> Result<Execution, CliError> {
-    let mut chunks = response.bytes_stream();
+    let mut chunks = read_on(response);
     let mut buffer = Vec::new();
-    while let Some(chunk) = chunks.next().await {
+    while let Some(chunk) = chunks.recv().await {
         let chunk = chunk.map_err(|error| backend.broken(&error))?;
         let searched = buffer.len();
         buffer.extend_from_slice(&chunk);
@@ -31,6 +33,22 @@ pub async fn follow(response: Response, backend: &Backend) -> Result<Execution, 
         buffer.drain(..start);
     }
     Err(backend.closed().into())
+}
+
+/// Reads the response as it comes, on the runtime's other thread. The server closes a connection that takes nothing for
+/// `limits.write_timeout_ms`, also if standard output is a pipe that nobody reads, such as that of less(1). The output
+/// limit bounds the memory.
+fn read_on(response: Response) -> UnboundedReceiver<reqwest::Result<Bytes>> {
+    let (sender, receiver) = unbounded_channel();
+    tokio::spawn(async move {
+        let mut chunks = response.bytes_stream();
+        while let Some(chunk) = chunks.next().await {
+            if sender.send(chunk).is_err() {
+                break;
+            }
+        }
+    });
+    receiver
 }
 
 fn line(line: &[u8], backend: &Backend) -> Result<Option<Execution>, CliError> {

@@ -41,6 +41,8 @@ pub struct Shared {
     pub authorizations: Mutex<Vec<Option<String>>>,
     /// True once a client closed the connection of a [`Script::Hang`].
     pub abandoned: Mutex<bool>,
+    /// True once the server has sent all events.
+    pub sent: Mutex<bool>,
 }
 
 pub struct FakeBackend {
@@ -64,6 +66,7 @@ impl FakeBackend {
             runs: Mutex::default(),
             authorizations: Mutex::default(),
             abandoned: Mutex::new(false),
+            sent: Mutex::new(false),
         });
         let app = Router::new()
             .route("/v1/languages", get(|| async { Json(languages()) }))
@@ -180,6 +183,7 @@ async fn executions(
         })
         .collect();
     let tail = futures_util::stream::once(async move {
+        *guard.shared.sent.lock().unwrap() = true;
         if guard.armed {
             std::future::pending::<()>().await;
         }
