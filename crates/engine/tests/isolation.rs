@@ -121,7 +121,7 @@ async fn a_fork_has_a_cgroup_with_limits_and_a_user_of_its_own() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn cgroups_that_a_killed_engine_left_are_removed_with_their_processes() {
+async fn cgroups_left_by_a_killed_engine_are_removed_with_processes() {
     let dir = tempfile::tempdir().unwrap();
     let mut config = config(dir.path());
     config.pool.enabled = false;
