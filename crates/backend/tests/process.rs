@@ -210,36 +210,33 @@ fn the_state_folder_is_private_and_locked_until_sigterm() {
 #[test]
 fn without_a_key_no_address_but_loopback_is_served() {
     let dir = tempfile::tempdir().unwrap();
-    let command = || {
-        let mut command = startable(dir.path(), "cltest5");
-        // The later flag would be an error: startable names loopback.
-        command.env("CLOUDE_API_AUTH", "auto");
-        command
-    };
-    let everywhere = |command: &mut Command| {
-        let arguments: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
-        let mut changed = Command::new(command.get_program());
-        changed.env_clear().envs(
-            command
-                .get_envs()
-                .filter_map(|(name, value)| Some((name, value?))),
-        );
-        for argument in arguments {
+    let command = || startable(dir.path(), "cltest5");
+    // The same on all addresses.
+    let everywhere = || {
+        let loopback = command();
+        let mut changed = clouded();
+        changed.env("BRIDGE_NAME", "cltest5").stderr(Stdio::piped());
+        // Without the flag `--languages`, which clouded() has given.
+        for argument in loopback.get_args().skip(2) {
             changed.arg(match argument.to_str() {
-                Some("127.0.0.1:0") => "0.0.0.0:0".into(),
+                Some("127.0.0.1:0") => "0.0.0.0:0".as_ref(),
                 _ => argument,
             });
         }
-        changed.stderr(Stdio::piped());
         changed
     };
-    let refused = everywhere(&mut command()).output().unwrap();
-    assert_eq!(refused.status.code(), Some(1));
-    let error = stderr(&refused);
-    assert!(
-        error.contains("clouded key create --scope admin"),
-        "{error}"
-    );
+    let mut refused = everywhere().spawn().unwrap();
+    let log = BufReader::new(refused.stderr.take().unwrap()).lines();
+    let starts_or_refuses = |line: &String| line.contains("address=") || line.contains("API key");
+    let line = log.map_while(Result::ok).find(starts_or_refuses);
+    if !line
+        .as_ref()
+        .is_some_and(|line| line.contains("clouded key create --scope admin"))
+    {
+        refused.kill().unwrap();
+        panic!("{line:?}");
+    }
+    assert_eq!(refused.wait().unwrap().code(), Some(1));
 
     let created = command()
         .args(["key", "create", "--name", "first", "--scope", "admin"])
@@ -247,7 +244,7 @@ fn without_a_key_no_address_but_loopback_is_served() {
         .unwrap();
     assert!(created.status.success(), "{}", stderr(&created));
     let key = String::from_utf8(created.stdout).unwrap();
-    let mut clouded = everywhere(&mut command()).spawn().unwrap();
+    let mut clouded = everywhere().spawn().unwrap();
     let address = listening(&mut clouded).replace("0.0.0.0", "127.0.0.1");
     let get = |header: &str| {
         request(
