@@ -1,5 +1,5 @@
 # Each target is a line that calls a script, which says what it does.
-.PHONY: help build demo test test-full test-hostile bench lint ci
+.PHONY: help build demo test test-full test-hostile fuzz bench lint ci
 
 help: ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -19,6 +19,9 @@ test-full: ## the same, with every program, all languages and many more forks: h
 test-hostile: ## attacks by programs, guest kernels, images, clients and changes of the host: a line for each
 	@tools/test-hostile
 
+fuzz: ## each parser of untrusted bytes for a minute: tools/fuzz --seconds N TARGET… for longer
+	@tools/fuzz --seconds 60
+
 bench: ## the numbers
 	@tools/bench
 
@@ -26,4 +29,4 @@ lint: ## format, clippy, documentation
 	@tools/lint
 
 ci: ## what has to pass
-	@tools/setup && tools/lint && tools/test
+	@tools/setup && tools/lint && tools/test && tools/fuzz --seconds 3

@@ -17,6 +17,9 @@ pub mod limits;
 pub mod tree;
 
 mod error;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod image;
 mod platform;
 mod progress;

@@ -134,11 +134,16 @@ pub(super) fn token(
         .take(MAX_DOCUMENT_BYTES)
         .read_to_end(&mut body)
         .map_err(|error| failed(innermost(&error)))?;
-    let token: Token = serde_json::from_slice(&body).map_err(|error| failed(error.to_string()))?;
-    let token = token.token.or(token.access_token);
+    let token = token_of(&body).map_err(|error| failed(error.to_string()))?;
     token
         .map(Some)
         .ok_or_else(|| failed("a body without a token".to_owned()))
+}
+
+/// The token in the body of an answer to a token request.
+pub(super) fn token_of(body: &[u8]) -> serde_json::Result<Option<String>> {
+    let token: Token = serde_json::from_slice(body)?;
+    Ok(token.token.or(token.access_token))
 }
 
 /// `GET` with Basic authentication, or `POST` of a form with an identity token (OAuth 2 refresh token).

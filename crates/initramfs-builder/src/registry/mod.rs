@@ -4,6 +4,8 @@ mod auth;
 mod blob;
 mod client;
 mod error;
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
 mod transport;
 
 use sha2::{Digest, Sha256};

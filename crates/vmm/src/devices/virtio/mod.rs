@@ -11,6 +11,9 @@
 //! length of a chain and the number of chains that a device holds. A malformed queue stops the device with
 //! `DEVICE_NEEDS_RESET`.
 
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod mmio;
 pub mod net;
 pub mod rng;

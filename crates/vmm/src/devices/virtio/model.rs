@@ -10,7 +10,7 @@ use vm_memory::{Bytes, GuestAddress};
 use super::queue::{RingError, Rings, Segment};
 use crate::memory::GuestMemory;
 
-const SIZE: u16 = 8;
+const SIZE: u16 = 4;
 const MEMORY: u64 = 1 << 16;
 const TABLE: u64 = 0x1000;
 const AVAIL: u64 = 0x2000;
@@ -236,7 +236,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
     #[test]
-    fn rings_do_what_the_specifications_model_does(steps in prop::collection::vec(step(), 1..80)) {
+    fn rings_do_what_the_specifications_model_does(steps in prop::collection::vec(step(), 1..120)) {
         let (mut model, mut real) = (Model::new(), Real::new());
         // Heads of the chains that the device holds, the oldest first.
         let mut held: VecDeque<u16> = VecDeque::new();

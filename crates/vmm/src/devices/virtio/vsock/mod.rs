@@ -15,6 +15,8 @@
 
 mod connection;
 mod device;
+#[cfg(fuzzing)]
+mod fuzzing;
 mod handle;
 mod header;
 mod host;
