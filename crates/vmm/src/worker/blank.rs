@@ -5,8 +5,8 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::boot::{DeviceLinks, attach_devices};
 use super::descriptors::{BlankVmFds, RestoreFds};
+use super::devices::{DeviceLinks, attach_devices};
 use super::error::WorkerError;
 use super::limits;
 use super::serve::Server;

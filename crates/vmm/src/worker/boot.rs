@@ -5,15 +5,13 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use super::descriptors::BootFds;
+use super::devices::attach_devices;
 use super::error::WorkerError;
 use super::limits;
 use super::serve::Server;
-use super::vsock::{VsockLink, attach_vsock};
-use crate::control::{BootSpec, Channel, Event, ExitReason, TapSpec, VsockSpec};
-use crate::devices::virtio::net::{Net, NetConfig, NetError};
-use crate::devices::virtio::rng::Rng;
+use crate::control::{BootSpec, Channel, Event, ExitReason};
 use crate::jail;
-use crate::vm::{Attached, MachineShape, Vm, VmError};
+use crate::vm::{MachineShape, Vm, VmError};
 
 /// Boots a VM and serves it until it ends.
 pub(super) fn serve(
@@ -40,37 +38,4 @@ pub(super) fn serve(
     let server = Server::new(&mut vm, handle, channel, links, pagemap)?;
     jail::narrow_event_loop().map_err(WorkerError::Jail)?;
     server.serve(&mut vm)
-}
-
-/// The devices that requests of the host concern.
-#[derive(Clone)]
-pub(super) struct DeviceLinks {
-    pub vsock: Option<VsockLink>,
-    pub net: Option<Attached<Net>>,
-}
-
-/// Attaches the virtio devices. Booted and blank VMs need the same order: it decides MMIO windows and GSIs, and is
-/// part of a snapshot's key.
-pub(super) fn attach_devices(
-    vm: &mut Vm,
-    net: Option<(&TapSpec, OwnedFd)>,
-    vsock: Option<&VsockSpec>,
-) -> Result<DeviceLinks, WorkerError> {
-    vm.attach_virtio(Rng)?;
-    let net = match net {
-        Some((tap, fd)) => Some(vm.attach_virtio(net_device(tap, fd)?)?),
-        None => None,
-    };
-    let vsock = vsock.map(|spec| attach_vsock(vm, spec)).transpose()?;
-    Ok(DeviceLinks { vsock, net })
-}
-
-fn net_device(tap: &TapSpec, fd: OwnedFd) -> Result<Net, NetError> {
-    let config = NetConfig {
-        mac: tap.mac,
-        mtu: tap.mtu,
-    };
-    Net::new(fd, config)?
-        .with_egress(tap.egress.clone())
-        .with_limits(&tap.limits)
 }

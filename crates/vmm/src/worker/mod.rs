@@ -3,6 +3,7 @@
 mod blank;
 mod boot;
 mod descriptors;
+mod devices;
 mod error;
 mod limits;
 mod outbox;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
 
-use super::boot::DeviceLinks;
+use super::devices::DeviceLinks;
 use super::error::WorkerError;
 use super::outbox::Outbox;
 use super::vsock::{VsockLink, check_before_save};
