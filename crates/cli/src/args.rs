@@ -105,6 +105,11 @@ pub struct Run {
     #[arg(short, long, value_name = "NAME[=VALUE]")]
     pub env: Vec<String>,
 
+    /// A secret environment variable, with the value that `cloude` has; it is neither stored nor
+    /// logged; may be repeated
+    #[arg(long = "secret", value_name = "NAME")]
+    pub secrets: Vec<String>,
+
     /// Time limit of the program: 10, 1.5s, 500ms, 2m
     #[arg(short, long, value_name = "TIME", value_parser = quantity::duration)]
     pub timeout: Option<Duration>,

@@ -149,6 +149,31 @@ fn a_refused_key_is_an_error_that_says_where_to_put_one() {
     assert!(text(&output.stderr).contains("lacks the scope `run`"));
 }
 
+#[test]
+fn a_secret_comes_from_the_environment_alone() {
+    let backend = FakeBackend::ending(exited(0));
+    let run = |secret: &str| {
+        let mut command = backend.cloude();
+        command
+            .env("TOKEN", "hunter2")
+            .args(["run", "--secret", secret]);
+        command.args(&RUN[1..]).output().unwrap()
+    };
+
+    for (secret, part) in [
+        ("TOKEN=x1y2", "`ps` would show it"),
+        ("NO_SUCH", "export it"),
+    ] {
+        let output = run(secret);
+        assert_eq!(output.status.code(), Some(2));
+        let error = text(&output.stderr);
+        assert!(error.contains(part) && !error.contains("x1y2"), "{error}");
+    }
+    assert!(run("TOKEN").status.success());
+    let request = backend.only_execution();
+    assert_eq!(request.secrets["TOKEN"].0, "hunter2");
+}
+
 fn info() -> KeyInfo {
     KeyInfo {
         id: "3f0a9c11d2e4".into(),

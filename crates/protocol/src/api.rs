@@ -5,9 +5,9 @@ use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Data;
 use crate::agent::{Cause, File, StageName, StageResult, Stream};
 use crate::network::NetworkReport;
+use crate::{Data, Secret};
 
 /// `POST /run`: starts an execution and returns its id at once.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
@@ -85,6 +85,9 @@ pub struct ExecutionRequest {
     /// Added to the image's environment.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
+    /// Added likewise; the values are neither stored nor logged. No name may be in `env`, too.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub secrets: BTreeMap<String, Secret>,
     /// Give the VM a network. Off by default.
     #[serde(default)]
     pub network: bool,

@@ -8,6 +8,7 @@
 //! - [`network`][]: the dropped traffic in a result.
 //! - [`data`][]: bytes that are usually text.
 //! - [`paths`][]: default directories and files.
+//! - [`secret`][]: a text that no log shows.
 #![deny(missing_docs)]
 
 pub mod agent;
@@ -19,5 +20,7 @@ pub mod language;
 pub mod languages;
 pub mod network;
 pub mod paths;
+pub mod secret;
 
 pub use data::Data;
+pub use secret::Secret;

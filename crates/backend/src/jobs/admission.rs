@@ -89,11 +89,16 @@ fn size(request: &ExecutionRequest) -> usize {
         .iter()
         .map(|file| file.path.len() + file.content.0.len());
     let args = request.args.iter().map(String::len);
-    let env = request
-        .env
-        .iter()
-        .map(|(name, value)| name.len() + value.len());
+    let env = variables(request).map(|(_, name, value)| name.len() + value.len());
     request.code.len() + request.stdin.0.len() + files.chain(args).chain(env).sum::<usize>()
+}
+
+/// Field, name and value of each variable.
+fn variables(request: &ExecutionRequest) -> impl Iterator<Item = (&'static str, &str, &str)> {
+    let env = request.env.iter();
+    let env = env.map(|(name, value)| ("env", name.as_str(), value.as_str()));
+    let secrets = request.secrets.iter();
+    env.chain(secrets.map(|(name, value)| ("secrets", name.as_str(), value.0.as_str())))
 }
 
 fn check_texts(request: &ExecutionRequest) -> Result<(), Refused> {
@@ -102,11 +107,21 @@ fn check_texts(request: &ExecutionRequest) -> Result<(), Refused> {
         ensure(!arg.contains('\0'), || Refused::NulInArgument { index })?;
         total += check_length(arg.len(), || format!("args[{index}]"))?;
     }
-    for (name, value) in &request.env {
+    for (field, name, value) in variables(request) {
         let valid = !name.is_empty() && !name.contains(['=', '\0']) && !value.contains('\0');
-        ensure(valid, || Refused::Variable { name: shown(name) })?;
+        ensure(valid, || Refused::Variable {
+            field,
+            name: shown(name),
+        })?;
         let length = name.len() + 1 + value.len();
-        total += check_length(length, || format!("env.{}", shown(name)))?;
+        total += check_length(length, || format!("{field}.{}", shown(name)))?;
+    }
+    if let Some(name) = request
+        .secrets
+        .keys()
+        .find(|name| request.env.contains_key(*name))
+    {
+        return Err(Refused::SecretTwice { name: shown(name) });
     }
     ensure(total <= MAX_ARGUMENTS_BYTES, || Refused::LongTexts {
         bytes: total,
@@ -251,7 +266,7 @@ fn execute_request(
     run.argv.extend(request.args.iter().cloned());
     // The request's variables override the language's.
     let mut env = language.environment();
-    env.extend(request.env.clone());
+    env.extend(variables(request).map(|(_, name, value)| (name.to_owned(), value.to_owned())));
     let code = File {
         path: source.file,
         content: request.code.clone().into(),

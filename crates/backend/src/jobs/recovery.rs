@@ -48,6 +48,11 @@ impl Service {
                 accepted.attempts
             ));
         }
+        if !accepted.request.secrets.is_empty() {
+            return Err(
+                "clouded stopped before this execution ended, and did not store its `secrets`: start it again".into(),
+            );
+        }
         self.resume(accepted)
     }
 

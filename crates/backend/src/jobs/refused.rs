@@ -16,11 +16,13 @@ pub enum Refused {
     #[error("`args[{index}]` has a NUL byte, which ends an argument in Linux")]
     NulInArgument { index: usize },
     #[error(
-        "`env` has the invalid variable `{name}`: a name must not be empty or have a `=`, and neither name nor value \
+        "`{field}` has the invalid variable `{name}`: a name must not be empty or have a `=`, and neither name nor value \
          may have a NUL byte"
     )]
-    Variable { name: String },
-    /// MAX_ARG_STRLEN of include/uapi/linux/binfmts.h. `field` is `args[0]` or `env.NAME`.
+    Variable { field: &'static str, name: String },
+    #[error("`{name}` is in `env` and in `secrets`: a variable has one value")]
+    SecretTwice { name: String },
+    /// MAX_ARG_STRLEN of include/uapi/linux/binfmts.h. `field` is `args[0]`, `env.NAME` or `secrets.NAME`.
     #[error(
         "`{field}` has {bytes} bytes, at most {limit} are allowed: put long texts into `stdin` or `files`"
     )]

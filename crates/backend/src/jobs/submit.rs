@@ -4,6 +4,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Instant;
 
+use cloude_protocol::Secret;
 use cloude_protocol::agent::Cause;
 use cloude_protocol::api::{Execution, ExecutionRequest, Status};
 use futures_util::FutureExt;
@@ -52,7 +53,7 @@ impl Service {
             id: job.id.clone(),
             tenant: job.tenant.clone(),
             language: job.language.clone(),
-            request,
+            request: without_secrets(request),
             attempts: 0,
         };
         // A separate task: an execution that was stored is started even if the client disconnects meanwhile.
@@ -103,6 +104,14 @@ impl Service {
         });
         job
     }
+}
+
+/// The request as the store may have it: the names of its secrets are left, so that the next start knows what is missing.
+fn without_secrets(mut request: ExecutionRequest) -> ExecutionRequest {
+    for value in request.secrets.values_mut() {
+        *value = Secret::default();
+    }
+    request
 }
 
 impl Inner {

@@ -47,6 +47,8 @@ fn usage_errors() -> Vec<Row> {
         FileWithoutName { spec: "/".to_owned() },
         EnvWithoutName { spec: "=x".to_owned() },
         EnvUnset { name: "TOKEN".to_owned() },
+        SecretValue { name: "TOKEN".to_owned() },
+        SecretUnset { name: "TOKEN".to_owned() },
         ExecutionId { id: "../run".to_owned() },
         KeyId { id: "cloude_3f".to_owned() },
         ApiKey { source_name: "CLOUDE_API_KEY".to_owned() },

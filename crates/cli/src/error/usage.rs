@@ -59,6 +59,14 @@ pub enum UsageError {
     /// `--env NAME` of a variable that this process does not have.
     #[error("--env {name}: no such variable in the environment, or not UTF-8: give {name}=VALUE")]
     EnvUnset { name: String },
+    /// `--secret NAME=VALUE`.
+    #[error(
+        "--secret {name} takes no value, because `ps` would show it: export {name}, and give its name alone"
+    )]
+    SecretValue { name: String },
+    /// `--secret NAME` of a variable that this process does not have.
+    #[error("--secret {name}: no such variable in the environment, or not UTF-8: export it")]
+    SecretUnset { name: String },
     /// Ids become a part of the URL, so that they are checked first.
     #[error("invalid execution id {id:?}: give the id that `cloude go` printed")]
     ExecutionId { id: String },

@@ -4,8 +4,8 @@ use std::io::{IsTerminal as _, Read as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use cloude_protocol::Data;
 use cloude_protocol::agent::File;
+use cloude_protocol::{Data, Secret};
 
 use crate::error::UsageError;
 
@@ -78,6 +78,20 @@ pub fn variable(spec: &str) -> Result<(String, String), UsageError> {
     match std::env::var(&name) {
         Ok(value) => Ok((name, value)),
         Err(_) => Err(UsageError::EnvUnset { name }),
+    }
+}
+
+/// The value of a variable of this process, which the backend treats as a secret. A value on the command line would not
+/// be one: `ps` shows it.
+pub fn secret(name: &str) -> Result<(String, Secret), UsageError> {
+    if let Some((name, _)) = name.split_once('=') {
+        let name = name.to_owned();
+        return Err(UsageError::SecretValue { name });
+    }
+    match variable(name) {
+        Ok((name, value)) => Ok((name, Secret(value))),
+        Err(UsageError::EnvUnset { name }) => Err(UsageError::SecretUnset { name }),
+        Err(error) => Err(error),
     }
 }
 

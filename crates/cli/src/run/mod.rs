@@ -47,6 +47,11 @@ async fn request(args: args::Run, backend: &Backend) -> Result<ExecutionRequest,
         .iter()
         .map(|spec| input::variable(spec))
         .collect::<Result<_, _>>()?;
+    let secrets = args
+        .secrets
+        .iter()
+        .map(|name| input::secret(name))
+        .collect::<Result<_, _>>()?;
     let (code, code_from_stdin) = match (args.code, &args.file) {
         (Some(code), _) => (code, false),
         (None, Some(path)) if path.as_os_str() == "-" => {
@@ -73,6 +78,7 @@ async fn request(args: args::Run, backend: &Backend) -> Result<ExecutionRequest,
         stdin: Data(stdin),
         args: args.args,
         env,
+        secrets,
         network: args.network,
         user: args.user,
         unconfined: args.unconfined,
