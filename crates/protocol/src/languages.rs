@@ -91,19 +91,29 @@ pub fn load(dir: &Path, name: &str) -> Result<Language, LanguageError> {
         path: path.clone(),
         source,
     })?;
+    parse(name, &path, &text, |file| read_file(&folder, file))
+}
+
+/// The language of a `language.toml`. `path` is for messages; `read` returns the content of a file of the folder.
+fn parse(
+    name: &str,
+    path: &Path,
+    text: &str,
+    read: impl Fn(&str) -> Result<String, String>,
+) -> Result<Language, LanguageError> {
     let invalid = |reason: String| LanguageError::Parse {
-        path: path.clone(),
+        path: path.to_owned(),
         reason,
     };
-    let mut table: Table = toml::from_str(&text).map_err(|error| invalid(error.to_string()))?;
+    let mut table: Table = toml::from_str(text).map_err(|error| invalid(error.to_string()))?;
     if table.contains_key("name") {
         let reason = "`name` is not a key: the folder's name is the language's name";
         return Err(invalid(reason.to_owned()));
     }
     table.insert("name".to_owned(), name.into());
     let read = |file: &str| {
-        read_file(&folder, file).map_err(|reason| LanguageError::File {
-            path: path.clone(),
+        read(file).map_err(|reason| LanguageError::File {
+            path: path.to_owned(),
             file: file.to_owned(),
             reason,
         })
@@ -113,6 +123,13 @@ pub fn load(dir: &Path, name: &str) -> Result<Language, LanguageError> {
         insert_files(value, &read)?;
     }
     Language::deserialize(table).map_err(|error| invalid(error.to_string().trim_end().to_owned()))
+}
+
+/// The language of a `language.toml` in a folder where every name is an empty file, for `fuzz/targets/language.rs`.
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub fn parse_text(text: &str) -> Result<Language, LanguageError> {
+    parse("fuzzed", Path::new(FILE_NAME), text, |_| Ok(String::new()))
 }
 
 /// Reads one language by its name or an alias, in any case.

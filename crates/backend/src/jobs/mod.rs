@@ -19,6 +19,13 @@ use cloude_protocol::api::{Execution, ExecutionEvent, Status, StatusResponse};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+/// What the fuzz targets need of private parts (`fuzz/targets/execution_body.rs`).
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing {
+    pub use crate::jobs::admission::admit;
+}
+
 pub use outcome::{StatusView, status_of};
 pub use pins::{Pin, Pins};
 pub use refused::Refused;
