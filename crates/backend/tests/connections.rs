@@ -114,7 +114,7 @@ async fn an_address_with_too_many_connections_gets_503() {
     for _ in 0..3 {
         let mut stream = TcpStream::connect(address).await.unwrap();
         // The answer shows that the connection is counted.
-        let request = "GET / HTTP/1.1\r\nhost: x\r\n\r\n";
+        let request = "GET / HTTP/1.1\r\nhost: localhost\r\n\r\n";
         stream.write_all(request.as_bytes()).await.unwrap();
         read(&mut stream, "clouded").await;
         held.push(stream);
@@ -135,7 +135,7 @@ async fn an_address_with_too_many_connections_gets_503() {
     drop(held.pop());
     loop {
         let mut stream = TcpStream::connect(address).await.unwrap();
-        let request = "GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+        let request = "GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
         let _ = stream.write_all(request.as_bytes()).await;
         let mut answer = String::new();
         let _ = stream.read_to_string(&mut answer).await;
@@ -150,7 +150,7 @@ async fn headers_that_do_not_arrive_end_the_connection() {
     let backend = Backend::start().await;
     let address = backend.url.trim_start_matches("http://");
     let mut slow = TcpStream::connect(address).await.unwrap();
-    slow.write_all(b"GET / HTTP/1.1\r\nhost: x\r\nx: ")
+    slow.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\nx: ")
         .await
         .unwrap();
     // Each byte would restart a time-out between reads.

@@ -46,7 +46,7 @@ async fn unread(backend: &Backend, accept: &str, program: &serde_json::Value) ->
     let mut stream = socket.connect(address).await.unwrap();
     let body = program.to_string();
     let head = format!(
-        "POST /v1/executions HTTP/1.1\r\nhost: x\r\naccept: {accept}\r\ncontent-type: application/json\r\n\
+        "POST /v1/executions HTTP/1.1\r\nhost: localhost\r\naccept: {accept}\r\ncontent-type: application/json\r\n\
          content-length: {}\r\n\r\n{body}",
         body.len()
     );

@@ -216,8 +216,7 @@ fn without_a_key_no_address_but_loopback_is_served() {
         let loopback = command();
         let mut changed = clouded();
         changed.env("BRIDGE_NAME", "cltest5").stderr(Stdio::piped());
-        // Without the flag `--languages`, which clouded() has given.
-        for argument in loopback.get_args().skip(2) {
+        for argument in loopback.get_args() {
             changed.arg(match argument.to_str() {
                 Some("127.0.0.1:0") => "0.0.0.0:0".as_ref(),
                 _ => argument,
@@ -424,7 +423,9 @@ fn startable_for_all(dir: &Path, bridge: &str) -> Command {
         .arg(dir)
         .status();
     assert!(copied.unwrap().success());
-    command.env("LANGUAGES_CONFIG_PATH", dir.join("languages"));
+    command
+        .env("LANGUAGES_CONFIG_PATH", dir.join("languages"))
+        .env("CLOUDE_CACHE_DIR", dir.join("cache"));
     command
 }
 
@@ -459,6 +460,7 @@ fn a_user_without_access_is_refused_with_the_path() {
     let dir = tempfile::tempdir().unwrap();
     let output = startable(dir.path(), "cloudeuser1")
         .env("CLOUDE_USER", "nobody")
+        .env("CLOUDE_CACHE_DIR", dir.path().join("file/cache"))
         .output()
         .unwrap();
     assert!(!output.status.success());

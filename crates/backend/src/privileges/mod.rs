@@ -176,7 +176,11 @@ impl Account {
         umask(Mode::S_IRWXG | Mode::S_IRWXO);
         self.take(&config.state_dir).map_err(&failed)?;
         if let Some(dir) = config.pool.disk_dir() {
-            self.take(&dir.join("templates")).map_err(&failed)?;
+            // Below a folder that does not exist, templates could not be stored: only root may traverse it once made.
+            let templates = dir.join("templates");
+            if dir.is_dir() {
+                self.take(&templates).map_err(&failed)?;
+            }
         }
         // Without one, the engine says that the workers have no cgroups.
         if let Err(error) =

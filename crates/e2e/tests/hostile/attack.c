@@ -438,7 +438,7 @@ int main(void)
     } else if (!strncmp(attack, "serial", 6)) {
         if (iopl(3))
             die("iopl");
-        for (int i = 0; i < 2000000; i++)
+        for (int i = 0; i < 200000; i++)
             outb('x', 0x3f8);
     } else {
         die("unknown attack");

@@ -131,7 +131,7 @@ done; true"#,
             "console_flood",
             "the console fills a log, a disk or a pipe, and the VM waits for it",
             "bash",
-            "for i in 1 2 3 4; do head -c 4M /dev/zero | tr '\\0' x > /dev/console; done 2>/dev/null; echo done",
+            "for i in 1 2 3 4; do head -c 64K /dev/zero | tr '\\0' x > /dev/console; done 2>/dev/null; echo done",
             |execution| {
                 assert_eq!(execution.cause, Cause::Exit, "{execution:?}");
                 let log = shared().log().len();
