@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use futures_util::TryStreamExt;
 use ipnet::Ipv4Net;
@@ -10,6 +11,7 @@ use rtnetlink::packet_route::address::AddressAttribute;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage};
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute};
 use rtnetlink::{Handle, LinkBridge, LinkUnspec, NeighbourHandle, RouteMessageBuilder};
+use tokio::sync::Mutex;
 
 use super::addresses::{Range, mac_of};
 use super::error::NetworkError;
@@ -19,6 +21,9 @@ use super::mark::Mark;
 #[derive(Clone, Debug)]
 pub struct Links {
     handle: Handle,
+    /// Held while a list is read: a netlink socket has one dump at a time, and refuses a second one with EBUSY
+    /// (`__netlink_dump_start`, net/netlink/af_netlink.c).
+    dump: Arc<Mutex<()>>,
 }
 
 /// A network interface.
@@ -76,11 +81,15 @@ impl Links {
     pub fn open() -> Result<Self, NetworkError> {
         let (connection, handle, _) = rtnetlink::new_connection().map_err(NetworkError::Netlink)?;
         tokio::spawn(connection);
-        Ok(Links { handle })
+        Ok(Links {
+            handle,
+            dump: Arc::default(),
+        })
     }
 
     /// All links of this network namespace.
     pub async fn all(&self) -> Result<Vec<Link>, NetworkError> {
+        let _dump = self.dump.lock().await;
         let mut messages = self.handle.link().get().execute();
         let mut links = Vec::new();
         while let Some(message) = messages
@@ -114,6 +123,7 @@ impl Links {
 
     /// The destinations of all IPv4 routes but default routes.
     pub async fn routes(&self) -> Result<Vec<Ipv4Net>, NetworkError> {
+        let _dump = self.dump.lock().await;
         let request = RouteMessageBuilder::<Ipv4Addr>::new().build();
         let mut messages = self.handle.route().get(request).execute();
         let mut routes = Vec::new();
@@ -196,6 +206,7 @@ impl Links {
 
     /// The IPv4 addresses of this host.
     pub async fn addresses(&self) -> Result<Vec<Ipv4Addr>, NetworkError> {
+        let _dump = self.dump.lock().await;
         let mut request = self.handle.address().get();
         request.message_mut().header.family = AddressFamily::Inet;
         let mut messages = request.execute();
@@ -241,5 +252,24 @@ impl Links {
     pub async fn remove(&self, link: u32) -> Result<(), NetworkError> {
         let removed = self.handle.link().del(link).execute().await;
         removed.map_err(refused(format!("removing the link with index {link}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn lists_at_the_same_time_do_not_disturb_each_other() {
+        let links = Links::open().unwrap();
+        let readers: Vec<_> = (0..64)
+            .map(|_| {
+                let links = links.clone();
+                tokio::spawn(async move { links.addresses().await.map(|list| list.len()) })
+            })
+            .collect();
+        for reader in readers {
+            reader.await.unwrap().unwrap();
+        }
     }
 }
