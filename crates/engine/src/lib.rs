@@ -80,4 +80,4 @@ pub use machine::{AgentStream, MEMORY_STEP_MIB, MachineShape, MachineSpec, WORKE
 pub use pool::PoolCounts;
 pub use program::{Output, Program, RunError};
 pub use run_dir::RunDirError;
-pub use worker::SegmentError;
+pub use worker::{SegmentError, open_device};

@@ -182,6 +182,10 @@ impl Account {
                 self.take(&templates).map_err(&failed)?;
             }
         }
+        // On some hosts only root may open it. Without it, an execution says why it fails.
+        if let Err(error) = cloude_engine::open_device() {
+            tracing::warn!(%error, "cannot open /dev/kvm");
+        }
         // Without one, the engine says that the workers have no cgroups.
         if let Err(error) =
             cgroup::delegate(&config.state_dir, self.uid.as_raw(), self.gid.as_raw())

@@ -1,6 +1,6 @@
 //! The boot request of a VM, and the configuration that its agent reads at boot.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -9,6 +9,7 @@ use cloude_protocol::agent::READY_PORT;
 use cloude_protocol::boot::BootConfig;
 use cloude_vmm::control::{BootSpec, EgressSpec, NetLimits, Request, TapSpec, VsockSpec};
 
+use super::kvm::open_kvm;
 use super::process::GUEST_CID;
 use super::vm::Vm;
 use crate::config::EngineConfig;
@@ -160,17 +161,4 @@ fn cmdline(config: &EngineConfig) -> String {
     format!("{KERNEL_ARGS}{quiet} {}", config.vm.kernel_args)
         .trim()
         .to_owned()
-}
-
-/// Opens /dev/kvm for a worker.
-pub(super) fn open_kvm() -> Result<File, Failure> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open("/dev/kvm")
-        .map_err(|error| {
-            Failure::infrastructure(format!(
-                "opening /dev/kvm: {error}; `cloude doctor` names what this host lacks"
-            ))
-        })
 }

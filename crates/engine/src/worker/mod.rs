@@ -5,6 +5,7 @@ mod boot;
 mod console;
 #[cfg(test)]
 mod fake;
+mod kvm;
 pub mod orphans;
 mod paused;
 mod process;
@@ -14,6 +15,7 @@ mod vm;
 mod workers;
 
 pub use boot::template_boot_text;
+pub use kvm::open_device;
 pub use paused::PooledFork;
 pub use save::{save, working_set};
 pub use segment::{SegmentError, SharedSegment};

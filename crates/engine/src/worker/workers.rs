@@ -8,8 +8,9 @@ use cloude_protocol::agent::NetworkIdentity;
 use tokio_util::sync::CancellationToken;
 
 use super::blank::{BlankVm, BlankVmParts};
-use super::boot::{BootFiles, open_kvm, send_boot, tap_spec};
+use super::boot::{BootFiles, send_boot, tap_spec};
 use super::console::Console;
+use super::kvm::open_kvm;
 use super::paused::{PausedFork, PooledFork};
 use super::process::Worker;
 use super::segment::SharedSegment;
