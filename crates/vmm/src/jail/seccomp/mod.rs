@@ -45,13 +45,13 @@ pub(super) fn start(control: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// Narrows the calling thread to what a vCPU needs. Does nothing in a process without the filter of [`start`].
+/// Narrows the calling thread to what a vCPU needs. Does nothing in a process without the filter of [`super::enter`].
 pub fn narrow_vcpu() -> io::Result<()> {
     NEXT.get().map_or(Ok(()), |next| filter::apply(&next.vcpu))
 }
 
 /// Narrows the calling thread to what the event loop needs once the VM is booted or restored. Does nothing in a
-/// process without the filter of [`start`].
+/// process without the filter of [`super::enter`].
 pub fn narrow_event_loop() -> io::Result<()> {
     NEXT.get()
         .map_or(Ok(()), |next| filter::apply(&next.event_loop))
