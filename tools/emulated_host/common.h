@@ -51,6 +51,7 @@ void mount_root(void);
 void bind_modules(const char *modules);
 void bring_network_up(void);
 void hold_kvm_open(void);
+void open_devices_to_users(void);
 void leave_first_processor(void);
 int start_heartbeats(void);
 

@@ -7,6 +7,7 @@
 #include <net/route.h>
 #include <sched.h>
 #include <sys/mount.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
 
@@ -109,6 +110,15 @@ void bring_network_up(void)
     memcpy(&route.rt_gateway, &gateway, sizeof gateway);
     ioctl(sock, SIOCADDRT, &route);
     close(sock);
+}
+
+/* Gives the devices the modes that udev gives them on an ordinary host (systemd's 50-udev-default.rules). */
+void open_devices_to_users(void)
+{
+    const char *devices[] = {"/dev/kvm", "/dev/net/tun"};
+    for (int i = 0; i < 2; i++)
+        if (chmod(devices[i], 0666) && errno != ENOENT)
+            die(devices[i]);
 }
 
 /* Creates a VM with one vCPU that never runs, and leaves it open until this process ends. */
