@@ -29,4 +29,4 @@ lint: ## format, clippy, documentation
 	@tools/lint
 
 ci: ## what has to pass
-	@tools/setup && tools/lint && tools/test && tools/fuzz --seconds 3
+	@tools/setup && tools/lint && tools/test

@@ -15,6 +15,8 @@ use crate::case::case;
 fn stays_closed(name: &str, naive: &str, change: impl Fn(&Backend) + Send + 'static) -> Trial {
     case(&format!("host::{name}"), naive, move || {
         let backend = Backend::start("vm.max_concurrent = 2");
+        // The bridge is made for the first VM that has a network.
+        cloude::bash(&backend, &["--timeout", LONGEST, "--network"], "true");
         let listener = TcpListener::bind((BRIDGE_ADDRESS, 0)).unwrap();
         let target = listener.local_addr().unwrap();
         TcpStream::connect(target).unwrap();

@@ -57,6 +57,9 @@ fn unreachable(name: &str, naive: &str, address: Ipv4Addr, add: bool) -> Trial {
         let _backend = shared();
         if add {
             give_host(address);
+        } else {
+            // The bridge is made for the first VM that has a network.
+            run("bash", NETWORK, "true");
         }
         let (_listener, bound) = listener(address);
         let execution = run("bash", NETWORK, &probe(bound));
