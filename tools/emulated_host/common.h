@@ -52,6 +52,7 @@ void bind_modules(const char *modules);
 void bring_network_up(void);
 void hold_kvm_open(void);
 void open_devices_to_users(void);
+void hold_cgroup(void);
 void leave_first_processor(void);
 int start_heartbeats(void);
 

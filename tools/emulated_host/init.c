@@ -233,6 +233,7 @@ int main(void)
     bind_modules(start.modules);
     bring_network_up();
     hold_kvm_open();
+    hold_cgroup();
     open_devices_to_users();
 
     sigemptyset(&child_signal);

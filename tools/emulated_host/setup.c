@@ -121,6 +121,31 @@ void open_devices_to_users(void)
             die(devices[i]);
 }
 
+static void write_text(const char *path, const char *text)
+{
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    if (fd < 0)
+        return;
+    /* A kernel without the controller refuses it, and patches nothing for it. */
+    ssize_t written = write(fd, text, strlen(text));
+    (void)written;
+    close(fd);
+}
+
+/*
+ * The first cgroup with limits patches the kernel's code too (memcg_kmem_online, memcg_sockets_enabled,
+ * cfs_bandwidth_used), and the last one may again: see hold_kvm_open. This one stays.
+ */
+void hold_cgroup(void)
+{
+    const char *controllers[] = {"+memory", "+pids", "+cpu"};
+    for (int i = 0; i < 3; i++)
+        write_text("/sys/fs/cgroup/cgroup.subtree_control", controllers[i]);
+    mkdir("/sys/fs/cgroup/emulated-host", 0755);
+    write_text("/sys/fs/cgroup/emulated-host/memory.max", "16777216");
+    write_text("/sys/fs/cgroup/emulated-host/cpu.max", "100000 100000");
+}
+
 /* Creates a VM with one vCPU that never runs, and leaves it open until this process ends. */
 static void hold_vm_open(int kvm, int with_irqchip)
 {
