@@ -24,7 +24,7 @@ fn program(code: &str) -> String {
     format!(r#"{{"language":"python","code":"{code}"}}"#)
 }
 
-/// Starts an execution that nobody waits for.
+/// Starts an execution with `POST /run`, which returns before it ends.
 async fn started(backend: &Backend, key: &str, code: &str) -> String {
     let answer = backend.send_as(key, "POST", "/run", &program(code)).await;
     answer.json()["id"].as_str().unwrap().to_owned()

@@ -24,7 +24,7 @@ async fn written(backend: &Backend) {
     backend.service.finish(std::time::Duration::MAX).await;
 }
 
-/// What the key sees, without the durations.
+/// The usage that the key sees, without the durations.
 async fn seen(backend: &Backend, key: &str) -> Vec<(String, u64)> {
     let answer = backend.send_as(key, "GET", "/v1/usage", "").await.json();
     let rows = answer.as_array().unwrap().iter();

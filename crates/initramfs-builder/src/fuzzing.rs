@@ -1,4 +1,4 @@
-//! What the fuzz targets need of private parts (`fuzz/targets`).
+//! Private items that the fuzz targets use (`fuzz/targets`).
 
 use std::io;
 use std::path::Path;

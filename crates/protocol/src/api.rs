@@ -317,7 +317,7 @@ pub struct IsolationWall {
     /// Why VMs do not have it; absent if they have it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub missing: Option<String>,
-    /// What gives it to a host that lacks it.
+    /// The change of the host that adds the wall.
     pub fix: String,
 }
 

@@ -25,7 +25,7 @@ const CLONE_NEWTIME: u32 = 0x80;
 /// (debuggers and sanitizers set it). The others weaken what protects the program, such as MMAP_PAGE_ZERO.
 const PERSONALITIES: u32 = 0x0008 | 0x0002_0000 | 0x0004_0000;
 
-/// What happens to a call.
+/// The filter's decision on a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     /// The kernel carries it out.

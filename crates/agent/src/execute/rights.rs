@@ -1,5 +1,5 @@
 //! Drops the privileges of the process that becomes the program: capabilities, user, signal handlers, system calls.
-//! Nothing here allocates or takes a lock ([`super::child`]).
+//! These functions neither allocate nor take a lock ([`super::child`]).
 
 use std::ffi::c_void;
 use std::ptr::null_mut;

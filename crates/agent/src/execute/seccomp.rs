@@ -173,7 +173,7 @@ mod tests {
 
     const ALLOWED: u32 = SECCOMP_RET_ALLOW;
 
-    /// What the filter returns for a call, by the rules of classic BPF.
+    /// Runs the filter on a call by the rules of classic BPF, and returns its value.
     fn verdict(architecture: u32, number: u32, argument: u32) -> u32 {
         verdict_of(&filters().confined, architecture, number, argument)
     }

@@ -39,7 +39,7 @@ pub struct Config {
     pub pool: Pool,
     /// The queue of executions.
     pub queue: Queue,
-    /// What each API key may have at once.
+    /// Quotas of each API key.
     pub quota: Quota,
     /// Limits of requests.
     pub limits: Limits,
@@ -89,7 +89,7 @@ pub struct Queue {
     pub capacity: usize,
 }
 
-/// What each API key may have at once; 0: no limit. Without keys, all clients together.
+/// Quotas of each API key; 0: no limit. Without keys, of all clients together.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields, default)]
 pub struct Quota {

@@ -19,7 +19,7 @@ use cloude_protocol::api::{Execution, ExecutionEvent, Status, StatusResponse};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-/// What the fuzz targets need of private parts (`fuzz/targets/execution_body.rs`).
+/// Private functions that the fuzz targets call (`fuzz/targets/execution_body.rs`).
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing {
@@ -96,7 +96,7 @@ struct Progress {
     /// The result before it is published. It has the bytes of the transcript.
     ended: Option<Arc<Execution>>,
     result: Option<Arc<Execution>>,
-    /// That of the follower's response.
+    /// The pin of the follower's response.
     pin: Weak<Pin>,
 }
 

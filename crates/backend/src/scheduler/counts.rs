@@ -1,4 +1,4 @@
-//! What waits and runs, in total and for each owner, and whether there is room for more.
+//! Waiting and running executions, in total and for each owner, and whether there is room for more.
 
 use std::collections::HashMap;
 
@@ -51,7 +51,7 @@ pub struct Load {
     pub memory_mib: u64,
 }
 
-/// What waits and runs.
+/// Waiting and running executions.
 #[derive(Debug, Default)]
 pub struct Counts {
     total: Usage,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::config::Quota;
 use crate::tenant::Tenant;
 
-/// What one tenant may have. 0: no limit.
+/// The quotas of one tenant. 0: no limit.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Quotas {
     /// Executions that wait for a VM. The same number may wait for their image.

@@ -53,3 +53,13 @@ pub fn still_serves(backend: &Backend) {
         "after the attack an ordinary program fails: {execution:?}"
     );
 }
+
+/// Panics unless the program exited with 0 and printed exactly this.
+pub fn prints(execution: &Execution, text: &str) {
+    assert_eq!(
+        (execution.cause, execution.exit_code),
+        (Cause::Exit, Some(0)),
+        "{execution:?}"
+    );
+    assert_eq!(execution.stdout.to_text(), text, "{execution:?}");
+}

@@ -2,24 +2,18 @@
 //! ask a model for such programs. docs/security.md has the table.
 
 use cloude_e2e::cloude::LONGEST;
-use cloude_protocol::agent::Cause;
 use libtest_mimic::Trial;
 
-use crate::case::{case, run};
+use crate::case::{case, prints, run};
 
 const LONG: &[&str] = &["--timeout", LONGEST];
 const NETWORK: &[&str] = &["--timeout", LONGEST, "--network"];
 
-/// A Python program that prints `got` and something if it succeeds.
+/// A Python program that prints `got` and more if it succeeds.
 fn escape(name: &str, naive: &str, options: &'static [&'static str], code: &'static str) -> Trial {
     case(&format!("interpreter::{name}"), naive, move || {
         let execution = run("python", options, code);
-        assert_eq!(
-            (execution.cause, execution.exit_code),
-            (Cause::Exit, Some(0)),
-            "{execution:?}"
-        );
-        assert_eq!(execution.stdout.to_text(), "", "{execution:?}");
+        prints(&execution, "");
     })
 }
 
@@ -74,8 +68,7 @@ pub fn cases() -> Vec<Trial> {
                 let leave = "import os\nfor path in ('/etc/cron.d/x', '/etc/profile.d/x.sh', os.path.expanduser('~/.bashrc'), os.path.expanduser('~/.profile'), '/tmp/sitecustomize.py', 'sitecustomize.py', 'usercustomize.py'):\n  try: open(path, 'w').write('import os; os.write(1, b\"got\")\\n')\n  except OSError: pass\nif os.fork() == 0:\n  os.setsid()\n  import time; time.sleep(100000)\nos._exit(0)";
                 for code in [leave, "pass"] {
                     let execution = run("python", LONG, code);
-                    assert_eq!(execution.exit_code, Some(0), "{execution:?}");
-                    assert_eq!(execution.stdout.to_text(), "", "{execution:?}");
+                    prints(&execution, "");
                 }
             },
         ),

@@ -5,7 +5,7 @@ use cloude_protocol::agent::Cause;
 use cloude_protocol::api::Execution;
 use libtest_mimic::Trial;
 
-use crate::case::{case, run};
+use crate::case::{case, prints, run};
 
 type Check = fn(&Execution);
 
@@ -30,12 +30,6 @@ fn exits(code: i32) -> impl Fn(&Execution) {
             "{execution:?}"
         );
     }
-}
-
-/// The program ran to its end, and printed exactly this.
-fn prints(execution: &Execution, text: &str) {
-    exits(0)(execution);
-    assert_eq!(execution.stdout.to_text(), text, "{execution:?}");
 }
 
 /// The program was ended at a limit of its own, or failed itself: not the server.

@@ -5,7 +5,7 @@ use cloude_protocol::agent::Cause;
 use cloude_protocol::api::Execution;
 use libtest_mimic::Trial;
 
-use crate::case::{case, run, shared};
+use crate::case::{case, prints, run, shared};
 
 const ROOT: &[&str] = &["--timeout", LONGEST, "--user", "root"];
 
@@ -19,16 +19,6 @@ fn root(
     case(&format!("root::{name}"), naive, move || {
         check(&run(language, ROOT, code));
     })
-}
-
-/// The program ran to its end, and printed exactly this.
-fn prints(execution: &Execution, text: &str) {
-    assert_eq!(
-        (execution.cause, execution.exit_code),
-        (Cause::Exit, Some(0)),
-        "{execution:?}"
-    );
-    assert_eq!(execution.stdout.to_text(), text, "{execution:?}");
 }
 
 /// The program ended its own VM, or could not.

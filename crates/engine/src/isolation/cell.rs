@@ -10,7 +10,7 @@ use super::cgroup::Cgroups;
 use super::leaf::Leaf;
 use super::uids::Uid;
 
-/// What belongs to one worker. Drop it after the worker is reaped: dropping removes the cgroup, and gives the user to
+/// The walls, the user and the cgroup of one worker. Drop it after the worker is reaped: dropping removes the cgroup, and gives the user to
 /// the next worker.
 #[derive(Debug, Default)]
 pub struct Cell {

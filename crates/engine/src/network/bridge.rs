@@ -42,7 +42,7 @@ pub struct Network {
     name: String,
     bridge: u32,
     mark: Mark,
-    /// Of the VMs' devices.
+    /// The limits of the VMs' devices.
     pub(super) policy: Policy,
     addresses: AddressPool,
     forwarding: Forwarding,

@@ -31,7 +31,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 impl Firewall {
-    /// Nothing is applied yet.
+    /// A firewall whose rules are not applied yet.
     pub fn new(bridge: &str, script: String) -> Self {
         Firewall {
             bridge: bridge.to_owned(),

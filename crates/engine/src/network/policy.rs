@@ -28,7 +28,7 @@ pub const DENIED: [&str; 14] = [
     "240.0.0.0/4",
 ];
 
-/// What is common to the filters of all VMs of a network.
+/// The common part of the filters of all VMs of a network.
 #[derive(Debug)]
 pub struct Policy {
     range: Range,

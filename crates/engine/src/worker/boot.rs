@@ -129,7 +129,7 @@ pub fn template_boot_text(
     let tap = config.has_network_device(shape.network).then_some(TapSpec {
         mac: [0; 6],
         mtu: config.network.mtu,
-        // Of the device, not of the guest: a fork has others.
+        // Properties of the device, not of the guest: a fork has others.
         egress: EgressSpec::default(),
         limits: NetLimits::default(),
     });

@@ -38,7 +38,7 @@ pub enum InventoryError {
     NoDatabase,
 }
 
-/// What is installed in an image.
+/// The packages that are installed in an image.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Inventory {
     /// The distribution; none if the image does not say.

@@ -11,7 +11,7 @@ const NO_ASSERTION: &str = "NOASSERTION";
 const DOCUMENT_ID: &str = "SPDXRef-DOCUMENT";
 const IMAGE_ID: &str = "SPDXRef-Image";
 
-/// What the document is about.
+/// The subject of the document.
 #[derive(Clone, Copy, Debug)]
 pub struct Subject<'a> {
     /// The image's name.

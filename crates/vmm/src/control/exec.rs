@@ -11,7 +11,7 @@ use std::ptr::{null, null_mut};
 
 use super::CONTROL_FD;
 
-/// What the process needs. All descriptors are above those that it will have.
+/// The input of the new process. All descriptors are above those that it will have.
 pub(super) struct Plan {
     pub binary: CString,
     /// The argument of `worker`.

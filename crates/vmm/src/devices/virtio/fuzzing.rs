@@ -1,4 +1,4 @@
-//! What the fuzz targets need of private parts (`fuzz/targets/virtio_*.rs`).
+//! Private items that the fuzz targets use (`fuzz/targets/virtio_*.rs`).
 
 use std::os::fd::OwnedFd;
 

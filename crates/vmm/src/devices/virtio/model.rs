@@ -27,7 +27,7 @@ const INDIRECT: u16 = 4;
 /// Address, length, flags, next.
 type Descriptor = (u64, u32, u16, u16);
 
-/// What a pop gives.
+/// The result of a pop.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Popped {
     Nothing,

@@ -125,7 +125,7 @@ pub(super) const TAP: &[When] = &[
     When::Equals(1, 0x4004_54d8), // TUNSETVNETHDRSZ
 ];
 
-/// What devices do at run time.
+/// Ioctls of devices at run time.
 pub(super) const DEVICES: &[When] = &[
     When::Equals(1, 0x4004_54d0), // TUNSETOFFLOAD: the guest's driver selects the offloads
     When::Equals(1, 0x541b),      // FIONREAD of a vsock connection's stream

@@ -41,7 +41,7 @@ pub struct EgressSpec {
 }
 
 impl Default for EgressSpec {
-    /// Nothing but ARP passes.
+    /// Only ARP passes.
     fn default() -> Self {
         Self {
             address: Ipv4Addr::UNSPECIFIED,
@@ -115,7 +115,7 @@ impl fmt::Display for Protocol {
     }
 }
 
-/// What dropped frames have in common.
+/// The common properties of dropped frames.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq)]
 pub struct Denial {
     /// The destination; of ARP the address that was asked for, or a sender that is not the guest. `None` if the frame

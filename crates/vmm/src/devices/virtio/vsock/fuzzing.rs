@@ -1,4 +1,4 @@
-//! What the fuzz target needs of private parts (`fuzz/targets/virtio_vsock.rs`).
+//! Private items that the fuzz target uses (`fuzz/targets/virtio_vsock.rs`).
 
 use super::device::RESET_LIMIT;
 use super::{BUFFER_SIZE, Vsock};
