@@ -1,5 +1,5 @@
 # Each target is a line that calls a script, which says what it does.
-.PHONY: help build demo test test-full test-hostile fuzz bench lint ci
+.PHONY: help build demo test test-full test-hostile soak fuzz bench lint ci
 
 help: ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -18,6 +18,9 @@ test-full: ## the same, with every program, all languages and many more forks: h
 
 test-hostile: ## attacks by programs, guest kernels, images, clients and changes of the host: a line for each
 	@tools/test-hostile
+
+soak: ## half an hour of these attacks beside ordinary programs: nothing may grow
+	@tools/test-hostile --soak 1800 target/soak
 
 fuzz: ## each parser of untrusted bytes for a minute: tools/fuzz --seconds N TARGET… for longer
 	@tools/fuzz --seconds 60

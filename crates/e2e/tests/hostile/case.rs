@@ -8,13 +8,32 @@ use cloude_protocol::agent::Cause;
 use cloude_protocol::api::Execution;
 use libtest_mimic::Trial;
 
-/// An attack. `naive` is what it does to a build without the wall that it tests; `run` panics if it does that here.
-pub fn case(name: &str, naive: &str, run: impl FnOnce() + Send + 'static) -> Trial {
-    Trial::test(name, move || {
-        run();
-        Ok(())
-    })
-    .with_kind(naive)
+/// An attack.
+pub struct Case {
+    pub name: String,
+    /// The damage that it does to a build without the wall that it tests.
+    pub naive: String,
+    /// Panics if it does that damage here.
+    pub run: Box<dyn Fn() + Send + Sync>,
+}
+
+impl From<Case> for Trial {
+    fn from(case: Case) -> Trial {
+        Trial::test(case.name, move || {
+            (case.run)();
+            Ok(())
+        })
+        .with_kind(case.naive)
+    }
+}
+
+/// See [`Case`] for the arguments.
+pub fn case(name: &str, naive: &str, run: impl Fn() + Send + Sync + 'static) -> Case {
+    Case {
+        name: name.to_owned(),
+        naive: naive.to_owned(),
+        run: Box::new(run),
+    }
 }
 
 /// The shared server. Its programs may be root in their VM, and may ask for the network.

@@ -4,9 +4,8 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 
 use cloude_e2e::host;
-use libtest_mimic::Trial;
 
-use crate::case::{case, shared, still_serves};
+use crate::case::{Case, case, shared, still_serves};
 
 fn address() -> SocketAddr {
     shared().url()["http://".len()..].parse().unwrap()
@@ -54,8 +53,8 @@ fn answer(
     name: &str,
     naive: &str,
     statuses: &'static [u16],
-    request: impl FnOnce() -> Vec<u8> + Send + 'static,
-) -> Trial {
+    request: impl Fn() -> Vec<u8> + Send + Sync + 'static,
+) -> Case {
     case(&format!("client::{name}"), naive, move || {
         let status = send(&request());
         assert!(statuses.contains(&status), "the answer is {status}");
@@ -64,13 +63,13 @@ fn answer(
 }
 
 /// A case that sends a body to `/v1/executions` and gets 400.
-fn refused(name: &str, naive: &str, body: impl FnOnce() -> String + Send + 'static) -> Trial {
+fn refused(name: &str, naive: &str, body: impl Fn() -> String + Send + Sync + 'static) -> Case {
     answer(name, naive, &[400], move || {
         post("/v1/executions", "", &body())
     })
 }
 
-pub fn cases() -> Vec<Trial> {
+pub fn cases() -> Vec<Case> {
     let bash = |fields: &str| format!(r#"{{"language":"bash","code":"true",{fields}}}"#);
     let mut cases = vec![
         answer(
@@ -228,7 +227,7 @@ pub fn cases() -> Vec<Trial> {
         cases.push(refused(
             name,
             "the supervisor writes a file outside of the program's folder",
-            move || body,
+            move || body.clone(),
         ));
     }
     for (name, naive, fields) in [
@@ -284,7 +283,7 @@ pub fn cases() -> Vec<Trial> {
         ),
     ] {
         let body = bash(&fields);
-        cases.push(refused(name, naive, move || body));
+        cases.push(refused(name, naive, move || body.clone()));
     }
     cases.push(case(
         "client::slow_headers",

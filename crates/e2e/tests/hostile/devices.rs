@@ -13,9 +13,8 @@ use cloude_vmm::control::{
     SpawnOptions, TapSpec, VsockSpec, WorkerProcess, spawn,
 };
 use cloude_vmm::jail::{Wall, Walls};
-use libtest_mimic::Trial;
 
-use crate::case::case;
+use crate::case::{Case, case};
 
 const SOURCE: &str = include_str!("attack.c");
 
@@ -245,7 +244,7 @@ fn attacked_devices() -> &'static (String, ExitReason) {
     RUN.get_or_init(|| Guest::boot("devices").end())
 }
 
-fn survived(name: &str, naive: &str, line: String) -> Trial {
+fn survived(name: &str, naive: &str, line: String) -> Case {
     case(name, naive, move || {
         let (console, reason) = attacked_devices();
         assert!(console.contains(&line), "no line {line:?} in:\n{console}");
@@ -253,7 +252,7 @@ fn survived(name: &str, naive: &str, line: String) -> Trial {
     })
 }
 
-pub fn cases() -> Vec<Trial> {
+pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for (device, id) in DEVICES {
         for (attack, naive) in ATTACKS {

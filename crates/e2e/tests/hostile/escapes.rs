@@ -2,22 +2,21 @@
 //! ask a model for such programs. docs/security.md has the table.
 
 use cloude_e2e::cloude::LONGEST;
-use libtest_mimic::Trial;
 
-use crate::case::{case, prints, run};
+use crate::case::{Case, case, prints, run};
 
 const LONG: &[&str] = &["--timeout", LONGEST];
 const NETWORK: &[&str] = &["--timeout", LONGEST, "--network"];
 
 /// A Python program that prints `got` and more if it succeeds.
-fn escape(name: &str, naive: &str, options: &'static [&'static str], code: &'static str) -> Trial {
+fn escape(name: &str, naive: &str, options: &'static [&'static str], code: &'static str) -> Case {
     case(&format!("interpreter::{name}"), naive, move || {
         let execution = run("python", options, code);
         prints(&execution, "");
     })
 }
 
-pub fn cases() -> Vec<Trial> {
+pub fn cases() -> Vec<Case> {
     vec![
         escape(
             "privilege_escalation_reads_shadow",

@@ -6,13 +6,16 @@ use std::process::{Command, Stdio};
 use cloude_e2e::backend::{BRIDGE, BRIDGE_ADDRESS, Backend};
 use cloude_e2e::cloude::{self, LONGEST};
 use cloude_e2e::{binaries, host};
-use libtest_mimic::Trial;
 
-use crate::case::case;
+use crate::case::{Case, case};
 
 /// Starts a server and a program that tries the host's port each second, changes the host once the program runs, and
 /// asserts that the program never reaches the port.
-fn stays_closed(name: &str, naive: &str, change: impl Fn(&Backend) + Send + 'static) -> Trial {
+fn stays_closed(
+    name: &str,
+    naive: &str,
+    change: impl Fn(&Backend) + Send + Sync + 'static,
+) -> Case {
     case(&format!("host::{name}"), naive, move || {
         let backend = Backend::start("vm.max_concurrent = 2");
         // The bridge is made for the first VM that has a network.
@@ -105,7 +108,7 @@ fn links_of(prefix: &str) -> Vec<String> {
     links
 }
 
-pub fn cases() -> Vec<Trial> {
+pub fn cases() -> Vec<Case> {
     vec![
         stays_closed(
             "ruleset_flushed",

@@ -5,10 +5,9 @@ use std::process::{Command, Output};
 
 use cloude_e2e::oci::{Layer, write_layout};
 use cloude_e2e::{binaries, cloude};
-use libtest_mimic::Trial;
 use tempfile::TempDir;
 
-use crate::case::case;
+use crate::case::{Case, case};
 
 const ROOT: (u64, u64) = (0, 0);
 
@@ -83,8 +82,8 @@ fn image(
     name: &str,
     naive: &str,
     expected: Expected,
-    layers: impl Fn(&str) -> Vec<Layer> + Send + 'static,
-) -> Trial {
+    layers: impl Fn(&str) -> Vec<Layer> + Send + Sync + 'static,
+) -> Case {
     case(&format!("image::{name}"), naive, move || {
         let host = Host::new();
         let output = host.build(layers(&host.outside()));
@@ -97,8 +96,8 @@ fn layout(
     name: &str,
     naive: &str,
     expected: Expected,
-    change: impl Fn(&Path) + Send + 'static,
-) -> Trial {
+    change: impl Fn(&Path) + Send + Sync + 'static,
+) -> Case {
     case(&format!("image::{name}"), naive, move || {
         let host = Host::new();
         let layout = host.0.path().join("layout");
@@ -110,7 +109,7 @@ fn layout(
     })
 }
 
-pub fn cases() -> Vec<Trial> {
+pub fn cases() -> Vec<Case> {
     vec![
         // CVE-2026-46703 of another system: a layer makes a symbolic link, a later one writes through it.
         image(

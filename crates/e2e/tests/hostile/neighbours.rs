@@ -2,9 +2,8 @@
 
 use cloude_e2e::cloude::LONGEST;
 use cloude_protocol::api::Execution;
-use libtest_mimic::Trial;
 
-use crate::case::{case, run};
+use crate::case::{Case, case, run};
 
 const LONG: &[&str] = &["--timeout", LONGEST];
 
@@ -15,7 +14,7 @@ fn output(language: &str, code: &str) -> String {
 }
 
 /// A case that runs a program twice, and whose outputs must differ.
-fn differs(name: &str, naive: &str, language: &'static str, code: &'static str) -> Trial {
+fn differs(name: &str, naive: &str, language: &'static str, code: &'static str) -> Case {
     case(&format!("neighbour::{name}"), naive, move || {
         let (first, second) = (output(language, code), output(language, code));
         assert!(!first.trim().is_empty());
@@ -23,7 +22,7 @@ fn differs(name: &str, naive: &str, language: &'static str, code: &'static str) 
     })
 }
 
-pub fn cases() -> Vec<Trial> {
+pub fn cases() -> Vec<Case> {
     vec![
         differs(
             "random_numbers",

@@ -5,9 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use cloude_e2e::backend::BRIDGE_ADDRESS;
 use cloude_e2e::cloude::LONGEST;
 use cloude_e2e::host;
-use libtest_mimic::Trial;
 
-use crate::case::{case, run, shared, still_serves};
+use crate::case::{Case, case, run, shared, still_serves};
 
 const NETWORK: &[&str] = &["--timeout", LONGEST, "--network"];
 
@@ -52,7 +51,7 @@ fn probe(address: SocketAddr) -> String {
     format!("timeout 3 bash -c '</dev/tcp/{ip}/{port}' 2>/dev/null && echo reached || echo no")
 }
 
-fn unreachable(name: &str, naive: &str, address: Ipv4Addr, add: bool) -> Trial {
+fn unreachable(name: &str, naive: &str, address: Ipv4Addr, add: bool) -> Case {
     case(&format!("network::{name}"), naive, move || {
         let _backend = shared();
         if add {
@@ -68,7 +67,7 @@ fn unreachable(name: &str, naive: &str, address: Ipv4Addr, add: bool) -> Trial {
 }
 
 /// A datagram from the VM that no socket of the host at this address may receive.
-fn datagram(name: &str, naive: &str, address: Ipv4Addr, port: u16) -> Trial {
+fn datagram(name: &str, naive: &str, address: Ipv4Addr, port: u16) -> Case {
     case(&format!("network::{name}"), naive, move || {
         let _backend = shared();
         let socket = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap();
@@ -87,7 +86,7 @@ fn datagram(name: &str, naive: &str, address: Ipv4Addr, port: u16) -> Trial {
     })
 }
 
-pub fn cases() -> Vec<Trial> {
+pub fn cases() -> Vec<Case> {
     let bridge: Ipv4Addr = BRIDGE_ADDRESS.parse().unwrap();
     let [a, b, c, _] = bridge.octets();
     vec![

@@ -3,9 +3,8 @@
 use cloude_e2e::cloude::LONGEST;
 use cloude_protocol::agent::Cause;
 use cloude_protocol::api::Execution;
-use libtest_mimic::Trial;
 
-use crate::case::{case, prints, run};
+use crate::case::{Case, case, prints, run};
 
 type Check = fn(&Execution);
 
@@ -16,7 +15,7 @@ fn program(
     options: &'static [&'static str],
     code: &'static str,
     check: Check,
-) -> Trial {
+) -> Case {
     case(&format!("program::{name}"), naive, move || {
         check(&run(language, options, code));
     })
@@ -51,7 +50,7 @@ const LONG: &[&str] = &["--timeout", LONGEST];
 /// Enough for a program to do its harm, and short enough to wait for.
 const SHORT: &[&str] = &["--timeout", "5s"];
 
-pub fn cases() -> Vec<Trial> {
+pub fn cases() -> Vec<Case> {
     vec![
         program(
             "fork_bomb",

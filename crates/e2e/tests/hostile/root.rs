@@ -3,9 +3,8 @@
 use cloude_e2e::cloude::LONGEST;
 use cloude_protocol::agent::Cause;
 use cloude_protocol::api::Execution;
-use libtest_mimic::Trial;
 
-use crate::case::{case, prints, run, shared};
+use crate::case::{Case, case, prints, run, shared};
 
 const ROOT: &[&str] = &["--timeout", LONGEST, "--user", "root"];
 
@@ -15,7 +14,7 @@ fn root(
     language: &'static str,
     code: &'static str,
     check: fn(&Execution),
-) -> Trial {
+) -> Case {
     case(&format!("root::{name}"), naive, move || {
         check(&run(language, ROOT, code));
     })
@@ -32,7 +31,7 @@ fn ended_its_own_vm(execution: &Execution) {
     );
 }
 
-pub fn cases() -> Vec<Trial> {
+pub fn cases() -> Vec<Case> {
     vec![
         root(
             "supervisor_killed",

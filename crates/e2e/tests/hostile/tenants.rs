@@ -6,10 +6,9 @@ use std::process::{Command, Stdio};
 use cloude_e2e::cloude::LONGEST;
 use cloude_e2e::curl::{self, Answer};
 use cloude_e2e::host;
-use libtest_mimic::Trial;
 use serde_json::json;
 
-use crate::case::{case, shared, still_serves};
+use crate::case::{Case, case, shared, still_serves};
 
 /// A new key of the shared server, which a client on loopback may make.
 struct Key {
@@ -67,7 +66,7 @@ fn foreign(
     naive: &str,
     arguments: &'static [&'static str],
     path: &'static str,
-) -> Trial {
+) -> Case {
     case(&format!("tenant::{name}"), naive, move || {
         let (owner, other) = (Key::ordinary(), Key::ordinary());
         let done = owner.run("echo secret of the owner");
@@ -80,7 +79,7 @@ fn foreign(
     })
 }
 
-pub fn cases() -> Vec<Trial> {
+pub fn cases() -> Vec<Case> {
     vec![
         foreign(
             "reads_another_ones_result",
