@@ -98,6 +98,8 @@ fn request(is_fork: bool) -> ExecuteRequest {
         stdin: Default::default(),
         env: Default::default(),
         working_dir: None,
+        user: None,
+        unconfined: false,
         identity: is_fork.then_some(identity),
     }
 }

@@ -55,6 +55,9 @@ pub enum SetUpError {
     /// Workers cannot be isolated as configured.
     #[error(transparent)]
     Isolation(#[from] IsolationError),
+    /// The bridge of the configuration belongs to somebody else.
+    #[error("`network.bridge`: {0}")]
+    Bridge(#[source] NetworkError),
     /// `agent.transport = "ip"` needs a network.
     #[error("the network for `agent.transport = \"ip\"`: {0}")]
     Network(#[from] NetworkError),
@@ -96,6 +99,11 @@ impl Engine {
         let config = Arc::new(config);
         let run_dir = RunDir::open(&config.run_dir)?;
         clean_up(&run_dir).await;
+        if config.network.enabled {
+            network::check(&config.network)
+                .await
+                .map_err(SetUpError::Bridge)?;
+        }
         let prison = Arc::new(prison(&config).await?);
         let digests = Arc::new(Digests::default());
         let segment =

@@ -9,6 +9,9 @@ use cloude_e2e::{binaries, host};
 
 use crate::case::{Case, case};
 
+/// The table of the host's own firewall.
+const HOSTS_TABLE: &str = "hosts_own";
+
 /// Starts a server and a program that tries the host's port each second, changes the host once the program runs, and
 /// asserts that the program never reaches the port.
 fn stays_closed(
@@ -55,6 +58,9 @@ fn stays_closed(
         client.wait().unwrap();
         assert_eq!(rest, "end\n");
         drop(listener);
+        if host::rules().contains(HOSTS_TABLE) {
+            host::run("nft", &["delete", "table", "inet", HOSTS_TABLE]);
+        }
         backend.stop();
     })
 }
@@ -126,8 +132,11 @@ pub fn cases() -> Vec<Case> {
                     .stdin(Stdio::piped())
                     .spawn()
                     .unwrap();
-                let rules = b"flush ruleset\ntable inet filter {\n chain input { type filter hook input priority filter; policy accept; }\n}\n";
-                std::io::Write::write_all(&mut child.stdin.take().unwrap(), rules).unwrap();
+                let rules = format!(
+                    "flush ruleset\ntable inet {HOSTS_TABLE} {{\n chain input {{ type filter hook input priority filter; policy accept; }}\n}}\n"
+                );
+                std::io::Write::write_all(&mut child.stdin.take().unwrap(), rules.as_bytes())
+                    .unwrap();
                 assert!(child.wait().unwrap().success());
             },
         ),

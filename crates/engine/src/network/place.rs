@@ -52,6 +52,24 @@ pub async fn choose(links: &Links, config: &config::Network) -> Result<Place, Ne
     })
 }
 
+/// Refuses a configured bridge that [`choose`] would refuse, so that the engine does not start with it. The network itself
+/// is set up at its first use, which may find another state of the host.
+///
+/// Without netlink there is nothing to check.
+pub async fn check(config: &config::Network) -> Result<(), NetworkError> {
+    if config.bridge == AUTO {
+        return Ok(());
+    }
+    let Ok(links) = Links::open() else {
+        return Ok(());
+    };
+    match BridgeLock::take(&config.bridge) {
+        Ok(_lock) => refuse_existing(&links, &config.bridge).await,
+        Err(LockError::Held(pid)) => Err(in_use(&links, &config.bridge, pid).await),
+        Err(LockError::Io(error)) => Err(NetworkError::Lock(error)),
+    }
+}
+
 /// Serializes the choices of all engines. Each takes milliseconds.
 async fn choosing() -> Result<BridgeLock, NetworkError> {
     for _ in 0..ATTEMPTS {
