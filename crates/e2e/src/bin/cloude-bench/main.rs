@@ -19,6 +19,7 @@ mod report;
 mod sample;
 mod sustained;
 mod waiting;
+mod walls;
 
 use std::path::PathBuf;
 
@@ -67,7 +68,7 @@ struct Part {
     /// Samples of each measurement; the table has the medians
     #[arg(long, default_value_t = 10)]
     runs: usize,
-    /// Measure only these sections: boot, footprint, many, forks
+    /// Measure only these sections: boot, footprint, many, forks, walls
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Output file: the results as JSON
@@ -97,6 +98,9 @@ fn main() -> std::process::ExitCode {
             }
             if part.wants("forks") {
                 forks::measure(&mut report);
+            }
+            if part.wants("walls") {
+                walls::measure(&mut report);
             }
             report.write(&part.json);
         }
