@@ -182,7 +182,11 @@ impl Events {
                 streams[index].extend(data.0);
             }
             Event::Finished(result) => self.result = Some(result),
-            Event::Identity | Event::Started { .. } | Event::Dropped { .. } => {}
+            Event::Identity
+            | Event::Started { .. }
+            | Event::Dropped { .. }
+            | Event::Artifact { .. }
+            | Event::ArtifactData { .. } => {}
         }
     }
 
@@ -209,6 +213,7 @@ fn request(language: &Language, program: &Program) -> Result<ExecuteRequest, Run
         argv,
         wall_time_ms: command.wall_time_ms.unwrap_or(WALL_TIME_MS),
         output_bytes: OUTPUT_BYTES,
+        ..Stage::default()
     };
     let mut run = stage(&language.run, source.run);
     run.argv.extend(program.args.iter().cloned());
@@ -224,9 +229,6 @@ fn request(language: &Language, program: &Program) -> Result<ExecuteRequest, Run
         run,
         stdin: program.stdin.clone().into(),
         env: language.environment(),
-        working_dir: None,
-        user: None,
-        unconfined: false,
-        identity: None,
+        ..ExecuteRequest::default()
     })
 }

@@ -37,7 +37,7 @@ pub const MAX_ARGUMENTS_BYTES: usize = 1 << 20;
 pub const NDJSON: &str = "application/x-ndjson";
 
 /// One program, with everything that is needed to compile and run it.
-#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct ExecuteRequest {
     /// The execution's id, for logs.
@@ -65,10 +65,31 @@ pub struct ExecuteRequest {
     /// Both stages may use system calls that are otherwise refused. User namespaces are then allowed, except for root.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unconfined: bool,
+    /// Bytes that all files in the work directory and in /tmp may have together; no limit but the guest's memory if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_bytes: Option<u64>,
+    /// Files to send after the run stage.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub artifacts: Option<Artifacts>,
+    /// Keep standard input open after `stdin`, for `POST /input`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interactive: Option<Interactive>,
     /// The identity of a fork, applied before anything else of the request. If it fails, the answer is 500 (400 for a
     /// malformed identity), and the VM never runs a program.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<Identity>,
+}
+
+/// Files of the work directory to send after the run stage.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct Artifacts {
+    /// Patterns relative to the work directory: `*` and `?` match within a component, `**` any number of components.
+    pub patterns: Vec<String>,
+    /// Bytes of all files together. A file that does not fit is left out and counted.
+    pub max_bytes: u64,
+    /// Number of files. Those beyond it are left out and counted.
+    pub max_files: u32,
 }
 
 /// The values in which a fork must differ from its template and from all other forks.
@@ -164,6 +185,7 @@ pub struct WarmResponse {
 
 /// A file of the program.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct File {
     /// Relative to the work directory, without `..`. Missing parents are created.
@@ -175,8 +197,49 @@ pub struct File {
     pub mode: Option<u32>,
 }
 
+/// Standard input that stays open for `POST /input`.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Interactive {
+    /// Give the program a terminal of this size for standard input, output and error. Pipes if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub terminal: Option<TerminalSize>,
+}
+
+/// The size of a terminal in characters.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct TerminalSize {
+    /// Columns, 1 to 1000.
+    pub columns: u16,
+    /// Rows, 1 to 1000.
+    pub rows: u16,
+}
+
+/// `POST /input`, on a connection of its own while the run stage of an [`Interactive`] execution runs: the parts that are
+/// present are applied in the order of the fields. The answer is 204 when all bytes are in the pipe or terminal; 409 if the run
+/// stage is not running or its standard input is closed.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct Input {
+    /// The terminal's new size.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resize: Option<TerminalSize>,
+    /// Bytes for standard input.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data: Option<Data>,
+    /// Close standard input. In a terminal: send the end-of-file character.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub end: bool,
+    /// Send this signal, 1 to 64, to the program's process group (in a terminal: the foreground one).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signal: Option<i32>,
+}
+
 /// One process tree to run to its end.
-#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct Stage {
     /// The program, looked up in the image's PATH, and its arguments. At least one.
@@ -186,10 +249,44 @@ pub struct Stage {
     /// Bytes to keep of each output stream: half from its start, sent as it is written, and half from its end. The
     /// program continues beyond it.
     pub output_bytes: u64,
+    /// Kill the stage when it writes more than `output_bytes` to a stream; the stream's first bytes are kept then.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub kill_at_output_limit: bool,
+    /// Limits of its processes.
+    #[serde(default, skip_serializing_if = "ProcessLimits::is_empty")]
+    pub limits: ProcessLimits,
+}
+
+/// Limits of a stage's processes. The agent's defaults are used for those that are absent.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields, default)]
+pub struct ProcessLimits {
+    /// User and system time of all processes together, in milliseconds. Beyond it all are killed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_time_ms: Option<u64>,
+    /// Processes and threads at one time (`pids.max` of the cgroup).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub processes: Option<u32>,
+    /// File descriptors of each process (`RLIMIT_NOFILE`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub open_files: Option<u64>,
+    /// Largest file that a process may write, in bytes (`RLIMIT_FSIZE`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file_bytes: Option<u64>,
+    /// Stack of each process's first thread in bytes (`RLIMIT_STACK`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stack_bytes: Option<u64>,
+}
+
+impl ProcessLimits {
+    fn is_empty(&self) -> bool {
+        *self == ProcessLimits::default()
+    }
 }
 
 /// A stage of an execution.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum StageName {
     /// The language's compile command.
@@ -200,6 +297,7 @@ pub enum StageName {
 
 /// An output stream.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Stream {
     /// File descriptor 1.
@@ -237,12 +335,26 @@ pub enum Event {
         /// Number of missing bytes.
         bytes: u64,
     },
+    /// A file that matched [`Artifacts::patterns`] begins. Its bytes follow as [`Event::ArtifactData`].
+    Artifact {
+        /// Relative to the work directory. Names that are not UTF-8 are left out and counted.
+        path: String,
+        /// Its size. Less follows if the file shrank meanwhile.
+        bytes: u64,
+        /// Permission bits.
+        mode: u32,
+    },
+    /// The next bytes of the last [`Event::Artifact`].
+    ArtifactData {
+        /// The bytes.
+        data: Data,
+    },
     /// The last event.
     Finished(ExecuteResult),
 }
 
 /// The result of an execution, without its output.
-#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
 pub struct ExecuteResult {
     /// The compile stage, if there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -250,10 +362,14 @@ pub struct ExecuteResult {
     /// The run stage; none if the compile stage failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<StageResult>,
+    /// Matching files that were left out.
+    #[serde(default)]
+    pub artifacts_dropped: u64,
 }
 
 /// The result of a stage, measured in the guest.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct StageResult {
     /// The cause of its end.
     pub cause: Cause,
@@ -286,6 +402,7 @@ pub struct StageResult {
 
 /// Why a stage or an execution ended.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Cause {
     /// The program exited, with any code.
@@ -294,12 +411,16 @@ pub enum Cause {
     Signal,
     /// Killed at the wall-clock limit.
     WallTime,
-    /// Reserved: killed at a limit of CPU time. No agent sends it.
+    /// Killed at the limit of CPU time.
     CpuTime,
     /// Killed by the guest's out-of-memory killer, or larger than the guest's memory.
     Memory,
-    /// Reserved: killed at the output limit. No agent sends it.
+    /// Killed at the output limit.
     OutputLimit,
+    /// It failed after a write was refused at the limit of the disk or of a file's size.
+    Disk,
+    /// It failed after a new process or thread was refused at the limit of processes.
+    Processes,
     /// The guest's kernel panicked, halted or rebooted.
     GuestPanic,
     /// The client disconnected, or the server is shutting down.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// A right that a key has.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Scope {
     /// Start executions, and cancel its own ones.
@@ -47,6 +48,7 @@ impl FromStr for Scope {
 
 /// `POST /v1/keys`: creates a key.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct KeyRequest {
     /// A name for people, at most 100 bytes.
@@ -67,6 +69,7 @@ pub fn default_scopes() -> Vec<Scope> {
 
 /// An item of the response to `GET /v1/keys`. It does not contain the key's secret, which the server does not know.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct KeyInfo {
     /// The key's id, its second part.
     pub id: String,
@@ -86,6 +89,7 @@ pub struct KeyInfo {
 
 /// The response to `POST /v1/keys`. No other response has the key.
 #[derive(Clone, Serialize, Deserialize, PartialEq, Eq)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct NewKey {
     /// `cloude_ID_SECRET`.
     pub key: String,
@@ -106,6 +110,7 @@ impl fmt::Debug for NewKey {
 /// An item of the response to `GET /v1/usage`: the sums over the finished executions of a key, also those whose results
 /// were removed since.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Usage {
     /// The key's id, or `local` for clients without a key.
     pub key: String,

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// The `network` of a result.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct NetworkReport {
     /// Dropped packets by destination, in the order of their first packet. At most 64 entries.
     pub denied: Vec<Denied>,
@@ -17,6 +18,7 @@ pub struct NetworkReport {
 
 /// Dropped packets of one kind.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Denied {
     /// The destination. For ARP it is the address that was asked for. Absent if the packet has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -34,6 +36,7 @@ pub struct Denied {
 
 /// The reason for which packets were dropped.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum DenyReason {
     /// The destination is the host, another VM, or in a denied network.

@@ -87,8 +87,11 @@ impl Execution<'_> {
             .map(|stage| self.stage(StageName::Compile, stage, &[]));
         let compiled = compile.as_ref().is_none_or(result::succeeded);
         let run = (compiled && !self.sink.is_gone()).then(|| self.program());
-        self.sink
-            .event(Event::Finished(ExecuteResult { compile, run }));
+        self.sink.event(Event::Finished(ExecuteResult {
+            compile,
+            run,
+            artifacts_dropped: 0,
+        }));
         self.cgroup
     }
 

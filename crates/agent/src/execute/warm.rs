@@ -1,6 +1,6 @@
 //! `POST /warm`: the warm-up of a template before it is saved.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fs;
 use std::path::Path;
@@ -22,15 +22,8 @@ pub fn warm(environment: &Environment, request: WarmRequest) -> Result<Option<Wa
         let argv = stage.argv.join(" ");
         let work = ExecuteRequest {
             id: "prepare".into(),
-            files: Vec::new(),
-            compile: None,
             run: stage,
-            stdin: Default::default(),
-            env: BTreeMap::new(),
-            working_dir: None,
-            user: None,
-            unconfined: false,
-            identity: None,
+            ..ExecuteRequest::default()
         };
         let (cause, code, message) = run(environment, &work, &root)?;
         if (cause, code) != (Cause::Exit, Some(0)) {

@@ -328,8 +328,8 @@ fn not_executed(execution: &ExecuteRequest, error: String, connection: &mut Conn
         events.event(Event::Identity);
     }
     events.event(Event::Finished(ExecuteResult {
-        compile: None,
         run: Some(execute::result::infrastructure(error)),
+        ..ExecuteResult::default()
     }));
     let _ = events.finish();
 }

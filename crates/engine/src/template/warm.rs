@@ -59,10 +59,7 @@ fn self_test(language: &Language, time_ms: u64) -> ExecuteRequest {
         run,
         stdin: language.self_test.stdin.clone().into(),
         env: language.environment(),
-        working_dir: None,
-        user: None,
-        unconfined: false,
-        identity: None,
+        ..ExecuteRequest::default()
     }
 }
 
@@ -84,6 +81,7 @@ fn stage(argv: Vec<String>, wanted: Option<u64>, time_ms: u64) -> Stage {
         argv,
         wall_time_ms: wanted.unwrap_or(time_ms),
         output_bytes: OUTPUT,
+        ..Stage::default()
     }
 }
 

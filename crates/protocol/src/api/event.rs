@@ -1,0 +1,44 @@
+//! The events of an execution.
+
+use serde::{Deserialize, Serialize};
+
+use super::Execution;
+use crate::Data;
+use crate::agent::{StageName, Stream};
+
+/// One line of a streamed execution.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum ExecutionEvent {
+    /// The request was accepted.
+    Accepted {
+        /// The execution's id.
+        id: String,
+    },
+    /// The VM is ready and a stage was started.
+    Started {
+        /// The stage.
+        stage: StageName,
+    },
+    /// Bytes that a stage wrote.
+    Output {
+        /// The stage.
+        stage: StageName,
+        /// The stream.
+        stream: Stream,
+        /// The bytes.
+        data: Data,
+    },
+    /// Bytes beyond the output limit are missing here.
+    Dropped {
+        /// The stage.
+        stage: StageName,
+        /// The stream.
+        stream: Stream,
+        /// Number of missing bytes.
+        bytes: u64,
+    },
+    /// The last event. Its `stdout` and `stderr` are empty: they were sent as events.
+    Result(Box<Execution>),
+}
