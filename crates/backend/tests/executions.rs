@@ -69,7 +69,10 @@ async fn the_agent_gets_the_values_of_request_and_language() {
     let body = json!({
         "language": "c++", "code": "print x", "stdin": "in", "args": ["a b"],
         "env": {"LANG": "de", "X": "1"}, "files": [{"path": "d/f", "content": {"base64": "/w=="}}],
-        "limits": {"wall_time_ms": 1234, "compile_time_ms": 77, "output_bytes": 99, "vcpus": 3, "memory_mib": 700},
+        "limits": {
+            "wall_time_ms": 1234, "output_bytes": 99, "vcpus": 3, "memory_bytes": 700 << 20,
+            "compile": {"wall_time_ms": 77}
+        },
         "network": true, "user": "node:9", "unconfined": true
     });
     assert_eq!(backend.post("/v1/executions", body).await.status, 200);

@@ -242,14 +242,14 @@ async fn a_user_that_is_no_name_is_refused() {
 async fn a_limit_out_of_range_is_refused_with_its_range() {
     assert_refused([
         (
-            with("limits", json!({"memory_mib": 1})),
+            with("limits", json!({"memory_bytes": 1})),
             400,
-            "`limits.memory_mib` is 1, this server allows 64",
+            "`limits.memory_bytes` is 1, this server allows 67108864 to",
         ),
         (
-            with("limits", json!({"memory_mib": 9_000_000})),
+            with("limits", json!({"memory_bytes": 9_000_000_000_000_u64})),
             400,
-            "this server allows 64 to",
+            "this server allows 67108864 to",
         ),
         (
             with("limits", json!({"vcpus": 9})),

@@ -43,12 +43,12 @@ async fn too_many_requests_per_second_get_429_with_the_quota() {
 async fn a_vm_over_the_memory_quota_is_refused() {
     let backend = backend(|config| config.quota.memory_mib = 1024).await;
     let mut request = program("print 1");
-    request["limits"] = json!({"memory_mib": 2048});
+    request["limits"] = json!({"memory_bytes": 2048_u64 << 20});
     let answer = backend.post("/v1/executions", request).await;
     assert_eq!(answer.status, 400, "{:?}", answer.body);
     let error = answer.json()["error"].as_str().unwrap().to_owned();
     assert!(
-        error.contains("1008"),
+        error.contains("1056964608"),
         "without the worker's 16 MiB: {error}"
     );
 }
@@ -71,7 +71,7 @@ async fn the_concurrency_quota_makes_executions_wait() {
 async fn output_limits_count_as_memory_of_the_vm() {
     let backend = backend(|_| {}).await;
     let mut request = program("hold");
-    request["limits"] = json!({"memory_mib": 512, "output_bytes": 64 << 20});
+    request["limits"] = json!({"memory_bytes": 512 << 20, "output_bytes": 64 << 20});
     let id = backend.post("/run", program("hold")).await.json()["id"].clone();
     backend.alive(1).await;
     let plain = backend.service.load().memory_mib;

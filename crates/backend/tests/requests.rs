@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use cloude_backend::config::Limits;
-use cloude_protocol::agent::{ExecuteRequest, MAX_ARGUMENT_BYTES, MAX_ARGUMENTS_BYTES};
+use cloude_protocol::agent::{
+    ExecuteRequest, MAX_ARGUMENT_BYTES, MAX_ARGUMENTS_BYTES, ProcessLimits,
+};
 use serde_json::{Value, json};
 use support::{Backend, capacity};
 
@@ -146,4 +148,135 @@ async fn the_program_has_the_extension_of_the_clients_file() {
 
     assert_eq!(asked.files[0].path, "main.mjs");
     assert_eq!(asked.run.argv, ["node", "main.mjs"]);
+}
+
+#[tokio::test]
+async fn each_limit_reaches_the_stage_that_it_is_of() {
+    let asked = asked(json!({
+        "language": "c", "code": "print x", "compile_options": ["-lpthread"],
+        "on_output_limit": "kill", "artifacts": ["out/**"],
+        "limits": {
+            "cpu_time_ms": 11, "processes": 12, "open_files": 13, "file_bytes": 14, "stack_bytes": 15,
+            "disk_bytes": 16, "artifact_bytes": 17,
+            "compile": {"cpu_time_ms": 21, "processes": 22, "open_files": 23, "file_bytes": 24, "stack_bytes": 25}
+        }
+    }))
+    .await;
+
+    let limits = |first| ProcessLimits {
+        cpu_time_ms: Some(first),
+        processes: Some(first as u32 + 1),
+        open_files: Some(first + 2),
+        file_bytes: Some(first + 3),
+        stack_bytes: Some(first + 4),
+    };
+    let compile = asked.compile.unwrap();
+    assert_eq!((asked.run.limits, compile.limits), (limits(11), limits(21)));
+    assert!(asked.run.kill_at_output_limit && compile.kill_at_output_limit);
+    assert_eq!(compile.argv.last().unwrap(), "-lpthread");
+    assert_eq!(asked.disk_bytes, Some(16));
+    let artifacts = asked.artifacts.unwrap();
+    assert_eq!(
+        (artifacts.patterns, artifacts.max_bytes, artifacts.max_files),
+        (vec!["out/**".to_owned()], 17, 1000)
+    );
+}
+
+#[tokio::test]
+async fn limits_that_a_request_omits_are_those_of_the_server() {
+    let folder = Arc::new(tempfile::tempdir().unwrap());
+    let backend = Backend::with(capacity(2, 16), folder, |config| {
+        config.limits.cpu_time_ms = 700;
+        config.limits.max_cpu_time_ms = 900;
+    })
+    .await;
+    let plain = with("args", json!([]));
+    assert_eq!(backend.post("/v1/executions", plain).await.status, 200);
+
+    let asked = backend.world.asked.lock().unwrap().take().unwrap();
+
+    assert_eq!(asked.run.limits.cpu_time_ms, Some(700));
+    assert_eq!(asked.run.limits.processes, None, "the guest's own");
+    let over = with("limits", json!({"cpu_time_ms": 901}));
+    let answer = backend.post("/v1/executions", over).await;
+    assert_eq!(answer.status, 400);
+}
+
+#[tokio::test]
+async fn compile_options_stand_before_a_program_at_the_end() {
+    let folder = Arc::new(tempfile::tempdir().unwrap());
+    let backend = Backend::with(capacity(2, 16), folder, |_| {}).await;
+    let request =
+        json!({"language": "rust", "code": "print x", "compile_options": ["-C", "debuginfo=2"]});
+    backend.world.built.cancel();
+    assert_eq!(backend.post("/v1/executions", request).await.status, 200);
+
+    let asked = backend.world.asked.lock().unwrap().take().unwrap();
+
+    let argv = asked.compile.unwrap().argv;
+    assert!(
+        argv.ends_with(&["-C".into(), "debuginfo=2".into(), "main.rs".into()]),
+        "{argv:?}"
+    );
+}
+
+#[tokio::test]
+async fn compile_options_need_a_compiler() {
+    let error = refusal(with("compile_options", json!(["-O3"]))).await;
+
+    assert!(error.contains("`compile_options`") && error.contains("`python`"));
+}
+
+#[tokio::test]
+async fn the_entrypoint_is_the_program() {
+    let code = "public class Tool { public static void main(String[] a) {} }";
+    let request = json!({
+        "language": "java", "entrypoint": "src/Tool.java",
+        "files": [{"path": "src/Tool.java", "content": code}]
+    });
+
+    let asked = asked(request).await;
+
+    assert_eq!(asked.compile.unwrap().argv.last().unwrap(), "src/Tool.java");
+    assert_eq!(asked.run.argv.last().unwrap(), "Tool");
+    assert_eq!(asked.files.len(), 1);
+}
+
+#[tokio::test]
+async fn an_entrypoint_that_is_no_file_is_refused() {
+    let missing = json!({"language": "python", "entrypoint": "a.py"});
+    assert!(refusal(missing).await.contains("`entrypoint` is `a.py`"));
+
+    let both = with("entrypoint", json!("a.py"));
+    assert!(refusal(both).await.contains("send one of them"));
+}
+
+#[tokio::test]
+async fn a_version_that_the_server_lacks_is_refused() {
+    // The fake images have 1.2.3.
+    for version in ["1", "1.2", "1.2.3", "1.2.x", "*"] {
+        asked(with("version", json!(version))).await;
+    }
+    for version in ["2", "1.2.30", "1.20", ""] {
+        let error = refusal(with("version", json!(version))).await;
+        assert!(error.contains("this server has Python 1.2.3"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn labels_and_patterns_are_checked() {
+    for (field, value, part) in [
+        ("labels", json!({"a b": "x"}), "invalid label `a b`"),
+        ("labels", json!({"a": "x\n"}), "invalid label `a`"),
+        ("artifacts", json!(["/etc/*"]), "relative"),
+        ("artifacts", json!(["../*"]), "`..`"),
+        (
+            "interactive",
+            json!({"terminal": {"columns": 0, "rows": 1}}),
+            "each must be 1 to 1000",
+        ),
+    ] {
+        let error = refusal(with(field, value)).await;
+        assert!(error.contains(part), "{field}: {error}");
+    }
 }

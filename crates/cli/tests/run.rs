@@ -5,7 +5,9 @@ mod common;
 
 use cloude_protocol::Data;
 use cloude_protocol::agent::{Cause, StageName, Stream};
-use cloude_protocol::api::{CompileReport, Execution, ExecutionEvent, Limits, Status};
+use cloude_protocol::api::{
+    CompileLimits, CompileReport, Execution, ExecutionEvent, Limits, Status,
+};
 use cloude_protocol::network::{Denied, DenyReason, NetworkReport};
 use common::{FakeBackend, Script, ended, exited, output, result, stage, stderr, stdout};
 
@@ -258,10 +260,14 @@ fn every_option_reaches_the_backend() {
     assert_eq!(request.user.as_deref(), Some("root"));
     let limits = Limits {
         wall_time_ms: Some(1500),
-        compile_time_ms: Some(120_000),
         output_bytes: Some(1024),
-        memory_mib: Some(1024),
+        memory_bytes: Some(1024 << 20),
         vcpus: Some(2),
+        compile: CompileLimits {
+            wall_time_ms: Some(120_000),
+            ..CompileLimits::default()
+        },
+        ..Limits::default()
     };
     assert_eq!(request.limits, limits);
 }

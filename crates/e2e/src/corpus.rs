@@ -72,7 +72,8 @@ impl Program {
         };
         let mut limits = front.limits.clone();
         limits.wall_time_ms = limits.wall_time_ms.or(Some(WALL_TIME_MS));
-        limits.compile_time_ms = limits.compile_time_ms.or(Some(COMPILE_TIME_MS));
+        let compile = &mut limits.compile;
+        compile.wall_time_ms = compile.wall_time_ms.or(Some(COMPILE_TIME_MS));
         ExecutionRequest {
             language: self.language.clone(),
             code: self.code.clone(),

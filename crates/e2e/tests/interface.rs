@@ -126,7 +126,7 @@ fn bad_requests_get_a_specific_error_and_start_no_vm() {
         (
             "POST",
             "/v1/executions",
-            r#"{"language":"bash","code":"x","limits":{"memory_mib":1}}"#,
+            r#"{"language":"bash","code":"x","limits":{"memory_bytes":1}}"#,
             400,
             "memory",
         ),

@@ -261,14 +261,10 @@ impl Template {
         ExecuteRequest {
             id: "test".to_owned(),
             files: vec![file(&self.language.file, code)],
-            compile: None,
             run: stage(&self.language.run.command),
-            stdin: String::new().into(),
             env: self.language.run.env.clone(),
-            working_dir: None,
-            user: None,
-            unconfined: false,
             identity,
+            ..ExecuteRequest::default()
         }
     }
 
@@ -326,6 +322,7 @@ fn stage(argv: &[String]) -> Stage {
         argv: argv.to_vec(),
         wall_time_ms: 120_000,
         output_bytes: 100_000,
+        ..Stage::default()
     }
 }
 
@@ -337,14 +334,10 @@ fn warm_request(language: &Language, clock_back_s: u64) -> WarmRequest {
     let rehearsal = ExecuteRequest {
         id: "rehearsal".to_owned(),
         files: vec![file(&language.file, &language.self_test.code)],
-        compile: None,
         run,
         stdin: language.self_test.stdin.clone().into(),
         env: language.run.env.clone(),
-        working_dir: None,
-        user: None,
-        unconfined: false,
-        identity: None,
+        ..ExecuteRequest::default()
     };
     WarmRequest {
         prepare: warm.prepare.iter().map(|argv| stage(argv)).collect(),

@@ -44,6 +44,8 @@ impl Config {
             &mut config.limits.compile_time_ms,
             // The defaults above must not exceed it.
             &mut config.limits.max_wall_time_ms,
+            &mut config.limits.cpu_time_ms,
+            &mut config.limits.max_cpu_time_ms,
         ] {
             *time = time.saturating_mul(factor);
         }

@@ -4,6 +4,7 @@
 mod api;
 mod env;
 mod error;
+mod limits;
 mod load;
 mod tls;
 mod types;
@@ -17,6 +18,7 @@ pub use cloude_engine::config::{
 pub use cloude_protocol::paths::cache_dir;
 pub use env::apply as apply_env;
 pub use error::ConfigError;
+pub use limits::Limits;
 pub use load::DEFAULT_FILE;
 pub use tls::Tls;
-pub use types::{Config, Limits, Queue, Quota, Shutdown, Store, Vm};
+pub use types::{Config, Queue, Quota, Shutdown, Store, Vm};

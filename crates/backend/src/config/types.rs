@@ -8,6 +8,7 @@ use cloude_protocol::paths;
 use serde::{Deserialize, Serialize};
 
 use super::api::{Api, KeyPolicy, Listen};
+use super::limits::Limits;
 use super::tls::Tls;
 
 /// The whole configuration. Every key has a default.
@@ -103,36 +104,6 @@ pub struct Quota {
     pub requests_per_s: u32,
 }
 
-/// Limits of requests.
-#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
-#[serde(deny_unknown_fields, default)]
-pub struct Limits {
-    /// Maximum bytes of code, files, arguments, environment and stdin together.
-    pub code_bytes: usize,
-    /// Maximum bytes of an HTTP request body.
-    pub body_bytes: usize,
-    /// Maximum bytes reserved for the request bodies that are being received together.
-    pub body_bytes_in_flight: usize,
-    /// Time for a request body to arrive in milliseconds, and one second more for each MiB received.
-    pub body_timeout_ms: u64,
-    /// Maximum bytes of finished output that responses hold together.
-    pub result_bytes_in_flight: usize,
-    /// Maximum connections of one address; 0: no limit. A prefix of 64 bits counts as one IPv6 address.
-    pub connections_per_address: usize,
-    /// Time in milliseconds after which a client that takes no data of its response is disconnected.
-    pub write_timeout_ms: u64,
-    /// Wall-clock limit of the run stage in milliseconds, if neither request nor language sets it.
-    pub wall_time_ms: u64,
-    /// Wall-clock limit of the compile stage in milliseconds, if neither request nor language sets it.
-    pub compile_time_ms: u64,
-    /// Maximum wall-clock limit of either stage that a request may set, in milliseconds.
-    pub max_wall_time_ms: u64,
-    /// Bytes of each output stream that are kept, if the request does not set them.
-    pub output_bytes: u64,
-    /// Maximum of the same that a request may set, in bytes.
-    pub max_output_bytes: u64,
-}
-
 /// Stored results.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields, default)]
@@ -210,25 +181,6 @@ impl Default for Vm {
 impl Default for Queue {
     fn default() -> Self {
         Queue { capacity: 256 }
-    }
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Limits {
-            code_bytes: 10 << 20,
-            body_bytes: 32 << 20,
-            body_bytes_in_flight: 256 << 20,
-            body_timeout_ms: 30_000,
-            result_bytes_in_flight: 256 << 20,
-            connections_per_address: 512,
-            write_timeout_ms: 30_000,
-            wall_time_ms: 30_000,
-            compile_time_ms: 60_000,
-            max_wall_time_ms: 600_000,
-            output_bytes: 1 << 20,
-            max_output_bytes: 64 << 20,
-        }
     }
 }
 

@@ -165,7 +165,73 @@ impl Config {
                 "must be at least `limits.output_bytes` ({})",
                 limits.output_bytes
             ),
-        )
+        )?;
+        check(
+            limits.max_artifact_bytes >= limits.artifact_bytes,
+            "limits.max_artifact_bytes",
+            format!(
+                "must be at least `limits.artifact_bytes` ({})",
+                limits.artifact_bytes
+            ),
+        )?;
+        self.validate_process_limits()
+    }
+
+    fn validate_process_limits(&self) -> Result<(), ConfigError> {
+        let limits = &self.limits;
+        // Without a default, a maximum binds those requests alone that name a limit, so that it needs one where the guest
+        // has none of its own.
+        let table = [
+            (
+                "limits.max_cpu_time_ms",
+                limits.cpu_time_ms,
+                limits.max_cpu_time_ms,
+                true,
+            ),
+            (
+                "limits.max_processes",
+                limits.processes.into(),
+                limits.max_processes.into(),
+                false,
+            ),
+            (
+                "limits.max_open_files",
+                limits.open_files,
+                limits.max_open_files,
+                false,
+            ),
+            (
+                "limits.max_file_bytes",
+                limits.file_bytes,
+                limits.max_file_bytes,
+                true,
+            ),
+            (
+                "limits.max_disk_bytes",
+                limits.disk_bytes,
+                limits.max_disk_bytes,
+                true,
+            ),
+            (
+                "limits.max_stack_bytes",
+                limits.stack_bytes,
+                limits.max_stack_bytes,
+                false,
+            ),
+        ];
+        for (key, default, most, needs_default) in table {
+            check(
+                most == 0 || default <= most,
+                key,
+                format!("must be 0, or at least the default ({default})"),
+            )?;
+            check(
+                most == 0 || default > 0 || !needs_default,
+                key,
+                "needs a default (the key without `max_`), or requests that name no limit would have none",
+            )?;
+        }
+        Ok(())
     }
 
     fn validate_network(&self) -> Result<(), ConfigError> {
@@ -207,7 +273,7 @@ mod tests {
     #[test]
     fn an_invalid_value_is_refused_with_its_key() {
         type Spoil = fn(&mut Config);
-        let table: [(&str, Spoil); 12] = [
+        let table: [(&str, Spoil); 15] = [
             ("vm.vcpus", |c| c.vm.vcpus = 9),
             ("vm.max_memory_mib", |c| c.vm.max_memory_mib = 100),
             ("queue.capacity", |c| c.queue.capacity = 0),
@@ -224,6 +290,11 @@ mod tests {
                 c.api.auth = Auth::Off;
             }),
             ("limits.body_bytes", |c| c.limits.body_bytes = 1),
+            ("limits.max_artifact_bytes", |c| {
+                c.limits.max_artifact_bytes = 1
+            }),
+            ("limits.max_cpu_time_ms", |c| c.limits.max_cpu_time_ms = 1),
+            ("limits.max_processes", |c| c.limits.processes = 1 << 20),
             ("network.bridge", |c| c.network.bridge = "a b".into()),
             ("network.allow", |c| {
                 c.network.allow = vec!["10.0.0.0/40".into()]

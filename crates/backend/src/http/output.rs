@@ -19,7 +19,7 @@ use serde::Serialize;
 use super::error::ApiError;
 use super::peer::Peer;
 use crate::jobs::{Pin, Service, StatusView};
-use crate::store::output_bytes;
+use crate::store::{output_bytes, without_output};
 
 /// Output up to this length is encoded at once.
 const SMALL: usize = 64 << 10;
@@ -41,14 +41,7 @@ pub fn execution(service: &Service, peer: &Peer, execution: Arc<Execution>) -> R
         stdout: marks.text(Stream::Stdout),
         stderr: marks.text(Stream::Stderr),
         compile,
-        id: execution.id.clone(),
-        language: execution.language.clone(),
-        version: execution.version.clone(),
-        image_digest: execution.image_digest.clone(),
-        run: execution.run.clone(),
-        network: execution.network.clone(),
-        error: execution.error.clone(),
-        ..*execution
+        ..without_output(&execution)
     };
     let parts = marks.parts(&shown, |stream| {
         match stream.of(&execution).as_json_text() {

@@ -12,6 +12,7 @@ mod service;
 mod submit;
 mod transcript;
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use cloude_protocol::agent::{StageName, Stream};
@@ -34,6 +35,7 @@ use transcript::{Cursor, Transcript};
 
 use cloude_engine::Failure;
 
+use crate::store::without_output;
 use crate::tenant::Tenant;
 
 /// Maximum bytes of one output event.
@@ -81,6 +83,10 @@ pub struct Job {
     pub tenant: Tenant,
     /// The name of the language, not an alias.
     pub language: String,
+    /// The labels of the request.
+    pub labels: BTreeMap<String, String>,
+    /// When the request arrived, in milliseconds since 1970.
+    pub created_ms: u64,
     client: Client,
     /// Cancelled by [`Job::stop`], and with all other jobs at the shutdown.
     cancel: CancellationToken,
@@ -111,6 +117,7 @@ impl Job {
     fn new(
         (id, tenant): (String, Tenant),
         language: String,
+        (labels, created_ms): (BTreeMap<String, String>, u64),
         client: Client,
         cancel: CancellationToken,
     ) -> Self {
@@ -125,6 +132,8 @@ impl Job {
             id,
             tenant,
             language,
+            labels,
+            created_ms,
             client,
             cancel,
             stopped: OnceLock::new(),
@@ -289,9 +298,7 @@ impl Follower {
         }
         let result = progress.result.as_ref()?;
         self.stage = Stage::Ended;
-        Some(ExecutionEvent::Result(Box::new(outcome::without_output(
-            result,
-        ))))
+        Some(ExecutionEvent::Result(Box::new(without_output(result))))
     }
 }
 

@@ -1,5 +1,7 @@
 //! The [`Execution`] that clients get, from the measurements and the output of the guest.
 
+use std::collections::BTreeMap;
+
 use cloude_engine::Failure;
 use cloude_engine::images::ReadyImage;
 use cloude_protocol::Data;
@@ -35,6 +37,10 @@ pub struct ExecutionParts<'a> {
     pub start: StartKind,
     /// Guest memory in MiB; 0 if no VM was started.
     pub memory_mib: u64,
+    /// The labels of the request.
+    pub labels: &'a BTreeMap<String, String>,
+    /// When the request arrived, in milliseconds since 1970.
+    pub created_ms: u64,
 }
 
 impl ExecutionParts<'_> {
@@ -42,13 +48,7 @@ impl ExecutionParts<'_> {
     pub fn execution(self) -> Execution {
         let (result, failure) = match self.result {
             Ok(result) => (result, None),
-            Err(failure) => (
-                ExecuteResult {
-                    compile: None,
-                    run: None,
-                },
-                Some(failure),
-            ),
+            Err(failure) => (ExecuteResult::default(), Some(failure)),
         };
         let transcript = self.transcript;
         let mut take = |stage, stream| transcript.take(stage, stream);
@@ -87,9 +87,13 @@ impl ExecutionParts<'_> {
             run: result.run,
             timings,
             start: self.start,
-            memory_mib: self.memory_mib,
+            memory_bytes: self.memory_mib << 20,
             ip: self.ip,
             network: self.network,
+            artifacts: Vec::new(),
+            artifacts_dropped: result.artifacts_dropped,
+            labels: self.labels.clone(),
+            created_ms: self.created_ms,
             error,
         }
     }
@@ -172,27 +176,5 @@ pub fn status_of(execution: &Execution) -> StatusResponse {
         stdout: view.stdout.to_text(),
         stderr: view.stderr.to_text() + &view.response.stderr,
         ..view.response
-    }
-}
-
-/// The last event of a stream. The output was sent before.
-pub fn without_output(execution: &Execution) -> Execution {
-    let compile = execution.compile.as_ref().map(|compile| CompileReport {
-        result: compile.result.clone(),
-        stdout: Data::default(),
-        stderr: Data::default(),
-    });
-    Execution {
-        id: execution.id.clone(),
-        language: execution.language.clone(),
-        version: execution.version.clone(),
-        image_digest: execution.image_digest.clone(),
-        stdout: Data::default(),
-        stderr: Data::default(),
-        compile,
-        run: execution.run.clone(),
-        network: execution.network.clone(),
-        error: execution.error.clone(),
-        ..*execution
     }
 }

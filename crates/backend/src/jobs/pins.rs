@@ -190,6 +190,8 @@ impl State {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::jobs::outcome::ExecutionParts;
     use crate::jobs::transcript::Transcript;
@@ -208,6 +210,8 @@ mod tests {
             network: None,
             start: StartKind::Cold,
             memory_mib: 0,
+            labels: &BTreeMap::new(),
+            created_ms: 0,
         };
         let mut execution = parts.execution();
         execution.stdout.0 = vec![b'x'; bytes];

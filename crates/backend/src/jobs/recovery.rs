@@ -1,5 +1,6 @@
 //! Recovery of executions that an earlier clouded accepted and did not finish.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cloude_engine::Failure;
@@ -8,8 +9,7 @@ use cloude_protocol::api::{StartKind, Timings};
 use super::outcome::ExecutionParts;
 use super::service::Service;
 use super::transcript::Transcript;
-use crate::store::{Accepted, StoreError};
-use crate::tenant::Tenant;
+use crate::store::{Accepted, StoreError, Unreadable};
 
 /// Attempts after which a crash of clouded is attributed to the execution.
 const MAX_ATTEMPTS: u32 = 3;
@@ -26,17 +26,23 @@ impl Service {
                         again += 1;
                         continue;
                     }
-                    Err(reason) => ((accepted.id, accepted.tenant), accepted.language, reason),
+                    Err(reason) => Lost {
+                        labels: accepted.request.labels,
+                        row: Unreadable {
+                            id: accepted.id,
+                            tenant: accepted.tenant,
+                            language: accepted.language,
+                            created_ms: accepted.created_ms,
+                            reason,
+                        },
+                    },
                 },
-                Err(row) => ((row.id, row.tenant), row.language, row.reason),
+                Err(row) => Lost {
+                    labels: BTreeMap::new(),
+                    row,
+                },
             };
-            let ((id, tenant), language, reason) = failed;
-            tracing::warn!(
-                id,
-                reason,
-                "an execution of an earlier clouded is not run again"
-            );
-            self.fail((&id, tenant), &language, reason);
+            self.fail(failed);
         }
         Ok(again)
     }
@@ -56,21 +62,34 @@ impl Service {
         self.resume(accepted)
     }
 
-    fn fail(&self, (id, tenant): (&str, Tenant), language: &str, message: String) {
+    fn fail(&self, Lost { labels, row }: Lost) {
+        tracing::warn!(
+            id = row.id,
+            reason = row.reason,
+            "an execution of an earlier clouded is not run again"
+        );
         let parts = ExecutionParts {
-            id,
-            language,
+            id: &row.id,
+            language: &row.language,
             image: None,
-            result: Err(Failure::infrastructure(message)),
+            result: Err(Failure::infrastructure(row.reason)),
             transcript: &mut Transcript::default(),
             timings: Timings::default(),
             ip: None,
             network: None,
             start: StartKind::Cold,
             memory_mib: 0,
+            labels: &labels,
+            created_ms: row.created_ms,
         };
         self.parts()
             .store
-            .finished(Arc::new(parts.execution()), tenant);
+            .finished(Arc::new(parts.execution()), row.tenant);
     }
+}
+
+/// An execution that is not run again.
+struct Lost {
+    labels: BTreeMap<String, String>,
+    row: Unreadable,
 }

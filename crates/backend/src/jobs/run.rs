@@ -12,7 +12,7 @@ use cloude_protocol::agent::{Cause, ExecuteResult};
 use cloude_protocol::api::{Execution, StartChoice, StartKind, Status, Timings};
 use cloude_protocol::network::NetworkReport;
 
-use super::admission::{Admitted, template_owner};
+use super::admission::{Admitted, check_image, template_owner};
 use super::attempt::{Attempt, Teardown, attempt};
 use super::outcome::ExecutionParts;
 use super::{Client, Job, Parts};
@@ -67,6 +67,8 @@ pub async fn run(
             network,
             start,
             memory_mib,
+            labels: &job.labels,
+            created_ms: job.created_ms,
         };
         parts.execution()
     });
@@ -95,17 +97,11 @@ pub fn panicked(job: &Job, panic: &(dyn Any + Send)) -> Arc<Execution> {
             network: None,
             start: StartKind::Cold,
             memory_mib: 0,
+            labels: &job.labels,
+            created_ms: job.created_ms,
         };
         parts.execution()
     })
-}
-
-/// Maximum bytes of output that the execution keeps, of all streams.
-fn output_bytes(admitted: &Admitted) -> u64 {
-    let execute = &admitted.execute;
-    let stages = execute.compile.iter().chain([&execute.run]);
-    let bytes = stages.map(|stage| stage.output_bytes.saturating_mul(2));
-    bytes.fold(0, u64::saturating_add)
 }
 
 fn micros(duration: Duration) -> u64 {
@@ -163,7 +159,7 @@ impl Run<'_> {
         let demand = Demand {
             memory_mib: self
                 .parts
-                .vm_memory_mib(admitted.memory_mib, output_bytes(&admitted)),
+                .vm_memory_mib(admitted.memory_mib, admitted.result_bytes()),
             vcpus: usize::from(admitted.vcpus),
         };
         let ready = tokio::select! {
@@ -172,6 +168,8 @@ impl Run<'_> {
             ready = async {
                 let image = self.parts.images.ensure(&admitted.language, admitted.memory_mib).await;
                 let image = image.map_err(Failure::infrastructure)?;
+                check_image(&admitted, &image)
+                    .map_err(|refused| Failure::infrastructure(refused.to_string()))?;
                 Ok::<_, Failure>((image, slot.admitted(demand).await))
             } => ready,
         };

@@ -327,7 +327,7 @@ impl Service {
             network: request.network,
             limits: Limits {
                 vcpus: request.vcpus,
-                memory_mib: request.memory_mib,
+                memory_bytes: request.memory_mib.map(|mib| mib.saturating_mul(1 << 20)),
                 ..Limits::default()
             },
             ..ExecutionRequest::default()

@@ -1,5 +1,6 @@
 //! Accepts executions, starts their tasks and stores their results.
 
+use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Instant;
@@ -9,12 +10,12 @@ use cloude_protocol::agent::Cause;
 use cloude_protocol::api::{Execution, ExecutionRequest, Status};
 use futures_util::FutureExt;
 
-use super::admission::Admitted;
+use super::admission::{Admitted, check_version};
 use super::attempt::Teardown;
 use super::service::{Inner, Service, SubmitError};
 use super::{Client, Job, Stop, run};
 use crate::scheduler::QueueSlot;
-use crate::store::{Accepted, StoreError};
+use crate::store::{Accepted, StoreError, now_ms};
 use crate::tenant::Tenant;
 
 impl Service {
@@ -41,11 +42,15 @@ impl Service {
         let id = uuid::Uuid::new_v4().to_string();
         let admitted = self.admit(&id, &request)?;
         let scheduler = &self.parts().scheduler;
-        let slot = match self.parts().images.ready(&admitted.language) {
+        let image = self.parts().images.ready(&admitted.language);
+        let version = image.as_ref().and_then(|image| image.version.as_deref());
+        check_version(admitted.version.as_deref(), &admitted.language, version)?;
+        let slot = match image {
             Some(_) => scheduler.enter(&tenant, admitted.bytes)?,
             None => scheduler.enter_for_image(&tenant, admitted.bytes)?,
         };
-        let job = self.job_for((id, tenant), &admitted, client);
+        let about = (request.labels.clone(), now_ms().unsigned_abs());
+        let job = self.job_for((id, tenant), about, &admitted, client);
         if client != Client::Leaves {
             return Ok(self.start(job, admitted, slot, arrived));
         }
@@ -55,6 +60,7 @@ impl Service {
             language: job.language.clone(),
             request: without_secrets(request),
             attempts: 0,
+            created_ms: job.created_ms,
         };
         // A separate task: an execution that was stored is started even if the client disconnects meanwhile.
         let service = self.clone();
@@ -66,9 +72,15 @@ impl Service {
         started.await.unwrap_or(Err(StoreError::Closed.into()))
     }
 
-    fn job_for(&self, id: (String, Tenant), admitted: &Admitted, client: Client) -> Job {
+    fn job_for(
+        &self,
+        id: (String, Tenant),
+        about: (BTreeMap<String, String>, u64),
+        admitted: &Admitted,
+        client: Client,
+    ) -> Job {
         let language = admitted.language.name.clone();
-        Job::new(id, language, client, self.inner.halt.child_token())
+        Job::new(id, language, about, client, self.inner.halt.child_token())
     }
 
     /// Restarts an execution that an earlier clouded accepted. The error is the reason why it cannot run.
@@ -81,7 +93,8 @@ impl Service {
             .scheduler
             .enter_again(&accepted.tenant, admitted.bytes);
         let id = (accepted.id.clone(), accepted.tenant.clone());
-        let job = self.job_for(id, &admitted, Client::Leaves);
+        let about = (accepted.request.labels.clone(), accepted.created_ms);
+        let job = self.job_for(id, about, &admitted, Client::Leaves);
         self.start(job, admitted, slot, Instant::now());
         Ok(())
     }

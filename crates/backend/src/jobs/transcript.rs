@@ -76,7 +76,10 @@ impl Transcript {
                     bytes: *bytes,
                 });
             }
-            Event::Identity | Event::Finished(_) => self.settle(),
+            Event::Identity
+            | Event::Artifact { .. }
+            | Event::ArtifactData { .. }
+            | Event::Finished(_) => self.settle(),
         }
     }
 

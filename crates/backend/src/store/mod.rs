@@ -28,7 +28,7 @@ use writer::{Command, Writer};
 
 pub use error::{FailedWrites, StoreError};
 pub use keys::StoredKey;
-pub use row::{Accepted, Record, Retention, Unreadable, output_bytes};
+pub use row::{Accepted, Record, Retention, Unreadable, output_bytes, without_output};
 pub use write::now_ms;
 
 /// The open store. Clones share it.
@@ -53,13 +53,7 @@ impl Store {
 
     /// Stores a durable execution. Returns after the commit.
     pub async fn accept(&self, accepted: &Accepted) -> Result<(), StoreError> {
-        self.write_now(Write::Accept {
-            id: accepted.id.clone(),
-            tenant: accepted.tenant.clone(),
-            language: accepted.language.clone(),
-            request: serde_json::to_string(&accepted.request)?,
-        })
-        .await
+        self.write_now(Write::accept(accepted)?).await
     }
 
     /// Counts an attempt at a durable execution. Returns after the commit, or with the error of a write that is retried.
@@ -199,7 +193,7 @@ fn tenant_of(id: &str) -> Tenant {
 
 fn unfinished(connection: &Connection) -> Result<Vec<Result<Accepted, Unreadable>>, StoreError> {
     let mut statement = connection.prepare(
-        "SELECT id, language, request, attempts, tenant FROM jobs
+        "SELECT id, language, request, attempts, tenant, created_ms FROM jobs
          WHERE finished_ms IS NULL ORDER BY created_ms, rowid",
     )?;
     let mut rows = statement.query([])?;
@@ -219,6 +213,7 @@ fn read_accepted(row: &Row<'_>, id: String) -> Result<Accepted, Unreadable> {
     // Without a readable owner, administrators alone can read the result.
     let tenant = row.get::<_, String>(4).unwrap_or_default();
     let tenant = tenant_of(&tenant);
+    let created_ms = row.get::<_, i64>(5).unwrap_or_default().unsigned_abs();
     let read = || -> Result<(ExecutionRequest, u32), StoreError> {
         let request: String = row.get(2)?;
         Ok((serde_json::from_str(&request)?, row.get(3)?))
@@ -230,11 +225,13 @@ fn read_accepted(row: &Row<'_>, id: String) -> Result<Accepted, Unreadable> {
             language,
             request,
             attempts,
+            created_ms,
         }),
         Err(error) => Err(Unreadable {
             id,
             tenant,
             language,
+            created_ms,
             reason: error.to_string(),
         }),
     }

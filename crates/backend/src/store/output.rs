@@ -7,7 +7,7 @@ use cloude_protocol::Data;
 use cloude_protocol::api::{CompileReport, Execution};
 use rusqlite::{Connection, params};
 
-use super::row::output_bytes;
+use super::row::{output_bytes, without_output};
 
 /// Output up to this length is part of the JSON of its result, which is one row instead of two.
 const INLINE: usize = 16 << 10;
@@ -120,24 +120,4 @@ fn streams(result: &Execution) -> [&[u8]; 4] {
         of(|compile| &compile.stdout),
         of(|compile| &compile.stderr),
     ]
-}
-
-fn without_output(result: &Execution) -> Execution {
-    Execution {
-        stdout: Data::default(),
-        stderr: Data::default(),
-        compile: result.compile.as_ref().map(|compile| CompileReport {
-            result: compile.result.clone(),
-            stdout: Data::default(),
-            stderr: Data::default(),
-        }),
-        id: result.id.clone(),
-        language: result.language.clone(),
-        version: result.version.clone(),
-        image_digest: result.image_digest.clone(),
-        run: result.run.clone(),
-        network: result.network.clone(),
-        error: result.error.clone(),
-        ..*result
-    }
 }

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use cloude_protocol::api::{Execution, ExecutionRequest, Status};
+use cloude_protocol::Data;
+use cloude_protocol::api::{CompileReport, Execution, ExecutionRequest, Status};
 
 use crate::tenant::Tenant;
 
@@ -16,6 +17,8 @@ pub struct Accepted {
     pub request: ExecutionRequest,
     /// Starts without a result, not counting those that a shutdown interrupted.
     pub attempts: u32,
+    /// When the request arrived, in milliseconds since 1970.
+    pub created_ms: u64,
 }
 
 /// An execution without a result whose row cannot be read.
@@ -25,6 +28,8 @@ pub struct Unreadable {
     pub tenant: Tenant,
     /// The language's name, or `unknown` if it cannot be read.
     pub language: String,
+    /// When the request arrived, in milliseconds since 1970.
+    pub created_ms: u64,
     /// The error of reading it.
     pub reason: String,
 }
@@ -56,4 +61,28 @@ pub fn output_bytes(execution: &Execution) -> usize {
     let compile = execution.compile.as_ref();
     let compile = compile.map_or(0, |stage| stage.stdout.0.len() + stage.stderr.0.len());
     execution.stdout.0.len() + execution.stderr.0.len() + compile
+}
+
+/// The result without the bytes of its output.
+pub fn without_output(execution: &Execution) -> Execution {
+    let compile = execution.compile.as_ref().map(|compile| CompileReport {
+        result: compile.result.clone(),
+        stdout: Data::default(),
+        stderr: Data::default(),
+    });
+    Execution {
+        id: execution.id.clone(),
+        language: execution.language.clone(),
+        version: execution.version.clone(),
+        image_digest: execution.image_digest.clone(),
+        stdout: Data::default(),
+        stderr: Data::default(),
+        compile,
+        run: execution.run.clone(),
+        network: execution.network.clone(),
+        artifacts: execution.artifacts.clone(),
+        labels: execution.labels.clone(),
+        error: execution.error.clone(),
+        ..*execution
+    }
 }

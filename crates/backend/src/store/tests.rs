@@ -28,6 +28,7 @@ fn accepted(id: &str) -> Accepted {
         language: "python".into(),
         request,
         attempts: 0,
+        created_ms: 1,
     }
 }
 
@@ -47,9 +48,13 @@ fn printing(id: &str, stdout: Vec<u8>) -> Arc<Execution> {
         run: None,
         timings: Timings::default(),
         start: StartKind::Cold,
-        memory_mib: 512,
+        memory_bytes: 512 << 20,
         ip: None,
         network: None,
+        artifacts: Vec::new(),
+        artifacts_dropped: 0,
+        labels: Default::default(),
+        created_ms: 0,
         error: None,
     })
 }

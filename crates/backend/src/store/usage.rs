@@ -45,7 +45,7 @@ pub fn add(
         owner.id(),
         number(vm_us),
         number(cpu_us),
-        number(vm_us.saturating_mul(execution.memory_mib)),
+        number(vm_us.saturating_mul(execution.memory_bytes >> 20)),
     ])?;
     Ok(())
 }

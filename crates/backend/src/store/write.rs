@@ -8,7 +8,7 @@ use rusqlite::{Connection, ErrorCode, params};
 
 use super::error::StoreError;
 use super::output::Stored;
-use super::row::output_bytes;
+use super::row::{Accepted, output_bytes};
 use super::schema::status_text;
 use crate::tenant::Tenant;
 
@@ -16,12 +16,7 @@ use crate::tenant::Tenant;
 #[derive(Debug)]
 pub enum Write {
     /// A durable execution was accepted.
-    Accept {
-        id: String,
-        tenant: Tenant,
-        language: String,
-        request: String,
-    },
+    Accept(Box<NewRow>),
     /// A durable execution is about to get its VM.
     Started { id: String },
     /// The shutdown stopped a durable execution: the attempt does not count.
@@ -35,10 +30,32 @@ pub enum Write {
     Probe,
 }
 
+/// The row of a durable execution without a result.
+#[derive(Debug)]
+pub struct NewRow {
+    id: String,
+    tenant: Tenant,
+    language: String,
+    /// The request as JSON.
+    request: String,
+    created_ms: u64,
+}
+
 impl Write {
+    /// The write of a durable execution.
+    pub fn accept(accepted: &Accepted) -> Result<Self, serde_json::Error> {
+        Ok(Write::Accept(Box::new(NewRow {
+            id: accepted.id.clone(),
+            tenant: accepted.tenant.clone(),
+            language: accepted.language.clone(),
+            request: serde_json::to_string(&accepted.request)?,
+            created_ms: accepted.created_ms,
+        })))
+    }
+
     /// True if a failed write is retried. For an accept, the client receives the error instead.
     pub fn is_retried(&self) -> bool {
-        !matches!(self, Write::Accept { .. })
+        !matches!(self, Write::Accept(_))
     }
 
     /// Bytes of output.
@@ -68,20 +85,15 @@ impl Write {
                 .and_then(|mut statement| statement.execute(values))
         };
         match self {
-            Write::Accept {
-                id,
-                tenant,
-                language,
-                request,
-            } => execute(
+            Write::Accept(row) => execute(
                 "INSERT INTO jobs (id, language, request, status, created_ms, tenant) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
                 params![
-                    id,
-                    language,
-                    request,
+                    row.id,
+                    row.language,
+                    row.request,
                     status_text(Status::Pending),
-                    now_ms(),
-                    tenant.id()
+                    i64::try_from(row.created_ms).unwrap_or(i64::MAX),
+                    row.tenant.id()
                 ],
             )?,
             // A retry must not overwrite a later result.
@@ -102,7 +114,7 @@ impl Write {
                 execute(
                     "INSERT INTO jobs (id, language, request, status, result, output_bytes, created_ms, finished_ms,
                          tenant)
-                     VALUES (?1, ?2, '', ?3, ?4, ?5, ?6, ?6, ?7)
+                     VALUES (?1, ?2, '', ?3, ?4, ?5, ?8, ?6, ?7)
                      ON CONFLICT (id) DO UPDATE SET status = excluded.status, result = excluded.result,
                          output_bytes = excluded.output_bytes, finished_ms = excluded.finished_ms, request = ''",
                     params![
@@ -112,7 +124,8 @@ impl Write {
                         stored.json,
                         stored.bytes(),
                         now_ms(),
-                        tenant.id()
+                        tenant.id(),
+                        i64::try_from(result.created_ms).unwrap_or(i64::MAX)
                     ],
                 )?
             }

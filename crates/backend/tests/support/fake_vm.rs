@@ -165,7 +165,11 @@ async fn play(request: ExecuteRequest, world: Arc<World>, events: mpsc::Sender<B
         });
     };
     let finish = |run: Option<StageResult>, compile: Option<StageResult>| {
-        send(&Event::Finished(ExecuteResult { compile, run }));
+        send(&Event::Finished(ExecuteResult {
+            compile,
+            run,
+            artifacts_dropped: 0,
+        }));
     };
     let code = request.files[0].content.to_text();
     let (command, argument) = code.split_once(' ').unwrap_or((&code, ""));
@@ -221,8 +225,8 @@ async fn play(request: ExecuteRequest, world: Arc<World>, events: mpsc::Sender<B
                 }
             }
             let finished = ExecuteResult {
-                compile: None,
                 run: Some(stage_result(Cause::Exit, Some(0), None)),
+                ..ExecuteResult::default()
             };
             let mut line = serde_json::to_vec(&Event::Finished(finished)).unwrap();
             line.push(b'\n');

@@ -5,7 +5,7 @@ mod outcome;
 mod stream;
 
 use cloude_protocol::Data;
-use cloude_protocol::api::{Execution, ExecutionRequest, Limits, StartChoice};
+use cloude_protocol::api::{CompileLimits, Execution, ExecutionRequest, Limits, StartChoice};
 
 use crate::args::{self, Start};
 use crate::client::Backend;
@@ -84,15 +84,20 @@ async fn request(args: args::Run, backend: &Backend) -> Result<ExecutionRequest,
         unconfined: args.unconfined,
         limits: Limits {
             wall_time_ms: args.timeout.map(|time| time.as_millis() as u64),
-            compile_time_ms: args.compile_timeout.map(|time| time.as_millis() as u64),
             output_bytes: args.output_limit,
-            memory_mib: args.memory,
+            memory_bytes: args.memory.map(|mib| mib.saturating_mul(1 << 20)),
             vcpus: args.vcpus,
+            compile: CompileLimits {
+                wall_time_ms: args.compile_timeout.map(|time| time.as_millis() as u64),
+                ..CompileLimits::default()
+            },
+            ..Limits::default()
         },
         start: args.start.map(|start| match start {
             Start::Cold => StartChoice::Cold,
             Start::Fork => StartChoice::Fork,
         }),
+        ..ExecutionRequest::default()
     })
 }
 

@@ -47,6 +47,17 @@ pub fn report(execution: &Execution) -> Result<u8, ExecutionError> {
             let message = run.and_then(|stage| stage.message.clone());
             Ok(note(&Ending::Memory { subject, message }))
         }
+        Cause::Disk | Cause::Processes => {
+            terminal::note(match execution.cause {
+                Cause::Disk => "a write was refused at the limit of the disk or of a file's size",
+                _ => "a new process or thread was refused at the limit of processes",
+            });
+            match (execution.exit_code, execution.signal) {
+                (Some(code), _) => Ok((code & 0xff) as u8),
+                (None, Some(signal)) => Ok((128 + (signal & 0x7f)) as u8),
+                (None, None) => Err(ExecutionError::NoExitCode),
+            }
+        }
         Cause::Cancelled => Ok(note(&Ending::Cancelled)),
         Cause::OutputLimit => Err(ExecutionError::OutputLimit { subject }),
         Cause::GuestPanic => Err(ExecutionError::VmStopped {

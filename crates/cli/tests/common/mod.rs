@@ -323,9 +323,13 @@ pub fn ended(cause: Cause, exit_code: Option<i32>, signal: Option<i32>) -> Execu
         run: Some(stage(cause, exit_code, signal)),
         timings: Timings::default(),
         start: StartKind::Cold,
-        memory_mib: 512,
+        memory_bytes: 512 << 20,
         ip: None,
         network: None,
+        artifacts: Vec::new(),
+        artifacts_dropped: 0,
+        labels: Default::default(),
+        created_ms: 0,
         error: None,
     }
 }

@@ -259,12 +259,12 @@ pub fn cases() -> Vec<Case> {
         (
             "memory_of_a_petabyte",
             "one client takes the host's memory",
-            r#""limits":{"memory_mib":1073741824}"#.to_owned(),
+            r#""limits":{"memory_bytes":1125899906842624}"#.to_owned(),
         ),
         (
             "memory_of_nothing",
             "a VM that cannot boot is started again and again",
-            r#""limits":{"memory_mib":0}"#.to_owned(),
+            r#""limits":{"memory_bytes":0}"#.to_owned(),
         ),
         (
             "time_without_end",

@@ -31,12 +31,7 @@ fn started(id: &str) -> Command {
 /// An accept, and the receiver of its result.
 fn accept(id: &str) -> (Command, oneshot::Receiver<Result<(), StoreError>>) {
     let (done, answer) = oneshot::channel();
-    let write = Write::Accept {
-        tenant: Tenant::local(),
-        id: id.into(),
-        language: "python".into(),
-        request: serde_json::to_string(&accepted(id).request).unwrap(),
-    };
+    let write = Write::accept(&accepted(id)).unwrap();
     let done = Some(done);
     (Command::Write { write, done }, answer)
 }
@@ -155,12 +150,7 @@ fn a_failed_accept_returns_its_error_and_queues_a_probe() {
     let mut long = accepted("a");
     long.request.code = "x".repeat(1 << 20);
     let (done, mut answer) = oneshot::channel();
-    let write = Write::Accept {
-        tenant: Tenant::local(),
-        id: long.id.clone(),
-        language: long.language.clone(),
-        request: serde_json::to_string(&long.request).unwrap(),
-    };
+    let write = Write::accept(&long).unwrap();
     let done = Some(done);
     disk.write(vec![Command::Write { write, done }]);
     assert!(answer.try_recv().unwrap().is_err());
