@@ -307,7 +307,7 @@ async fn delete_of_an_unknown_id_is_404() {
     let backend = server(&state()).await;
     let (status, body) = delete(&backend, "unknown").await;
     assert_eq!(status, 404);
-    assert!(body["error"].as_str().unwrap().contains("`unknown`"));
+    assert!(body["detail"].as_str().unwrap().contains("`unknown`"));
 }
 
 #[tokio::test]

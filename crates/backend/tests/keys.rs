@@ -58,7 +58,7 @@ async fn without_a_key_only_health_and_root_answer() {
             answer.headers["www-authenticate"],
             "Bearer realm=\"cloude\""
         );
-        let error = answer.json()["error"].to_string();
+        let error = answer.failure();
         assert!(error.contains("Authorization: Bearer"), "{error}");
     }
     assert_eq!(backend.get("/health").await.status, 200);
@@ -77,7 +77,7 @@ async fn a_key_without_the_scope_gets_403_that_names_it() {
                 continue;
             }
             assert_eq!(answer.status, 403, "{given} {method} {path}");
-            let error = answer.json()["error"].as_str().unwrap().to_owned();
+            let error = answer.failure();
             assert!(
                 error.contains(&format!("`{id}` lacks the scope `{needed}`")),
                 "{error}"
@@ -164,7 +164,7 @@ async fn an_expired_key_is_refused_with_the_reason() {
     let answer = backend.send_as(&key, "GET", "/v1/languages", "").await;
 
     assert_eq!(answer.status, 401);
-    let error = answer.json()["error"].to_string();
+    let error = answer.failure();
     assert!(error.contains("has expired"), "{error}");
 }
 
@@ -190,7 +190,7 @@ async fn a_key_created_over_the_api_works_until_it_is_revoked() {
     }
     let refused = backend.send_as(&key, "POST", "/v1/executions", PRINT).await;
     assert_eq!(refused.status, 401);
-    assert!(refused.json()["error"].to_string().contains("revoked"));
+    assert!(refused.failure().contains("revoked"));
     let list = backend.send_as(&admin, "GET", "/v1/keys", "").await;
     assert!(list.json()[1]["revoked_ms"].is_i64());
     assert!(!String::from_utf8_lossy(&list.body).contains(&key));
@@ -214,7 +214,7 @@ async fn an_invalid_key_request_is_refused_with_its_field() {
     ] {
         let answer = backend.post("/v1/keys", body.clone()).await;
         assert_eq!(answer.status, 400, "{body}");
-        let error = answer.json()["error"].to_string();
+        let error = answer.failure();
         assert!(error.contains(field), "{body}: {error}");
     }
 }
@@ -266,7 +266,7 @@ async fn revoking_a_key_ends_its_waiting_request() {
 
     let answer = waiting.await.unwrap();
     assert_eq!(answer.status, 401);
-    assert!(answer.json()["error"].to_string().contains("revoked"));
+    assert!(answer.failure().contains("revoked"));
     backend.alive(0).await;
 }
 

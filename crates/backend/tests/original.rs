@@ -126,10 +126,7 @@ async fn assert_refused<const N: usize>(table: [(Request, u16, &str); N]) {
             .collect();
         let short: String = body.chars().take(80).collect();
         let answer = backend.send(method, path, &headers, body).await;
-        let error = answer.json()["error"]
-            .as_str()
-            .unwrap_or_default()
-            .to_owned();
+        let error = answer.failure();
         assert_eq!(answer.status, status, "{method} {path} {short}: {error}");
         assert!(error.contains(message), "{method} {path} {short}: {error}");
     }
@@ -363,12 +360,7 @@ async fn a_full_queue_answers_429_with_retry_after() {
         .parse()
         .unwrap();
     assert!((1..=60).contains(&retry_after));
-    assert!(
-        refused.json()["error"]
-            .as_str()
-            .unwrap()
-            .contains("try again")
-    );
+    assert!(refused.failure().contains("try again"));
     for answer in [running, waiting] {
         backend.alive(1).await;
         backend.world.go_on.notify_one();

@@ -30,7 +30,7 @@ async fn too_many_requests_per_second_get_429_with_the_quota() {
     }
     assert_eq!(answer.status, 429);
     assert_eq!(answer.headers["retry-after"], "1");
-    let error = answer.json()["error"].as_str().unwrap().to_owned();
+    let error = answer.failure();
     assert!(error.contains("`quota.requests_per_s` is 1"), "{error}");
     let metrics = backend.get("/metrics").await.body;
     let metrics = String::from_utf8_lossy(&metrics).into_owned();
@@ -46,7 +46,7 @@ async fn a_vm_over_the_memory_quota_is_refused() {
     request["limits"] = json!({"memory_bytes": 2048_u64 << 20});
     let answer = backend.post("/v1/executions", request).await;
     assert_eq!(answer.status, 400, "{:?}", answer.body);
-    let error = answer.json()["error"].as_str().unwrap().to_owned();
+    let error = answer.failure();
     assert!(
         error.contains("1056964608"),
         "without the worker's 16 MiB: {error}"

@@ -12,6 +12,7 @@ use cloude_backend::config::Limits;
 use cloude_protocol::agent::{
     ExecuteRequest, MAX_ARGUMENT_BYTES, MAX_ARGUMENTS_BYTES, ProcessLimits,
 };
+use cloude_protocol::api::Problem;
 use serde_json::{Value, json};
 use support::{Backend, capacity};
 
@@ -36,7 +37,7 @@ async fn refusal(request: Value) -> String {
     let answer = backend.post("/v1/executions", request).await;
     assert_eq!(answer.status, 400, "{:?}", answer.body);
     assert_eq!(backend.world.launched.load(Ordering::SeqCst), 0);
-    answer.json()["error"].as_str().unwrap().to_owned()
+    answer.failure()
 }
 
 /// The request to the agent.
@@ -279,4 +280,64 @@ async fn labels_and_patterns_are_checked() {
         let error = refusal(with(field, value)).await;
         assert!(error.contains(part), "{field}: {error}");
     }
+}
+
+#[tokio::test]
+async fn a_problem_document_names_the_field() {
+    let backend = backend().await;
+    for (field, value, named) in [
+        ("limits", json!({"processes": 1 << 20}), "limits.processes"),
+        (
+            "limits",
+            json!({"compile": {"wall_time_ms": "x"}}),
+            "limits.compile.wall_time_ms",
+        ),
+        ("limits", json!({"wall_tim": 1}), "limits.wall_tim"),
+        ("sdtin", json!(""), "sdtin"),
+        (
+            "files",
+            json!([{"path": "a", "content": ""}, {"path": "/b", "content": ""}]),
+            "files[1].path",
+        ),
+        (
+            "files",
+            json!([{"path": "a", "content": 3}]),
+            "files[0].content",
+        ),
+        ("env", json!({"A=B": ""}), "env.A=B"),
+    ] {
+        let answer = backend.post("/v1/executions", with(field, value)).await;
+
+        let problem: Problem = serde_json::from_slice(&answer.body).unwrap();
+        assert_eq!(answer.headers["content-type"], "application/problem+json");
+        assert_eq!(problem.field.as_deref(), Some(named), "{problem:?}");
+        assert_eq!((answer.status, problem.status), (400, 400));
+        assert_eq!(problem.kind, "/problems/invalid-field");
+    }
+}
+
+#[tokio::test]
+async fn the_original_endpoints_keep_their_errors() {
+    let backend = backend().await;
+    let body = json!({"language": "cobol", "code": "x"});
+
+    let answer = backend.post("/run", body).await;
+
+    assert_eq!(answer.headers["content-type"], "application/json");
+    assert!(answer.json()["error"].as_str().unwrap().contains("cobol"));
+    assert_eq!(answer.json().as_object().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn an_unknown_path_below_v1_is_a_problem() {
+    let backend = backend().await;
+
+    let answer = backend.get("/v1/nothing").await;
+
+    let problem: Problem = serde_json::from_slice(&answer.body).unwrap();
+    assert_eq!((answer.status, problem.status), (404, 404));
+    assert_eq!(
+        (problem.kind.as_str(), problem.title.as_str()),
+        ("about:blank", "Not Found")
+    );
 }

@@ -198,6 +198,7 @@ fn bad_requests_get_a_specific_error_and_start_no_vm() {
         assert_eq!(answer.status, *status, "{method} {path} {body}: {answer:?}");
         let error = answer.body["error"]
             .as_str()
+            .or(answer.body["detail"].as_str())
             .unwrap_or_else(|| panic!("{method} {path} {body}: no error in {answer:?}"));
         assert!(
             error.to_lowercase().contains(says),

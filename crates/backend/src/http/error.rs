@@ -1,19 +1,25 @@
-//! Errors of the API: the status, `{"error": "…"}`, and `Retry-After` where a retry helps. The test in `error/table.rs`
-//! prints all of them.
+//! Errors of the API: the status, `{"error": "…"}`, and `Retry-After` where a retry helps. Below `/v1` the body is a
+//! [`Problem`] instead. The test in `error/table.rs` prints all of them.
+
+mod request;
 
 use axum::Json;
 use axum::body::Body;
-use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::extract::Request;
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, Response, StatusCode};
+use axum::middleware::Next;
 use axum::response::IntoResponse;
 use cloude_engine::TemplateError;
-use cloude_protocol::api::ErrorBody;
-use cloude_protocol::keys::Scope;
+use cloude_protocol::api::{ErrorBody, PROBLEM_JSON, Problem};
 
 use crate::jobs::{BuildError, Refused, SubmitError};
-use crate::keys::{KeyError, Rejected};
+use crate::keys::KeyError;
 use crate::scheduler::EnterError;
 use crate::store::StoreError;
+use request::BODIES_RETRY_S;
+
+pub use request::RequestError;
 
 /// `Retry-After` while too many templates are being built, in seconds: about the duration of a build.
 const BUILD_RETRY_S: u64 = 10;
@@ -22,14 +28,13 @@ const RESTART_RETRY_S: u64 = 5;
 /// `Retry-After` while the job store cannot write, in seconds.
 const STORE_RETRY_S: u64 = 10;
 
-/// `Retry-After` while the memory for request bodies is in use, in seconds.
-const BODIES_RETRY_S: u64 = 5;
-
 /// A failed request.
 #[derive(Debug)]
 pub struct ApiError {
     status: StatusCode,
     message: String,
+    /// The field of the request that is wrong.
+    field: Option<String>,
     retry_after_s: Option<u64>,
     reason: Option<Reason>,
     /// `WWW-Authenticate`.
@@ -40,162 +45,12 @@ pub struct ApiError {
 #[derive(Clone, Copy, Debug)]
 pub struct Reason(pub &'static str);
 
-/// A request that fails in the HTTP layer.
-#[derive(Debug, thiserror::Error)]
-pub enum RequestError {
-    #[error("no such endpoint; docs/api.md lists all")]
-    NoEndpoint,
-    #[error(
-        "this endpoint does not support the method; the header `Allow` lists those that it supports"
-    )]
-    Method,
-    #[error("unsupported media type: send the header `Content-Type: application/json`")]
-    NotJson,
-    #[error("empty request body: send a JSON object")]
-    EmptyBody,
-    #[error("the request body is larger than this server allows (`limits.body_bytes`)")]
-    LargeBody,
-    /// The connection broke, or the transfer coding is invalid.
-    #[error(
-        "the request body did not arrive in time (`limits.body_timeout_ms`, and 1 s more for each MiB received)"
-    )]
-    SlowBody,
-    #[error(
-        "the server receives too many request bodies now (`limits.body_bytes_in_flight`); try again in {BODIES_RETRY_S} s"
-    )]
-    BodiesFull,
-    #[error("cannot read the request body: {0}")]
-    UnreadableBody(String),
-    #[error("invalid request body: {0}")]
-    InvalidBody(#[from] serde_json::Error),
-    #[error(
-        "no execution has the id `{id}`: it is unknown, or its result was removed (`store.keep_hours`)"
-    )]
-    UnknownExecution { id: String },
-    #[error("no template has the id `{id}`; GET /v1/templates lists all")]
-    UnknownTemplate { id: String },
-    #[error("send exactly one valid header `Host`, with the name of this server")]
-    NoHost,
-    /// DNS rebinding, or a name that the operator has not configured.
-    #[error(
-        "this server does not answer as `{host}`: use `localhost` or its address, or add the name to `api.allowed_hosts`"
-    )]
-    ForeignHost { host: String },
-    /// A page of another site in a browser.
-    #[error(
-        "requests of web pages from `{origin}` are refused; list its host in `api.allowed_hosts` to serve them"
-    )]
-    ForeignOrigin { origin: String },
-    #[error(
-        "this server requires an API key: send the header `Authorization: Bearer cloude_…` (`cloude` takes CLOUDE_API_KEY)"
-    )]
-    NoKey,
-    #[error("the API key is not one of this server's keys")]
-    UnknownKey,
-    #[error("the API key has expired: ask for another one")]
-    ExpiredKey,
-    #[error("the API key was revoked: ask for another one")]
-    RevokedKey,
-    #[error("the API key `{id}` lacks the scope `{scope}`, which this request needs")]
-    Scope { id: String, scope: Scope },
-    #[error("no API key has the id `{id}`; GET /v1/keys lists all")]
-    UnknownKeyId { id: String },
-    #[error(
-        "this endpoint answers only clients on the server's host (loopback addresses and Unix sockets)"
-    )]
-    NotLocal,
-    /// A handler panicked.
-    #[error("internal server error; the log of clouded has the panic message")]
-    Panic,
-}
-
-impl RequestError {
-    fn status(&self) -> StatusCode {
-        match self {
-            RequestError::NoEndpoint
-            | RequestError::UnknownExecution { .. }
-            | RequestError::UnknownTemplate { .. }
-            | RequestError::UnknownKeyId { .. } => StatusCode::NOT_FOUND,
-            RequestError::Method => StatusCode::METHOD_NOT_ALLOWED,
-            RequestError::NotJson => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            RequestError::LargeBody => StatusCode::PAYLOAD_TOO_LARGE,
-            RequestError::SlowBody => StatusCode::REQUEST_TIMEOUT,
-            RequestError::BodiesFull => StatusCode::SERVICE_UNAVAILABLE,
-            RequestError::EmptyBody
-            | RequestError::UnreadableBody(_)
-            | RequestError::InvalidBody(_) => StatusCode::BAD_REQUEST,
-            RequestError::NoHost => StatusCode::BAD_REQUEST,
-            RequestError::ForeignHost { .. } => StatusCode::MISDIRECTED_REQUEST,
-            RequestError::NoKey
-            | RequestError::UnknownKey
-            | RequestError::ExpiredKey
-            | RequestError::RevokedKey => StatusCode::UNAUTHORIZED,
-            RequestError::NotLocal
-            | RequestError::ForeignOrigin { .. }
-            | RequestError::Scope { .. } => StatusCode::FORBIDDEN,
-            RequestError::Panic => StatusCode::INTERNAL_SERVER_ERROR,
-        }
-    }
-
-    fn reason(&self) -> Option<&'static str> {
-        match self {
-            RequestError::LargeBody => Some("body_size"),
-            RequestError::SlowBody => Some("body_time"),
-            RequestError::BodiesFull => Some("body_memory"),
-            _ => None,
-        }
-    }
-
-    /// For an id of the URL, which may be long and may have control characters.
-    pub fn unknown_execution(id: &str) -> Self {
-        RequestError::UnknownExecution { id: shown(id) }
-    }
-
-    /// Likewise.
-    pub fn unknown_template(id: &str) -> Self {
-        RequestError::UnknownTemplate { id: shown(id) }
-    }
-
-    /// Likewise.
-    pub fn unknown_key(id: &str) -> Self {
-        RequestError::UnknownKeyId { id: shown(id) }
-    }
-
-    /// The value of `WWW-Authenticate` (RFC 6750, 3).
-    fn challenge(&self) -> Option<String> {
-        let error = match self {
-            RequestError::NoKey => return Some("Bearer realm=\"cloude\"".into()),
-            RequestError::UnknownKey | RequestError::ExpiredKey | RequestError::RevokedKey => {
-                "invalid_token".into()
-            }
-            RequestError::Scope { scope, .. } => format!("insufficient_scope\", scope=\"{scope}"),
-            _ => return None,
-        };
-        Some(format!("Bearer realm=\"cloude\", error=\"{error}\""))
-    }
-
-    /// For the value of the header `Host`.
-    pub fn foreign_host(host: &str) -> Self {
-        RequestError::ForeignHost { host: shown(host) }
-    }
-
-    /// For the value of the header `Origin`.
-    pub fn foreign_origin(origin: &[u8]) -> Self {
-        RequestError::ForeignOrigin {
-            origin: shown(&String::from_utf8_lossy(origin)),
-        }
-    }
-}
-
-fn shown(id: &str) -> String {
-    id.chars().take(80).flat_map(char::escape_debug).collect()
-}
-
 impl ApiError {
     fn new(status: StatusCode, message: impl ToString) -> Self {
         ApiError {
             status,
             message: message.to_string(),
+            field: None,
             retry_after_s: None,
             reason: None,
             challenge: None,
@@ -216,10 +71,14 @@ impl ApiError {
         }
     }
 
+    fn with_field(self, field: Option<String>) -> Self {
+        ApiError { field, ..self }
+    }
+
     /// The response, also for layers outside of handlers.
     pub fn into_http(self) -> Response<Body> {
         let body = Json(ErrorBody {
-            error: self.message,
+            error: self.message.clone(),
         });
         let mut response = (self.status, body).into_response();
         if let Some(seconds) = self.retry_after_s {
@@ -230,12 +89,54 @@ impl ApiError {
         if let Some(reason) = self.reason {
             response.extensions_mut().insert(reason);
         }
-        let challenge = self.challenge.map(HeaderValue::try_from);
+        let challenge = self.challenge.as_deref().map(HeaderValue::try_from);
         if let Some(Ok(challenge)) = challenge {
             response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
         }
+        response.extensions_mut().insert(self.problem());
         response
     }
+
+    fn problem(self) -> Problem {
+        let (kind, title) = match self.reason {
+            Some(Reason("queue")) => ("/problems/queue-full", "The queue is full"),
+            Some(Reason("store")) => ("/problems/store", "The job store cannot write"),
+            Some(Reason("template_builds")) => {
+                ("/problems/template-builds", "Too many builds of templates")
+            }
+            Some(Reason(reason)) if reason.starts_with("quota.") => {
+                ("/problems/quota", "A quota is used up")
+            }
+            _ if self.field.is_some() => ("/problems/invalid-field", "A field is invalid"),
+            _ => {
+                let title = self.status.canonical_reason();
+                ("about:blank", title.unwrap_or("Error"))
+            }
+        };
+        Problem {
+            kind: kind.to_owned(),
+            title: title.to_owned(),
+            status: self.status.as_u16(),
+            detail: self.message,
+            field: self.field,
+            retry_after_s: self.retry_after_s,
+        }
+    }
+}
+
+/// Replaces the bodies of errors below `/v1` by problem documents (RFC 9457).
+pub async fn problems(request: Request, next: Next) -> axum::response::Response {
+    let is_v1 = request.uri().path().starts_with("/v1/");
+    let mut response = next.run(request).await;
+    if is_v1 && let Some(problem) = response.extensions_mut().remove::<Problem>() {
+        // A problem always serializes.
+        let body = serde_json::to_vec(&problem).unwrap_or_default();
+        *response.body_mut() = Body::from(body);
+        let headers = response.headers_mut();
+        headers.remove(axum::http::header::CONTENT_LENGTH);
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
+    }
+    response
 }
 
 impl IntoResponse for ApiError {
@@ -251,17 +152,8 @@ impl From<RequestError> for ApiError {
             retry_after_s: retry,
             reason: error.reason().map(Reason),
             challenge: error.challenge(),
+            field: error.field(),
             ..ApiError::new(error.status(), error)
-        }
-    }
-}
-
-impl From<Rejected> for RequestError {
-    fn from(rejected: Rejected) -> Self {
-        match rejected {
-            Rejected::Unknown => RequestError::UnknownKey,
-            Rejected::Expired => RequestError::ExpiredKey,
-            Rejected::Revoked => RequestError::RevokedKey,
         }
     }
 }
@@ -269,8 +161,14 @@ impl From<Rejected> for RequestError {
 impl From<KeyError> for ApiError {
     fn from(error: KeyError) -> Self {
         match error {
-            KeyError::Name | KeyError::NoScope | KeyError::Expiry { .. } => {
-                ApiError::new(StatusCode::BAD_REQUEST, error)
+            KeyError::Name => {
+                ApiError::new(StatusCode::BAD_REQUEST, error).with_field(Some("name".into()))
+            }
+            KeyError::NoScope => {
+                ApiError::new(StatusCode::BAD_REQUEST, error).with_field(Some("scopes".into()))
+            }
+            KeyError::Expiry { .. } => {
+                ApiError::new(StatusCode::BAD_REQUEST, error).with_field(Some("expires_s".into()))
             }
             KeyError::Random(_) => ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, error),
             KeyError::Store(error) => error.into(),
@@ -285,7 +183,8 @@ impl From<Refused> for ApiError {
             Refused::LanguageFile { .. } => StatusCode::INTERNAL_SERVER_ERROR,
             _ => StatusCode::BAD_REQUEST,
         };
-        ApiError::new(status, refused)
+        let field = refused.field();
+        ApiError::new(status, refused).with_field(field)
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::{Body, Bytes};
-use axum::extract::{Extension, Path, State};
+use axum::extract::{Extension, State};
 use axum::http::header::{ACCEPT, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderValue};
 use axum::response::Response;
@@ -14,7 +14,7 @@ use cloude_protocol::api::{ExecutionEvent, ExecutionRequest, LanguageInfo};
 use futures_util::stream;
 
 use super::error::{ApiError, RequestError};
-use super::extract::ApiJson;
+use super::extract::{ApiJson, ApiPath};
 use super::output;
 use super::peer::Peer;
 use crate::jobs::{Client, Follower, Found, Job, Service, Stop};
@@ -47,7 +47,7 @@ pub async fn read(
     State(service): State<Service>,
     Extension(peer): Extension<Arc<Peer>>,
     Extension(caller): Extension<Caller>,
-    Path(id): Path<String>,
+    ApiPath(id): ApiPath<String>,
 ) -> Result<Response, ApiError> {
     match service.find(&caller, &id).await? {
         Some(Found::Ended(execution)) => Ok(output::execution(&service, &peer, execution)),
@@ -61,7 +61,7 @@ pub async fn cancel(
     State(service): State<Service>,
     Extension(peer): Extension<Arc<Peer>>,
     Extension(caller): Extension<Caller>,
-    Path(id): Path<String>,
+    ApiPath(id): ApiPath<String>,
 ) -> Result<Response, ApiError> {
     match service.cancel(&caller, &id).await? {
         Some(execution) => Ok(output::execution(&service, &peer, execution)),

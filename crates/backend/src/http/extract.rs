@@ -1,12 +1,13 @@
-//! Extractor of JSON bodies. Errors name the field or the position.
+//! Extractors of bodies, queries and paths. Errors name the field or the position.
 
 use std::sync::Arc;
 
 use axum::RequestExt;
 use axum::body::Body;
-use axum::extract::{Extension, FromRequest, Request};
+use axum::extract::{Extension, FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::HeaderMap;
 use axum::http::header::CONTENT_TYPE;
+use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
 
 use super::bodies::Bodies;
@@ -33,8 +34,61 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for ApiJson<T> {
         if received.bytes.is_empty() {
             return Err(RequestError::EmptyBody.into());
         }
-        let body = serde_json::from_slice(&received.bytes).map_err(RequestError::from)?;
-        Ok(ApiJson(body))
+        match serde_json::from_slice(&received.bytes) {
+            Ok(body) => Ok(ApiJson(body)),
+            Err(error) => Err(invalid::<T>(&received.bytes, error).into()),
+        }
+    }
+}
+
+/// The error of a body with the path of the field that is wrong. Parses it once more, which a valid body is spared.
+fn invalid<T: DeserializeOwned>(bytes: &[u8], error: serde_json::Error) -> RequestError {
+    let mut json = serde_json::Deserializer::from_slice(bytes);
+    let path = match serde_path_to_error::deserialize::<_, T>(&mut json) {
+        Ok(_) => return error.into(),
+        Err(error) => error.path().to_string(),
+    };
+    // A field that is missing or unknown is no part of the path to the object that lacks or has it.
+    let text = error.to_string();
+    let named = ["missing field `", "unknown field `"]
+        .iter()
+        .find_map(|start| text.strip_prefix(start)?.split('`').next());
+    let field = match (path.as_str(), named) {
+        (".", None) => return error.into(),
+        (".", Some(name)) => name.to_owned(),
+        (path, Some(name)) if path != name && !path.ends_with(&format!(".{name}")) => {
+            format!("{path}.{name}")
+        }
+        (path, _) => path.to_owned(),
+    };
+    RequestError::InvalidField { field, error }
+}
+
+/// The query of the URL.
+pub struct ApiQuery<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for ApiQuery<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        match Query::from_request_parts(parts, state).await {
+            Ok(Query(query)) => Ok(ApiQuery(query)),
+            Err(rejection) => Err(RequestError::Query(rejection.body_text()).into()),
+        }
+    }
+}
+
+/// The parts of the URL's path that a route names.
+pub struct ApiPath<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for ApiPath<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        match Path::from_request_parts(parts, state).await {
+            Ok(Path(path)) => Ok(ApiPath(path)),
+            Err(_) => Err(RequestError::Path.into()),
+        }
     }
 }
 

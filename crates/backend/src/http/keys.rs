@@ -1,12 +1,12 @@
 //! `/v1/keys` and `/v1/usage`.
 
 use axum::Json;
-use axum::extract::{Extension, Path, State};
+use axum::extract::{Extension, State};
 use axum::http::StatusCode;
 use cloude_protocol::keys::{KeyInfo, KeyRequest, NewKey, Usage};
 
 use super::error::{ApiError, RequestError};
-use super::extract::ApiJson;
+use super::extract::{ApiJson, ApiPath};
 use crate::jobs::Service;
 use crate::keys::Caller;
 
@@ -27,7 +27,7 @@ pub async fn create(
 /// `DELETE /v1/keys/{id}`: revokes a key. 204 also if it was revoked before.
 pub async fn revoke(
     State(service): State<Service>,
-    Path(id): Path<String>,
+    ApiPath(id): ApiPath<String>,
 ) -> Result<StatusCode, ApiError> {
     if service.keys().revoke(&id).await? {
         return Ok(StatusCode::NO_CONTENT);

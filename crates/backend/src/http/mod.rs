@@ -78,6 +78,7 @@ pub fn router(service: Service) -> Router {
             ApiError::from(RequestError::Panic).into_http()
         }))
         .layer(middleware::from_fn_with_state(hosts, host::check))
+        .layer(middleware::from_fn(error::problems))
         .with_state(service)
 }
 

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Extension, Path, State};
+use axum::extract::{Extension, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use cloude_protocol::api::{ExecutionRequest, RunRequest, RunResponse};
 use serde_json::{Value, json};
 
 use super::error::{ApiError, RequestError};
-use super::extract::ApiJson;
+use super::extract::{ApiJson, ApiPath};
 use super::output;
 use super::peer::Peer;
 use crate::jobs::{Client, Found, Health, Service};
@@ -57,7 +57,7 @@ pub async fn status(
     State(service): State<Service>,
     Extension(peer): Extension<Arc<Peer>>,
     Extension(caller): Extension<Caller>,
-    Path(id): Path<String>,
+    ApiPath(id): ApiPath<String>,
 ) -> Result<Response, ApiError> {
     match service.find(&caller, &id).await? {
         Some(Found::Ended(execution)) => Ok(output::status(&service, &peer, execution)),

@@ -1,12 +1,12 @@
 //! `/v1/templates`.
 
 use axum::Json;
-use axum::extract::{Extension, Path, State};
+use axum::extract::{Extension, State};
 use axum::http::StatusCode;
 use cloude_protocol::api::{TemplateInfo, TemplateRequest};
 
 use super::error::{ApiError, RequestError};
-use super::extract::ApiJson;
+use super::extract::{ApiJson, ApiPath};
 use crate::jobs::Service;
 use crate::keys::Caller;
 
@@ -33,7 +33,7 @@ pub async fn build(
 /// `DELETE /v1/templates/{id}`
 pub async fn remove(
     State(service): State<Service>,
-    Path(id): Path<String>,
+    ApiPath(id): ApiPath<String>,
 ) -> Result<StatusCode, ApiError> {
     if service.remove_template(&id).await? {
         return Ok(StatusCode::NO_CONTENT);

@@ -256,4 +256,12 @@ impl Answer {
         serde_json::from_slice(&self.body)
             .unwrap_or_else(|error| panic!("{error}: {:?}", String::from_utf8_lossy(&self.body)))
     }
+
+    /// The reason of a refusal: of a problem document below `/v1`, or of `{"error": …}`.
+    pub fn failure(&self) -> String {
+        let body = self.json();
+        let is_problem = self.headers["content-type"] == "application/problem+json";
+        let reason = &body[if is_problem { "detail" } else { "error" }];
+        reason.as_str().unwrap().to_owned()
+    }
 }

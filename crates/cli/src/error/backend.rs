@@ -1,6 +1,7 @@
 //! Requests to the backend that failed.
 
 use cloude_protocol::agent::{ErrorBody, NDJSON};
+use cloude_protocol::api::Problem;
 
 use crate::exit;
 
@@ -52,7 +53,7 @@ pub enum BackendError {
         reason: String,
         version: &'static str,
     },
-    /// An error status whose body is not an [`ErrorBody`]: a proxy, or another program.
+    /// An error status whose body is neither a [`Problem`] nor an [`ErrorBody`]: a proxy, or another program.
     #[error(
         "{url} answered HTTP status {status}, and not as clouded does: check --backend (CLOUDE_BACKEND), \
          and HTTP proxies on the way"
@@ -83,7 +84,11 @@ pub enum BackendError {
 impl BackendError {
     /// From the response's status, body and `Retry-After`.
     pub fn from_response(status: u16, body: &[u8], retry_after_s: Option<u64>, url: &str) -> Self {
-        let Ok(ErrorBody { error: message }) = serde_json::from_slice(body) else {
+        // Servers before problem documents sent the other form.
+        let problem = serde_json::from_slice(body).map(|problem: Problem| problem.detail);
+        let message =
+            problem.or_else(|_| serde_json::from_slice(body).map(|body: ErrorBody| body.error));
+        let Ok(message) = message else {
             let url = url.to_owned();
             return BackendError::NotClouded { url, status };
         };
