@@ -74,6 +74,33 @@ impl AsRef<[u8]> for Data {
     }
 }
 
+#[cfg(feature = "openapi")]
+impl utoipa::PartialSchema for Data {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
+        use utoipa::openapi::schema::{AdditionalProperties, ObjectBuilder, OneOfBuilder, Type};
+        let text = ObjectBuilder::new().schema_type(Type::String);
+        let base64 = ObjectBuilder::new()
+            .property(
+                "base64",
+                ObjectBuilder::new()
+                    .schema_type(Type::String)
+                    .content_encoding("base64"),
+            )
+            .required("base64")
+            .additional_properties(Some(AdditionalProperties::FreeForm(false)));
+        OneOfBuilder::new()
+            .item(text)
+            .item(base64)
+            .description(Some(
+                "Bytes: a string, or an object with `base64` where they are not UTF-8 or have many control characters.",
+            ))
+            .into()
+    }
+}
+
+#[cfg(feature = "openapi")]
+impl utoipa::ToSchema for Data {}
+
 impl Serialize for Data {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self.as_json_text() {

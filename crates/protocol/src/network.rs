@@ -22,6 +22,7 @@ pub struct NetworkReport {
 pub struct Denied {
     /// The destination. For ARP it is the address that was asked for. Absent if the packet has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub address: Option<IpAddr>,
     /// The destination port of TCP and UDP.
     #[serde(default, skip_serializing_if = "Option::is_none")]

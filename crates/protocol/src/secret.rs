@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// The value of a secret variable. `Debug` hides it; JSON has it, since a client must send it.
 #[derive(Clone, Default, Serialize, Deserialize, PartialEq, Eq)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(transparent)]
 pub struct Secret(pub String);
 

@@ -11,6 +11,7 @@ mod installation;
 mod keys;
 mod listener;
 mod metrics;
+mod openapi;
 mod original;
 mod output;
 mod peer;
@@ -68,6 +69,7 @@ pub fn router(service: Service) -> Router {
         .route("/v1/usage", read(get(keys::usage)))
         .route("/v1/keys", admin(get(keys::list).post(keys::create)))
         .route("/v1/keys/{id}", admin(delete(keys::revoke)))
+        .merge(openapi::routes())
         .fallback(|| async { ApiError::from(RequestError::NoEndpoint) })
         .method_not_allowed_fallback(|| async { ApiError::from(RequestError::Method) })
         .layer(Extension(bodies))

@@ -66,6 +66,7 @@ pub struct Execution {
     pub memory_bytes: u64,
     /// The VM's address, if it had a network.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = Ipv4))]
     pub ip: Option<Ipv4Addr>,
     /// Traffic that was denied, if it had a network.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -1,0 +1,300 @@
+//! The operations of the API. Each function stands for one: its attribute describes it, and it is never called. The
+//! handlers are those of [`super::super::router`], and a test compares the two.
+#![allow(dead_code, reason = "the attributes are what counts")]
+
+use cloude_protocol::api::{
+    Artifact, Execution, ExecutionEvent, ExecutionList, ExecutionRequest, ExecutionSummary,
+    Installation, LanguageInfo, Problem, TemplateInfo, TemplateRequest,
+};
+use cloude_protocol::keys::{KeyInfo, KeyRequest, NewKey, Usage};
+
+/// Run a program
+///
+/// Waits for the end and answers the result. A closed connection cancels the execution. With `Prefer: respond-async` the
+/// answer comes at once, and the execution is durable: it survives a crash of the server.
+#[utoipa::path(
+    post,
+    path = "/v1/executions",
+    tag = "executions",
+    request_body = ExecutionRequest,
+    params(
+        ("Prefer" = Option<String>, Header, description = "`respond-async`: answer 202 at once"),
+        ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters: the same key with the same body is the same execution", min_length = 1, max_length = 255, pattern = "^[!-~]+$"),
+    ),
+    responses(
+        (status = 200, description = "The result, whatever the program did; or its events", content(
+            (Execution = "application/json"),
+            (ExecutionEvent = "application/x-ndjson"),
+            (String = "text/event-stream"),
+        )),
+        (status = 202, description = "Accepted", body = ExecutionSummary, headers(
+            ("Location" = String, description = "The execution"),
+        )),
+        (status = 422, description = "The idempotency key was used with another body", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "The request is refused", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+fn create_execution() {}
+
+/// List executions
+///
+/// The newest first, those of the caller's key; all for `admin`.
+#[utoipa::path(
+    get,
+    path = "/v1/executions",
+    tag = "executions",
+    params(
+        ("status" = Option<String>, Query, description = "`pending`, `running`, `done` or `error`"),
+        ("language" = Option<String>, Query, description = "A language's name"),
+        ("label" = Option<String>, Query, description = "`NAME:VALUE` of the request's labels"),
+        ("limit" = Option<u32>, Query, description = "Executions on a page", minimum = 1, maximum = 1000),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
+    ),
+    responses(
+        (status = 200, description = "A page", body = ExecutionList),
+        (status = "default", description = "The request is refused", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+fn list_executions() {}
+
+/// The result of an execution
+#[utoipa::path(
+    get,
+    path = "/v1/executions/{id}",
+    tag = "executions",
+    params(
+        ("id" = String, Path, description = "The execution's id"),
+        ("wait" = Option<String>, Query, description = "Wait for the end, at most so long: `30s`, at most a minute"),
+    ),
+    responses(
+        (status = 200, description = "It has ended", body = Execution),
+        (status = 202, description = "It has not ended", body = ExecutionSummary),
+        (status = 404, description = "No execution has the id, or its result was removed", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "The request is refused", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+fn read_execution() {}
+
+/// Cancel an execution
+///
+/// Kills its VM. Has no effect on one that has ended.
+#[utoipa::path(
+    delete,
+    path = "/v1/executions/{id}",
+    tag = "executions",
+    params(("id" = String, Path, description = "The execution's id")),
+    responses(
+        (status = 200, description = "Its result", body = Execution),
+        (status = 404, description = "No execution has the id", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "The request is refused", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+fn cancel_execution() {}
+
+/// The events of an execution
+///
+/// From the start, or from after `Last-Event-ID`. Any number of readers, at any time.
+#[utoipa::path(
+    get,
+    path = "/v1/executions/{id}/events",
+    tag = "executions",
+    params(
+        ("id" = String, Path, description = "The execution's id"),
+        ("Last-Event-ID" = Option<String>, Header, description = "The id of the last event that was read"),
+    ),
+    responses(
+        (status = 200, description = "Server-sent events, whose data are `ExecutionEvent`s; or one of these on each line", content(
+            (String = "text/event-stream"),
+            (ExecutionEvent = "application/x-ndjson"),
+        )),
+        (status = 404, description = "No execution has the id", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "The request is refused", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+fn read_events() {}
+
+/// Standard output
+#[utoipa::path(
+    get,
+    path = "/v1/executions/{id}/stdout",
+    tag = "executions",
+    params(
+        ("id" = String, Path, description = "The execution's id"),
+        ("Range" = Option<String>, Header, description = "`bytes=FIRST-LAST`"),
+    ),
+    responses(
+        (status = 200, description = "The kept bytes", body = Vec<u8>, content_type = "application/octet-stream"),
+        (status = 206, description = "The bytes of the range", body = Vec<u8>, content_type = "application/octet-stream"),
+        (status = 404, description = "No execution has the id", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "The request is refused", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+fn read_stdout() {}
+
+/// Standard error
+#[utoipa::path(
+    get,
+    path = "/v1/executions/{id}/stderr",
+    tag = "executions",
+    params(
+        ("id" = String, Path, description = "The execution's id"),
+        ("Range" = Option<String>, Header, description = "`bytes=FIRST-LAST`"),
+    ),
+    responses(
+        (status = 200, description = "The kept bytes", body = Vec<u8>, content_type = "application/octet-stream"),
+        (status = 206, description = "The bytes of the range", body = Vec<u8>, content_type = "application/octet-stream"),
+        (status = 404, description = "No execution has the id", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "The request is refused", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+fn read_stderr() {}
+
+/// The files that the program left
+#[utoipa::path(
+    get,
+    path = "/v1/executions/{id}/artifacts",
+    tag = "executions",
+    params(("id" = String, Path, description = "The execution's id")),
+    responses(
+        (status = 200, description = "Paths and sizes", body = Vec<Artifact>),
+        (status = 404, description = "No execution has the id", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "The request is refused", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+fn list_artifacts() {}
+
+/// A file that the program left
+#[utoipa::path(
+    get,
+    path = "/v1/executions/{id}/artifacts/{path}",
+    tag = "executions",
+    params(
+        ("id" = String, Path, description = "The execution's id"),
+        ("path" = String, Path, description = "The file's path, which may have slashes"),
+    ),
+    responses(
+        (status = 200, description = "Its content", body = Vec<u8>, content_type = "application/octet-stream"),
+        (status = 404, description = "No execution has the id, or it has no such file", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "The request is refused", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+fn read_artifact() {}
+
+/// The languages, with their versions
+#[utoipa::path(
+    get,
+    path = "/v1/languages",
+    tag = "server",
+    responses(
+        (status = 200, description = "All languages", body = Vec<LanguageInfo>),
+        (status = "default", description = "The request is refused", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+fn list_languages() {}
+
+/// What the caller's executions have used
+#[utoipa::path(
+    get,
+    path = "/v1/usage",
+    tag = "server",
+    responses(
+        (status = 200, description = "Of the caller's key; of each key for `admin`", body = Vec<Usage>),
+        (status = "default", description = "The request is refused", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+fn read_usage() {}
+
+/// Paths and isolation of the server, for clients on the same machine
+#[utoipa::path(
+    get,
+    path = "/v1/installation",
+    tag = "server",
+    responses(
+        (status = 200, description = "The installation", body = Installation),
+        (status = "default", description = "The request is refused", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+fn read_installation() {}
+
+/// The templates that were used since the start
+#[utoipa::path(
+    get,
+    path = "/v1/templates",
+    tag = "templates",
+    responses(
+        (status = 200, description = "The templates", body = Vec<TemplateInfo>),
+        (status = "default", description = "The request is refused", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+fn list_templates() {}
+
+/// Build the template of a language
+///
+/// Answers when the template is ready.
+#[utoipa::path(
+    post,
+    path = "/v1/templates",
+    tag = "templates",
+    request_body = TemplateRequest,
+    responses(
+        (status = 200, description = "It was ready, or another request built it", body = TemplateInfo),
+        (status = 201, description = "It was built", body = TemplateInfo),
+        (status = "default", description = "The request is refused, or the build failed", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+fn build_template() {}
+
+/// Remove a template
+#[utoipa::path(
+    delete,
+    path = "/v1/templates/{id}",
+    tag = "templates",
+    params(("id" = String, Path, description = "The template's id")),
+    responses(
+        (status = 204, description = "Removed"),
+        (status = 404, description = "No template has the id", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "The request is refused", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+fn remove_template() {}
+
+/// All API keys, without their secrets
+#[utoipa::path(
+    get,
+    path = "/v1/keys",
+    tag = "keys",
+    responses(
+        (status = 200, description = "The keys", body = Vec<KeyInfo>),
+        (status = "default", description = "The request is refused", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+fn list_keys() {}
+
+/// Create an API key
+///
+/// No other response has the key.
+#[utoipa::path(
+    post,
+    path = "/v1/keys",
+    tag = "keys",
+    request_body = KeyRequest,
+    responses(
+        (status = 201, description = "The key", body = NewKey),
+        (status = "default", description = "The request is refused", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+fn create_key() {}
+
+/// Revoke an API key
+#[utoipa::path(
+    delete,
+    path = "/v1/keys/{id}",
+    tag = "keys",
+    params(("id" = String, Path, description = "The key's id")),
+    responses(
+        (status = 204, description = "Revoked, now or before"),
+        (status = 404, description = "No key has the id", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "The request is refused", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+fn revoke_key() {}
