@@ -98,15 +98,16 @@ fn serve(options: &Options) -> Result<std::convert::Infallible, String> {
         }
         None => Default::default(),
     };
-    let cgroup_root = cgroup::find_root();
-    cgroup_root
-        .as_deref()
-        .inspect(|root| cgroup::enable_controllers(root));
+    let cgroups = cgroup::find_roots();
+    if let Some(roots) = &cgroups {
+        cgroup::enable_controllers(&roots.unified);
+    }
     let environment = Environment {
         work_dir,
         image,
+        tmp: None,
         hidden: options.hide.clone(),
-        cgroup_root,
+        cgroups,
         console: None,
         template: options.template.then(|| Template {
             boot_id: None,

@@ -6,7 +6,8 @@ mod common;
 use std::collections::BTreeMap;
 
 use cloude_protocol::agent::{
-    Cause, Event, ExecuteRequest, File, Identity, Runner, WarmRequest, WarmResponse,
+    Cause, Event, ExecuteRequest, File, Identity, ProcessLimits, Runner, StageResult, WarmRequest,
+    WarmResponse,
 };
 use cloude_protocol::boot::ImageConfig;
 use common::*;
@@ -273,4 +274,97 @@ fn a_variable_read_at_start_needs_a_new_process() {
     work.env.insert("PYTHONHASHSEED".into(), "7".into());
     let seen = outcome(&warmed(&runner), work, true);
     assert_eq!((seen.0.as_str(), seen.3), ("7\n", false));
+}
+
+/// CAP_SYS_RESOURCE, which PID 1 of a VM has and root of a container may lack: the agent then starts a new process.
+fn may_limit_others() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let effective = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .unwrap();
+    u64::from_str_radix(effective.trim(), 16).unwrap() & (1 << 24) != 0
+}
+
+/// Runs `code` with `limits` in a fork of a template with a waiting Python.
+fn limited(code: &str, limits: ProcessLimits) -> (StageResult, String) {
+    let runner = runner("python", &[PYTHON, "-u", "main.py"]);
+    let mut work = request(&[PYTHON, "-u", "main.py"]);
+    work.files.push(file("main.py", code));
+    work.run.limits = limits;
+    work.identity = identity();
+    let response = warmed(&runner).execute(&work);
+    (response.result.run.unwrap(), response.run.stdout.to_text())
+}
+
+#[test]
+fn a_waiting_interpreter_has_the_limits_of_its_program() {
+    let code = "
+import os, resource, threading
+never = threading.Event()
+for what in (lambda: os.open('/dev/null', 0), lambda: threading.Thread(target=never.wait, daemon=True).start()):
+    count = 0
+    try:
+        while count < 1000:
+            what()
+            count += 1
+    except (OSError, RuntimeError):
+        print(count, flush=True)
+try:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (4000, 4000))
+except ValueError:
+    print('refused', flush=True)
+os._exit(4)
+";
+    let limits = ProcessLimits {
+        processes: Some(6),
+        open_files: Some(40),
+        ..ProcessLimits::default()
+    };
+    let (result, stdout) = limited(code, limits);
+    assert_eq!(
+        (result.cause, result.exit_code),
+        (Cause::Processes, Some(4))
+    );
+    assert_eq!(result.warm, may_limit_others());
+    let counts: Vec<&str> = stdout.lines().collect();
+    assert!(counts[0].parse::<u32>().unwrap() <= 37, "{stdout}");
+    assert_eq!(counts[1..], ["5", "refused"]);
+}
+
+#[test]
+fn a_waiting_interpreter_is_killed_at_its_cpu_time() {
+    let limits = ProcessLimits {
+        cpu_time_ms: Some(300),
+        ..ProcessLimits::default()
+    };
+    let (result, _) = limited("while True: pass", limits);
+    assert_eq!((result.cause, result.warm), (Cause::CpuTime, true));
+    assert!(result.cpu_time_us >= 300_000, "{result:?}");
+}
+
+#[test]
+fn a_waiting_interpreter_is_refused_large_files() {
+    let limits = ProcessLimits {
+        file_bytes: Some(5000),
+        ..ProcessLimits::default()
+    };
+    let (result, _) = limited("open('large', 'wb').write(bytes(300000))", limits);
+    assert_eq!(
+        (result.cause, result.warm),
+        (Cause::Disk, may_limit_others()),
+        "{result:?}"
+    );
+}
+
+#[test]
+fn a_stack_limit_needs_a_new_process() {
+    let limits = ProcessLimits {
+        stack_bytes: Some(1 << 20),
+        ..ProcessLimits::default()
+    };
+    let code = "import resource; print(resource.getrlimit(resource.RLIMIT_STACK))";
+    let (result, stdout) = limited(code, limits);
+    assert_eq!(stdout, "(1048576, 1048576)\n");
+    assert!(!result.warm);
 }

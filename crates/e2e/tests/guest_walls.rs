@@ -238,7 +238,7 @@ fn the_limit_of_processes_is_in_the_result() {
     let execution = python(&backend, &[], THREADS);
     assert_eq!(
         (execution.cause, execution.exit_code),
-        (Cause::Exit, Some(3)),
+        (Cause::Processes, Some(3)),
         "{execution:?}"
     );
     assert_eq!(

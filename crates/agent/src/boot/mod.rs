@@ -71,16 +71,20 @@ fn start() -> Result<std::convert::Infallible, String> {
 }
 
 fn environment(image: ImageConfig, boot: &BootConfig) -> Result<Environment, String> {
-    let cgroup_root =
-        Some(PathBuf::from(mounts::CGROUP)).filter(|root| root.join("cgroup.procs").exists());
-    cgroup_root
-        .as_deref()
-        .inspect(|root| cgroup::enable_controllers(root));
+    let root = PathBuf::from(mounts::CGROUP);
+    let cgroups = root.join("cgroup.procs").exists().then(|| {
+        cgroup::enable_controllers(&root);
+        cgroup::Roots {
+            unified: root,
+            pids_v1: None,
+        }
+    });
     let environment = Environment {
         work_dir: PathBuf::from(WORK_DIR),
         image,
+        tmp: Some(PathBuf::from("/tmp")),
         hidden: Some(PathBuf::from(DIR)),
-        cgroup_root,
+        cgroups,
         console: if boot.copy_output_to_console {
             console()
         } else {

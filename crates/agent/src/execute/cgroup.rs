@@ -7,6 +7,8 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use cloude_protocol::agent::ProcessLimits;
+
 /// The cgroup of a stage. Dropping it kills its processes and removes it.
 #[derive(Debug)]
 pub struct Cgroup {
@@ -17,23 +19,46 @@ pub struct Cgroup {
     cpu_stat: Option<File>,
     memory_peak: Option<File>,
     memory_events: Option<File>,
-    /// `pids.max` was set. The guest's kernel may lack the controller.
-    bounds_processes: bool,
+    /// The pids controller, whose `pids.max` was set. The guest's kernel may lack it.
+    pids: Option<Pids>,
+}
+
+/// The files `pids.*` of a stage.
+#[derive(Debug)]
+enum Pids {
+    /// In the stage's cgroup.
+    Same,
+    /// In a directory of cgroup v1, of which this is `cgroup.procs`.
+    V1 { path: PathBuf, procs: File },
+}
+
+/// The mount points of the cgroup file systems.
+#[derive(Clone, Debug)]
+pub struct Roots {
+    /// cgroup2.
+    pub unified: PathBuf,
+    /// The pids controller of cgroup v1, on a machine that has it there. No VM has.
+    pub pids_v1: Option<PathBuf>,
 }
 
 impl Cgroup {
-    /// Creates `name` below `root`, a mounted cgroup2 file system ([`enable_controllers`]), with `memory.max` of
-    /// `memory_max` bytes and `memory.oom.group`: the out-of-memory killer takes the whole stage. The limit is below
-    /// the guest's memory, so that the agent can still report it. `pids.max` is [`process_limit`].
-    pub fn create(root: &Path, name: &str, memory_max: Option<u64>) -> std::io::Result<Cgroup> {
-        let path = root.join(name);
+    /// Creates `name` below `roots` ([`enable_controllers`]), with `memory.max` of `memory_max` bytes and
+    /// `memory.oom.group`: the out-of-memory killer takes the whole stage. The limit is below the guest's memory, so that
+    /// the agent can still report it. `pids.max` is `processes`.
+    pub fn create(
+        roots: &Roots,
+        name: &str,
+        memory_max: Option<u64>,
+        processes: u64,
+    ) -> std::io::Result<Cgroup> {
+        let path = roots.unified.join(name);
         fs::create_dir(&path)?;
         let directory = File::open(&path).inspect_err(|_| {
             let _ = fs::remove_dir(&path);
         })?;
         let open = |file| File::open(path.join(file)).ok();
         let mut cgroup = Cgroup {
-            bounds_processes: false,
+            pids: None,
             cpu_stat: open("cpu.stat"),
             memory_peak: open("memory.peak"),
             memory_events: open("memory.events"),
@@ -44,9 +69,13 @@ impl Cgroup {
         if let Some(bytes) = memory_max {
             let _ = cgroup.write("memory.max", &bytes.to_string());
         }
-        cgroup.bounds_processes = cgroup
-            .write("pids.max", &process_limit().to_string())
-            .is_ok();
+        cgroup.pids = match &roots.pids_v1 {
+            None => Some(Pids::Same),
+            Some(root) => Pids::v1(root.join(name)),
+        };
+        if !cgroup.set_processes(processes) {
+            cgroup.pids = None;
+        }
         Ok(cgroup)
     }
 
@@ -72,19 +101,58 @@ impl Cgroup {
 
     /// True if the kernel bounds the number of its processes and threads.
     pub fn bounds_processes(&self) -> bool {
-        self.bounds_processes
+        self.pids.is_some()
     }
 
-    /// `max` of pids.events: how often a fork or a thread was refused at `pids.max`.
-    pub fn refused_forks(&self) -> Option<u64> {
-        field(
-            &fs::read_to_string(self.path.join("pids.events")).ok()?,
-            "max",
-        )
+    /// Sets `pids.max`. False if the kernel lacks the controller.
+    pub fn set_processes(&self, most: u64) -> bool {
+        let path = self.pids_file("pids.max");
+        path.is_some_and(|path| fs::write(path, most.to_string()).is_ok())
+    }
+
+    /// The `cgroup.procs` into which a process of the stage writes "0", on a machine with cgroup v1.
+    pub fn procs_v1(&self) -> Option<RawFd> {
+        match &self.pids {
+            Some(Pids::V1 { procs, .. }) => Some(procs.as_raw_fd()),
+            _ => None,
+        }
+    }
+
+    /// `max` of pids.events, how often a fork or a thread was refused, and the `pids.max` that refused it.
+    pub fn refused_forks(&self) -> Option<(u64, u64)> {
+        let read = |file| fs::read_to_string(self.pids_file(file)?).ok();
+        let refused = field(&read("pids.events")?, "max")?;
+        Some((refused, read("pids.max")?.trim().parse().ok()?))
+    }
+
+    /// Its processes, as ids of the agent's PID namespace.
+    pub fn processes(&self) -> Vec<i32> {
+        let ids = fs::read_to_string(self.path.join("cgroup.procs")).unwrap_or_default();
+        ids.lines().filter_map(|id| id.parse().ok()).collect()
+    }
+
+    fn pids_file(&self, file: &str) -> Option<PathBuf> {
+        match self.pids.as_ref()? {
+            Pids::Same => Some(self.path.join(file)),
+            Pids::V1 { path, .. } => Some(path.join(file)),
+        }
     }
 
     fn write(&self, file: &str, value: &str) -> std::io::Result<()> {
         fs::write(self.path.join(file), value)
+    }
+}
+
+impl Pids {
+    fn v1(path: PathBuf) -> Option<Pids> {
+        fs::create_dir(&path).ok()?;
+        match File::options().write(true).open(path.join("cgroup.procs")) {
+            Ok(procs) => Some(Pids::V1 { path, procs }),
+            Err(_) => {
+                let _ = fs::remove_dir(&path);
+                None
+            }
+        }
     }
 }
 
@@ -108,6 +176,14 @@ pub fn process_limit() -> u64 {
     })
 }
 
+/// [`process_limit`], or less if `limits` says so.
+pub fn process_limit_of(limits: &ProcessLimits) -> u64 {
+    let most = process_limit();
+    limits
+        .processes
+        .map_or(most, |processes| most.min(processes.into()))
+}
+
 fn half_of(threads_max: u64) -> u64 {
     (threads_max / 2).clamp(16, 16384)
 }
@@ -125,6 +201,9 @@ impl Drop for Cgroup {
         let _ = self.write("cgroup.kill", "1");
         // Fails if the program made cgroups below; the VM ends soon.
         let _ = fs::remove_dir(&self.path);
+        if let Some(Pids::V1 { path, .. }) = &self.pids {
+            let _ = fs::remove_dir(path);
+        }
     }
 }
 
@@ -195,13 +274,20 @@ fn kernel_oom_kills() -> Option<u64> {
     field(&fs::read_to_string("/proc/vmstat").ok()?, "oom_kill")
 }
 
-/// The mount point of cgroup2.
-pub fn find_root() -> Option<PathBuf> {
+/// The mount points of this machine.
+pub fn find_roots() -> Option<Roots> {
     let mounts = fs::read_to_string("/proc/self/mounts").ok()?;
-    mounts.lines().find_map(|line| {
-        let mut fields = line.split(' ').skip(1);
-        let path = fields.next()?;
-        (fields.next()? == "cgroup2").then(|| PathBuf::from(path))
+    let find = |wanted: &str, option: &str| {
+        mounts.lines().find_map(|line| {
+            let mut fields = line.split(' ').skip(1);
+            let (path, kind, options) = (fields.next()?, fields.next()?, fields.next()?);
+            let found = kind == wanted && options.split(',').any(|known| known == option);
+            found.then(|| PathBuf::from(path))
+        })
+    };
+    Some(Roots {
+        unified: find("cgroup2", "rw")?,
+        pids_v1: find("cgroup", "pids"),
     })
 }
 

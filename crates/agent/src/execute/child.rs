@@ -107,7 +107,7 @@ fn run_init(plan: &Plan) -> ! {
         _ => fail(plan, Step::Clone),
     };
     report(plan, STARTED, 0, 0);
-    close_all_but([plan.report, -1, -1, -1, -1, -1]);
+    close_all_but([plan.report, -1, -1, -1, -1, -1, -1]);
     let status = reap_until(program);
     report(plan, EXITED, 0, status);
     exit(0)
@@ -175,35 +175,21 @@ fn prepare_mounts(plan: &Plan) {
 }
 
 fn run_program(plan: &Plan) -> ! {
+    if let Some(procs) = plan.pids_v1_fd {
+        enter_pids_v1(plan, procs);
+    }
     if plan.cgroup_fd.is_some() {
         show_own_cgroup(plan);
     }
-    // SAFETY: system calls with numbers and with structures that outlive them.
+    // SAFETY: system calls with numbers alone.
     unsafe {
         libc::setsid();
         libc::umask(0o022);
-        let no_core = libc::rlimit {
-            rlim_cur: 0,
-            rlim_max: libc::RLIM_INFINITY,
-        };
-        libc::setrlimit(libc::RLIMIT_CORE, &no_core);
-        let files = libc::rlimit {
-            rlim_cur: 1024,
-            rlim_max: 524_288,
-        };
-        libc::setrlimit(libc::RLIMIT_NOFILE, &files);
-        let limit = match plan.processes {
-            Some(limit) => limit,
-            None => libc::RLIM_INFINITY,
-        };
-        let processes = libc::rlimit {
-            rlim_cur: limit,
-            rlim_max: limit,
-        };
-        libc::setrlimit(libc::RLIMIT_NPROC, &processes);
     }
     write_file(c"/proc/self/oom_score_adj", b"0");
     connect_streams(plan);
+    // No file is opened after it: a low limit of open files would refuse it.
+    set_limits(plan);
     bound_capabilities(plan);
     become_user(plan);
     reset_signals();
@@ -223,6 +209,45 @@ fn run_program(plan: &Plan) -> ! {
         );
     }
     fail(plan, Step::Exec)
+}
+
+fn enter_pids_v1(plan: &Plan, procs: c_int) {
+    // SAFETY: the pointer and length are those of one byte. "0" is the writing process.
+    if unsafe { libc::write(procs, b"0".as_ptr().cast(), 1) } != 1 {
+        fail(plan, Step::ProcessCgroup)
+    }
+}
+
+/// Sets resource limits. Those of a request are soft and hard: without CAP_SYS_RESOURCE nobody raises them again.
+fn set_limits(plan: &Plan) {
+    let set = |resource, soft, hard| {
+        let limit = libc::rlimit {
+            rlim_cur: soft,
+            rlim_max: hard,
+        };
+        // SAFETY: the structure outlives the call.
+        unsafe { libc::setrlimit(resource, &limit) == 0 }
+    };
+    set(libc::RLIMIT_CORE, 0, libc::RLIM_INFINITY);
+    let processes = match plan.processes {
+        Some(limit) => limit,
+        None => libc::RLIM_INFINITY,
+    };
+    set(libc::RLIMIT_NPROC, processes, processes);
+    if plan.open_files.is_none() {
+        set(libc::RLIMIT_NOFILE, 1024, 524_288);
+    }
+    for (resource, limit) in [
+        (libc::RLIMIT_NOFILE, plan.open_files),
+        (libc::RLIMIT_FSIZE, plan.file_bytes),
+        (libc::RLIMIT_STACK, plan.stack_bytes),
+    ] {
+        if let Some(limit) = limit
+            && !set(resource, limit, limit)
+        {
+            fail(plan, Step::Limits)
+        }
+    }
 }
 
 /// Mounts the program's cgroup as the root of /sys/fs/cgroup, read-only.

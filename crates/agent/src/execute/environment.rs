@@ -5,9 +5,12 @@ use std::fs::File;
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 
+use cloude_protocol::agent::ProcessLimits;
 use cloude_protocol::boot::ImageConfig;
 
+use super::cgroup::Roots;
 use super::command;
+use super::disk::DiskLimits;
 use crate::user::{User, UserError};
 
 /// Where and as whom programs run.
@@ -17,10 +20,12 @@ pub struct Environment {
     pub work_dir: PathBuf,
     /// Environment variables and user of the image.
     pub image: ImageConfig,
+    /// /tmp, if it is of this VM alone and not of the machine's other programs.
+    pub tmp: Option<PathBuf>,
     /// A directory that each stage covers with an empty file system.
     pub hidden: Option<PathBuf>,
-    /// A mounted cgroup2 file system.
-    pub cgroup_root: Option<PathBuf>,
+    /// The mounted cgroup file systems.
+    pub cgroups: Option<Roots>,
     /// Receives a copy of the output of programs. Non-blocking.
     pub console: Option<File>,
     /// Set in a VM that is to be saved and forked.
@@ -40,6 +45,14 @@ impl Environment {
     pub(super) fn boot_id(&self) -> Option<CString> {
         let path = self.template.as_ref()?.boot_id.as_deref()?;
         Some(command::c_path(path))
+    }
+
+    pub(super) fn disk_limits(&self, limits: &ProcessLimits) -> DiskLimits<'_> {
+        DiskLimits {
+            work_dir: &self.work_dir,
+            tmp: self.tmp.as_deref(),
+            file_bytes: limits.file_bytes,
+        }
     }
 
     /// The user of programs that ask for none ([`User::of_programs`]).

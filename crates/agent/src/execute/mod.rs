@@ -7,12 +7,15 @@
 //! - [`validate`]: refuses requests that cannot be carried out.
 //! - [`files`]: writes the program's files.
 //! - [`prepare`], [`child`], [`rights`], [`seccomp`]: from a command to `execve`.
-//! - [`stage`]: relays streams until the process tree is dead; [`result`] makes the result of it.
+//! - [`clock`], [`disk`]: limits that the agent enforces or recognizes itself.
+//! - [`stage`], [`relay`]: relays streams until the process tree is dead; [`result`] makes the result of it.
 //! - [`warm`], [`runner`]: the template's warm-up, and interpreters that wait for their program.
 
 pub mod cgroup;
 pub mod child;
+pub mod clock;
 pub mod command;
+pub mod disk;
 pub mod elf;
 pub mod environment;
 pub mod files;
@@ -24,6 +27,7 @@ pub mod process;
 pub mod raw;
 pub mod ready;
 pub mod refused_calls;
+pub mod relay;
 pub mod report;
 pub mod result;
 pub mod rights;
@@ -32,6 +36,7 @@ pub mod seccomp;
 pub mod sink;
 pub mod stage;
 pub mod validate;
+pub mod walk;
 pub mod warm;
 
 use std::time::Duration;
@@ -39,10 +44,12 @@ use std::time::Duration;
 use cloude_protocol::agent::{Event, ExecuteRequest, ExecuteResult, Stage, StageName, StageResult};
 
 use self::cgroup::{Cgroup, OomWatch};
+use self::clock::CpuBudget;
 use self::prepare::Command;
+use self::relay::OutputLimit;
 use self::runner::Waiting;
 use self::sink::Sink;
-use self::stage::{MAX_WALL_TIME, StageSpec};
+use self::stage::StageSpec;
 use crate::user::User;
 
 pub use self::environment::{Environment, Template};
@@ -99,7 +106,9 @@ impl Execution<'_> {
     fn program(&mut self) -> StageResult {
         let request = self.request;
         match self.waiting.take() {
-            Some(waiting) if waiting.fits(request, self.user) => {
+            Some(waiting)
+                if waiting.fits(request, self.user) && waiting.limit(&request.run.limits) =>
+            {
                 let (result, cgroup) =
                     waiting.take_over(self.environment, request, self.user, self.sink);
                 self.cgroup = cgroup;
@@ -136,6 +145,7 @@ impl Execution<'_> {
             working_dir: self.request.working_dir.as_deref(),
             own_host_name: true,
             unconfined: self.request.unconfined,
+            limits: stage.limits,
             control: None,
         };
         let prepared = prepare::prepare(environment, self.user, &command)?;
@@ -143,15 +153,23 @@ impl Execution<'_> {
         let spec = StageSpec {
             name,
             stdin,
-            wall_time: Duration::from_millis(stage.wall_time_ms).min(MAX_WALL_TIME),
-            output_bytes: stage.output_bytes,
-            tail_max: prepared.available.map_or(u64::MAX, |bytes| bytes / 8),
+            wall_time: Duration::from_millis(stage.wall_time_ms),
+            cpu: stage
+                .limits
+                .cpu_time_ms
+                .zip(cgroup.as_ref())
+                .map(|(ms, cgroup)| CpuBudget::new(cgroup, 0, Duration::from_millis(ms))),
+            output: OutputLimit {
+                bytes: stage.output_bytes,
+                tail_max: prepared.available.map_or(u64::MAX, |bytes| bytes / 8),
+                kill: stage.kill_at_output_limit,
+            },
             console: environment.console.as_ref(),
             announced: false,
         };
         let oom = OomWatch::start(cgroup.as_ref());
         let observed = stage::run(
-            &spec,
+            spec,
             &prepared.plan,
             prepared.pipes,
             prepared.ends,
@@ -163,7 +181,8 @@ impl Execution<'_> {
             return Err(result::failed_step(step, errno, &program, &working_dir));
         }
         let oom_killed = oom.killed(cgroup.as_ref());
-        let mut result = result::from_observed(&observed, cgroup.as_ref(), oom_killed);
+        let disk = environment.disk_limits(&stage.limits);
+        let mut result = result::from_observed(&observed, cgroup.as_ref(), oom_killed, &disk);
         result::explain_failed_load(&mut result, &working_dir.join(&program));
         if name == StageName::Run {
             self.cgroup = cgroup;

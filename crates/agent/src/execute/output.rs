@@ -33,6 +33,16 @@ impl HeadTail {
         }
     }
 
+    /// Keeps the first `limit` bytes.
+    pub fn head_only(limit: u64) -> Self {
+        HeadTail {
+            head_left: limit,
+            carry: Vec::new(),
+            tail: Ring::new(0),
+            total: 0,
+        }
+    }
+
     /// Takes the bytes of `chunk` and leaves those in it that are to be sent now, possibly none.
     pub fn push(&mut self, chunk: &mut Vec<u8>) {
         self.total += chunk.len() as u64;
@@ -278,6 +288,21 @@ mod tests {
     fn invalid_bytes_are_not_held_back() {
         let (sent, _) = run(100, &[b"a\xff", b"\x80\x80\x80\x80"]);
         assert_eq!(sent, [b"a\xff".to_vec(), b"\x80\x80\x80\x80".to_vec()]);
+    }
+
+    #[test]
+    fn head_only_keeps_the_first_bytes() {
+        let mut stream = HeadTail::head_only(4);
+        let mut chunk = "abc€rest".as_bytes().to_vec();
+
+        stream.push(&mut chunk);
+
+        assert_eq!(chunk, b"abc");
+        let expected = Ending {
+            dropped: 7,
+            tail: vec![],
+        };
+        assert_eq!(stream.finish(), expected);
     }
 
     #[test]

@@ -17,7 +17,8 @@ pub const CHUNK_BYTES: usize = 256 * 1024;
 pub struct Pipes {
     pub(super) stdin: Option<File>,
     pub(super) stdout: File,
-    pub(super) stderr: File,
+    /// None for a terminal, which has one stream.
+    pub(super) stderr: Option<File>,
     pub(super) report: File,
 }
 
@@ -51,7 +52,7 @@ pub fn make(user: &User) -> nix::Result<(Pipes, ProgramEnds)> {
     let pipes = Pipes {
         stdin: Some(stdin_in.into()),
         stdout: out.into(),
-        stderr: err.into(),
+        stderr: Some(err.into()),
         report: report.into(),
     };
     Ok((

@@ -43,6 +43,12 @@ pub struct Plan {
     /// RLIMIT_NPROC, which does not bind root. None where a cgroup bounds the processes: the limit of PID 1, from which
     /// it would be inherited, is about the same and is counted nowhere.
     pub processes: Option<u64>,
+    /// RLIMIT_NOFILE: the limit of the request, or a soft limit of 1024 that a program may raise.
+    pub open_files: Option<u64>,
+    /// RLIMIT_FSIZE in bytes.
+    pub file_bytes: Option<u64>,
+    /// RLIMIT_STACK in bytes.
+    pub stack_bytes: Option<u64>,
     /// The seccomp filter ([`super::seccomp`]); none for an unconfined program that is not root.
     pub filter: Option<&'static [libc::sock_filter]>,
     /// A directory to cover with an empty, read-only tmpfs.
@@ -55,6 +61,8 @@ pub struct Plan {
     pub control: Option<c_int>,
     /// The directory of its cgroup, for CLONE_INTO_CGROUP. All descriptors are above 2.
     pub cgroup_fd: Option<c_int>,
+    /// `cgroup.procs` of the pids controller of cgroup v1.
+    pub pids_v1_fd: Option<c_int>,
     /// Read end of standard input.
     pub stdin: c_int,
     /// Write end of standard output.
@@ -67,7 +75,7 @@ pub struct Plan {
 
 impl Plan {
     /// The descriptors that init keeps open; -1 for absent ones.
-    pub fn descriptors(&self) -> [c_int; 6] {
+    pub fn descriptors(&self) -> [c_int; 7] {
         [
             self.stdin,
             self.stdout,
@@ -75,6 +83,7 @@ impl Plan {
             self.report,
             self.cgroup_fd.unwrap_or(-1),
             self.control.unwrap_or(-1),
+            self.pids_v1_fd.unwrap_or(-1),
         ]
     }
 }

@@ -5,6 +5,8 @@ use std::ffi::{CString, c_int};
 use std::os::fd::AsRawFd as _;
 use std::path::PathBuf;
 
+use cloude_protocol::agent::ProcessLimits;
+
 use super::cgroup::{self, Cgroup};
 use super::command;
 use super::environment::Environment;
@@ -28,6 +30,8 @@ pub struct Command<'a> {
     pub own_host_name: bool,
     /// Without the seccomp filter.
     pub unconfined: bool,
+    /// Limits of its processes.
+    pub limits: ProcessLimits,
     /// The control socket of an interpreter that waits for its program.
     pub control: Option<c_int>,
 }
@@ -64,10 +68,17 @@ pub fn prepare(
     let (pipes, ends) =
         pipes::make(user).map_err(|errno| format!("cannot make the program's pipes: {errno}"))?;
     let available = cgroup::available_memory();
-    let cgroup = environment.cgroup_root.as_deref().and_then(|root| {
+    let processes = cgroup::process_limit_of(&command.limits);
+    let cgroup = environment.cgroups.as_ref().and_then(|roots| {
         let name = format!("cloude-{}-{}", std::process::id(), command.label);
-        Cgroup::create(root, &name, available.map(cgroup::program_memory)).ok()
+        let memory_max = available.map(cgroup::program_memory);
+        Cgroup::create(roots, &name, memory_max, processes).ok()
     });
+    if command.limits.cpu_time_ms.is_some() && cgroup.is_none() {
+        return Err(
+            "cpu_time_ms needs a cgroup2 file system, which the guest's kernel lacks".into(),
+        );
+    }
     let argv = command.argv.iter();
     let plan = Plan {
         program: command::c_path(&program),
@@ -83,14 +94,17 @@ pub fn prepare(
         } else {
             0
         },
-        processes: (!cgroup.as_ref().is_some_and(Cgroup::bounds_processes))
-            .then(cgroup::process_limit),
+        processes: (!cgroup.as_ref().is_some_and(Cgroup::bounds_processes)).then_some(processes),
+        open_files: command.limits.open_files,
+        file_bytes: command.limits.file_bytes,
+        stack_bytes: command.limits.stack_bytes,
         filter: seccomp::filters().of(command.unconfined, user.uid == 0),
         hidden: environment.hidden.as_deref().map(command::c_path),
         boot_id: environment.boot_id(),
         own_host_name: command.own_host_name,
         control: command.control,
         cgroup_fd: cgroup.as_ref().map(Cgroup::as_raw_fd),
+        pids_v1_fd: cgroup.as_ref().and_then(Cgroup::procs_v1),
         stdin: ends.stdin.as_raw_fd(),
         stdout: ends.stdout.as_raw_fd(),
         stderr: ends.stderr.as_raw_fd(),

@@ -28,6 +28,16 @@ pub fn kill(pidfd: &OwnedFd) {
     }
 }
 
+/// Sets a resource limit of another process, soft and hard (prlimit(2)).
+pub fn set_limit(pid: i32, resource: libc::__rlimit_resource_t, limit: u64) -> bool {
+    let limit = libc::rlimit {
+        rlim_cur: limit,
+        rlim_max: limit,
+    };
+    // SAFETY: the structure outlives the call; the old limit is not asked for.
+    unsafe { libc::prlimit(pid, resource, &limit, std::ptr::null_mut()) == 0 }
+}
+
 /// Resources of init and of every process below it that was waited for.
 #[derive(Debug)]
 pub struct Usage {

@@ -47,7 +47,7 @@ pub fn write_file(path: &CStr, content: &[u8]) {
 }
 
 /// Closes every descriptor above 2 except `kept`, of which -1 entries are ignored.
-pub fn close_all_but(mut kept: [c_int; 6]) {
+pub fn close_all_but(mut kept: [c_int; 7]) {
     kept.sort_unstable();
     let mut first: u32 = 3;
     for fd in kept {

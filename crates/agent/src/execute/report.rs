@@ -41,6 +41,10 @@ pub enum Step {
     Clone,
     /// Show the stage's own cgroup, read-only.
     Cgroup,
+    /// Enter the cgroup that bounds the processes.
+    ProcessCgroup,
+    /// Set the resource limits.
+    Limits,
     /// Connect the standard streams.
     Streams,
     /// Bound capabilities.
@@ -69,6 +73,8 @@ impl Step {
             Hide,
             Clone,
             Cgroup,
+            ProcessCgroup,
+            Limits,
             Streams,
             Capabilities,
             User,
@@ -91,6 +97,8 @@ impl Step {
             Step::Hide => "hide the agent's directory",
             Step::Clone => "start the program's process",
             Step::Cgroup => "mount the stage's cgroup",
+            Step::ProcessCgroup => "enter the cgroup of the pids controller",
+            Step::Limits => "set the program's resource limits (setrlimit)",
             Step::Streams => "connect the standard streams",
             Step::Capabilities => "bound the program's capabilities",
             Step::User => "become the program's user",

@@ -5,6 +5,8 @@ use std::path::Path;
 use cloude_protocol::agent::{Cause, StageResult};
 
 use super::cgroup::{self, Cgroup};
+use super::clock::Reached;
+use super::disk::DiskLimits;
 use super::report::Step;
 use super::stage::Observed;
 use super::{command, elf};
@@ -37,6 +39,7 @@ pub fn from_observed(
     observed: &Observed,
     cgroup: Option<&Cgroup>,
     oom_killed: bool,
+    disk: &DiskLimits<'_>,
 ) -> StageResult {
     let exit_code = observed
         .status
@@ -46,10 +49,23 @@ pub fn from_observed(
         .status
         .filter(|status| libc::WIFSIGNALED(*status))
         .map(|status| libc::WTERMSIG(status));
-    let (cause, mut message) = cause(observed, exit_code, signal, oom_killed);
-    if message.is_none() && (cause, exit_code) != (Cause::Exit, Some(0)) {
-        message = cgroup.and_then(refused_forks);
+    let (mut cause, mut message) = cause(observed, exit_code, signal, oom_killed);
+    let failed = matches!(cause, Cause::Exit | Cause::Signal) && exit_code != Some(0);
+    let refused = match (cause, exit_code) {
+        (Cause::Exit, Some(0)) => None,
+        _ => cgroup.and_then(refused_forks),
+    };
+    if failed {
+        if signal == Some(libc::SIGXFSZ) {
+            cause = Cause::Disk;
+        } else if refused.is_some() {
+            cause = Cause::Processes;
+        } else if let Some(full) = disk.reached() {
+            cause = Cause::Disk;
+            message = Some(full);
+        }
     }
+    message = message.or(refused);
     let [
         (stdout_bytes, stdout_dropped),
         (stderr_bytes, stderr_dropped),
@@ -80,8 +96,13 @@ fn cause(
     signal: Option<i32>,
     oom_killed: bool,
 ) -> (Cause, Option<String>) {
-    if observed.timed_out {
-        return (Cause::WallTime, None);
+    if let Some(reached) = observed.reached {
+        let cause = match reached {
+            Reached::WallTime => Cause::WallTime,
+            Reached::CpuTime => Cause::CpuTime,
+            Reached::Output => Cause::OutputLimit,
+        };
+        return (cause, None);
     }
     if exit_code.is_some() {
         return (Cause::Exit, None);
@@ -98,10 +119,13 @@ fn cause(
 
 /// A program rarely says why it cannot make processes or threads: EAGAIN has several reasons.
 fn refused_forks(cgroup: &Cgroup) -> Option<String> {
-    let refused = cgroup.refused_forks().filter(|refused| *refused > 0)?;
-    let limit = cgroup::process_limit();
+    let (refused, limit) = cgroup.refused_forks().filter(|(refused, _)| *refused > 0)?;
+    let more = match limit < cgroup::process_limit() {
+        true => "raise `processes` for more",
+        false => "more with more memory",
+    };
     Some(format!(
-        "{refused} processes or threads were refused: {limit} at once are allowed, more with more memory"
+        "{refused} processes or threads were refused: {limit} at once are allowed, {more}"
     ))
 }
 

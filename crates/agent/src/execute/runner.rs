@@ -11,16 +11,20 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use cloude_protocol::agent::{Event, ExecuteRequest, Runner, StageName, StageResult};
+use cloude_protocol::agent::{
+    Event, ExecuteRequest, ProcessLimits, Runner, StageName, StageResult,
+};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::cgroup::{self, Cgroup, OomWatch};
+use super::clock::CpuBudget;
 use super::environment::Environment;
 use super::pipes::{self, Pipes};
 use super::prepare::{self, Command};
-use super::process::monotonic_ns;
+use super::process::{self, monotonic_ns};
+use super::relay::OutputLimit;
 use super::sink::Sink;
-use super::stage::{self, MAX_WALL_TIME, Running, StageSpec};
+use super::stage::{self, Running, StageSpec};
 use super::{child, command, files, result};
 use crate::user::User;
 
@@ -83,6 +87,7 @@ fn start_in(
         working_dir: None,
         own_host_name: false,
         unconfined: false,
+        limits: ProcessLimits::default(),
         control: Some(theirs.as_raw_fd()),
     };
     let prepared = prepare::prepare(environment, user, &command)?;
@@ -114,7 +119,9 @@ fn start_in(
         Ok(()) => Ok(waiting),
         Err(error) => {
             let mut stderr = Vec::new();
-            let _ = pipes::read_into(&waiting.pipes.stderr, &mut stderr);
+            if let Some(pipe) = &waiting.pipes.stderr {
+                let _ = pipes::read_into(pipe, &mut stderr);
+            }
             waiting.kill();
             Err(format!(
                 "the runner's hook did not report within {} ms: {error}; its standard error: {:?}",
@@ -148,7 +155,37 @@ impl Waiting {
         ) == Ok(0);
         // The interpreter resolved its working directory when it started.
         let same_directory = request.working_dir.is_none();
-        same_command && same_rights && warm_env && same_env && same_directory && alive
+        // execve lays out memory by the stack limit, and interpreters derive their depth of recursion from it.
+        let same_stack = request.run.limits.stack_bytes.is_none();
+        same_command && same_rights && warm_env && same_env && same_directory && same_stack && alive
+    }
+
+    /// Sets the limits of the run stage from outside, while the interpreter waits. False if that is not possible: its
+    /// limits are then undefined, and it must be killed.
+    pub fn limit(&self, limits: &ProcessLimits) -> bool {
+        // CPU time and processes are bounded by the cgroup, which can change at any time. Without the pids controller,
+        // processes are bounded by RLIMIT_NPROC, which a new process sets for itself.
+        let Some(cgroup) = &self.cgroup else {
+            return *limits == ProcessLimits::default();
+        };
+        if limits.processes.is_some() && !cgroup.set_processes(cgroup::process_limit_of(limits)) {
+            return false;
+        }
+        // The kernel checks both at each open(2) and write(2). Descriptors that are open stay open.
+        let set = [
+            (libc::RLIMIT_NOFILE, limits.open_files),
+            (libc::RLIMIT_FSIZE, limits.file_bytes),
+        ];
+        if set.iter().all(|(_, limit)| limit.is_none()) {
+            return true;
+        }
+        let processes = cgroup.processes();
+        !processes.is_empty()
+            && processes.iter().all(|pid| {
+                set.iter().all(|(resource, limit)| {
+                    limit.is_none_or(|limit| process::set_limit(*pid, *resource, limit))
+                })
+            })
     }
 
     /// Sends the program of `request`, whose files are written, and attends the stage to its end. Also returns
@@ -168,12 +205,22 @@ impl Waiting {
         // The end of the stream ends the message. An interpreter that is dead shows as the end of the stage.
         let _ = self.control.write_all(&message);
         drop(self.control);
+        let limits = request.run.limits;
         let spec = StageSpec {
             name: StageName::Run,
             stdin: &request.stdin.0,
-            wall_time: Duration::from_millis(request.run.wall_time_ms).min(MAX_WALL_TIME),
-            output_bytes: request.run.output_bytes,
-            tail_max: self.before.available.map_or(u64::MAX, |bytes| bytes / 8),
+            wall_time: Duration::from_millis(request.run.wall_time_ms),
+            cpu: limits
+                .cpu_time_ms
+                .zip(self.cgroup.as_ref())
+                .map(|(ms, cgroup)| {
+                    CpuBudget::new(cgroup, self.before.cpu_time_us, Duration::from_millis(ms))
+                }),
+            output: OutputLimit {
+                bytes: request.run.output_bytes,
+                tail_max: self.before.available.map_or(u64::MAX, |bytes| bytes / 8),
+                kill: request.run.kill_at_output_limit,
+            },
             console: environment.console.as_ref(),
             announced: true,
         };
@@ -184,9 +231,14 @@ impl Waiting {
             started,
             started_ns,
         };
-        let observed = stage::attend(&spec, running, sink);
+        let observed = stage::attend(spec, running, sink);
         let oom_killed = self.before.oom.killed(self.cgroup.as_ref());
-        let mut result = result::from_observed(&observed, self.cgroup.as_ref(), oom_killed);
+        let mut result = result::from_observed(
+            &observed,
+            self.cgroup.as_ref(),
+            oom_killed,
+            &environment.disk_limits(&limits),
+        );
         result.cpu_time_us = result.cpu_time_us.saturating_sub(self.before.cpu_time_us);
         result.warm = true;
         (result, self.cgroup)

@@ -1,24 +1,21 @@
-//! One stage: a process tree in namespaces, its streams, its time limit, its end.
+//! One stage: a process tree in namespaces, its streams, its time limits, its end.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::fd::{AsFd as _, FromRawFd as _, OwnedFd};
 use std::time::{Duration, Instant};
 
-use cloude_protocol::Data;
-use cloude_protocol::agent::{Event, StageName, Stream};
+use cloude_protocol::agent::StageName;
 
 use super::child;
-use super::output::HeadTail;
-use super::pipes::{CHUNK_BYTES, Pipes, ProgramEnds, chunk_end, read_into};
+use super::clock::{Clock, CpuBudget, Reached};
+use super::pipes::{Pipes, ProgramEnds};
 use super::plan::Plan;
 use super::process::{self, monotonic_ns};
 use super::ready::{Interest, Ready};
+use super::relay::{OutputLimit, Relay};
 use super::report::{self, Report, Step};
 use super::sink::Sink;
-
-/// The largest wall-clock limit: a year, which no sum of times overflows on.
-pub const MAX_WALL_TIME: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// A client that reads no byte of pending events for this long counts as gone.
 const CLIENT_STALL: Duration = Duration::from_secs(30);
@@ -30,8 +27,8 @@ pub struct Observed {
     pub status: Option<i32>,
     /// The step before `execve` that failed, and its errno.
     pub failed: Option<(Option<Step>, i32)>,
-    /// Killed at its wall-clock limit.
-    pub timed_out: bool,
+    /// The first limit that it reached.
+    pub reached: Option<Reached>,
     /// From before `clone3` to the program's end.
     pub wall_time: Duration,
     /// Bytes written and bytes dropped, of standard output and of standard error.
@@ -49,12 +46,12 @@ pub struct StageSpec<'a> {
     pub name: StageName,
     /// Standard input, whole.
     pub stdin: &'a [u8],
-    /// Wall-clock limit, at most [`MAX_WALL_TIME`].
+    /// Wall-clock limit.
     pub wall_time: Duration,
+    /// Limit of CPU time.
+    pub cpu: Option<CpuBudget<'a>>,
     /// Bytes to keep of each stream.
-    pub output_bytes: u64,
-    /// Bytes to keep of each stream's end at most: they stay in the agent's memory.
-    pub tail_max: u64,
+    pub output: OutputLimit,
     /// Receives a copy of the output, as far as it can be written without blocking.
     pub console: Option<&'a File>,
     /// `Started` was sent already.
@@ -79,7 +76,7 @@ pub struct Running {
 /// Starts `plan`'s process tree, relays its streams, and returns once every process in it is dead. An error
 /// is the errno of `clone3`.
 pub fn run(
-    spec: &StageSpec<'_>,
+    spec: StageSpec<'_>,
     plan: &Plan,
     pipes: Pipes,
     ends: ProgramEnds,
@@ -102,7 +99,7 @@ pub fn run(
 }
 
 /// Relays the streams of a process tree, and returns once every process in it is dead.
-pub fn attend(spec: &StageSpec<'_>, running: Running, sink: &mut dyn Sink) -> Observed {
+pub fn attend(spec: StageSpec<'_>, running: Running, sink: &mut dyn Sink) -> Observed {
     let (pid, started_ns) = (running.pid, running.started_ns);
     let mut stage = Stage::new(spec, running, sink);
     stage.serve();
@@ -114,75 +111,60 @@ pub fn attend(spec: &StageSpec<'_>, running: Running, sink: &mut dyn Sink) -> Ob
     Observed {
         status: stage.status,
         failed: stage.failed,
-        timed_out: stage.timed_out,
+        reached: stage.reached,
         wall_time: Duration::from_nanos(wall_ns),
-        streams: stage.streams,
+        streams: stage.relay.totals(),
         cpu_time_us: usage.cpu_time_us,
         max_rss_bytes: usage.max_rss_bytes,
     }
 }
 
 struct Stage<'a> {
-    spec: &'a StageSpec<'a>,
     sink: &'a mut dyn Sink,
     pidfd: OwnedFd,
+    input: &'a [u8],
     stdin: Option<File>,
-    /// Bytes of standard input that the program's pipe has.
+    /// Bytes of `input` that the program's pipe has.
     fed: usize,
-    outputs: [Option<OutputPipe>; 2],
+    relay: Relay<'a>,
     report: Option<File>,
-    deadline: Option<Instant>,
-    announced: bool,
+    clock: Clock<'a>,
     killed: bool,
-    timed_out: bool,
+    reached: Option<Reached>,
     status: Option<i32>,
     failed: Option<(Option<Step>, i32)>,
     ended_ns: Option<u64>,
-    buffer: Vec<u8>,
-    streams: [(u64, u64); 2],
-}
-
-struct OutputPipe {
-    pipe: File,
-    stream: Stream,
-    kept: HeadTail,
 }
 
 impl<'a> Stage<'a> {
-    fn new(spec: &'a StageSpec<'a>, running: Running, sink: &'a mut dyn Sink) -> Self {
+    fn new(spec: StageSpec<'a>, running: Running, sink: &'a mut dyn Sink) -> Self {
         let Pipes {
             stdin,
             stdout,
             stderr,
             report,
         } = running.pipes;
-        let output = |pipe, stream| {
-            Some(OutputPipe {
-                pipe,
-                stream,
-                kept: HeadTail::new(spec.output_bytes, spec.tail_max),
-            })
-        };
+        let streams = (stdout, stderr);
         Stage {
-            spec,
             sink,
             pidfd: running.pidfd,
+            input: spec.stdin,
             stdin,
             fed: 0,
-            outputs: [
-                output(stdout, Stream::Stdout),
-                output(stderr, Stream::Stderr),
-            ],
+            relay: Relay::new(
+                spec.name,
+                spec.console,
+                spec.announced,
+                spec.output,
+                streams,
+            ),
             report: Some(report),
-            deadline: running.started.checked_add(spec.wall_time),
-            announced: spec.announced,
+            clock: Clock::new(running.started, spec.wall_time, spec.cpu),
             killed: false,
-            timed_out: false,
+            reached: None,
             status: None,
             failed: None,
             ended_ns: None,
-            buffer: Vec::with_capacity(CHUNK_BYTES),
-            streams: [(0, 0); 2],
         }
     }
 
@@ -190,7 +172,7 @@ impl<'a> Stage<'a> {
     /// namespace: a program that keeps a stream open does not hold the stage.
     fn serve(&mut self) {
         let mut last_progress = Instant::now();
-        while self.report.is_some() || self.outputs.iter().any(Option::is_some) {
+        while self.report.is_some() || self.relay.is_open() {
             let ready = self.wait(last_progress);
             if !self.sink.wants_write() || ready.client_writable {
                 last_progress = Instant::now();
@@ -213,8 +195,13 @@ impl<'a> Stage<'a> {
         }
         for (index, readable) in ready.outputs.into_iter().enumerate() {
             if readable {
-                self.read_output(index);
+                self.relay.read(index, self.sink);
             }
+        }
+        if self.relay.overflowed() {
+            // Also for a program that has exited meanwhile, so that the cause does not depend on which came first.
+            self.reached.get_or_insert(Reached::Output);
+            self.kill();
         }
         if ready.stdin {
             self.feed();
@@ -222,33 +209,24 @@ impl<'a> Stage<'a> {
         if self.sink.is_gone() {
             self.kill();
         }
-        if self.is_running() && !self.killed && self.time_left().is_some_and(|left| left.is_zero())
+        if self.is_limited()
+            && let Some(reached) = self.clock.reached()
         {
-            self.timed_out = true;
+            self.reached = Some(reached);
             self.kill();
         }
     }
 
-    fn is_running(&self) -> bool {
-        self.status.is_none() && self.report.is_some()
-    }
-
-    fn time_left(&self) -> Option<Duration> {
-        self.deadline
-            .map(|deadline| deadline.saturating_duration_since(Instant::now()))
+    /// True while the clocks count.
+    fn is_limited(&self) -> bool {
+        self.status.is_none() && self.report.is_some() && !self.killed
     }
 
     fn wait(&self, last_progress: Instant) -> Ready {
-        let output = |index: usize| {
-            let output = self.outputs[index].as_ref();
-            output
-                .filter(|_| self.sink.has_room())
-                .map(|output| output.pipe.as_fd())
-        };
+        let has_room = self.sink.has_room();
+        let output = |index| self.relay.pipe(index).filter(|_| has_room);
         let client_write = self.sink.wants_write();
-        let limit = self
-            .time_left()
-            .filter(|_| self.is_running() && !self.killed);
+        let limit = self.is_limited().then(|| self.clock.sleep()).flatten();
         let stall = client_write.then(|| CLIENT_STALL.saturating_sub(last_progress.elapsed()));
         let interest = Interest {
             report: self.report.as_ref().map(File::as_fd),
@@ -289,7 +267,7 @@ impl<'a> Stage<'a> {
     fn take_report(&mut self, report: Report) {
         match report.kind {
             report::FAILED => self.failed = Some((Step::from_report(report.step), report.value)),
-            report::STARTED if self.failed.is_none() => self.announce(),
+            report::STARTED if self.failed.is_none() => self.relay.announce(self.sink),
             report::EXITED => {
                 self.status = Some(report.value);
                 self.ended_ns = Some(report.at_ns);
@@ -298,86 +276,13 @@ impl<'a> Stage<'a> {
         }
     }
 
-    /// Sends `Started` once. The program's first output can be read before init's report.
-    fn announce(&mut self) {
-        if !std::mem::replace(&mut self.announced, true) {
-            self.sink.event(Event::Started {
-                stage: self.spec.name,
-            });
-        }
-    }
-
-    fn read_output(&mut self, index: usize) {
-        let Some(output) = &mut self.outputs[index] else {
-            return;
-        };
-        self.buffer.clear();
-        match read_into(&output.pipe, &mut self.buffer) {
-            Ok(0) => {
-                if let Some(output) = self.outputs[index].take() {
-                    self.finish_output(index, output);
-                }
-            }
-            Ok(_) => {
-                let stream = output.stream;
-                if let Some(mut console) = self.spec.console {
-                    // The console is non-blocking: bytes that it has no room for are lost there.
-                    let _ = console.write(&self.buffer);
-                }
-                output.kept.push(&mut self.buffer);
-                self.announce();
-                self.send(stream);
-            }
-            Err(error)
-                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
-            Err(_) => self.outputs[index] = None,
-        }
-    }
-
-    fn finish_output(&mut self, index: usize, output: OutputPipe) {
-        let stream = output.stream;
-        let total = output.kept.total;
-        let ending = output.kept.finish();
-        self.streams[index] = (total, ending.dropped);
-        if ending.dropped > 0 {
-            self.sink.event(Event::Dropped {
-                stage: self.spec.name,
-                stream,
-                bytes: ending.dropped,
-            });
-        }
-        // Events of at most a chunk: clients bound the length of a line.
-        let mut rest = ending.tail.as_slice();
-        while !rest.is_empty() {
-            let (piece, later) = rest.split_at(chunk_end(rest));
-            self.buffer.clear();
-            self.buffer.extend_from_slice(piece);
-            self.send(stream);
-            rest = later;
-        }
-    }
-
-    /// Sends the buffer as one event.
-    fn send(&mut self, stream: Stream) {
-        if self.buffer.is_empty() {
-            return;
-        }
-        let data = Data(std::mem::take(&mut self.buffer));
-        let event = Event::Output {
-            stage: self.spec.name,
-            stream,
-            data,
-        };
-        self.buffer = self.sink.event(event).unwrap_or_default();
-    }
-
     /// Writes as much standard input as the pipe holds; closes it at the end.
     fn feed(&mut self) {
         let Some(mut pipe) = self.stdin.as_ref() else {
             return;
         };
-        while self.fed < self.spec.stdin.len() {
-            match pipe.write(&self.spec.stdin[self.fed..]) {
+        while self.fed < self.input.len() {
+            match pipe.write(&self.input[self.fed..]) {
                 Ok(written) => self.fed += written,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}

@@ -1,8 +1,11 @@
 //! Refuses requests that cannot be carried out, before anything is written or started.
 
-use cloude_protocol::agent::ExecuteRequest;
+use cloude_protocol::agent::{ExecuteRequest, ProcessLimits};
 
 use super::files;
+
+/// The largest RLIMIT_NOFILE: `fs.nr_open` of Linux, unless it was changed.
+const MAX_OPEN_FILES: u64 = 1 << 20;
 
 /// A request that is refused with 400.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +24,18 @@ pub enum RequestError {
     NoTime {
         /// `compile` or `run`.
         stage: &'static str,
+    },
+    /// A limit of 0, or one that Linux cannot set.
+    #[error("{stage}.limits.{limit} is {value}: give 1 to {most}")]
+    Limit {
+        /// `compile` or `run`.
+        stage: &'static str,
+        /// The field.
+        limit: &'static str,
+        /// From the request.
+        value: u64,
+        /// The largest one.
+        most: u64,
     },
     /// A string with a NUL byte, which `execve` would cut off there.
     #[error("{what} contains a NUL byte; remove it")]
@@ -48,6 +63,7 @@ pub fn check(request: &ExecuteRequest) -> Result<(), RequestError> {
         if stage.wall_time_ms == 0 {
             return Err(RequestError::NoTime { stage: name });
         }
+        check_limits(name, &stage.limits)?;
         if stage.argv.iter().any(|argument| argument.contains('\0')) {
             return Err(RequestError::Nul {
                 what: format!("{name}.argv"),
@@ -70,4 +86,28 @@ pub fn check(request: &ExecuteRequest) -> Result<(), RequestError> {
         }),
         _ => Ok(()),
     }
+}
+
+fn check_limits(stage: &'static str, limits: &ProcessLimits) -> Result<(), RequestError> {
+    // Sizes are signed in the kernel.
+    const MOST: u64 = i64::MAX as u64;
+    for (limit, value, most) in [
+        ("cpu_time_ms", limits.cpu_time_ms, MOST),
+        ("processes", limits.processes.map(u64::from), MOST),
+        ("open_files", limits.open_files, MAX_OPEN_FILES),
+        ("file_bytes", limits.file_bytes, MOST),
+        ("stack_bytes", limits.stack_bytes, MOST),
+    ] {
+        if let Some(value) = value
+            && !(1..=most).contains(&value)
+        {
+            return Err(RequestError::Limit {
+                stage,
+                limit,
+                value,
+                most,
+            });
+        }
+    }
+    Ok(())
 }

@@ -32,8 +32,7 @@ pub fn warm(environment: &Environment, request: WarmRequest) -> Result<Option<Wa
             ));
         }
     }
-    // As an ordinary process, /tmp belongs to the machine: it is left alone.
-    let tmp = (std::process::id() == 1).then_some(Path::new("/tmp"));
+    let tmp = environment.tmp.as_deref();
     let image_names = tmp.map_or(Ok(HashSet::new()), names)?;
     for work in &request.rehearse {
         files::write(&environment.work_dir, &work.files, &user)

@@ -226,15 +226,8 @@ fn unchunk(mut bytes: &[u8]) -> Vec<u8> {
 pub fn request(argv: &[&str]) -> ExecuteRequest {
     ExecuteRequest {
         id: "test".into(),
-        files: vec![],
-        compile: None,
         run: stage(argv),
-        stdin: Default::default(),
-        env: Default::default(),
-        working_dir: None,
-        user: None,
-        unconfined: false,
-        identity: None,
+        ..ExecuteRequest::default()
     }
 }
 
@@ -243,6 +236,7 @@ pub fn stage(argv: &[&str]) -> Stage {
         argv: argv.iter().map(|text| text.to_string()).collect(),
         wall_time_ms: PATIENCE.as_millis() as u64,
         output_bytes: 1 << 20,
+        ..Stage::default()
     }
 }
 

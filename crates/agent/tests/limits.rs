@@ -1,0 +1,287 @@
+//! Limits of a stage's processes: CPU time, processes, descriptors, file size, stack, output.
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use cloude_protocol::agent::{Cause, ExecuteRequest, File, StageResult};
+use common::*;
+
+fn run(request: &ExecuteRequest) -> (StageResult, String) {
+    let response = agent().execute(request);
+    (response.result.run.unwrap(), response.run.stdout.to_text())
+}
+
+fn python(code: &str) -> ExecuteRequest {
+    let mut request = request(&["/usr/bin/python3", "-I", "main.py"]);
+    request.files.push(File {
+        path: "main.py".into(),
+        content: code.into(),
+        mode: None,
+    });
+    request
+}
+
+/// Number of processes on this machine whose command line contains `marker`.
+fn alive(marker: &str) -> usize {
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let lines = processes.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
+    lines
+        .filter(|line| String::from_utf8_lossy(line).contains(marker))
+        .count()
+}
+
+#[test]
+fn cpu_time_of_all_processes_ends_the_stage() {
+    let marker = format!("cpu-{}", std::process::id());
+    let busy = format!("sh -c 'while :; do :; done' {marker}");
+    let mut request = sh(&format!("echo on; {busy} & {busy} & setsid {busy} & wait"));
+    request.run.limits.cpu_time_ms = Some(400);
+
+    let (result, stdout) = run(&request);
+
+    assert_eq!((result.cause, result.exit_code), (Cause::CpuTime, None));
+    assert_eq!(stdout, "on\n");
+    assert!(result.cpu_time_us >= 400_000, "{result:?}");
+    assert_eq!(alive(&marker), 0);
+}
+
+#[test]
+fn cpu_time_of_children_that_ended_counts() {
+    // No process of them uses much, so that RLIMIT_CPU would not end them.
+    let mut request = sh("while :; do (:); done");
+    request.run.limits.cpu_time_ms = Some(200);
+
+    let (result, _) = run(&request);
+
+    assert_eq!(result.cause, Cause::CpuTime);
+}
+
+#[test]
+fn a_compiler_has_a_limit_of_cpu_time_of_its_own() {
+    let mut request = sh("echo never");
+    let mut compile = stage(&["sh", "-c", "while :; do :; done"]);
+    compile.limits.cpu_time_ms = Some(100);
+    request.compile = Some(compile);
+
+    let result = agent().execute(&request).result;
+
+    assert_eq!(result.compile.unwrap().cause, Cause::CpuTime);
+    assert_eq!(result.run, None);
+}
+
+/// Context switches of the agent's threads so far.
+fn wake_ups(agent: &Agent) -> u64 {
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", agent.pid())).unwrap();
+    let statuses = tasks
+        .flatten()
+        .filter_map(|task| std::fs::read_to_string(task.path().join("status")).ok());
+    statuses
+        .filter_map(|status| {
+            let line = status
+                .lines()
+                .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
+            line.trim().parse::<u64>().ok()
+        })
+        .sum()
+}
+
+#[test]
+fn sleeping_uses_no_cpu_time_of_program_or_agent() {
+    let agent = agent();
+    let done = agent.directory.path().join("work/done");
+    let mut request = sh("sleep 2; touch done; while [ ! -e go ]; do sleep 0.1; done; echo fine");
+    request.run.limits.cpu_time_ms = Some(1500);
+    let body = serde_json::to_vec(&request).unwrap();
+    let mut stream = agent.connect();
+    std::io::Write::write_all(&mut stream, &execute_bytes(&body)).unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while !done.exists() {
+        assert!(Instant::now() < deadline);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+
+    let woken = wake_ups(&agent);
+
+    std::fs::write(agent.directory.path().join("work/go"), "").unwrap();
+    assert!(woken < 60, "the agent woke up {woken} times in 2 s");
+    let Some(cloude_protocol::agent::Event::Finished(result)) =
+        read_answer(&mut stream).events().pop()
+    else {
+        panic!("no result");
+    };
+    assert_eq!(result.run.unwrap().cause, Cause::Exit);
+}
+
+const THREADS: &str = r#"
+import threading, sys
+never = threading.Event()
+try:
+    for count in range(100):
+        threading.Thread(target=never.wait, daemon=True).start()
+except RuntimeError:
+    print(count, flush=True)
+    import os
+    os._exit(int(sys.argv[1]))
+"#;
+
+#[test]
+fn a_program_that_fails_at_the_process_limit_says_so() {
+    let mut request = python(THREADS);
+    request.run.argv.push("3".into());
+    request.run.limits.processes = Some(8);
+
+    let (result, stdout) = run(&request);
+
+    assert_eq!(
+        (result.cause, result.exit_code),
+        (Cause::Processes, Some(3))
+    );
+    assert_eq!(stdout, "7\n", "the main thread is one of them");
+    let message = result.message.unwrap();
+    assert!(message.contains("8 at once are allowed"), "{message}");
+}
+
+#[test]
+fn a_program_that_copes_with_the_process_limit_exits() {
+    let mut request = python(THREADS);
+    request.run.argv.push("0".into());
+    request.run.limits.processes = Some(8);
+
+    let (result, _) = run(&request);
+
+    assert_eq!((result.cause, result.exit_code), (Cause::Exit, Some(0)));
+}
+
+#[test]
+fn the_process_limit_holds_for_root_and_sessions() {
+    let script = "for i in 1 2 3 4 5 6 7 8; do setsid sleep 60 & done; exit 5";
+    let mut request = as_root(sh(script));
+    request.run.limits.processes = Some(5);
+
+    let (result, _) = run(&request);
+
+    assert_eq!(result.cause, Cause::Processes, "{result:?}");
+}
+
+const OPEN: &str = r#"
+import os, resource
+files = []
+try:
+    while len(files) < 5000:
+        files.append(os.open("/dev/null", os.O_RDONLY))
+except OSError as error:
+    print(files[-1], error.errno)
+try:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (4000, 4000))
+    print("raised")
+except ValueError:
+    print("refused")
+"#;
+
+#[test]
+fn open_files_are_limited_even_for_root() {
+    for request in [python(OPEN), as_root(python(OPEN))] {
+        let mut request = request;
+        request.run.limits.open_files = Some(20);
+
+        let (_, stdout) = run(&request);
+
+        assert_eq!(stdout, "19 24\nrefused\n");
+    }
+}
+
+#[test]
+fn a_low_limit_of_open_files_does_not_protect_from_the_oom_killer() {
+    let mut request = request(&["/bin/cat", "/proc/self/oom_score_adj"]);
+    request.run.limits.open_files = Some(5);
+
+    let (_, stdout) = run(&request);
+
+    assert_eq!(stdout, "0\n");
+}
+
+#[test]
+fn a_file_beyond_its_limit_is_the_disk() {
+    let mut request = sh("head -c 300000 /dev/zero > large; kill -XFSZ $$");
+    request.run.limits.file_bytes = Some(100_000);
+    assert_eq!(run(&request).0.cause, Cause::Disk);
+
+    let mut request = sh("exec head -c 300000 /dev/zero > large");
+    request.run.limits.file_bytes = Some(100_000);
+    let (result, _) = run(&request);
+    assert_eq!(
+        (result.cause, result.signal),
+        (Cause::Disk, Some(libc::SIGXFSZ))
+    );
+}
+
+#[test]
+fn an_interpreter_that_ignores_sigxfsz_reached_the_disk_limit() {
+    let code =
+        "import os\nos.makedirs('deep/down')\nopen('deep/down/large', 'wb').write(bytes(300000))";
+    let mut request = python(code);
+    request.run.limits.file_bytes = Some(100_000);
+
+    let (result, _) = run(&request);
+
+    assert_eq!((result.cause, result.exit_code), (Cause::Disk, Some(1)));
+    let message = result.message.unwrap();
+    assert!(
+        message.contains("deep/down/large has 100000 bytes"),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_failure_with_small_files_is_an_exit() {
+    let mut request = sh("head -c 99999 /dev/zero > almost; exit 1");
+    request.run.limits.file_bytes = Some(100_000);
+
+    assert_eq!(run(&request).0.cause, Cause::Exit);
+}
+
+#[test]
+fn the_stack_limit_is_the_programs() {
+    let mut request = sh("ulimit -s; ulimit -Hs");
+    request.run.limits.stack_bytes = Some(1 << 20);
+
+    assert_eq!(run(&request).1, "1024\n1024\n");
+}
+
+#[test]
+fn the_output_limit_can_end_the_program() {
+    let mut request = sh("echo begin; yes");
+    request.run.output_bytes = 1000;
+    request.run.kill_at_output_limit = true;
+
+    let (result, stdout) = run(&request);
+
+    assert_eq!((result.cause, result.exit_code), (Cause::OutputLimit, None));
+    assert_eq!(stdout, format!("begin\n{}", "y\n".repeat(497)));
+    assert_eq!(result.stdout_bytes - result.stdout_dropped, 1000);
+}
+
+#[test]
+fn the_output_limit_counts_for_a_program_that_has_exited() {
+    let mut request = sh("printf 12345678901 >&2");
+    request.run.output_bytes = 10;
+    request.run.kill_at_output_limit = true;
+    let response = agent().execute(&request);
+
+    assert_eq!(response.result.run.unwrap().cause, Cause::OutputLimit);
+    assert_eq!(response.run.stderr.to_text(), "1234567890");
+}
+
+#[test]
+fn output_of_exactly_the_limit_is_allowed() {
+    let mut request = sh("printf 1234567890; printf 1234567890 >&2");
+    request.run.output_bytes = 10;
+    request.run.kill_at_output_limit = true;
+
+    let (result, stdout) = run(&request);
+
+    assert_eq!((result.cause, result.exit_code), (Cause::Exit, Some(0)));
+    assert_eq!(stdout, "1234567890");
+}
