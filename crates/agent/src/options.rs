@@ -2,9 +2,13 @@
 //! and tests. It needs root, for namespaces.
 
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+
+use crate::boot::mounts;
 use crate::execute::{Environment, Template, cgroup};
 use crate::http::{self, api::Api};
 
@@ -12,7 +16,7 @@ const USAGE: &str = "\
 cloude-agent is PID 1 of a micro-VM. As an ordinary process it serves the same API:
 
   cloude-agent --serve-unix PATH --token-file FILE --work-dir DIR [--image-config FILE]
-               [--hide DIR] [--template]
+               [--hide DIR] [--template] [--disk]
 
   --serve-unix PATH     listen on a Unix socket, made at PATH
   --token-file FILE     the bearer token of requests
@@ -20,6 +24,7 @@ cloude-agent is PID 1 of a micro-VM. As an ordinary process it serves the same A
   --image-config FILE   environment and user of programs (image.json)
   --hide DIR            programs see DIR empty
   --template            accept POST /warm; execute with an identity, of which only the token is applied
+  --disk                a mount namespace with a tmpfs on DIR of --work-dir and on /tmp, for disk_bytes
 
 It needs root, to make namespaces.";
 
@@ -31,6 +36,7 @@ struct Options {
     image_config: Option<PathBuf>,
     hide: Option<PathBuf>,
     template: bool,
+    disk: bool,
 }
 
 /// Serves as the command line demands. Returns the exit code 0 for --help, else 2 after an error.
@@ -60,8 +66,13 @@ fn parse(arguments: &[String]) -> Result<Options, String> {
     let mut options = Options::default();
     let mut rest = arguments.iter();
     while let Some(name) = rest.next() {
-        if name == "--template" {
-            options.template = true;
+        let flag = match name.as_str() {
+            "--template" => Some(&mut options.template),
+            "--disk" => Some(&mut options.disk),
+            _ => None,
+        };
+        if let Some(flag) = flag {
+            *flag = true;
             continue;
         }
         let value = rest
@@ -98,6 +109,9 @@ fn serve(options: &Options) -> Result<std::convert::Infallible, String> {
         }
         None => Default::default(),
     };
+    if options.disk {
+        own_disk(&work_dir)?;
+    }
     let cgroups = cgroup::find_roots();
     if let Some(roots) = &cgroups {
         cgroup::enable_controllers(&roots.unified);
@@ -105,7 +119,7 @@ fn serve(options: &Options) -> Result<std::convert::Infallible, String> {
     let environment = Environment {
         work_dir,
         image,
-        tmp: None,
+        tmp: options.disk.then(|| PathBuf::from("/tmp")),
         hidden: options.hide.clone(),
         cgroups,
         console: None,
@@ -128,4 +142,14 @@ fn serve(options: &Options) -> Result<std::convert::Infallible, String> {
         &[listener.into()],
         &Arc::new(Api::new(Some(token.trim().to_owned()), environment)),
     )
+}
+
+/// Gives the agent and its programs a work directory and a /tmp of their own, as in a VM.
+fn own_disk(work_dir: &Path) -> Result<(), String> {
+    let none = None::<&str>;
+    unshare(CloneFlags::CLONE_NEWNS)
+        .and_then(|()| mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none))
+        .map_err(|errno| format!("a mount namespace: {errno}"))?;
+    let staging = work_dir.with_extension("disk");
+    mounts::disk(&staging, work_dir, Some(Path::new("/tmp")))
 }

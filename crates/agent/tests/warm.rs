@@ -148,7 +148,10 @@ fn outcome(agent: &Agent, mut work: ExecuteRequest, forked: bool) -> (String, St
 }
 
 fn warmed(runner: &Runner) -> Agent {
-    let agent = template();
+    warmed_in(template(), runner)
+}
+
+fn warmed_in(agent: Agent, runner: &Runner) -> Agent {
     let work = WarmRequest {
         runner: Some(runner.clone()),
         ..WarmRequest::default()
@@ -355,6 +358,24 @@ fn a_waiting_interpreter_is_refused_large_files() {
         (Cause::Disk, may_limit_others()),
         "{result:?}"
     );
+}
+
+#[test]
+fn a_waiting_interpreter_shares_the_limit_of_the_disk() {
+    let runner = runner("python", &[PYTHON, "-u", "main.py"]);
+    let agent = warmed_in(agent_with_disk(&["--template"]), &runner);
+    let mut work = request(&[PYTHON, "-u", "main.py"]);
+    work.files.push(file(
+        "main.py",
+        "for name in ('first', '/tmp/second'): open(name, 'wb').write(bytes(600000)); print(name)",
+    ));
+    work.disk_bytes = Some(1_000_000);
+    work.identity = identity();
+    let response = agent.execute(&work);
+    let run = response.result.run.unwrap();
+    assert_eq!((run.cause, run.exit_code), (Cause::Disk, Some(1)));
+    assert_eq!(response.run.stdout.to_text(), "first\n");
+    assert!(run.warm);
 }
 
 #[test]

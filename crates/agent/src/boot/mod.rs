@@ -12,7 +12,7 @@ pub mod shell;
 use std::fs::{File, OpenOptions};
 use std::net::{SocketAddrV4, TcpListener};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -22,9 +22,6 @@ use cloude_protocol::boot::{BOOT_CONFIG, BootConfig, DIR, IMAGE_CONFIG, ImageCon
 use crate::execute::{Environment, Template, cgroup, seccomp};
 use crate::http::{self, api::Api};
 use crate::{net, vsock};
-
-/// The work directory: files of the program, and its current directory.
-pub const WORK_DIR: &str = "/work";
 
 /// Sets the guest up and serves. On an error, logs it and powers off: the kernel panics if PID 1 returns.
 pub fn run() -> i32 {
@@ -80,7 +77,7 @@ fn environment(image: ImageConfig, boot: &BootConfig) -> Result<Environment, Str
         }
     });
     let environment = Environment {
-        work_dir: PathBuf::from(WORK_DIR),
+        work_dir: PathBuf::from(mounts::WORK_DIR),
         image,
         tmp: Some(PathBuf::from("/tmp")),
         hidden: Some(PathBuf::from(DIR)),
@@ -105,7 +102,10 @@ fn environment(image: ImageConfig, boot: &BootConfig) -> Result<Environment, Str
     // Both are built before a program waits for them.
     seccomp::filters();
     cgroup::process_limit();
-    mounts::work_dir(WORK_DIR, user.map_or((0, 0), |user| (user.uid, user.gid)))?;
+    if let Some(user) = user {
+        chown(mounts::WORK_DIR, Some(user.uid), Some(user.gid))
+            .map_err(|error| format!("{}: {error}", mounts::WORK_DIR))?;
+    }
     Ok(environment)
 }
 

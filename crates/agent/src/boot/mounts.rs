@@ -2,11 +2,17 @@
 
 use std::fs;
 use std::os::fd::AsRawFd as _;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+
+/// The work directory: files of the program, and its current directory.
+pub const WORK_DIR: &str = "/work";
+
+/// Where the file system of the work directory is mounted first.
+const STAGING: &str = "/.cloude/disk";
 
 /// The mount point of cgroup2.
 pub const CGROUP: &str = "/sys/fs/cgroup";
@@ -42,14 +48,13 @@ const fn entry(kind: &'static str, path: &'static str, flags: MsFlags, options: 
 
 /// In the order of mounting: parents first.
 #[rustfmt::skip]
-const MOUNTS: [Mount; 8] = [
+const MOUNTS: [Mount; 7] = [
     entry("proc", "/proc", QUIET, "", Need::Required),
     entry("sysfs", "/sys", QUIET, "", Need::Required),
     entry("devtmpfs", "/dev", MsFlags::MS_NOSUID, "mode=755", Need::Required),
     entry("devpts", "/dev/pts", NO_PROGRAMS, "mode=620,gid=5,ptmxmode=666", Need::Optional),
     entry("tmpfs", "/dev/shm", NO_NODES, "mode=1777", Need::Required),
     entry("tmpfs", "/run", NO_NODES, "mode=755", Need::WhereEmpty),
-    entry("tmpfs", "/tmp", NO_NODES, "mode=1777", Need::WhereEmpty),
     entry("cgroup2", CGROUP, QUIET, "", Need::Optional),
 ];
 
@@ -71,6 +76,11 @@ pub fn mount_all() -> Result<(), String> {
             ));
         }
     }
+    // Files of the image in /tmp stay visible.
+    let tmp = Path::new("/tmp");
+    make_mount_point(tmp);
+    let tmp = Some(tmp).filter(|tmp| !holds_anything(tmp));
+    disk(Path::new(STAGING), Path::new(WORK_DIR), tmp)?;
     let links = [
         ("/proc/self/fd", "/dev/fd"),
         ("/proc/self/fd/0", "/dev/stdin"),
@@ -129,18 +139,36 @@ pub fn open_console() {
     }
 }
 
-/// Mounts a tmpfs for the program's files, owned by its user.
-pub fn work_dir(path: &str, (uid, gid): (u32, u32)) -> Result<(), String> {
-    fs::create_dir_all(path).map_err(|error| format!("{path}: {error}"))?;
-    let options = format!("mode=755,uid={uid},gid={gid}");
+/// Mounts one tmpfs on `work_dir` and on `tmp`, so that its size limits the files in both. It is mounted on `staging`,
+/// a path that is free, until both have their part of it.
+pub fn disk(staging: &Path, work_dir: &Path, tmp: Option<&Path>) -> Result<(), String> {
+    let failed = |path: &Path, error: &dyn std::fmt::Display| {
+        format!("cannot mount tmpfs on {}: {error}", path.display())
+    };
+    for path in [staging, work_dir] {
+        fs::create_dir_all(path).map_err(|error| failed(path, &error))?;
+    }
     mount(
         Some("tmpfs"),
-        path,
+        staging,
         Some("tmpfs"),
         NO_NODES,
-        Some(options.as_str()),
+        Some("mode=755"),
     )
-    .map_err(|errno| format!("cannot mount tmpfs on {path}: {errno}"))
+    .map_err(|errno| failed(staging, &errno))?;
+    let parts = [(Some(work_dir), "work", 0o755), (tmp, "tmp", 0o1777)];
+    for (path, name, mode) in parts {
+        let Some(path) = path else { continue };
+        let (part, none) = (staging.join(name), None::<&str>);
+        fs::create_dir(&part)
+            .and_then(|()| fs::set_permissions(&part, PermissionsExt::from_mode(mode)))
+            .map_err(|error| failed(path, &error))?;
+        mount(Some(&part), path, none, MsFlags::MS_BIND, none)
+            .map_err(|errno| failed(path, &errno))?;
+    }
+    umount2(staging, MntFlags::MNT_DETACH).map_err(|errno| failed(staging, &errno))?;
+    let _ = fs::remove_dir(staging);
+    Ok(())
 }
 
 #[cfg(test)]

@@ -37,6 +37,9 @@ pub enum RequestError {
         /// The largest one.
         most: u64,
     },
+    /// `disk_bytes` is 0.
+    #[error("disk_bytes is 0: give at least 1")]
+    NoDisk,
     /// A string with a NUL byte, which `execve` would cut off there.
     #[error("{what} contains a NUL byte; remove it")]
     Nul {
@@ -69,6 +72,9 @@ pub fn check(request: &ExecuteRequest) -> Result<(), RequestError> {
                 what: format!("{name}.argv"),
             });
         }
+    }
+    if request.disk_bytes == Some(0) {
+        return Err(RequestError::NoDisk);
     }
     for (name, value) in &request.env {
         if name.is_empty() || name.contains('=') {

@@ -12,6 +12,7 @@ use super::connection::Connection;
 use super::request::{IDLE_TIME, Request, RequestError, read_body};
 use super::response::{Answer, EventStream};
 use crate::execute::cgroup::available_memory;
+use crate::execute::disk;
 use crate::execute::files::{self, FileError};
 use crate::execute::runner::Waiting;
 use crate::execute::sink::Sink as _;
@@ -200,8 +201,20 @@ impl Api {
                 }
             },
         };
+        if let Some(bytes) = execution.disk_bytes
+            && let Err(errno) = disk::set_size(&self.environment.work_dir, bytes)
+        {
+            let error = format!("disk_bytes: cannot limit the work directory to {bytes}: {errno}");
+            return Some(Answer::error(500, error));
+        }
         match files::write(&self.environment.work_dir, &execution.files, &user) {
             Ok(()) => {}
+            Err(FileError::Write { path, error })
+                if execution.disk_bytes.is_some() && error.raw_os_error() == Some(libc::ENOSPC) =>
+            {
+                let error = format!("files: {path:?} does not fit into disk_bytes; raise it");
+                return Some(Answer::error(400, error));
+            }
             Err(error @ FileError::Write { .. }) => {
                 return Some(Answer::error(500, error.to_string()));
             }

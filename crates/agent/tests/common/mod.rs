@@ -41,12 +41,27 @@ pub fn agent_template(image: &ImageConfig) -> Agent {
     start(image, &["--template"])
 }
 
+/// An agent with a file system of its own on the work directory and on /tmp.
+pub fn agent_with_disk(options: &[&str]) -> Agent {
+    // Not in /tmp, which the agent covers.
+    let parent = match std::env::temp_dir() {
+        parent if parent.starts_with("/tmp") => "/var/tmp".into(),
+        parent => parent,
+    };
+    let directory = tempfile::tempdir_in(parent).unwrap();
+    let options = [options, &["--disk"]].concat();
+    start_in(directory, &ImageConfig::default(), &options)
+}
+
 fn start(image: &ImageConfig, options: &[&str]) -> Agent {
+    start_in(tempfile::tempdir().unwrap(), image, options)
+}
+
+fn start_in(directory: tempfile::TempDir, image: &ImageConfig, options: &[&str]) -> Agent {
     assert!(
         nix::unistd::geteuid().is_root(),
         "these tests make namespaces: run them as root"
     );
-    let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name);
     std::fs::write(path("token"), TOKEN).unwrap();
     std::fs::write(path("image.json"), serde_json::to_vec(image).unwrap()).unwrap();
