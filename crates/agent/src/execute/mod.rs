@@ -9,8 +9,10 @@
 //! - [`prepare`], [`child`], [`rights`], [`seccomp`]: from a command to `execve`.
 //! - [`clock`], [`disk`]: limits that the agent enforces or recognizes itself.
 //! - [`stage`], [`relay`]: relays streams until the process tree is dead; [`result`] makes the result of it.
+//! - [`artifacts`], [`glob`], [`walk`]: the files that come back.
 //! - [`warm`], [`runner`]: the template's warm-up, and interpreters that wait for their program.
 
+pub mod artifacts;
 pub mod cgroup;
 pub mod child;
 pub mod clock;
@@ -19,6 +21,7 @@ pub mod disk;
 pub mod elf;
 pub mod environment;
 pub mod files;
+pub mod glob;
 pub mod output;
 pub mod pipes;
 pub mod plan;
@@ -41,7 +44,9 @@ pub mod warm;
 
 use std::time::Duration;
 
-use cloude_protocol::agent::{Event, ExecuteRequest, ExecuteResult, Stage, StageName, StageResult};
+use cloude_protocol::agent::{
+    Cause, Event, ExecuteRequest, ExecuteResult, Stage, StageName, StageResult,
+};
 
 use self::cgroup::{Cgroup, OomWatch};
 use self::clock::CpuBudget;
@@ -94,10 +99,20 @@ impl Execution<'_> {
             .map(|stage| self.stage(StageName::Compile, stage, &[]));
         let compiled = compile.as_ref().is_none_or(result::succeeded);
         let run = (compiled && !self.sink.is_gone()).then(|| self.program());
+        let ended = run
+            .as_ref()
+            .is_some_and(|run| run.cause != Cause::Infrastructure);
+        let artifacts_dropped = match &request.artifacts {
+            // Every process of the program is dead.
+            Some(wanted) if ended && !self.sink.is_gone() => {
+                artifacts::send(&self.environment.work_dir, wanted, self.sink)
+            }
+            _ => 0,
+        };
         self.sink.event(Event::Finished(ExecuteResult {
             compile,
             run,
-            artifacts_dropped: 0,
+            artifacts_dropped,
         }));
         self.cgroup
     }

@@ -1,13 +1,17 @@
 //! The consumer of a stage's events.
 
 use std::os::fd::BorrowedFd;
+use std::time::Duration;
 
 use cloude_protocol::agent::Event;
+
+/// A client that reads no byte of pending events for this long counts as gone.
+pub const CLIENT_STALL: Duration = Duration::from_secs(30);
 
 /// Consumes events and never blocks. A stage reads more output only while [`Sink::has_room`] is true, so that a
 /// slow client slows the program down instead of filling the agent's memory.
 pub trait Sink {
-    /// Takes one event, even without room. Returns the buffer of an [`Event::Output`] for reuse.
+    /// Takes one event, even without room. Returns the buffer of its data for reuse.
     fn event(&mut self, event: Event) -> Option<Vec<u8>>;
 
     /// True if more output may be read from the program.

@@ -15,10 +15,7 @@ use super::process::{self, monotonic_ns};
 use super::ready::{Interest, Ready};
 use super::relay::{OutputLimit, Relay};
 use super::report::{self, Report, Step};
-use super::sink::Sink;
-
-/// A client that reads no byte of pending events for this long counts as gone.
-const CLIENT_STALL: Duration = Duration::from_secs(30);
+use super::sink::{CLIENT_STALL, Sink};
 
 /// Measurements of a stage, complete once every process in it is dead.
 #[derive(Debug)]

@@ -3,6 +3,10 @@
 use cloude_protocol::agent::{ExecuteRequest, ProcessLimits};
 
 use super::files;
+use super::glob::Pattern;
+
+/// Patterns of artifacts: each is compared with each file.
+pub const MAX_PATTERNS: usize = 64;
 
 /// The largest RLIMIT_NOFILE: `fs.nr_open` of Linux, unless it was changed.
 const MAX_OPEN_FILES: u64 = 1 << 20;
@@ -40,6 +44,19 @@ pub enum RequestError {
     /// `disk_bytes` is 0.
     #[error("disk_bytes is 0: give at least 1")]
     NoDisk,
+    /// A pattern of artifacts.
+    #[error(
+        "artifacts.patterns: {pattern:?} {reason}; give a path relative to the work directory, with `*`, `?` and `**`"
+    )]
+    Pattern {
+        /// From the request.
+        pattern: String,
+        /// The problem, to follow the pattern.
+        reason: &'static str,
+    },
+    /// More patterns than [`MAX_PATTERNS`].
+    #[error("artifacts.patterns has {0} patterns: give at most {MAX_PATTERNS}")]
+    ManyPatterns(usize),
     /// A string with a NUL byte, which `execve` would cut off there.
     #[error("{what} contains a NUL byte; remove it")]
     Nul {
@@ -73,6 +90,9 @@ pub fn check(request: &ExecuteRequest) -> Result<(), RequestError> {
             });
         }
     }
+    if let Some(artifacts) = &request.artifacts {
+        check_patterns(&artifacts.patterns)?;
+    }
     if request.disk_bytes == Some(0) {
         return Err(RequestError::NoDisk);
     }
@@ -92,6 +112,19 @@ pub fn check(request: &ExecuteRequest) -> Result<(), RequestError> {
         }),
         _ => Ok(()),
     }
+}
+
+fn check_patterns(patterns: &[String]) -> Result<(), RequestError> {
+    if patterns.len() > MAX_PATTERNS {
+        return Err(RequestError::ManyPatterns(patterns.len()));
+    }
+    for pattern in patterns {
+        Pattern::new(pattern).map_err(|reason| RequestError::Pattern {
+            pattern: pattern.clone(),
+            reason,
+        })?;
+    }
+    Ok(())
 }
 
 fn check_limits(stage: &'static str, limits: &ProcessLimits) -> Result<(), RequestError> {

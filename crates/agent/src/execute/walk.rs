@@ -36,11 +36,20 @@ pub fn open_below(root: impl AsFd, path: &[u8], flags: OFlag) -> nix::Result<Own
 
 /// Calls `each` with the path below `root` and the status of everything there but directories, in any order. Returns
 /// false if entries are left that it has not looked at.
-pub fn walk(root: &Path, mut each: impl FnMut(&[u8], &FileStat) -> ControlFlow<()>) -> bool {
+pub fn walk(root: &Path, each: impl FnMut(&[u8], &FileStat) -> ControlFlow<()>) -> bool {
+    walk_some(root, MAX_ENTRIES, each)
+}
+
+/// [`walk`] over at most `left` entries.
+fn walk_some(
+    root: &Path,
+    mut left: usize,
+    mut each: impl FnMut(&[u8], &FileStat) -> ControlFlow<()>,
+) -> bool {
     let Ok(root) = File::open(root) else {
         return false;
     };
-    let (mut complete, mut left, mut pending_bytes) = (true, MAX_ENTRIES, 0);
+    let (mut complete, mut pending_bytes) = (true, 0);
     let mut pending = vec![Vec::new()];
     while let Some(directory) = pending.pop() {
         pending_bytes -= directory.len();
@@ -129,22 +138,33 @@ mod tests {
     #[test]
     fn a_huge_tree_is_cut() {
         let root = tempfile::tempdir().unwrap();
-        let names = ["first", "second"];
-        for name in names {
-            let directory = root.path().join(name);
-            std::fs::create_dir(&directory).unwrap();
-            std::fs::write(directory.join("file"), "").unwrap();
-            for link in 0..MAX_ENTRIES / 2 {
-                std::fs::hard_link(directory.join("file"), directory.join(link.to_string()))
-                    .or_else(|_| std::fs::write(directory.join(link.to_string()), ""))
-                    .unwrap();
-            }
+        for name in ["a", "b", "c"] {
+            std::fs::create_dir(root.path().join(name)).unwrap();
+            std::fs::write(root.path().join(name).join("file"), "").unwrap();
+        }
+        let mut seen = 0;
+        let mut count = |left| {
+            let complete = walk_some(root.path(), left, |_, _| {
+                seen += 1;
+                ControlFlow::Continue(())
+            });
+            (std::mem::take(&mut seen), complete)
+        };
+
+        assert_eq!(count(5), (2, false));
+        assert_eq!(count(6), (3, true));
+    }
+
+    #[test]
+    fn directories_that_wait_are_bounded() {
+        let root = tempfile::tempdir().unwrap();
+        let deep = root.path().join(vec!["x".repeat(250); 12].join("/"));
+        std::fs::create_dir_all(&deep).unwrap();
+        for number in 0..MAX_PENDING_BYTES / 3200 {
+            std::fs::create_dir(deep.join(format!("{number:0200}"))).unwrap();
         }
 
-        let (found, complete) = paths(root.path());
-
-        assert_eq!(found.len(), MAX_ENTRIES - names.len());
-        assert!(!complete);
+        assert!(!paths(root.path()).1);
     }
 
     #[test]

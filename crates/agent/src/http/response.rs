@@ -156,7 +156,7 @@ impl Sink for EventStream<'_> {
             }
         }
         match event {
-            Event::Output { data, .. } => Some(data.0),
+            Event::Output { data, .. } | Event::ArtifactData { data } => Some(data.0),
             _ => None,
         }
     }

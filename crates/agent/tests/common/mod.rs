@@ -206,6 +206,11 @@ pub fn execute_bytes(body: &[u8]) -> Vec<u8> {
 pub fn read_answer(stream: &mut UnixStream) -> Answer {
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).unwrap();
+    answer(&bytes)
+}
+
+/// The answer that all `bytes` of a connection are.
+pub fn answer(bytes: &[u8]) -> Answer {
     let split = bytes
         .windows(4)
         .position(|window| window == b"\r\n\r\n")
