@@ -1,5 +1,5 @@
-//! `cloude-agent`: PID 1 of a micro-VM. It sets the guest up, then serves `GET /health`, `POST /warm` and
-//! `POST /execute` over HTTP/1.1, on vsock and on the VM's IP address if it has a network.
+//! `cloude-agent`: PID 1 of a micro-VM. It sets the guest up, then serves `GET /health`, `POST /warm`,
+//! `POST /execute` and `POST /input` over HTTP/1.1, on vsock and on the VM's IP address if it has a network.
 //!
 //! - [`boot`]: mounts, modules, host name, network, console shell, power-off.
 //! - [`http`]: the server: blocking, one thread per connection, everything bounded.

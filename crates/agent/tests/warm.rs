@@ -6,8 +6,8 @@ mod common;
 use std::collections::BTreeMap;
 
 use cloude_protocol::agent::{
-    Cause, Event, ExecuteRequest, File, Identity, ProcessLimits, Runner, StageResult, WarmRequest,
-    WarmResponse,
+    Cause, Event, ExecuteRequest, File, Identity, Interactive, ProcessLimits, Runner, StageResult,
+    TerminalSize, WarmRequest, WarmResponse,
 };
 use cloude_protocol::boot::ImageConfig;
 use common::*;
@@ -388,4 +388,19 @@ fn a_stack_limit_needs_a_new_process() {
     let (result, stdout) = limited(code, limits);
     assert_eq!(stdout, "(1048576, 1048576)\n");
     assert!(!result.warm);
+}
+
+#[test]
+fn an_interactive_program_starts_plainly() {
+    let runner = runner("python", &[PYTHON, "-u", "main.py"]);
+    let mut work = request(&[PYTHON, "-u", "main.py"]);
+    work.files
+        .push(file("main.py", "import os; print(os.isatty(1))"));
+    let terminal = Some(TerminalSize {
+        columns: 80,
+        rows: 25,
+    });
+    work.interactive = Some(Interactive { terminal });
+    let seen = outcome(&warmed(&runner), work, true);
+    assert_eq!((seen.0.as_str(), seen.3), ("True\r\n", false));
 }

@@ -1,10 +1,11 @@
-//! The agent's API: `GET /health`, `POST /warm` and `POST /execute` over HTTP/1.1, on vsock or TCP.
+//! The agent's API: `GET /health`, `POST /warm`, `POST /execute` and `POST /input` over HTTP/1.1, on vsock or TCP.
 //!
 //! Every request has `Authorization: Bearer TOKEN` with the VM's token ([`crate::boot::BootConfig::token`]). Without it
 //! the agent answers 401.
 //!
 //! `POST /execute` takes an [`ExecuteRequest`]. The response is a chunked stream of one [`Event`] per line ([`NDJSON`])
-//! that ends with [`Event::Finished`]. An agent executes once: a second request is answered 409.
+//! that ends with [`Event::Finished`]. An agent executes once: a second request is answered 409. `POST /input` takes an
+//! [`Input`] on another connection meanwhile.
 //!
 //! A template VM ([`crate::boot::BootConfig::template`]) is warmed once by `POST /warm`, with a [`WarmRequest`] and a
 //! [`WarmResponse`]. It is saved while the agent waits for the next request on the same connection. In each fork, the

@@ -188,6 +188,10 @@ fn run_program(plan: &Plan) -> ! {
     }
     write_file(c"/proc/self/oom_score_adj", b"0");
     connect_streams(plan);
+    // SAFETY: a system call with numbers alone. This process leads a session without a terminal.
+    if plan.terminal && unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) } != 0 {
+        fail(plan, Step::Terminal)
+    }
     // No file is opened after it: a low limit of open files would refuse it.
     set_limits(plan);
     bound_capabilities(plan);

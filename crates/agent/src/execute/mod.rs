@@ -10,6 +10,7 @@
 //! - [`clock`], [`disk`]: limits that the agent enforces or recognizes itself.
 //! - [`stage`], [`relay`]: relays streams until the process tree is dead; [`result`] makes the result of it.
 //! - [`artifacts`], [`glob`], [`walk`]: the files that come back.
+//! - [`input`], [`terminal`]: input while the program runs.
 //! - [`warm`], [`runner`]: the template's warm-up, and interpreters that wait for their program.
 
 pub mod artifacts;
@@ -22,6 +23,7 @@ pub mod elf;
 pub mod environment;
 pub mod files;
 pub mod glob;
+pub mod input;
 pub mod output;
 pub mod pipes;
 pub mod plan;
@@ -38,6 +40,7 @@ pub mod runner;
 pub mod seccomp;
 pub mod sink;
 pub mod stage;
+pub mod terminal;
 pub mod validate;
 pub mod walk;
 pub mod warm;
@@ -50,6 +53,7 @@ use cloude_protocol::agent::{
 
 use self::cgroup::{Cgroup, OomWatch};
 use self::clock::CpuBudget;
+use self::input::InputPort;
 use self::prepare::Command;
 use self::relay::OutputLimit;
 use self::runner::Waiting;
@@ -60,19 +64,21 @@ use crate::user::User;
 pub use self::environment::{Environment, Template};
 pub use self::validate::{RequestError, check};
 
-/// Runs the stages of `request`, whose files are written, and sends every event, the last included. Returns
-/// the run stage's cgroup: dropping it removes it, which can wait until the response is sent.
+/// Runs the stages of `request`, whose files are written, and sends every event, the last included. An
+/// interactive run stage takes input from `port`. Returns the run stage's cgroup: dropping it removes it, which can wait until the response is sent.
 pub fn execute(
     environment: &Environment,
     request: &ExecuteRequest,
     user: &User,
     waiting: Option<Waiting>,
+    port: &InputPort,
     sink: &mut dyn Sink,
 ) -> Option<Cgroup> {
     Execution {
         environment,
         request,
         user,
+        port,
         sink,
         waiting,
         cgroup: None,
@@ -84,6 +90,7 @@ struct Execution<'a> {
     environment: &'a Environment,
     request: &'a ExecuteRequest,
     user: &'a User,
+    port: &'a InputPort,
     sink: &'a mut dyn Sink,
     waiting: Option<Waiting>,
     /// The run stage's cgroup, once that has ended.
@@ -150,17 +157,28 @@ impl Execution<'_> {
         stdin: &[u8],
     ) -> Result<StageResult, String> {
         let environment = self.environment;
+        let interactive = match name {
+            StageName::Compile => None,
+            StageName::Run => self.request.interactive,
+        };
+        let terminal = interactive.and_then(|interactive| interactive.terminal);
+        let mut variables = command::environment(&environment.image, self.user, &self.request.env);
+        if terminal.is_some() {
+            let kind = || "xterm-256color".to_owned();
+            variables.entry("TERM".to_owned()).or_insert_with(kind);
+        }
         let command = Command {
             label: match name {
                 StageName::Compile => "compile",
                 StageName::Run => "run",
             },
             argv: &stage.argv,
-            variables: &command::environment(&environment.image, self.user, &self.request.env),
+            variables: &variables,
             working_dir: self.request.working_dir.as_deref(),
             own_host_name: true,
             unconfined: self.request.unconfined,
             limits: stage.limits,
+            terminal,
             control: None,
         };
         let prepared = prepare::prepare(environment, self.user, &command)?;
@@ -181,6 +199,7 @@ impl Execution<'_> {
             },
             console: environment.console.as_ref(),
             announced: false,
+            port: interactive.is_some().then_some(self.port),
         };
         let oom = OomWatch::start(cgroup.as_ref());
         let observed = stage::run(

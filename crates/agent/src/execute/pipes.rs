@@ -3,9 +3,11 @@
 use std::fs::File;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
+use cloude_protocol::agent::TerminalSize;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::{Gid, Uid, fchown, pipe2};
 
+use super::terminal;
 use crate::spare::read_spare;
 use crate::user::User;
 
@@ -20,6 +22,8 @@ pub struct Pipes {
     /// None for a terminal, which has one stream.
     pub(super) stderr: Option<File>,
     pub(super) report: File,
+    /// The agent's end of the terminal.
+    pub(super) terminal: Option<File>,
 }
 
 /// The program's ends, closed in the agent once init has its copies.
@@ -33,6 +37,27 @@ pub struct ProgramEnds {
     pub stderr: OwnedFd,
     /// Write end of the report pipe.
     pub report: OwnedFd,
+}
+
+/// A terminal instead of pipes for the three streams.
+pub fn make_terminal(user: &User, size: TerminalSize) -> std::io::Result<(Pipes, ProgramEnds)> {
+    let (master, slave) = terminal::open(user, size)?;
+    let (report, report_in) = pipe2(OFlag::O_CLOEXEC)?;
+    fcntl(&report, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    let pipes = Pipes {
+        stdin: Some(master.try_clone()?),
+        stdout: master.try_clone()?,
+        stderr: None,
+        report: report.into(),
+        terminal: Some(master),
+    };
+    let ends = ProgramEnds {
+        stdin: slave.try_clone()?,
+        stdout: slave.try_clone()?,
+        stderr: slave,
+        report: report_in,
+    };
+    Ok((pipes, ends))
 }
 
 /// Makes the pipes of a stage, owned by `user`: opening `/dev/stdout` by name then works.
@@ -54,6 +79,7 @@ pub fn make(user: &User) -> nix::Result<(Pipes, ProgramEnds)> {
         stdout: out.into(),
         stderr: Some(err.into()),
         report: report.into(),
+        terminal: None,
     };
     Ok((
         pipes,

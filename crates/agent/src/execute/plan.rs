@@ -59,6 +59,8 @@ pub struct Plan {
     pub own_host_name: bool,
     /// Duplicated to [`CONTROL_DESCRIPTOR`], over which a waiting interpreter receives its program.
     pub control: Option<c_int>,
+    /// The streams are a terminal, which becomes the program's controlling one.
+    pub terminal: bool,
     /// The directory of its cgroup, for CLONE_INTO_CGROUP. All descriptors are above 2.
     pub cgroup_fd: Option<c_int>,
     /// `cgroup.procs` of the pids controller of cgroup v1.

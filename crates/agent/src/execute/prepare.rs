@@ -5,7 +5,7 @@ use std::ffi::{CString, c_int};
 use std::os::fd::AsRawFd as _;
 use std::path::PathBuf;
 
-use cloude_protocol::agent::ProcessLimits;
+use cloude_protocol::agent::{ProcessLimits, TerminalSize};
 
 use super::cgroup::{self, Cgroup};
 use super::command;
@@ -32,6 +32,8 @@ pub struct Command<'a> {
     pub unconfined: bool,
     /// Limits of its processes.
     pub limits: ProcessLimits,
+    /// A terminal of this size instead of pipes.
+    pub terminal: Option<TerminalSize>,
     /// The control socket of an interpreter that waits for its program.
     pub control: Option<c_int>,
 }
@@ -65,8 +67,12 @@ pub fn prepare(
     let path = command.variables.get("PATH").map_or("", String::as_str);
     let name = command.argv.first().ok_or("the command is empty")?;
     let program = command::look_up(name, path, &working_dir)?;
-    let (pipes, ends) =
-        pipes::make(user).map_err(|errno| format!("cannot make the program's pipes: {errno}"))?;
+    let (pipes, ends) = match command.terminal {
+        None => pipes::make(user)
+            .map_err(|errno| format!("cannot make the program's pipes: {errno}"))?,
+        Some(size) => pipes::make_terminal(user, size)
+            .map_err(|error| format!("cannot make the program's terminal: {error}"))?,
+    };
     let available = cgroup::available_memory();
     let processes = cgroup::process_limit_of(&command.limits);
     let cgroup = environment.cgroups.as_ref().and_then(|roots| {
@@ -103,6 +109,7 @@ pub fn prepare(
         boot_id: environment.boot_id(),
         own_host_name: command.own_host_name,
         control: command.control,
+        terminal: command.terminal.is_some(),
         cgroup_fd: cgroup.as_ref().map(Cgroup::as_raw_fd),
         pids_v1_fd: cgroup.as_ref().and_then(Cgroup::procs_v1),
         stdin: ends.stdin.as_raw_fd(),

@@ -28,6 +28,21 @@ pub fn kill(pidfd: &OwnedFd) {
     }
 }
 
+/// The process id of the program that `init` has started, in the agent's PID namespace. It is the first process that a
+/// namespace's init starts, so that its id there is 2.
+pub fn program_of(init: i32) -> Option<i32> {
+    let processes = std::fs::read_dir("/proc").ok()?;
+    processes.flatten().find_map(|process| {
+        let pid = process.file_name().to_str()?.parse().ok()?;
+        let status = std::fs::read_to_string(process.path().join("status")).ok()?;
+        let last = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+            line.split_ascii_whitespace().last()?.parse::<i32>().ok()
+        };
+        (last("PPid:") == Some(init) && last("NSpid:") == Some(2)).then_some(pid)
+    })
+}
+
 /// Sets a resource limit of another process, soft and hard (prlimit(2)).
 pub fn set_limit(pid: i32, resource: libc::__rlimit_resource_t, limit: u64) -> bool {
     let limit = libc::rlimit {

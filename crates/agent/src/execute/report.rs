@@ -47,6 +47,8 @@ pub enum Step {
     Limits,
     /// Connect the standard streams.
     Streams,
+    /// Make the terminal the controlling one.
+    Terminal,
     /// Bound capabilities.
     Capabilities,
     /// Become the program's user.
@@ -76,6 +78,7 @@ impl Step {
             ProcessCgroup,
             Limits,
             Streams,
+            Terminal,
             Capabilities,
             User,
             WorkingDir,
@@ -100,6 +103,7 @@ impl Step {
             Step::ProcessCgroup => "enter the cgroup of the pids controller",
             Step::Limits => "set the program's resource limits (setrlimit)",
             Step::Streams => "connect the standard streams",
+            Step::Terminal => "make the terminal the program's controlling terminal",
             Step::Capabilities => "bound the program's capabilities",
             Step::User => "become the program's user",
             Step::WorkingDir => "enter the working directory",

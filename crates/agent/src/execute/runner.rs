@@ -88,6 +88,7 @@ fn start_in(
         own_host_name: false,
         unconfined: false,
         limits: ProcessLimits::default(),
+        terminal: None,
         control: Some(theirs.as_raw_fd()),
     };
     let prepared = prepare::prepare(environment, user, &command)?;
@@ -157,7 +158,16 @@ impl Waiting {
         let same_directory = request.working_dir.is_none();
         // execve lays out memory by the stack limit, and interpreters derive their depth of recursion from it.
         let same_stack = request.run.limits.stack_bytes.is_none();
-        same_command && same_rights && warm_env && same_env && same_directory && same_stack && alive
+        // It has pipes, and its standard input ends.
+        let same_streams = request.interactive.is_none();
+        same_command
+            && same_streams
+            && same_rights
+            && warm_env
+            && same_env
+            && same_directory
+            && same_stack
+            && alive
     }
 
     /// Sets the limits of the run stage from outside, while the interpreter waits. False if that is not possible: its
@@ -223,6 +233,7 @@ impl Waiting {
             },
             console: environment.console.as_ref(),
             announced: true,
+            port: None,
         };
         let running = Running {
             pid: self.pid,

@@ -9,6 +9,7 @@ use cloude_protocol::agent::StageName;
 
 use super::child;
 use super::clock::{Clock, CpuBudget, Reached};
+use super::input::InputPort;
 use super::pipes::{Pipes, ProgramEnds};
 use super::plan::Plan;
 use super::process::{self, monotonic_ns};
@@ -53,6 +54,8 @@ pub struct StageSpec<'a> {
     pub console: Option<&'a File>,
     /// `Started` was sent already.
     pub announced: bool,
+    /// Keeps standard input open after `stdin`.
+    pub port: Option<&'a InputPort>,
 }
 
 /// A running process tree: its init, and the agent's ends of its pipes.
@@ -123,6 +126,7 @@ struct Stage<'a> {
     stdin: Option<File>,
     /// Bytes of `input` that the program's pipe has.
     fed: usize,
+    port: Option<&'a InputPort>,
     relay: Relay<'a>,
     report: Option<File>,
     clock: Clock<'a>,
@@ -140,7 +144,11 @@ impl<'a> Stage<'a> {
             stdout,
             stderr,
             report,
+            terminal,
         } = running.pipes;
+        if let Some(port) = spec.port {
+            port.start(running.pid, terminal);
+        }
         let streams = (stdout, stderr);
         Stage {
             sink,
@@ -148,6 +156,7 @@ impl<'a> Stage<'a> {
             input: spec.stdin,
             stdin,
             fed: 0,
+            port: spec.port,
             relay: Relay::new(
                 spec.name,
                 spec.console,
@@ -177,6 +186,9 @@ impl<'a> Stage<'a> {
                 self.sink.set_gone();
             }
             self.act(&ready);
+        }
+        if let Some(port) = self.port {
+            port.end();
         }
     }
 
@@ -273,7 +285,7 @@ impl<'a> Stage<'a> {
         }
     }
 
-    /// Writes as much standard input as the pipe holds; closes it at the end.
+    /// Writes as much standard input as the pipe holds. At the end it is closed, or left to the input port.
     fn feed(&mut self) {
         let Some(mut pipe) = self.stdin.as_ref() else {
             return;
@@ -283,9 +295,16 @@ impl<'a> Stage<'a> {
                 Ok(written) => self.fed += written,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(_) => break, // EPIPE: the program closed its end.
+                // EPIPE: the program closed its end.
+                Err(_) => {
+                    self.stdin = None;
+                    break;
+                }
             }
         }
-        self.stdin = None;
+        let stdin = self.stdin.take();
+        if let Some(port) = self.port {
+            port.open(stdin);
+        }
     }
 }

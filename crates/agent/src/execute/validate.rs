@@ -4,6 +4,7 @@ use cloude_protocol::agent::{ExecuteRequest, ProcessLimits};
 
 use super::files;
 use super::glob::Pattern;
+use super::input::{InputError, check_size};
 
 /// Patterns of artifacts: each is compared with each file.
 pub const MAX_PATTERNS: usize = 64;
@@ -44,6 +45,9 @@ pub enum RequestError {
     /// `disk_bytes` is 0.
     #[error("disk_bytes is 0: give at least 1")]
     NoDisk,
+    /// The terminal's size.
+    #[error("interactive.terminal: {0}")]
+    Terminal(#[from] InputError),
     /// A pattern of artifacts.
     #[error(
         "artifacts.patterns: {pattern:?} {reason}; give a path relative to the work directory, with `*`, `?` and `**`"
@@ -92,6 +96,12 @@ pub fn check(request: &ExecuteRequest) -> Result<(), RequestError> {
     }
     if let Some(artifacts) = &request.artifacts {
         check_patterns(&artifacts.patterns)?;
+    }
+    if let Some(size) = request
+        .interactive
+        .and_then(|interactive| interactive.terminal)
+    {
+        check_size(size)?;
     }
     if request.disk_bytes == Some(0) {
         return Err(RequestError::NoDisk);

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use cloude_protocol::agent::{Cause, Event, ExecuteRequest, WarmRequest};
 
+use super::input::InputPort;
 use super::runner::{self, Waiting};
 use super::sink::Sink;
 use super::{Environment, check, execute, files};
@@ -72,7 +73,8 @@ fn run(
 ) -> Result<(Cause, Option<i32>, String), String> {
     check(request).map_err(|error| error.to_string())?;
     let mut sink = Collector::default();
-    drop(execute(environment, request, user, None, &mut sink));
+    let port = InputPort::default();
+    drop(execute(environment, request, user, None, &port, &mut sink));
     let result = sink.result.ok_or("no stage ran")?;
     // A compile stage that failed is the last one.
     let last = result.run.or(result.compile).ok_or("no stage ran")?;

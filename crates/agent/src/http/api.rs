@@ -1,5 +1,6 @@
-//! The endpoints `GET /health`, `POST /warm` and `POST /execute`, for clients with the VM's token.
+//! The endpoints `GET /health`, `POST /warm`, `POST /execute` and `POST /input`, for clients with the VM's token.
 
+use std::os::fd::AsFd as _;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -8,23 +9,18 @@ use cloude_protocol::agent::{
 };
 use subtle::ConstantTimeEq as _;
 
+use super::body::{self, MAX_BODY_BYTES};
 use super::connection::Connection;
 use super::request::{IDLE_TIME, Request, RequestError, read_body};
 use super::response::{Answer, EventStream};
-use crate::execute::cgroup::available_memory;
 use crate::execute::disk;
 use crate::execute::files::{self, FileError};
+use crate::execute::input::{InputError, InputPort};
 use crate::execute::runner::Waiting;
 use crate::execute::sink::Sink as _;
 use crate::execute::{self, Environment};
 use crate::identity;
 use crate::user::{User, UserError};
-
-/// Largest request body in bytes; a third of MemAvailable if that is less.
-pub const MAX_BODY_BYTES: u64 = 64 << 20;
-
-/// Bodies up to this size are accepted without reading /proc/meminfo, which is slow.
-const SMALL_BODY_BYTES: u64 = 256 << 10;
 
 /// How long a template's connection may be idle: a year.
 const TEMPLATE_IDLE_TIME: std::time::Duration = std::time::Duration::from_secs(365 * 24 * 3600);
@@ -41,6 +37,7 @@ pub struct Api {
     executed: AtomicBool,
     warmed: AtomicBool,
     waiting: Mutex<Option<Waiting>>,
+    input: InputPort,
     /// The user of programs that ask for none, looked up when a template was warmed.
     user: Mutex<Option<User>>,
 }
@@ -55,6 +52,7 @@ impl Api {
             executed: AtomicBool::new(false),
             warmed: AtomicBool::new(false),
             waiting: Mutex::new(None),
+            input: InputPort::default(),
             user: Mutex::new(None),
         }
     }
@@ -95,6 +93,16 @@ impl Api {
                 let keep_alive = request.keep_alive && answer.status == 200;
                 return answer.send(connection, keep_alive).is_ok() && keep_alive;
             }
+            None if request.path == "/input" => {
+                let answer = match self.input(request, connection) {
+                    Ok(()) => Answer::empty(),
+                    Err(Some(answer)) => answer,
+                    Err(None) => return false,
+                };
+                // After a 409 the body was read: a client can go on with the next input.
+                let keep_alive = request.keep_alive && matches!(answer.status, 204 | 409);
+                return answer.send(connection, keep_alive).is_ok() && keep_alive;
+            }
             None => match self.execute(request, connection) {
                 Some(answer) => answer,
                 None => return false,
@@ -114,12 +122,12 @@ impl Api {
         }
         let method = match request.path.as_str() {
             "/health" => "GET",
-            "/execute" | "/warm" => "POST",
+            "/execute" | "/warm" | "/input" => "POST",
             path => {
                 return Some(Answer::error(
                     404,
                     format!(
-                        "no such endpoint {path:?}; there are GET /health, POST /warm and POST /execute"
+                        "no such endpoint {path:?}; there are GET /health, POST /warm, POST /execute and POST /input"
                     ),
                 ));
             }
@@ -225,10 +233,32 @@ impl Api {
         if execution.identity.is_some() {
             events.event(Event::Identity);
         }
-        let cgroup = execute::execute(&self.environment, &execution, &user, waiting, &mut events);
+        let cgroup = execute::execute(
+            &self.environment,
+            &execution,
+            &user,
+            waiting,
+            &self.input,
+            &mut events,
+        );
         let _ = events.finish();
         drop(cgroup);
         None
+    }
+
+    /// `POST /input`. An error is the answer to send instead, none if the client disconnected.
+    fn input(&self, request: &Request, connection: &mut Connection) -> Result<(), Option<Answer>> {
+        let input = body::read_input(request, connection)?;
+        let applied = self.input.apply(&input, connection.as_fd());
+        applied.map_err(|error| match error {
+            InputError::Gone => None,
+            InputError::NotRunning | InputError::Closed => {
+                Some(Answer::error(409, error.to_string()))
+            }
+            InputError::NoTerminal | InputError::Size { .. } | InputError::Signal(_) => {
+                Some(Answer::error(400, error.to_string()))
+            }
+        })
     }
 
     fn user(&self) -> Result<User, UserError> {
@@ -307,30 +337,11 @@ impl Api {
         request: &Request,
         connection: &mut Connection,
     ) -> Result<Vec<u8>, Option<Answer>> {
-        let length = match request.content_length {
-            Some(length) if !request.transfer_encoding => length,
-            _ => {
-                return Err(Some(Answer::error(
-                    411,
-                    "send the body with Content-Length and without Transfer-Encoding",
-                )));
-            }
-        };
-        // Parsing needs the body and its decoded content in memory at once.
-        let limit = match length {
-            ..=SMALL_BODY_BYTES => MAX_BODY_BYTES,
-            _ => available_memory().map_or(MAX_BODY_BYTES, |bytes| MAX_BODY_BYTES.min(bytes / 3)),
-        };
-        if length > limit {
-            let error = format!(
-                "the request body has {length} bytes and this VM accepts {limit}: send less, or give the VM more memory"
-            );
-            return Err(Some(Answer::error(413, error)));
-        }
+        let length = body::length(request, MAX_BODY_BYTES)?;
         if self.executed.load(Ordering::SeqCst) {
             return Err(Some(Answer::error(409, ALREADY_EXECUTED)));
         }
-        read_body(connection, length as usize).map_err(|_| None)
+        read_body(connection, length).map_err(|_| None)
     }
 }
 

@@ -2,10 +2,12 @@
 //!
 //! - [`connection`]: bytes with deadlines.
 //! - [`request`]: head and body of one request.
+//! - [`body`]: its bounds.
 //! - [`response`]: JSON answers, and the chunked stream of events.
 //! - [`api`]: the endpoints.
 
 pub mod api;
+pub mod body;
 pub mod connection;
 pub mod request;
 pub mod response;

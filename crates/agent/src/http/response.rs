@@ -41,6 +41,15 @@ impl Answer {
         }
     }
 
+    /// 204, without a body.
+    pub fn empty() -> Answer {
+        Answer {
+            status: 204,
+            json: Vec::new(),
+            allow: None,
+        }
+    }
+
     /// An error status with an [`ErrorBody`].
     pub fn error(status: u16, error: impl Into<String>) -> Answer {
         let json = serde_json::to_vec(&ErrorBody {
@@ -56,13 +65,14 @@ impl Answer {
 
     /// Sends the response. `keep_alive` is false if the connection closes after it.
     pub fn send(&self, connection: &Connection, keep_alive: bool) -> io::Result<()> {
-        let mut bytes = format!(
-            "HTTP/1.1 {} {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n",
-            self.status,
-            reason(self.status),
-            self.json.len(),
-        )
-        .into_bytes();
+        let mut bytes =
+            format!("HTTP/1.1 {} {}\r\n", self.status, reason(self.status)).into_bytes();
+        // RFC 9110, section 8.6: a 204 has no Content-Length.
+        if self.status != 204 {
+            let length = self.json.len();
+            let content = format!("Content-Type: application/json\r\nContent-Length: {length}\r\n");
+            bytes.extend_from_slice(content.as_bytes());
+        }
         if self.status == 401 {
             bytes.extend_from_slice(b"WWW-Authenticate: Bearer\r\n");
         }
@@ -82,6 +92,7 @@ impl Answer {
 fn reason(status: u16) -> &'static str {
     match status {
         200 => "OK",
+        204 => "No Content",
         400 => "Bad Request",
         401 => "Unauthorized",
         403 => "Forbidden",
