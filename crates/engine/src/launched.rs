@@ -1,6 +1,7 @@
 //! A VM as the engine hands it out.
 
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use cloude_protocol::agent::NetworkIdentity;
 use cloude_protocol::api::StartKind;
@@ -29,8 +30,35 @@ pub struct Launched {
     pub machine: Box<dyn Machine>,
 }
 
+/// Opens further connections to the agent of a running VM. It stays valid while the machine is borrowed, and keeps nothing
+/// of the VM alive: after its end, connections fail.
+#[derive(Clone)]
+pub struct AgentConnector(Arc<Connect>);
+
+type Connect = dyn Fn() -> Result<Box<dyn AgentStream>, Failure> + Send + Sync;
+
+impl AgentConnector {
+    /// `connect` must not block.
+    pub fn new(
+        connect: impl Fn() -> Result<Box<dyn AgentStream>, Failure> + Send + Sync + 'static,
+    ) -> Self {
+        AgentConnector(Arc::new(connect))
+    }
+
+    /// A new stream to the agent, which can be written at once. If the guest does not accept it, it is closed.
+    pub fn connect(&self) -> Result<Box<dyn AgentStream>, Failure> {
+        (self.0)()
+    }
+}
+
 /// A running VM.
 pub trait Machine: Send {
+    /// For further connections to the agent, such as those of [`crate::guest::InputSender`].
+    fn connector(&self) -> Result<AgentConnector, Failure> {
+        let message = "this VM has one connection to its agent";
+        Err(Failure::infrastructure(message))
+    }
+
     /// Waits until the VM ends by itself, and returns the reason. Can be dropped and called again.
     fn failed(&mut self) -> BoxFuture<'_, Failure>;
 

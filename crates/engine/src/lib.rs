@@ -74,7 +74,7 @@ pub use config::EngineConfig;
 pub use engine::{Engine, SetUpError};
 pub use error::{Failure, TemplateError};
 pub use isolation::{IsolationError, WallState};
-pub use launched::{Launched, Machine};
+pub use launched::{AgentConnector, Launched, Machine};
 pub use launcher::Launcher;
 pub use machine::{AgentStream, MEMORY_STEP_MIB, MachineShape, MachineSpec, WORKER_MIB};
 pub use pool::PoolCounts;

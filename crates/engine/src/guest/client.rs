@@ -4,87 +4,24 @@
 use std::pin::Pin;
 
 use bytes::{Bytes, BytesMut};
-use cloude_protocol::agent::{
-    ErrorBody, Event, ExecuteRequest, NDJSON, StageName, Stream, WarmRequest, WarmResponse,
-};
+use cloude_protocol::agent::{Event, ExecuteRequest, NDJSON, WarmRequest, WarmResponse};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST};
-use hyper::{Method, Request, Response};
+use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 
+use super::check::EventCheck;
+use super::client_error::{AgentError, MAX_ERROR, refusal};
 use crate::machine::AgentStream;
 
-/// The longest error body, in bytes.
-const MAX_ERROR: usize = 64 << 10;
 /// Bytes of an event besides its data.
 const EVENT_OVERHEAD: usize = 64 << 10;
-/// Bytes that a stream may exceed its limit by: the agent rounds its head and its tail to whole chunks.
-const OUTPUT_SLACK: u64 = 256 << 10;
+/// Bytes of an artifact in one event.
+const ARTIFACT_DATA: usize = 256 << 10;
 /// JSON writes a control character as six bytes, `\u0000`.
 const ESCAPED: usize = 6;
-
-/// A request to the agent that failed.
-#[derive(Debug, thiserror::Error)]
-pub enum AgentError {
-    /// The connection failed or closed early.
-    #[error("the connection to the agent failed: {0}")]
-    Connection(#[from] hyper::Error),
-    /// The agent answered with an error status.
-    #[error("the agent refused the request ({status}): {message}")]
-    Refused {
-        /// The HTTP status.
-        status: u16,
-        /// The message of the body.
-        message: String,
-    },
-    /// The event stream ended before [`Event::Finished`].
-    #[error("the agent's answer ended without a result")]
-    Incomplete,
-    /// A line is longer than the longest possible event.
-    #[error("the agent sent an event over {0} bytes")]
-    TooLong(usize),
-    /// A stage's stream is longer than `output_bytes` of the run stage. The agent respects the limit; a guest
-    /// kernel that was taken over may not.
-    #[error("the guest sent more output than its limit")]
-    TooMuchOutput,
-    /// A line is not an event.
-    #[error("the agent sent an invalid event: {0}")]
-    Malformed(#[from] serde_json::Error),
-    /// The first event of a fork was not [`Event::Identity`], or a VM that received no identity sent one. The
-    /// VM may still be an exact copy of others, so its output must not be used.
-    #[error("the agent did not acknowledge its identity before anything else")]
-    Identity,
-    /// The request could not be built.
-    #[error("building the request to the agent: {0}")]
-    Request(#[from] hyper::http::Error),
-}
-
-impl AgentError {
-    /// True if the request itself was invalid. A refused token or identity (401, 403) and a VM that runs
-    /// nothing any more (409) are not the request's fault.
-    pub fn is_refused_request(&self) -> bool {
-        matches!(
-            self,
-            AgentError::Refused {
-                status: 400..=499,
-                ..
-            }
-        ) && !matches!(
-            self,
-            AgentError::Refused {
-                status: 401 | 403 | 409,
-                ..
-            }
-        )
-    }
-
-    /// True if the connection ended, which usually means that the VM did.
-    pub fn is_connection(&self) -> bool {
-        matches!(self, AgentError::Connection(_) | AgentError::Incomplete)
-    }
-}
 
 /// The open connection of a finished execution.
 ///
@@ -98,7 +35,8 @@ pub struct Connection {
 ///
 /// If the request has an identity, the agent must acknowledge it first ([`Event::Identity`]). Otherwise no
 /// event reaches `each`, and the caller must kill the VM. Of each stream `each` receives at most the request's
-/// `output_bytes` and 256 KiB.
+/// `output_bytes` and 256 KiB, and artifacts only within the limits that the request has, with paths that stay below the
+/// directory that they are joined to.
 pub async fn execute(
     stream: Box<dyn AgentStream>,
     token: &str,
@@ -127,7 +65,7 @@ pub async fn execute(
             each(event);
             Ok(())
         };
-        let max_line = max_line(request.run.output_bytes);
+        let max_line = max_line(request);
         read_events(response.into_body(), max_line, &mut each).await
     };
     // Polled here and not in a task, so that the connection ends with this future.
@@ -142,46 +80,6 @@ pub async fn execute(
         }
     }
     Ok(Connection { _open: connection })
-}
-
-/// Refuses events that a well-behaved agent does not send.
-struct EventCheck {
-    /// The VM has its identity, or needs none.
-    acknowledged: bool,
-    /// Bytes that each stream of each stage may still send.
-    left: [[u64; 2]; 2],
-}
-
-impl EventCheck {
-    fn new(request: &ExecuteRequest) -> Self {
-        let limit = request.run.output_bytes.saturating_add(OUTPUT_SLACK);
-        EventCheck {
-            acknowledged: request.identity.is_none(),
-            left: [[limit; 2]; 2],
-        }
-    }
-
-    fn accept(&mut self, event: &Event) -> Result<(), AgentError> {
-        let is_identity = matches!(event, Event::Identity);
-        if is_identity == self.acknowledged {
-            return Err(AgentError::Identity);
-        }
-        self.acknowledged = true;
-        if let Event::Output {
-            stage,
-            stream,
-            data,
-        } = event
-        {
-            let stage = usize::from(*stage == StageName::Run);
-            let stream = usize::from(*stream == Stream::Stderr);
-            let left = &mut self.left[stage][stream];
-            *left = left
-                .checked_sub(data.0.len() as u64)
-                .ok_or(AgentError::TooMuchOutput)?;
-        }
-        Ok(())
-    }
 }
 
 /// The connection on which a template was warmed. The saved agent waits on it for the next request, so it must
@@ -231,30 +129,14 @@ pub async fn warm(
     Ok((serde_json::from_slice(&body.to_bytes())?, warm))
 }
 
-fn max_line(output_bytes: u64) -> usize {
-    usize::try_from(output_bytes)
+fn max_line(request: &ExecuteRequest) -> usize {
+    let artifact = request.artifacts.as_ref().map_or(0, |_| ARTIFACT_DATA);
+    usize::try_from(request.run.output_bytes)
         .unwrap_or(usize::MAX)
         .max(64 << 10)
+        .max(artifact)
         .saturating_mul(ESCAPED)
         .saturating_add(EVENT_OVERHEAD)
-}
-
-async fn refusal(response: Response<Incoming>) -> AgentError {
-    let status = response.status().as_u16();
-    let message = match Limited::new(response.into_body(), MAX_ERROR)
-        .collect()
-        .await
-    {
-        Ok(body) => {
-            let bytes = body.to_bytes();
-            serde_json::from_slice::<ErrorBody>(&bytes).map_or_else(
-                |_| String::from_utf8_lossy(&bytes).into_owned(),
-                |body| body.error,
-            )
-        }
-        Err(error) => error.to_string(),
-    };
-    AgentError::Refused { status, message }
 }
 
 async fn read_events(

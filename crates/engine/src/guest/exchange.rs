@@ -32,8 +32,14 @@ impl From<Failure> for ExchangeError {
     }
 }
 
-/// [`execute`] until it ends, the VM fails, `cancel` is cancelled, or the wall-clock limits of all stages and `grace`
-/// are over.
+/// Artifacts that are sent slower than this many bytes in a second are given up.
+const ARTIFACT_RATE: u64 = 4 << 20;
+
+/// [`execute`] until it ends, the VM fails, `cancel` is cancelled, or the wall-clock limits of all stages, the time for
+/// artifacts and `grace` are over.
+///
+/// Meanwhile input for an interactive program is sent by an [`super::InputSender`], made of the machine's connector
+/// ([`Machine::connector`]) before this borrows it.
 pub async fn exchange(
     (stream, token): (Box<dyn AgentStream>, &str),
     machine: &mut dyn Machine,
@@ -50,7 +56,7 @@ pub async fn exchange(
         },
         () = cancel.cancelled() => return Err(Failure::cancelled("cancelled").into()),
         failure = machine.failed() => return Err(failure.into()),
-        () = tokio::time::sleep(wall_time(request) + grace) => {
+        () = tokio::time::sleep(wall_time(request) + artifact_time(request) + grace) => {
             let message = "the VM did not answer within its wall-clock limits";
             return Err(Failure::infrastructure(message).into());
         }
@@ -73,4 +79,12 @@ pub fn wall_time(request: &ExecuteRequest) -> Duration {
     let compile = request.compile.as_ref();
     let compile_ms = compile.map_or(0, |stage| stage.wall_time_ms);
     Duration::from_millis(compile_ms + request.run.wall_time_ms)
+}
+
+/// The time to find and send the artifacts.
+fn artifact_time(request: &ExecuteRequest) -> Duration {
+    let artifacts = request.artifacts.as_ref();
+    artifacts.map_or(Duration::ZERO, |wanted| {
+        Duration::from_secs(5 + wanted.max_bytes / ARTIFACT_RATE)
+    })
 }

@@ -98,6 +98,12 @@ impl Worker {
         self.channel.get_ref().0.try_send(request, descriptors)
     }
 
+    /// Another channel to the worker, for requests alone: events arrive here.
+    pub(super) fn requests(&self) -> io::Result<Channel> {
+        let socket = self.channel.get_ref().0.as_fd().try_clone_to_owned()?;
+        Ok(Channel::new(socket))
+    }
+
     /// [`Worker::try_send`] with the error of an execution.
     pub fn send(&self, request: &Request, descriptors: &[BorrowedFd<'_>]) -> Result<(), Failure> {
         self.try_send(request, descriptors).map_err(|error| {

@@ -3,11 +3,12 @@
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use cloude_protocol::agent::{AGENT_PORT, Cause};
 use cloude_protocol::network::NetworkReport;
-use cloude_vmm::control::{ChannelError, Event, Request};
+use cloude_vmm::control::{Channel, ChannelError, Event, Request};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::net::{TcpStream, UnixStream};
@@ -15,11 +16,11 @@ use tokio::net::{TcpStream, UnixStream};
 use super::console::Console;
 use super::process::Worker;
 use crate::error::Failure;
-use crate::launched::Machine;
+use crate::launched::{AgentConnector, Machine};
 use crate::machine::AgentStream;
 use crate::network::{Attached, network_report, release};
 
-/// The id of the only vsock connection that the host opens.
+/// The id of the first vsock connection that the host opens. Further ones count up.
 const CONNECTION: u64 = 1;
 /// A worker that does not answer for so long is stuck, and does not hold its result back any longer.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -160,7 +161,37 @@ pub(super) fn no_firewall(reason: &str) -> Failure {
     ))
 }
 
+/// Connects to the agent over vsock. The worker's answer is not awaited: the caller of [`Machine::failed`] receives its
+/// events, and a connection that the guest does not accept is closed.
+fn connect_again(requests: &Channel, id: u64) -> Result<UnixStream, Failure> {
+    let failed = |error: &dyn std::fmt::Display| {
+        Failure::infrastructure(format!("another connection to the agent: {error}"))
+    };
+    let (ours, workers) = UnixStream::pair().map_err(|error| failed(&error))?;
+    let connect = Request::Connect {
+        id,
+        port: AGENT_PORT,
+    };
+    requests
+        .try_send(&connect, &[workers.as_fd()])
+        .map_err(|error| failed(&error))?;
+    Ok(ours)
+}
+
 impl Machine for Vm {
+    fn connector(&self) -> Result<AgentConnector, Failure> {
+        let requests = self
+            .worker
+            .requests()
+            .map_err(|error| Failure::infrastructure(format!("a control socket: {error}")))?;
+        let next = AtomicU64::new(CONNECTION + 1);
+        Ok(AgentConnector::new(move || {
+            let id = next.fetch_add(1, Ordering::Relaxed);
+            let stream = connect_again(&requests, id)?;
+            Ok(Box::new(stream) as Box<dyn AgentStream>)
+        }))
+    }
+
     fn failed(&mut self) -> BoxFuture<'_, Failure> {
         async {
             let broken = async {

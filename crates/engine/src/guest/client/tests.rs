@@ -17,19 +17,14 @@ fn request(fork: bool) -> ExecuteRequest {
     });
     ExecuteRequest {
         id: "id".into(),
-        files: Vec::new(),
-        compile: None,
         run: Stage {
             argv: vec!["true".into()],
             wall_time_ms: 1000,
             output_bytes: 1000,
+            ..Stage::default()
         },
-        stdin: Default::default(),
-        env: Default::default(),
-        working_dir: None,
-        user: None,
-        unconfined: false,
         identity,
+        ..ExecuteRequest::default()
     }
 }
 
@@ -47,10 +42,7 @@ fn output() -> Event {
 }
 
 fn finished() -> Event {
-    Event::Finished(ExecuteResult {
-        compile: None,
-        run: None,
-    })
+    Event::Finished(ExecuteResult::default())
 }
 
 /// Reads a request's head and whole body, and gives its first line.
