@@ -149,8 +149,9 @@ mod tests {
     /// The index of the event that is refused.
     fn refused(artifacts: Option<Artifacts>, events: &[Event]) -> Option<usize> {
         let mut check = check(artifacts);
-        let index = events.iter().position(|event| check.accept(event).is_err());
-        index
+        events
+            .iter()
+            .position(|event| check.accept(event).is_err())
     }
 
     #[test]
