@@ -1,5 +1,8 @@
-//! The HTTP client of the backend's API (crates/protocol/src/api.rs).
+//! The HTTP client of the backend's API (crates/protocol/src/api/).
 
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
 use cloude_protocol::agent::NDJSON;
 use cloude_protocol::api::LanguageInfo;
 use reqwest::{Client, Method, RequestBuilder, Response, Url};
@@ -8,39 +11,36 @@ use serde::de::DeserializeOwned;
 
 use crate::args;
 use crate::connect::{Connection, causes, connect};
-use crate::error::{BackendError, CliError, UsageError};
+use crate::error::{BackendError, CliError};
+use crate::settings::Settings;
+use crate::terminal;
 
 /// This version, for messages about a backend of another one.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// The pause before the first repetition of a request whose response has no `Retry-After`. It doubles up to the maximum.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(16);
 
 /// One backend.
-pub struct Backend {
-    client: Client,
-    url: Url,
-    shown: String,
-    has_key: bool,
-}
+pub struct Backend(Connection);
 
 impl Backend {
-    /// A client for the backend that the options name.
+    /// A client for the backend that the options, the environment or the configuration file name.
     pub fn new(options: &args::Backend) -> Result<Self, CliError> {
-        let Connection {
-            client,
-            url,
-            shown,
-            has_key,
-        } = connect(options)?;
-        Ok(Backend {
-            client,
-            url,
-            shown,
-            has_key,
+        Ok(Backend(connect(&Settings::load(options)?)?))
+    }
+
+    /// For a command that shows the backend's state as it is.
+    pub fn without_retries(self) -> Self {
+        Backend(Connection {
+            retry_for: Duration::ZERO,
+            ..self.0
         })
     }
 
     /// The address for messages.
     pub fn shown(&self) -> &str {
-        &self.shown
+        &self.0.shown
     }
 
     /// `GET /v1/languages`.
@@ -50,8 +50,18 @@ impl Backend {
 
     /// `GET path`; the response is JSON.
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, CliError> {
-        let response = self.send(self.request(Method::GET, path)?).await?;
-        self.json(response).await
+        let response = self.send(self.request(Method::GET, path)).await?;
+        self.json(&self.body(response).await?)
+    }
+
+    /// `GET` of an artifact. `path` is relative and has no `..`.
+    pub async fn get_artifact(&self, id: &str, path: &str) -> Result<Response, CliError> {
+        let mut url = self.url(&format!("v1/executions/{id}/artifacts"));
+        // An `http` URL always has segments.
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.extend(path.split('/'));
+        }
+        self.send(self.client().get(url)).await
     }
 
     /// `POST path` with a JSON body; the response is JSON.
@@ -60,47 +70,49 @@ impl Backend {
         path: &str,
         body: &impl Serialize,
     ) -> Result<T, CliError> {
+        self.post_with(path, body, &[]).await
+    }
+
+    /// `POST path` with a JSON body and more headers; the response is JSON.
+    pub async fn post_with<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        headers: &[(&str, &str)],
+    ) -> Result<T, CliError> {
         let request = self
-            .request(Method::POST, path)?
+            .request(Method::POST, path)
             .header("accept", "application/json");
-        let response = self.send(with_body(request, body)?).await?;
-        self.json(response).await
+        let response = self
+            .send(with_headers(with_body(request, body)?, headers))
+            .await?;
+        self.json(&self.body(response).await?)
     }
 
-    /// `DELETE path`; the response is JSON.
-    pub async fn delete_json<T: DeserializeOwned>(&self, path: &str) -> Result<T, CliError> {
-        let response = self.send(self.request(Method::DELETE, path)?).await?;
-        self.json(response).await
-    }
-
-    /// `DELETE path`; the response has no body.
-    pub async fn delete(&self, path: &str) -> Result<(), CliError> {
-        self.send(self.request(Method::DELETE, path)?).await?;
-        Ok(())
-    }
-
-    /// `POST path` with a JSON body; the response is a stream of JSON lines ([`NDJSON`]).
+    /// `POST path` with a JSON body and more headers; the response is a stream of JSON lines ([`NDJSON`]).
     pub async fn post_stream(
         &self,
         path: &str,
         body: &impl Serialize,
+        headers: &[(&str, &str)],
     ) -> Result<Response, CliError> {
-        let request = self.request(Method::POST, path)?.header("accept", NDJSON);
-        let response = self.send(with_body(request, body)?).await?;
-        let media_type = response
-            .headers()
-            .get("content-type")
-            .and_then(|value| value.to_str().ok())
-            .unwrap_or_default();
-        if !media_type.starts_with(NDJSON) {
-            return Err(BackendError::ContentType {
-                url: self.shown().to_owned(),
-                found: media_type.to_owned(),
-                version: VERSION,
-            }
-            .into());
-        }
-        Ok(response)
+        let request = self.request(Method::POST, path).header("accept", NDJSON);
+        let response = self
+            .send(with_headers(with_body(request, body)?, headers))
+            .await?;
+        self.of_type(response, NDJSON)
+    }
+
+    /// `DELETE path`; the response is JSON.
+    pub async fn delete_json<T: DeserializeOwned>(&self, path: &str) -> Result<T, CliError> {
+        let response = self.send(self.request(Method::DELETE, path)).await?;
+        self.json(&self.body(response).await?)
+    }
+
+    /// `DELETE path`; the response has no body.
+    pub async fn delete(&self, path: &str) -> Result<(), CliError> {
+        self.send(self.request(Method::DELETE, path)).await?;
+        Ok(())
     }
 
     /// The error for a connection that breaks in the middle of a response.
@@ -127,18 +139,61 @@ impl Backend {
         }
     }
 
-    fn request(&self, method: Method, path: &str) -> Result<RequestBuilder, CliError> {
-        let url = self
-            .url
-            .join(path)
-            .map_err(|error| UsageError::BackendUrl {
-                url: format!("{}{path}", self.url),
-                reason: error.to_string(),
-            })?;
-        Ok(self.client.request(method, url))
+    /// Parses the body of a response.
+    pub fn json<T: DeserializeOwned>(&self, body: &[u8]) -> Result<T, CliError> {
+        Ok(serde_json::from_slice(body).map_err(|error| self.bad_body(&error))?)
     }
 
+    fn client(&self) -> &Client {
+        &self.0.client
+    }
+
+    /// `path` is one of this program's own, with ids that were checked.
+    fn url(&self, path: &str) -> Url {
+        let mut url = self.0.url.clone();
+        let (path, query) = match path.split_once('?') {
+            Some((path, query)) => (path, Some(query)),
+            None => (path, None),
+        };
+        url.set_path(&format!("{}{path}", self.0.url.path()));
+        url.set_query(query);
+        url
+    }
+
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.client().request(method, self.url(path))
+    }
+
+    /// Sends a request. Repeats it while the backend is busy, after the time that the response asks for, until the time
+    /// for retries is over. A backend that cannot be reached is an error at once.
     async fn send(&self, request: RequestBuilder) -> Result<Response, CliError> {
+        let deadline = Instant::now() + self.0.retry_for;
+        let mut pause = FIRST_PAUSE;
+        let mut request = request;
+        loop {
+            let again = request.try_clone();
+            let error = match self.send_once(request).await {
+                Ok(response) => return Ok(response),
+                Err(error) => error,
+            };
+            let wait = match &error {
+                BackendError::Busy { retry_after_s, .. }
+                | BackendError::Unavailable { retry_after_s, .. } => {
+                    retry_after_s.map_or(pause, Duration::from_secs)
+                }
+                _ => return Err(error.into()),
+            };
+            match again {
+                Some(again) if fits(wait, deadline) => request = again,
+                _ => return Err(error.into()),
+            }
+            terminal::show_spinner("the backend is busy");
+            tokio::time::sleep(wait).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    async fn send_once(&self, request: RequestBuilder) -> Result<Response, BackendError> {
         let response = request
             .send()
             .await
@@ -153,15 +208,32 @@ impl Backend {
             .and_then(|value| value.to_str().ok()?.parse().ok());
         let body = response.bytes().await.unwrap_or_default();
         let error = BackendError::from_response(status, &body, retry_after, self.shown());
-        Err(error.about_key(self.has_key).into())
+        Err(error.about_key(self.0.has_key))
     }
 
-    async fn json<T: DeserializeOwned>(&self, response: Response) -> Result<T, CliError> {
-        let body = response
+    async fn body(&self, response: Response) -> Result<Bytes, CliError> {
+        Ok(response
             .bytes()
             .await
-            .map_err(|error| self.broken(&error))?;
-        Ok(serde_json::from_slice(&body).map_err(|error| self.bad_body(&error))?)
+            .map_err(|error| self.broken(&error))?)
+    }
+
+    fn of_type(&self, response: Response, expected: &'static str) -> Result<Response, CliError> {
+        let found = response
+            .headers()
+            .get("content-type")
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default();
+        if found.starts_with(expected) {
+            return Ok(response);
+        }
+        Err(BackendError::ContentType {
+            url: self.shown().to_owned(),
+            found: found.to_owned(),
+            expected,
+            version: VERSION,
+        }
+        .into())
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> BackendError {
@@ -177,6 +249,19 @@ impl Backend {
             reason: causes(error),
         }
     }
+}
+
+/// True if a pause of this length ends before the deadline.
+fn fits(wait: Duration, deadline: Instant) -> bool {
+    Instant::now()
+        .checked_add(wait)
+        .is_some_and(|end| end <= deadline)
+}
+
+fn with_headers(request: RequestBuilder, headers: &[(&str, &str)]) -> RequestBuilder {
+    headers.iter().fold(request, |request, (name, value)| {
+        request.header(*name, *value)
+    })
 }
 
 fn with_body(

@@ -6,11 +6,8 @@ use std::time::Duration;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::{Certificate, Client, Url};
 
-use crate::args;
 use crate::error::{BackendError, CliError, UsageError};
-
-/// The environment variable of the API key. It is no option, because `ps` shows options to all users.
-const KEY: &str = "CLOUDE_API_KEY";
+use crate::settings::{Key, Setting, Settings};
 
 /// An HTTP client with the URL that every path is joined to.
 pub struct Connection {
@@ -20,16 +17,24 @@ pub struct Connection {
     pub shown: String,
     /// An API key is sent.
     pub has_key: bool,
+    /// For how long requests to a busy backend are repeated.
+    pub retry_for: Duration,
 }
 
-/// Reads the options, the key and the certificates. Does not connect.
-pub fn connect(options: &args::Backend) -> Result<Connection, CliError> {
-    let (url, socket) = match options.url.strip_prefix("unix:") {
-        Some(path) => ("http://localhost", Some(socket(&options.url, path)?)),
-        None => (options.url.as_str(), None),
+/// Reads the key and the certificates. Does not connect.
+pub fn connect(settings: &Settings) -> Result<Connection, CliError> {
+    let address = &settings.backend.value;
+    let invalid = |reason: String| UsageError::BackendUrl {
+        url: address.clone(),
+        origin: settings.backend.origin.to_string(),
+        reason,
     };
-    let url = parse(url)?;
-    let key = key(options)?;
+    let (url, socket) = match address.strip_prefix("unix:") {
+        Some(path) => ("http://localhost", Some(socket(path).map_err(invalid)?)),
+        None => (address.as_str(), None),
+    };
+    let url = parse(url).map_err(invalid)?;
+    let key = key(&settings.key)?;
     // Fails only if the process has a rustls provider already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut builder = Client::builder()
@@ -42,7 +47,7 @@ pub fn connect(options: &args::Backend) -> Result<Connection, CliError> {
     if let Some(path) = socket {
         builder = builder.unix_socket(path);
     }
-    if let Some(path) = &options.ca {
+    if let Some(path) = &settings.ca.value {
         builder = builder.tls_certs_merge(certificates(path)?);
     }
     let has_key = key.is_some();
@@ -53,7 +58,7 @@ pub fn connect(options: &args::Backend) -> Result<Connection, CliError> {
         reason: causes(&error),
     })?;
     let shown = match socket {
-        Some(_) => options.url.clone(),
+        Some(_) => address.clone(),
         None => url.as_str().trim_end_matches('/').to_owned(),
     };
     Ok(Connection {
@@ -61,33 +66,28 @@ pub fn connect(options: &args::Backend) -> Result<Connection, CliError> {
         url,
         shown,
         has_key,
+        retry_for: settings.retry_for.value,
     })
 }
 
-fn socket<'a>(url: &str, path: &'a str) -> Result<&'a Path, UsageError> {
+/// The path of a Unix socket, or the reason why it is none.
+fn socket(path: &str) -> Result<&Path, String> {
     let path = Path::new(path);
     match path.is_absolute() {
         true => Ok(path),
-        false => Err(UsageError::BackendUrl {
-            url: url.to_owned(),
-            reason: "the path of a Unix socket must be absolute".to_owned(),
-        }),
+        false => Err("the path of a Unix socket must be absolute".to_owned()),
     }
 }
 
-/// Adds `http://` where there is no scheme.
-fn parse(url: &str) -> Result<Url, UsageError> {
+/// Adds `http://` where there is no scheme. Fails with a reason.
+fn parse(url: &str) -> Result<Url, String> {
     let text = match url.contains("://") {
         true => url.to_owned(),
         false => format!("http://{url}"),
     };
-    let mut parsed = Url::parse(&text).map_err(|error| UsageError::BackendUrl {
-        url: url.to_owned(),
-        reason: error.to_string(),
-    })?;
+    let mut parsed = Url::parse(&text).map_err(|error| error.to_string())?;
     if !matches!(parsed.scheme(), "http" | "https") {
-        let url = url.to_owned();
-        return Err(UsageError::BackendScheme { url });
+        return Err("use http, https or unix".to_owned());
     }
     // `Url::join` replaces the part after the last slash.
     if !parsed.path().ends_with('/') {
@@ -96,20 +96,18 @@ fn parse(url: &str) -> Result<Url, UsageError> {
     Ok(parsed)
 }
 
-/// The header with the API key: from the file, else from the environment.
-fn key(options: &args::Backend) -> Result<Option<HeaderValue>, UsageError> {
-    let (source, key) = match &options.key_file {
-        Some(path) => {
+/// The header with the API key.
+fn key(setting: &Setting<Option<Key>>) -> Result<Option<HeaderValue>, UsageError> {
+    let (source, key) = match &setting.value {
+        Some(Key::File(path)) => {
             let text = std::fs::read_to_string(path).map_err(|error| UsageError::ReadFile {
                 path: path.clone(),
                 error,
             })?;
             (path.display().to_string(), text)
         }
-        None => match std::env::var(KEY) {
-            Ok(text) if !text.is_empty() => (KEY.to_owned(), text),
-            _ => return Ok(None),
-        },
+        Some(Key::Text(text)) => (setting.origin.to_string(), text.clone()),
+        None => return Ok(None),
     };
     let key = key.trim();
     let header = HeaderValue::try_from(format!("Bearer {key}"));

@@ -7,7 +7,8 @@ use cloude_protocol::api::{Execution, RunRequest, RunResponse, Status, StatusRes
 
 use crate::args;
 use crate::client::Backend;
-use crate::error::{CliError, UsageError};
+use crate::error::CliError;
+use crate::id::check_id;
 use crate::run::read_code;
 use crate::terminal::{self, Style, paint};
 
@@ -54,15 +55,6 @@ pub async fn cancel(args: args::Cancel, options: &args::Backend) -> Result<u8, C
         terminal::stdout(text.as_bytes())?;
     }
     Ok(0)
-}
-
-/// Ids become a part of the request's path: refuses one with other characters than ids have.
-fn check_id(id: &str) -> Result<(), UsageError> {
-    let valid = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-    if !id.is_empty() && id.chars().all(valid) {
-        return Ok(());
-    }
-    Err(UsageError::ExecutionId { id: id.to_owned() })
 }
 
 fn pretty(status: &StatusResponse, colour: bool) -> String {

@@ -1,13 +1,14 @@
 //! `key`: creates, lists and revokes the API keys of a backend.
 
 use std::fmt::Write as _;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use cloude_protocol::keys::{KeyInfo, KeyRequest, NewKey};
 
 use crate::args::{self, KeyCommand};
 use crate::client::Backend;
 use crate::error::{CliError, UsageError};
+use crate::table::rounded;
 use crate::terminal::{self, Style, paint};
 
 /// `cloude key`.
@@ -56,6 +57,11 @@ async fn create(args: args::KeyCreate, backend: &Backend) -> Result<(), CliError
     terminal::stdout(format!("{}\n", created.key).as_bytes())
 }
 
+/// A duration that clocks may have made negative.
+fn age(milliseconds: i64) -> String {
+    rounded(u64::try_from(milliseconds).unwrap_or(0))
+}
+
 fn now_ms() -> i64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
@@ -72,11 +78,11 @@ fn table(keys: &[KeyInfo], now_ms: i64, colour: bool) -> String {
     let mut text = format!("{}\n", paint(&header, Style::Bold, colour));
     for key in keys {
         let scopes: Vec<_> = key.scopes.iter().map(|scope| scope.name()).collect();
-        let created = format!("{} ago", rounded(now_ms - key.created_ms));
+        let created = format!("{} ago", age(now_ms - key.created_ms));
         let (state, style) = match (key.revoked_ms, key.expires_ms) {
             (Some(_), _) => ("revoked".to_owned(), Style::Bad),
             (None, Some(ms)) if ms <= now_ms => ("expired".to_owned(), Style::Bad),
-            (None, Some(ms)) => (format!("expires in {}", rounded(ms - now_ms)), Style::Good),
+            (None, Some(ms)) => (format!("expires in {}", age(ms - now_ms)), Style::Good),
             (None, None) => ("valid".to_owned(), Style::Good),
         };
         let state = paint(&state, style, colour);
@@ -88,19 +94,6 @@ fn table(keys: &[KeyInfo], now_ms: i64, colour: bool) -> String {
         );
     }
     text
-}
-
-/// The largest unit alone: `3days`.
-fn rounded(ms: i64) -> String {
-    let seconds = u64::try_from(ms / 1000).unwrap_or(0);
-    let unit = [86_400, 3_600, 60, 1]
-        .into_iter()
-        .find(|unit| seconds >= *unit);
-    let unit = unit.unwrap_or(1);
-    let whole = Duration::from_secs(seconds / unit * unit);
-    let text = humantime::format_duration(whole).to_string();
-    // Months and years are several units.
-    text.split(' ').next().unwrap_or_default().to_owned()
 }
 
 #[cfg(test)]

@@ -2,18 +2,25 @@
 //! helpers, `doctor` and `image`. docs/cli.md lists the exit codes.
 
 mod args;
+mod artifacts;
 mod client;
+mod config;
 mod connect;
 mod doctor;
 mod error;
+mod events;
 mod exit;
+mod id;
 mod image;
 mod jobs;
 mod keys;
 mod languages;
+mod outcome;
 mod paths;
 mod quantity;
 mod run;
+mod settings;
+mod table;
 mod templates;
 mod terminal;
 
@@ -40,8 +47,11 @@ fn main() -> ExitCode {
 fn dispatch(cli: Cli) -> Result<u8, CliError> {
     let backend = &cli.backend;
     match cli.command {
-        Command::Run(run) => on_runtime(run::run(*run, backend)),
+        Command::Run(run) if run.detach => on_runtime(run::run(*run, backend)),
+        // Ctrl-C closes the connection, and with that the backend cancels the execution.
+        Command::Run(run) => until_interrupted(Some(Ending::Cancelled), run::run(*run, backend)),
         Command::Go(go) => on_runtime(jobs::go(go, backend)),
+        Command::Config(config) => config::show(&config, backend),
         Command::Status(status) => on_runtime(jobs::status(status, backend)),
         Command::Cancel(cancel) => on_runtime(jobs::cancel(cancel, backend)),
         Command::Languages(languages) => on_runtime(languages::list(languages, backend)),
@@ -58,19 +68,30 @@ fn dispatch(cli: Cli) -> Result<u8, CliError> {
     }
 }
 
-/// Runs a command that sends requests to a backend. Ctrl-C exits at once: the backend cancels the
-/// execution when its connection closes.
+/// Runs a command that sends requests to a backend. Ctrl-C exits at once, and executions go on.
 fn on_runtime(command: impl Future<Output = Result<u8, CliError>>) -> Result<u8, CliError> {
+    until_interrupted(None, command)
+}
+
+/// Likewise, and Ctrl-C prints a note.
+fn until_interrupted(
+    note: Option<Ending>,
+    command: impl Future<Output = Result<u8, CliError>>,
+) -> Result<u8, CliError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
         .build()
         .map_err(|error| LocalError::Runtime { error })?;
-    runtime.spawn(async {
+    // In a task of its own: the command may be in a write to standard output that blocks.
+    runtime.spawn(async move {
         if tokio::signal::ctrl_c().await.is_ok() {
             terminal::clear_spinner();
-            terminal::note(&Ending::Cancelled.to_string());
-            std::process::exit(i32::from(Ending::Cancelled.exit_code()));
+            artifacts::remove_partial();
+            if let Some(note) = note {
+                terminal::note(&note.to_string());
+            }
+            std::process::exit(i32::from(exit::INTERRUPTED));
         }
     });
     runtime.block_on(command)

@@ -21,6 +21,14 @@ pub fn duration(text: &str) -> Result<Duration, QuantityError> {
     Ok(Duration::from_millis(value.round() as u64))
 }
 
+/// As [`duration`], and `0`.
+pub fn duration_or_zero(text: &str) -> Result<Duration, QuantityError> {
+    match text {
+        "0" | "0s" => Ok(Duration::ZERO),
+        text => duration(text),
+    }
+}
+
 /// `512`, `512M` or `2G`, in MiB; a number without a unit is MiB.
 pub fn mebibytes(text: &str) -> Result<u64, QuantityError> {
     let (number, unit) = split(text)?;

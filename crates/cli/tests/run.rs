@@ -328,7 +328,7 @@ fn a_busy_backend_is_reported_with_its_retry_after() {
     let backend = FakeBackend::new(Script::Answer(429, Some(("retry-after", "3")), body));
     let output = backend
         .cloude()
-        .args(["run", "-l", "python", "-c", "x"])
+        .args(["--retry-for", "0", "run", "-l", "python", "-c", "x"])
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(125));

@@ -80,7 +80,7 @@ struct Server {
 /// then unknown.
 async fn ask(options: &args::Backend) -> (Check, Option<Server>) {
     let backend = match Backend::new(options) {
-        Ok(backend) => backend,
+        Ok(backend) => backend.without_retries(),
         Err(error) => {
             let fix = "correct --backend or CLOUDE_BACKEND";
             return (Check::broken("backend", error.to_string(), fix), None);

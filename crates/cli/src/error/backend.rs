@@ -1,8 +1,9 @@
 //! Requests to the backend that failed.
 
-use cloude_protocol::agent::{ErrorBody, NDJSON};
+use cloude_protocol::agent::ErrorBody;
 use cloude_protocol::api::Problem;
 
+use super::field::option;
 use crate::exit;
 
 /// A request that did not get the answer it should have.
@@ -35,12 +36,13 @@ pub enum BackendError {
     Closed { url: String },
     /// Something else than clouded, or another version of it.
     #[error(
-        "{url} answered with Content-Type {found:?} instead of {NDJSON}: check that --backend (CLOUDE_BACKEND) \
+        "{url} answered with Content-Type {found:?} instead of {expected}: check that --backend (CLOUDE_BACKEND) \
          is a clouded of version {version}"
     )]
     ContentType {
         url: String,
         found: String,
+        expected: &'static str,
         version: &'static str,
     },
     /// A body or an event that is not the JSON of this version.
@@ -66,7 +68,14 @@ pub enum BackendError {
         /// From the `Retry-After` header.
         retry_after_s: Option<u64>,
     },
-    /// 5xx.
+    /// 503: the server stops, or its store cannot write.
+    #[error("the backend cannot take requests now: {message}{}", retry(*retry_after_s))]
+    Unavailable {
+        message: String,
+        /// From the `Retry-After` header.
+        retry_after_s: Option<u64>,
+    },
+    /// Another 5xx.
     #[error("the backend failed (HTTP status {status}): {message}")]
     Failed { status: u16, message: String },
     /// 401.
@@ -77,21 +86,30 @@ pub enum BackendError {
         has_key: bool,
     },
     /// Any other error status.
-    #[error("{message}")]
-    Refused { status: u16, message: String },
+    #[error("{}{message}", about(field.as_deref(), message))]
+    Refused {
+        status: u16,
+        message: String,
+        /// The field of the request body that is wrong.
+        field: Option<String>,
+    },
 }
 
 impl BackendError {
     /// From the response's status, body and `Retry-After`.
     pub fn from_response(status: u16, body: &[u8], retry_after_s: Option<u64>, url: &str) -> Self {
-        // Servers before problem documents sent the other form.
-        let problem = serde_json::from_slice(body).map(|problem: Problem| problem.detail);
-        let message =
-            problem.or_else(|_| serde_json::from_slice(body).map(|body: ErrorBody| body.error));
-        let Ok(message) = message else {
-            let url = url.to_owned();
-            return BackendError::NotClouded { url, status };
+        // The original endpoints send an `ErrorBody`, those below /v1 a `Problem`.
+        let (message, field) = match serde_json::from_slice::<Problem>(body) {
+            Ok(problem) => (problem.detail, problem.field),
+            Err(_) => match serde_json::from_slice::<ErrorBody>(body) {
+                Ok(body) => (body.error, None),
+                Err(_) => {
+                    let url = url.to_owned();
+                    return BackendError::NotClouded { url, status };
+                }
+            },
         };
+        let message = message.replace(['\n', '\r'], " ");
         match status {
             401 => BackendError::Unauthorized {
                 message,
@@ -101,8 +119,16 @@ impl BackendError {
                 message,
                 retry_after_s,
             },
+            503 => BackendError::Unavailable {
+                message,
+                retry_after_s,
+            },
             500.. => BackendError::Failed { status, message },
-            _ => BackendError::Refused { status, message },
+            _ => BackendError::Refused {
+                status,
+                message,
+                field,
+            },
         }
     }
 
@@ -132,8 +158,20 @@ impl BackendError {
 
 fn key_hint(has_key: bool) -> &'static str {
     match has_key {
-        true => " (the key is that of --key-file, else of CLOUDE_API_KEY)",
+        true => " (`cloude config` shows where the key comes from)",
         false => ": put one into CLOUDE_API_KEY, or name its file with --key-file",
+    }
+}
+
+/// The option that the wrong field comes from, else the field unless the message has it.
+fn about(field: Option<&str>, message: &str) -> String {
+    let Some(field) = field else {
+        return String::new();
+    };
+    match option(field) {
+        Some(option) => format!("{option}: "),
+        None if message.contains(field) => String::new(),
+        None => format!("{}: ", field.escape_debug()),
     }
 }
 

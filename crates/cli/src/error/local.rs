@@ -21,6 +21,17 @@ pub enum LocalError {
     /// Standard output is full or broken, but for EPIPE.
     #[error("cannot write to standard output: {error}")]
     Stdout { error: io::Error },
+    /// A path of an artifact that is absolute, empty or has `..`. A correct backend sends none.
+    #[error(
+        "the backend sent an artifact with the path {path:?}, which is outside of the folder: not saved"
+    )]
+    ArtifactPath { path: String },
+    /// Without `--force` no file is overwritten.
+    #[error("{} exists: name another folder with --artifact-dir, or overwrite it with --force", path.display())]
+    ArtifactExists { path: PathBuf },
+    /// open(2), write(2) or rename(2) failed. A symbolic link instead of a folder is ELOOP or ENOTDIR.
+    #[error("cannot save the artifact {}: {error}", path.display())]
+    ArtifactWrite { path: PathBuf, error: io::Error },
     /// The output did not serialize.
     #[error("cannot encode the output as JSON: {error}")]
     Json { error: serde_json::Error },

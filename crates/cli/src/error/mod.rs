@@ -1,6 +1,7 @@
 //! Everything that ends a command without the program's result: one enum per origin, each with its exit code. The test in `table.rs` prints all of them.
 
 mod backend;
+mod field;
 mod local;
 mod outcome;
 mod usage;

@@ -13,8 +13,8 @@ pub enum ExecutionError {
     /// The guest's kernel panicked, halted or rebooted.
     #[error("the VM stopped while {subject} ran: {reason}")]
     VmStopped { subject: Subject, reason: String },
-    /// Reserved in the protocol: no backend sends it yet.
-    #[error("{subject} was killed at the output limit: raise it with --output-limit")]
+    /// With `--on-output-limit kill`.
+    #[error("{subject} was killed at its output limit: raise it with --output-limit")]
     OutputLimit { subject: Subject },
     /// `cause` is `exit` and `exit_code` is absent.
     #[error("the backend reported an exit without an exit code: update clouded")]
@@ -102,9 +102,11 @@ impl fmt::Display for Ending {
                 if let Some(seconds) = after_s {
                     write!(f, ", after {seconds:.1} s")?;
                 }
-                let option = match subject {
-                    Subject::Compiler => "--compile-timeout",
-                    Subject::Program => "--timeout",
+                let option = match (subject, cpu) {
+                    (Subject::Compiler, false) => "--compile-timeout",
+                    (Subject::Compiler, true) => "--limit compile.cpu_time",
+                    (Subject::Program, false) => "--timeout",
+                    (Subject::Program, true) => "--limit cpu_time",
                 };
                 write!(f, ": raise it with {option}")
             }

@@ -34,8 +34,10 @@ fn url() -> String {
 
 fn usage_errors() -> Vec<Row> {
     let values = one_of_each![UsageError:
-        BackendUrl { url: "http://".to_owned(), reason: "empty host".to_owned() },
-        BackendScheme { url: "ftp://host".to_owned() },
+        BackendUrl { url: "http://".to_owned(), origin: "--backend".to_owned(), reason: "empty host".to_owned() },
+        ConfigFile { path: PathBuf::from("config.toml"), line: 2, reason: "unknown field `x`".to_owned() },
+        Variable { name: "CLOUDE_BACKEND" },
+        RetryFor { text: "soon".to_owned(), origin: "CLOUDE_RETRY_FOR".to_owned(), error: QuantityError::NotANumber },
         ReadFile { path: PathBuf::from("missing.py"), error: not_found() },
         ReadStdin { error: io::Error::from_raw_os_error(5) },
         NotUtf8 { name: "x.py".to_owned(), offset: 2 },
@@ -45,10 +47,17 @@ fn usage_errors() -> Vec<Row> {
         NoExtension { path: PathBuf::from("script") },
         UnknownExtension { extension: "xyz".to_owned(), languages: vec!["c".to_owned(), "python".to_owned()] },
         FileWithoutName { spec: "/".to_owned() },
+        NameNotUtf8 { path: PathBuf::from("src/x") },
+        NotRegular { path: PathBuf::from("src/link"), kind: "a symbolic link" },
+        TooMuch { limit: "999 files" },
         EnvWithoutName { spec: "=x".to_owned() },
         EnvUnset { name: "TOKEN".to_owned() },
-        SecretValue { name: "TOKEN".to_owned() },
         SecretUnset { name: "TOKEN".to_owned() },
+        Label { spec: "x".to_owned() },
+        Limit { spec: "speed=1".to_owned(), reason: "no limit has this name".to_owned() },
+        LimitTwice { name: "wall_time".to_owned() },
+        LanguageVersion { spec: "python@".to_owned() },
+        IdempotencyKey {},
         ExecutionId { id: "../run".to_owned() },
         KeyId { id: "cloude_3f".to_owned() },
         ApiKey { source_name: "CLOUDE_API_KEY".to_owned() },
@@ -64,6 +73,7 @@ fn quantity_errors() -> Vec<Row> {
         NotANumber {},
         Unit { unit: "year".to_owned(), known: "ms, s, m or h" },
         Duration {},
+        Count {},
         Size { unit: "MiB" },
     ]
     .map(|error| ("QuantityError", error.to_string(), exit::USAGE))
@@ -79,13 +89,14 @@ fn backend_errors() -> Vec<Row> {
         NoAnswer { url: url(), reason: "connection closed before message completed".to_owned() },
         Broken { url: url(), reason: "Connection reset by peer (os error 104)".to_owned() },
         Closed { url: url() },
-        ContentType { url: url(), found: "text/html".to_owned(), version },
+        ContentType { url: url(), found: "text/html".to_owned(), expected: "application/x-ndjson", version },
         Body { url: url(), reason: "missing field `id` at line 1 column 2".to_owned(), version },
         NotClouded { url: url(), status: 502 },
         Busy { message: "64 executions are queued".to_owned(), retry_after_s: Some(3) },
+        Unavailable { message: "the server stops".to_owned(), retry_after_s: Some(5) },
         Failed { status: 500, message: "internal server error".to_owned() },
         Unauthorized { message: "this server requires an API key".to_owned(), has_key: false },
-        Refused { status: 404, message: "no execution `7d0c`".to_owned() },
+        Refused { status: 404, message: "no execution `7d0c`".to_owned(), field: None },
     ];
     rows("BackendError", values.map(CliError::from))
 }
@@ -106,6 +117,9 @@ fn local_errors() -> Vec<Row> {
         Execute { program: PathBuf::from("/usr/bin/cloude-initramfs"), error: io::Error::from_raw_os_error(8) },
         Runtime { error: io::Error::from_raw_os_error(11) },
         Stdout { error: io::Error::from_raw_os_error(28) },
+        ArtifactPath { path: "../x".to_owned() },
+        ArtifactExists { path: PathBuf::from("out/x.csv") },
+        ArtifactWrite { path: PathBuf::from("out/x.csv"), error: io::Error::from_raw_os_error(28) },
         Json { error: <serde_json::Error as serde::ser::Error>::custom("key must be a string") },
     ];
     rows("LocalError", values.map(CliError::from))

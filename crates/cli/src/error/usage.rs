@@ -6,16 +6,32 @@ use std::path::PathBuf;
 /// A mistake on the command line. Exit code 2.
 #[derive(Debug, thiserror::Error)]
 pub enum UsageError {
-    /// `--backend` or `CLOUDE_BACKEND` does not parse.
+    /// The backend's URL does not parse, or has a scheme that the client does not implement.
     #[error(
-        "invalid backend URL {url:?} (--backend or CLOUDE_BACKEND): {reason}; expected http://HOST[:PORT] or unix:/PATH"
+        "invalid backend URL {url:?} ({origin}): {reason}; expected http://HOST[:PORT], https://HOST[:PORT] or unix:/PATH"
     )]
-    BackendUrl { url: String, reason: String },
-    /// A scheme that the client does not implement.
-    #[error(
-        "unsupported scheme in backend URL {url:?} (--backend or CLOUDE_BACKEND): use http, https or unix"
-    )]
-    BackendScheme { url: String },
+    BackendUrl {
+        url: String,
+        origin: String,
+        reason: String,
+    },
+    /// The configuration file is not TOML, or has an unknown key.
+    #[error("{}, line {line}: {reason}", path.display())]
+    ConfigFile {
+        path: PathBuf,
+        line: usize,
+        reason: String,
+    },
+    /// An environment variable that is not UTF-8.
+    #[error("the variable {name} is not UTF-8")]
+    Variable { name: &'static str },
+    /// `retry_for` of the configuration file or the environment.
+    #[error("invalid time {text:?} for retries ({origin}): {error}")]
+    RetryFor {
+        text: String,
+        origin: String,
+        error: QuantityError,
+    },
     /// The program, `--stdin` or `--file`.
     #[error("cannot read {}: {error}", path.display())]
     ReadFile { path: PathBuf, error: io::Error },
@@ -51,31 +67,56 @@ pub enum UsageError {
         languages: Vec<String>,
     },
     /// `--file /`, or a name that is not UTF-8.
-    #[error("--file {spec:?} does not end in a file name: give PATH or PATH:NAME")]
+    #[error("--file {spec:?} does not end in a file name: give SRC:PATH")]
     FileWithoutName { spec: String },
+    /// A name below a directory that is not UTF-8. The API's paths are text.
+    #[error("{} is not UTF-8: rename it, or leave it out of --file", path.display())]
+    NameNotUtf8 { path: PathBuf },
+    /// A symbolic link, a socket, a FIFO or a device below a directory.
+    #[error("{} is {kind}: --file sends regular files alone; give the file that is meant with a --file of its own", path.display())]
+    NotRegular { path: PathBuf, kind: &'static str },
+    /// Too many files, or too large ones.
+    #[error("--file: more than {limit}: leave some out, or send them as one archive")]
+    TooMuch { limit: &'static str },
     /// `--env =x`, or an empty one.
     #[error("--env {spec:?} has no variable name: give NAME=VALUE, or NAME of a variable set here")]
     EnvWithoutName { spec: String },
     /// `--env NAME` of a variable that this process does not have.
     #[error("--env {name}: no such variable in the environment, or not UTF-8: give {name}=VALUE")]
     EnvUnset { name: String },
-    /// `--secret NAME=VALUE`.
-    #[error(
-        "--secret {name} takes no value, because `ps` would show it: export {name}, and give its name alone"
-    )]
-    SecretValue { name: String },
     /// `--secret NAME` of a variable that this process does not have.
-    #[error("--secret {name}: no such variable in the environment, or not UTF-8: export it")]
+    #[error(
+        "--secret {name}: no such variable in the environment, or not UTF-8: export it, or give {name}=VALUE"
+    )]
     SecretUnset { name: String },
+    /// `--label x`.
+    #[error("--label {spec:?} is not NAME=VALUE")]
+    Label { spec: String },
+    /// `--limit` without a known name and a value.
+    #[error("--limit {spec:?}: {reason}")]
+    Limit { spec: String, reason: String },
+    /// `--timeout 1s --limit wall_time=2s`.
+    #[error("the limit {name} is given twice: leave one out")]
+    LimitTwice { name: String },
+    /// `--language python@3.13 --language-version 3.12`, or `python@`.
+    #[error(
+        "--language {spec:?}: give the version once and not empty, as in --language python@3.13"
+    )]
+    LanguageVersion { spec: String },
+    /// RFC 9110 allows visible ASCII characters in a header.
+    #[error("--idempotency-key: give 1 to 255 visible ASCII characters")]
+    IdempotencyKey,
     /// Ids become a part of the URL, so that they are checked first.
-    #[error("invalid execution id {id:?}: give the id that `cloude go` printed")]
+    #[error(
+        "invalid execution id {id:?}: give the id that `cloude run --detach` or `cloude ps` printed"
+    )]
     ExecutionId { id: String },
     /// Likewise.
     #[error(
         "invalid key id {id:?}: give the hexadecimal id that `cloude key ls` shows, not the key"
     )]
     KeyId { id: String },
-    /// `--key-file` or `CLOUDE_API_KEY`. The message does not repeat what may be a secret.
+    /// `--token`, `--key-file` or `CLOUDE_API_KEY`. The message does not repeat what may be a secret.
     #[error("{source_name} does not hold an API key: expected one line, cloude_ID_SECRET")]
     ApiKey { source_name: String },
     /// `--ca` or `CLOUDE_CA`.
@@ -104,6 +145,9 @@ pub enum QuantityError {
     /// Below a millisecond, or more than 31 years.
     #[error("out of range: give at least 1ms and at most 1e9 seconds")]
     Duration,
+    /// Not a whole number, or too large a one.
+    #[error("expected a whole number")]
+    Count,
     /// Less than one unit, or more than a 64-bit float counts exactly.
     #[error("out of range: give at least 1 {unit}")]
     Size { unit: &'static str },

@@ -1,11 +1,9 @@
-//! Reads the parts of a request: source code, standard input, files, environment variables.
+//! Reads the parts of a request: source code, standard input, environment variables, labels.
 
 use std::io::{IsTerminal as _, Read as _};
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use cloude_protocol::agent::File;
-use cloude_protocol::{Data, Secret};
+use cloude_protocol::Secret;
 
 use crate::error::UsageError;
 
@@ -32,37 +30,6 @@ pub fn stdin(path: Option<&Path>, code_from_stdin: bool) -> Result<Vec<u8>, Usag
     }
 }
 
-/// Reads a file given as `PATH` or `PATH:NAME`. A path that exists is not split at its colon.
-pub fn extra_file(spec: &str) -> Result<File, UsageError> {
-    let (path, name) = match spec.rsplit_once(':') {
-        Some((path, name)) if !Path::new(spec).exists() && !name.is_empty() => {
-            (path, name.to_owned())
-        }
-        _ => {
-            let name = Path::new(spec).file_name().and_then(|name| name.to_str());
-            let Some(name) = name else {
-                return Err(UsageError::FileWithoutName {
-                    spec: spec.to_owned(),
-                });
-            };
-            (spec, name.to_owned())
-        }
-    };
-    let path = Path::new(path);
-    let content = std::fs::read(path).map_err(|error| unreadable(path, error))?;
-    let mode = path
-        .metadata()
-        .map_err(|error| unreadable(path, error))?
-        .permissions()
-        .mode();
-    let mode = if mode & 0o111 != 0 { Some(0o755) } else { None };
-    Ok(File {
-        path: name,
-        content: Data(content),
-        mode,
-    })
-}
-
 /// Parses `NAME=VALUE`, or `NAME` for a variable of this process.
 pub fn variable(spec: &str) -> Result<(String, String), UsageError> {
     let name = match spec.split_once('=') {
@@ -81,17 +48,22 @@ pub fn variable(spec: &str) -> Result<(String, String), UsageError> {
     }
 }
 
-/// The value of a variable of this process, which the backend treats as a secret. A value on the command line would not
-/// be one: `ps` shows it.
-pub fn secret(name: &str) -> Result<(String, Secret), UsageError> {
-    if let Some((name, _)) = name.split_once('=') {
-        let name = name.to_owned();
-        return Err(UsageError::SecretValue { name });
-    }
-    match variable(name) {
+/// A secret variable: `NAME` of a variable of this process, which `ps` does not show, or `NAME=VALUE`.
+pub fn secret(spec: &str) -> Result<(String, Secret), UsageError> {
+    match variable(spec) {
         Ok((name, value)) => Ok((name, Secret(value))),
         Err(UsageError::EnvUnset { name }) => Err(UsageError::SecretUnset { name }),
         Err(error) => Err(error),
+    }
+}
+
+/// Parses `NAME=VALUE`.
+pub fn label(spec: &str) -> Result<(String, String), UsageError> {
+    match spec.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err(UsageError::Label {
+            spec: spec.to_owned(),
+        }),
     }
 }
 

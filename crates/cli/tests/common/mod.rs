@@ -5,7 +5,7 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use assert_cmd::Command;
 use axum::Json;
@@ -31,12 +31,16 @@ pub enum Script {
     Hang(Vec<ExecutionEvent>),
     /// A status, a header and a body.
     Answer(u16, Option<(&'static str, &'static str)>, String),
+    /// This status and `Retry-After` as often as this, then an exit with 0.
+    Busy(u16, &'static str, usize),
 }
 
 pub struct Shared {
     script: Script,
     pub executions: Mutex<Vec<ExecutionRequest>>,
     pub runs: Mutex<Vec<RunRequest>>,
+    /// The headers of each execution, and when it arrived.
+    pub headers: Mutex<Vec<(HeaderMap, Instant)>>,
     /// The header `Authorization` of each execution.
     pub authorizations: Mutex<Vec<Option<String>>>,
     /// True once a client closed the connection of a [`Script::Hang`].
@@ -64,6 +68,7 @@ impl FakeBackend {
             script,
             executions: Mutex::default(),
             runs: Mutex::default(),
+            headers: Mutex::default(),
             authorizations: Mutex::default(),
             abandoned: Mutex::new(false),
             sent: Mutex::new(false),
@@ -141,6 +146,9 @@ pub fn cloude() -> Command {
         .env_remove("CLOUDE_BACKEND")
         .env_remove("CLOUDE_API_KEY")
         .env_remove("CLOUDE_CA")
+        .env_remove("CLOUDE_RETRY_FOR")
+        // No configuration file of whoever runs the tests.
+        .env("XDG_CONFIG_HOME", "/nonexistent")
         .write_stdin("")
         .timeout(Duration::from_secs(300));
     command
@@ -155,7 +163,25 @@ async fn executions(
     let authorization = headers.get("authorization");
     let authorization = authorization.map(|value| value.to_str().unwrap().to_owned());
     shared.authorizations.lock().unwrap().push(authorization);
+    let attempts = {
+        let mut all = shared.headers.lock().unwrap();
+        all.push((headers.clone(), Instant::now()));
+        all.len()
+    };
+    if headers
+        .get("prefer")
+        .is_some_and(|it| it == "respond-async")
+    {
+        let summary = r#"{"id":"job-1","status":"pending","language":"python","created_ms":7}"#;
+        return (StatusCode::ACCEPTED, summary).into_response();
+    }
     let (events, hang) = match shared.script.clone() {
+        Script::Busy(status, retry_after, times) if attempts <= times => {
+            let body = r#"{"type":"about:blank","title":"x","status":429,"detail":"64 executions are queued"}"#;
+            let status = StatusCode::from_u16(status).unwrap();
+            return (status, [("retry-after", retry_after)], body).into_response();
+        }
+        Script::Busy(..) => (vec![result(exited(0))], false),
         Script::Answer(status, header, body) => {
             let mut response = (StatusCode::from_u16(status).unwrap(), body).into_response();
             if let Some((name, value)) = header {
@@ -212,6 +238,18 @@ fn last(events: Vec<ExecutionEvent>) -> Execution {
         Some(ExecutionEvent::Result(execution)) => *execution,
         other => panic!("the script ends with {other:?}, not with a result"),
     }
+}
+
+/// A response's body that breaks off after these bytes.
+pub fn breaks_after(bytes: impl Into<Bytes>) -> Body {
+    let bytes = bytes.into();
+    let tail = futures_util::stream::once(async {
+        // The server sends what it has when a body is not ready.
+        tokio::task::yield_now().await;
+        Err("the server is gone")
+    });
+    let head = futures_util::stream::once(async { Ok(bytes) });
+    Body::from_stream(futures_util::StreamExt::chain(head, tail))
 }
 
 async fn run(State(shared): State<Arc<Shared>>, Json(request): Json<RunRequest>) -> Response {

@@ -49,8 +49,12 @@ pub fn report(execution: &Execution) -> Result<u8, ExecutionError> {
         }
         Cause::Disk | Cause::Processes => {
             terminal::note(match execution.cause {
-                Cause::Disk => "a write was refused at the limit of the disk or of a file's size",
-                _ => "a new process or thread was refused at the limit of processes",
+                Cause::Disk => {
+                    "a write was refused at the limit of the disk or of a file's size: raise it with --limit disk or --limit file_size"
+                }
+                _ => {
+                    "a new process or thread was refused at the limit of processes: raise it with --limit processes"
+                }
             });
             match (execution.exit_code, execution.signal) {
                 (Some(code), _) => Ok((code & 0xff) as u8),
@@ -75,6 +79,10 @@ fn note(ending: &Ending) -> u8 {
 
 /// Notes on standard error that output is missing, in the place where it is missing.
 pub fn dropped(stage: StageName, stream: Stream, bytes: u64) {
+    note_dropped(stage, stream, bytes, "here");
+}
+
+fn note_dropped(stage: StageName, stream: Stream, bytes: u64, place: &str) {
     let stream = match stream {
         Stream::Stdout => "standard output",
         Stream::Stderr => "standard error",
@@ -84,7 +92,7 @@ pub fn dropped(stage: StageName, stream: Stream, bytes: u64) {
         StageName::Run => "",
     };
     terminal::note(&format!(
-        "{bytes} bytes of {owner}{stream} were dropped here, past the output limit: raise it with --output-limit"
+        "{bytes} bytes of {owner}{stream} were dropped {place}, past the output limit: raise it with --output-limit"
     ));
 }
 

@@ -1,16 +1,27 @@
 //! The command line, for clap.
 
+mod jobs;
+mod run;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+use clap::{Args, Parser, Subcommand, ValueHint};
 use cloude_protocol::keys::Scope;
 
 use crate::quantity;
 
+pub use jobs::{Cancel, Go, Status};
+pub use run::{AtOutputLimit, Run, Start};
+
 /// The default address of `clouded`.
-pub const DEFAULT_BACKEND: &str = "http://127.0.0.1:8080";
+const DEFAULT_BACKEND: &str = "http://127.0.0.1:8080";
+
+/// The backend without an option, a variable or a line in the configuration file.
+pub fn default_backend() -> &'static str {
+    DEFAULT_BACKEND
+}
 
 const EXIT_CODES: &str = "\
 Exit codes of `run`: the program's, or the compiler's if it failed; 124 after a time limit; 128 + n
@@ -47,6 +58,8 @@ pub enum Command {
     Doctor(Doctor),
     /// Build, update, list and remove images (cloude-initramfs)
     Image(Image),
+    /// Show the configuration of this client, and where each value comes from
+    Config(Config),
     /// Print a completion script for a shell
     Completion {
         /// The shell
@@ -54,142 +67,28 @@ pub enum Command {
     },
 }
 
-/// The backend. These options may stand before and after the command.
-#[derive(Debug, Args)]
+/// The backend. These options may stand before and after the command. Without them, values come from the environment, the
+/// configuration file and defaults, in this order ([`crate::settings`]).
+#[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Backend")]
 pub struct Backend {
-    /// The backend's address: http://HOST:PORT, https://HOST or unix:/PATH
-    #[arg(long = "backend", value_name = "URL", env = "CLOUDE_BACKEND", default_value = DEFAULT_BACKEND, global = true,
-          hide_env_values = true, value_hint = ValueHint::Url)]
-    pub url: String,
-    /// A file with the API key [default: the key in the variable CLOUDE_API_KEY]
+    /// The backend's address: http://HOST:PORT, https://HOST or unix:/PATH [env: CLOUDE_BACKEND] [default:
+    /// http://127.0.0.1:8080]
+    #[arg(long = "backend", value_name = "URL", global = true, value_hint = ValueHint::Url)]
+    pub url: Option<String>,
+    /// The API key. Other users can see it with `ps`; CLOUDE_API_KEY and --key-file are safer [env: CLOUDE_API_KEY]
+    #[arg(long, value_name = "KEY", global = true, conflicts_with = "key_file")]
+    pub token: Option<String>,
+    /// A file with the API key
     #[arg(long, value_name = "FILE", global = true, value_hint = ValueHint::FilePath)]
     pub key_file: Option<PathBuf>,
-    /// Certificates (PEM) of authorities that are trusted besides the system's
-    #[arg(long, value_name = "FILE", env = "CLOUDE_CA", global = true, hide_env_values = true,
-          value_hint = ValueHint::FilePath)]
+    /// Certificates (PEM) of authorities that are trusted besides the system's [env: CLOUDE_CA]
+    #[arg(long, value_name = "FILE", global = true, value_hint = ValueHint::FilePath)]
     pub ca: Option<PathBuf>,
-}
-
-#[derive(Debug, Args)]
-#[command(after_help = EXIT_CODES)]
-pub struct Run {
-    /// The program; `-` reads it from standard input
-    #[arg(value_name = "FILE", required_unless_present = "code", conflicts_with = "code", value_hint = ValueHint::FilePath)]
-    pub file: Option<PathBuf>,
-
-    /// The program itself
-    #[arg(
-        short,
-        long,
-        value_name = "CODE",
-        requires = "language",
-        allow_hyphen_values = true
-    )]
-    pub code: Option<String>,
-
-    /// The language [default: by the file's extension]
-    #[arg(short, long, value_name = "NAME")]
-    pub language: Option<String>,
-
-    /// The program's standard input; `-` is that of `cloude` [default: that of `cloude`, unless it
-    /// is a terminal]
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub stdin: Option<PathBuf>,
-
-    /// A file for the program's work directory, under its own name or NAME; may be repeated
-    #[arg(short, long = "file", value_name = "PATH[:NAME]", value_hint = ValueHint::FilePath)]
-    pub files: Vec<String>,
-
-    /// An environment variable; without a value, that of `cloude`; may be repeated
-    #[arg(short, long, value_name = "NAME[=VALUE]")]
-    pub env: Vec<String>,
-
-    /// A secret environment variable, with the value that `cloude` has; it is neither stored nor
-    /// logged; may be repeated
-    #[arg(long = "secret", value_name = "NAME")]
-    pub secrets: Vec<String>,
-
-    /// Time limit of the program: 10, 1.5s, 500ms, 2m
-    #[arg(short, long, value_name = "TIME", value_parser = quantity::duration)]
-    pub timeout: Option<Duration>,
-
-    /// Time limit of the compiler
-    #[arg(long, value_name = "TIME", value_parser = quantity::duration)]
-    pub compile_timeout: Option<Duration>,
-
-    /// The VM's memory: 512, 512M, 2G
-    #[arg(short, long, value_name = "SIZE", value_parser = quantity::mebibytes)]
-    pub memory: Option<u64>,
-
-    /// The VM's processors
-    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u8).range(1..=8))]
-    pub vcpus: Option<u8>,
-
-    /// Bytes of each output stream to keep: 1000, 64K, 10M
-    #[arg(long, value_name = "SIZE", value_parser = quantity::bytes)]
-    pub output_limit: Option<u64>,
-
-    /// Give the program a network
-    #[arg(long)]
-    pub network: bool,
-
-    /// Who the program runs as: root, or another user of the image [default: not root]
-    #[arg(long, value_name = "USER[:GROUP]")]
-    pub user: Option<String>,
-
-    /// Allow every system call: user namespaces, io_uring and others that are refused by default
-    #[arg(long)]
-    pub unconfined: bool,
-
-    /// How the VM is started [default: the fastest way available]
-    #[arg(long, value_enum)]
-    pub start: Option<Start>,
-
-    /// Print the result as JSON when the program has ended
-    #[arg(long)]
-    pub json: bool,
-
-    /// The program's arguments
-    #[arg(last = true, value_name = "ARGS")]
-    pub args: Vec<String>,
-}
-
-/// How a VM is started.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum Start {
-    /// Boot it for this execution
-    Cold,
-    /// Fork it from a template, or fail
-    Fork,
-}
-
-#[derive(Debug, Args)]
-pub struct Go {
-    /// The language
-    #[arg(short, long, value_name = "NAME")]
-    pub language: String,
-    /// The program
-    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub file: PathBuf,
-}
-
-#[derive(Debug, Args)]
-pub struct Status {
-    /// The id that `go` printed
-    pub id: String,
-    /// Print the status as JSON
-    #[arg(long)]
-    pub json: bool,
-}
-
-#[derive(Debug, Args)]
-pub struct Cancel {
-    /// The id that `go` printed
-    pub id: String,
-    /// Print the result as JSON
-    #[arg(long)]
-    pub json: bool,
+    /// How long requests to a busy backend (HTTP status 429 or 503) are repeated; 0: not at all [env: CLOUDE_RETRY_FOR]
+    /// [default: 60s]
+    #[arg(long, value_name = "TIME", global = true, value_parser = quantity::duration_or_zero)]
+    pub retry_for: Option<Duration>,
 }
 
 #[derive(Debug, Args)]
@@ -293,6 +192,13 @@ pub struct KeyCreate {
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub expires: Option<Duration>,
     /// Print the key and its properties as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Config {
+    /// Print the values as JSON
     #[arg(long)]
     pub json: bool,
 }

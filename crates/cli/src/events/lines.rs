@@ -1,18 +1,17 @@
-//! Relays the event stream of an execution to standard output and standard error.
+//! The stream of events, one a line, of an execution whose client waits.
 
 use bytes::Bytes;
-use cloude_protocol::agent::{StageName, Stream};
-use cloude_protocol::api::{Execution, ExecutionEvent};
+use cloude_protocol::api::Execution;
 use futures_util::StreamExt as _;
 use reqwest::Response;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::client::Backend;
 use crate::error::CliError;
-use crate::terminal;
 
-/// Relays events up to the last one and returns its result. Both streams of a compiler go to standard
-/// error, so that standard output holds the program's output alone.
+use super::relay::relay;
+
+/// Relays events up to the last one and returns its result.
 pub async fn follow(response: Response, backend: &Backend) -> Result<Execution, CliError> {
     let mut chunks = read_on(response);
     let mut buffer = Vec::new();
@@ -55,39 +54,5 @@ fn line(line: &[u8], backend: &Backend) -> Result<Option<Execution>, CliError> {
     if line.trim_ascii().is_empty() {
         return Ok(None);
     }
-    let event = serde_json::from_slice(line).map_err(|error| backend.bad_body(&error))?;
-    match event {
-        ExecutionEvent::Accepted { .. } => {}
-        ExecutionEvent::Started {
-            stage: StageName::Compile,
-        } => terminal::show_spinner("compiling"),
-        ExecutionEvent::Started {
-            stage: StageName::Run,
-        } => terminal::clear_spinner(),
-        ExecutionEvent::Output {
-            stage: StageName::Run,
-            stream: Stream::Stdout,
-            data,
-        } => {
-            terminal::clear_spinner();
-            terminal::stdout(&data.0)?;
-        }
-        ExecutionEvent::Output { data, .. } => {
-            terminal::clear_spinner();
-            terminal::stderr(&data.0);
-        }
-        ExecutionEvent::Dropped {
-            stage,
-            stream,
-            bytes,
-        } => {
-            terminal::clear_spinner();
-            super::outcome::dropped(stage, stream, bytes);
-        }
-        ExecutionEvent::Result(execution) => {
-            terminal::clear_spinner();
-            return Ok(Some(*execution));
-        }
-    }
-    Ok(None)
+    relay(backend.json(line)?)
 }

@@ -1,0 +1,6 @@
+//! The events of an execution: relays its output.
+
+mod lines;
+mod relay;
+
+pub use lines::follow;

@@ -1,0 +1,47 @@
+//! Relays one event to standard output and standard error.
+
+use cloude_protocol::agent::{StageName, Stream};
+use cloude_protocol::api::{Execution, ExecutionEvent};
+
+use crate::error::CliError;
+use crate::outcome;
+use crate::terminal;
+
+/// Returns the result of the last event. Both streams of a compiler go to standard error, so that standard output holds the
+/// program's output alone.
+pub fn relay(event: ExecutionEvent) -> Result<Option<Execution>, CliError> {
+    match event {
+        ExecutionEvent::Accepted { .. } => {}
+        ExecutionEvent::Started {
+            stage: StageName::Compile,
+        } => terminal::show_spinner("compiling"),
+        ExecutionEvent::Started {
+            stage: StageName::Run,
+        } => terminal::clear_spinner(),
+        ExecutionEvent::Output {
+            stage: StageName::Run,
+            stream: Stream::Stdout,
+            data,
+        } => {
+            terminal::clear_spinner();
+            terminal::stdout(&data.0)?;
+        }
+        ExecutionEvent::Output { data, .. } => {
+            terminal::clear_spinner();
+            terminal::stderr(&data.0);
+        }
+        ExecutionEvent::Dropped {
+            stage,
+            stream,
+            bytes,
+        } => {
+            terminal::clear_spinner();
+            outcome::dropped(stage, stream, bytes);
+        }
+        ExecutionEvent::Result(execution) => {
+            terminal::clear_spinner();
+            return Ok(Some(*execution));
+        }
+    }
+    Ok(None)
+}
