@@ -17,6 +17,8 @@ use crate::terminal;
 
 /// This version, for messages about a backend of another one.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// The media type of server-sent events.
+const EVENT_STREAM: &str = "text/event-stream";
 /// The pause before the first repetition of a request whose response has no `Retry-After`. It doubles up to the maximum.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(16);
@@ -43,6 +45,11 @@ impl Backend {
         &self.0.shown
     }
 
+    /// For how long requests are repeated.
+    pub fn retry_for(&self) -> Duration {
+        self.0.retry_for
+    }
+
     /// `GET /v1/languages`.
     pub async fn languages(&self) -> Result<Vec<LanguageInfo>, CliError> {
         self.get("v1/languages").await
@@ -54,6 +61,25 @@ impl Backend {
         self.json(&self.body(response).await?)
     }
 
+    /// `GET path` with a query; the response is JSON.
+    pub async fn get_with<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        query: &[(&str, String)],
+    ) -> Result<T, CliError> {
+        let mut url = self.url(path);
+        url.query_pairs_mut().extend_pairs(query);
+        let response = self.send(self.client().get(url)).await?;
+        self.json(&self.body(response).await?)
+    }
+
+    /// `GET path`: the status and the body of a successful response.
+    pub async fn get_answer(&self, path: &str) -> Result<(u16, Bytes), CliError> {
+        let response = self.send(self.request(Method::GET, path)).await?;
+        let status = response.status().as_u16();
+        Ok((status, self.body(response).await?))
+    }
+
     /// `GET` of an artifact. `path` is relative and has no `..`.
     pub async fn get_artifact(&self, id: &str, path: &str) -> Result<Response, CliError> {
         let mut url = self.url(&format!("v1/executions/{id}/artifacts"));
@@ -62,6 +88,23 @@ impl Backend {
             segments.extend(path.split('/'));
         }
         self.send(self.client().get(url)).await
+    }
+
+    /// `GET path`: bytes as they come.
+    pub async fn get_bytes(&self, path: &str) -> Result<Response, CliError> {
+        self.send(self.request(Method::GET, path)).await
+    }
+
+    /// `GET path`; the response is a stream of server-sent events, those after `last_id`.
+    pub async fn get_events(&self, path: &str, last_id: &str) -> Result<Response, CliError> {
+        let mut request = self
+            .request(Method::GET, path)
+            .header("accept", EVENT_STREAM);
+        if !last_id.is_empty() {
+            request = request.header("last-event-id", last_id);
+        }
+        let response = self.send(request).await?;
+        self.of_type(response, EVENT_STREAM)
     }
 
     /// `POST path` with a JSON body; the response is JSON.

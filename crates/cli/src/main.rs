@@ -15,14 +15,18 @@ mod image;
 mod jobs;
 mod keys;
 mod languages;
+mod logs;
 mod outcome;
 mod paths;
+mod ps;
 mod quantity;
+mod result;
 mod run;
 mod settings;
 mod table;
 mod templates;
 mod terminal;
+mod usage;
 
 use std::process::ExitCode;
 
@@ -51,6 +55,10 @@ fn dispatch(cli: Cli) -> Result<u8, CliError> {
         // Ctrl-C closes the connection, and with that the backend cancels the execution.
         Command::Run(run) => until_interrupted(Some(Ending::Cancelled), run::run(*run, backend)),
         Command::Go(go) => on_runtime(jobs::go(go, backend)),
+        Command::Ps(ps) => on_runtime(ps::list(ps, backend)),
+        Command::Logs(logs) => on_runtime(logs::logs(logs, backend)),
+        Command::Result(result) => on_runtime(result::result(result, backend)),
+        Command::Usage(usage) => on_runtime(usage::list(usage, backend)),
         Command::Config(config) => config::show(&config, backend),
         Command::Status(status) => on_runtime(jobs::status(status, backend)),
         Command::Cancel(cancel) => on_runtime(jobs::cancel(cancel, backend)),

@@ -82,6 +82,11 @@ pub fn dropped(stage: StageName, stream: Stream, bytes: u64) {
     note_dropped(stage, stream, bytes, "here");
 }
 
+/// Notes on standard error that output that was printed before lacks its middle.
+pub fn dropped_in(stage: StageName, stream: Stream, bytes: u64) {
+    note_dropped(stage, stream, bytes, "in its middle");
+}
+
 fn note_dropped(stage: StageName, stream: Stream, bytes: u64, place: &str) {
     let stream = match stream {
         Stream::Stdout => "standard output",

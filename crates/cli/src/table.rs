@@ -42,9 +42,16 @@ pub fn rounded(milliseconds: u64) -> String {
     text.split(' ').next().unwrap_or_default().to_owned()
 }
 
+/// A text from a program or another user, without control characters: a terminal would obey them.
+pub fn printable(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{rounded, table};
+    use super::{printable, rounded, table};
 
     #[test]
     fn columns_are_as_wide_as_their_cells() {
@@ -64,5 +71,10 @@ mod tests {
         for (milliseconds, expected) in table {
             assert_eq!(rounded(milliseconds), expected);
         }
+    }
+
+    #[test]
+    fn control_characters_do_not_reach_the_terminal() {
+        assert_eq!(printable("a\u{1b}[2J"), "a\u{fffd}[2J");
     }
 }

@@ -12,7 +12,7 @@ use cloude_protocol::keys::Scope;
 
 use crate::quantity;
 
-pub use jobs::{Cancel, Go, Status};
+pub use jobs::{Cancel, Go, Logs, Ps, ResultArgs, State, Status};
 pub use run::{AtOutputLimit, Run, Start};
 
 /// The default address of `clouded`.
@@ -44,10 +44,18 @@ pub enum Command {
     Run(Box<Run>),
     /// Start a program, print its id, and do not wait
     Go(Go),
+    /// List executions, the newest first
+    Ps(Ps),
+    /// Print the output of an execution
+    Logs(Logs),
     /// Show the status and the output of a program
     Status(Status),
+    /// Wait for an execution; print its output and exit as `run` does
+    Result(ResultArgs),
     /// Cancel a queued or running program and kill its VM
     Cancel(Cancel),
+    /// Show how many executions, and how much time and memory, each API key has used
+    Usage(Usage),
     /// List the languages of the backend
     Languages(Languages),
     /// List, build and remove the templates that executions are forked from
@@ -192,6 +200,13 @@ pub struct KeyCreate {
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub expires: Option<Duration>,
     /// Print the key and its properties as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Usage {
+    /// Print the list as JSON
     #[arg(long)]
     pub json: bool,
 }

@@ -1,6 +1,9 @@
-//! The events of an execution: relays its output.
+//! The events of an execution: relays its output, from a stream of JSON lines or of server-sent events.
 
 mod lines;
 mod relay;
+mod resume;
+mod sse;
 
 pub use lines::follow;
+pub use resume::follow_by_id;
