@@ -27,17 +27,18 @@ fn the_languages_are_well_formed_and_do_not_collide() {
             );
         }
         let image = &language.image;
-        let tag = image.reference.rsplit_once(':').map(|(_, tag)| tag);
-        assert!(
-            tag.is_some_and(|tag| tag != "latest" && !tag.contains('/')),
-            "{name}: {} has no tag",
-            image.reference
-        );
-        assert!(
-            image.reference.starts_with("docker.io/library/"),
-            "{name}: {} is not an official image of Docker Hub",
-            image.reference
-        );
+        if let Some(reference) = &image.reference {
+            let tag = reference.rsplit_once(':').map(|(_, tag)| tag);
+            assert!(
+                tag.is_some_and(|tag| tag != "latest" && !tag.contains('/')),
+                "{name}: {reference} has no tag"
+            );
+            assert!(
+                reference.starts_with("docker.io/library/"),
+                "{name}: {reference} is not an official image of Docker Hub"
+            );
+        }
+        assert!(language.version.is_some(), "{name}: no version");
         assert!(!image.debian.packages.is_empty(), "{name}: no packages");
         for command in language.compile.iter().chain([&language.run]) {
             assert!(!command.command.is_empty(), "{name}: an empty command");

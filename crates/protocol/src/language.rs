@@ -134,13 +134,14 @@ pub struct WarmRunner {
     pub probe: String,
 }
 
-/// Two sources of one image: a reference, and Debian packages for when its registry is unreachable.
+/// Two sources of one image: a reference, and Debian packages for when its registry is unreachable, or without one.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct Image {
     /// `registry/name:tag`, `registry/name@sha256:…`, or another source that `cloude-initramfs build` takes, such
-    /// as `oci:PATH`; a relative path begins at the language's folder.
-    pub reference: String,
+    /// as `oci:PATH`; a relative path begins at the language's folder. The image is the packages if none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<String>,
     /// The environment variable in which the image of `reference` has its exact version, such as `PYTHON_VERSION`.
     /// If none, and for an image without it, the version is that of the first Debian package.
     #[serde(default, skip_serializing_if = "Option::is_none")]

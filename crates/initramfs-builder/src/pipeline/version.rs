@@ -125,7 +125,11 @@ fn of_dpkg(tree: &Tree, package: &str) -> Option<String> {
 fn upstream(version: &str) -> &str {
     let version = version.split_once(':').map_or(version, |(_, rest)| rest);
     let upstream = version.rsplit_once('-').map_or(version, |(it, _)| it);
-    let repacked = ["+dfsg", "+ds"]
+    // `2.0+really1.9` is 1.9: a version that was taken back (Debian Policy, 5.6.12.1).
+    let upstream = upstream
+        .rsplit_once("+really")
+        .map_or(upstream, |(_, it)| it);
+    let repacked = ["+dfsg", ".dfsg", "+ds"]
         .iter()
         .filter_map(|mark| upstream.find(mark))
         .min();
@@ -187,6 +191,14 @@ mod tests {
             Some("25.0.5+8")
         );
         assert_eq!(of("gcc", "gcc-14_14.2.0-19_amd64"), None);
+        assert_eq!(
+            of("elixir", "elixir_1.18.3.dfsg-1_amd64").as_deref(),
+            Some("1.18.3")
+        );
+        assert_eq!(
+            of("guile", "guile_3.0.10+really3.0.9-4_amd64").as_deref(),
+            Some("3.0.9")
+        );
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::{Packages, Source, SourceError};
 /// Where a language's image comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LanguageSources {
-    /// `image.reference`: any source.
+    /// `image.reference`: any source. The packages for a language without one.
     pub reference: Source,
     /// `image.debian`.
     pub packages: Source,
@@ -23,9 +23,14 @@ impl LanguageSources {
         let image = &language.image;
         let debian = &image.debian;
         let packages = Packages::new(&debian.suite, &debian.packages, debian.env.clone())?;
+        let packages = Source::Debian(packages);
+        let reference = match &image.reference {
+            Some(reference) => Source::parse_in(reference, dir)?,
+            None => packages.clone(),
+        };
         Ok(LanguageSources {
-            reference: Source::parse_in(&image.reference, dir)?,
-            packages: Source::Debian(packages),
+            reference,
+            packages,
             versioned: language.version.is_some(),
         })
     }
@@ -55,7 +60,7 @@ mod tests {
             self_test = { code = "", stdin = "", args = [], stdout = "", exit_code = 0 }
         "#;
         let mut language: Language = toml::from_str(text).unwrap();
-        language.image.reference = reference.to_owned();
+        language.image.reference = Some(reference.to_owned());
         language
     }
 
@@ -91,6 +96,20 @@ mod tests {
                 "{reference}"
             );
         }
+    }
+
+    #[test]
+    fn packages_are_the_image_without_a_reference() {
+        let mut language = language("");
+        language.image.reference = None;
+        language.image.debian.env = [("A".to_owned(), "b".to_owned())].into();
+        let sources = LanguageSources::new(&language, Path::new("/")).unwrap();
+        let Source::Debian(packages) = &sources.reference else {
+            panic!("{sources:?}");
+        };
+        assert_eq!(packages.env["A"], "b");
+        assert_eq!(sources.reference, sources.packages);
+        assert_eq!(sources.with_fallback().1, None);
     }
 
     #[test]
