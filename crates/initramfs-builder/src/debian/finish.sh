@@ -96,8 +96,8 @@ alternative vi vim.basic vim.tiny
 alternative pager less more
 alternative which which.debianutils
 alternative lua lua5.4 lua5.3
-alternative ruby ruby3.1
-alternative php php8.2
+alternative ruby ruby3.3 ruby3.1
+alternative php php8.4 php8.2
 alternative nc nc.openbsd nc.traditional
 alternative pinentry pinentry-curses
 for program in usr/lib/jvm/*/bin/*; do
@@ -123,3 +123,10 @@ if [ -e etc/ld.so.conf ] && command -v ldconfig > /dev/null; then
     ldconfig -X -r "$root" 2> /dev/null || :
     rm -rf var/cache/ldconfig
 fi
+
+# r-base-core.postinst
+[ -e etc/R/Renviron ] || [ ! -e usr/lib/R/etc/Renviron.ucf ] || cp usr/lib/R/etc/Renviron.ucf etc/R/Renviron
+
+# swi-prolog-core.postinst and ghc.postinst: the indexes by which the compilers find their libraries.
+[ ! -x usr/bin/swipl ] || chroot . /usr/bin/swipl -q -g 'make_library_index(swi(library))' -t halt
+[ ! -x usr/bin/ghc-pkg ] || chroot . /usr/bin/ghc-pkg recache --global
