@@ -22,15 +22,14 @@ mod ps;
 mod quantity;
 mod result;
 mod run;
-mod settings;
-mod table;
+mod self_tests;
 mod templates;
 mod terminal;
 mod usage;
 
 use std::process::ExitCode;
 
-use args::{Cli, Command};
+use args::{Cli, Command, LanguagesCommand};
 use clap::{CommandFactory as _, Parser as _};
 use error::{CliError, Ending, LocalError};
 
@@ -62,6 +61,10 @@ fn dispatch(cli: Cli) -> Result<u8, CliError> {
         Command::Config(config) => config::show(&config, backend),
         Command::Status(status) => on_runtime(jobs::status(status, backend)),
         Command::Cancel(cancel) => on_runtime(jobs::cancel(cancel, backend)),
+        Command::Languages(args::Languages {
+            command: Some(LanguagesCommand::Test(test)),
+            ..
+        }) => on_runtime(self_tests::test(test, backend)),
         Command::Languages(languages) => on_runtime(languages::list(languages, backend)),
         Command::Template(template) => on_runtime(templates::template(template, backend)),
         Command::Key(key) => on_runtime(keys::key(key, backend)),

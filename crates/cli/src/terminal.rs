@@ -1,6 +1,7 @@
 //! Standard output and standard error: bytes, JSON, notes, colour and the spinner. Colour and the spinner
 //! appear on a terminal only.
 
+use std::borrow::Cow;
 use std::io::{ErrorKind, IsTerminal as _, Write as _};
 use std::sync::Mutex;
 use std::time::Duration;
@@ -91,7 +92,7 @@ fn message(text: &str, style: Style) {
 static SPINNER: Mutex<Option<ProgressBar>> = Mutex::new(None);
 
 /// Shows a spinner if standard error is a terminal, or changes the text of the one that is there.
-pub fn show_spinner(text: &'static str) {
+pub fn show_spinner(text: impl Into<Cow<'static, str>>) {
     if !std::io::stderr().is_terminal()
         || std::env::var_os("TERM").is_some_and(|term| term == "dumb")
     {
@@ -104,7 +105,7 @@ pub fn show_spinner(text: &'static str) {
         bar.set_message(text);
         return;
     }
-    let bar = ProgressBar::new_spinner().with_message(text);
+    let bar = ProgressBar::new_spinner().with_message(text.into());
     let template = if colour_wanted() {
         "{spinner:.cyan} {msg:.dim} {elapsed:.dim}"
     } else {

@@ -54,9 +54,7 @@ pub enum Command {
     Result(ResultArgs),
     /// Cancel a queued or running program and kill its VM
     Cancel(Cancel),
-    /// Show how many executions, and how much time and memory, each API key has used
-    Usage(Usage),
-    /// List the languages of the backend
+    /// List the languages of the backend, or test them
     Languages(Languages),
     /// List, build and remove the templates that executions are forked from
     Template(Template),
@@ -100,8 +98,37 @@ pub struct Backend {
 }
 
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Languages {
+    #[command(subcommand)]
+    pub command: Option<LanguagesCommand>,
     /// Print the list as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum LanguagesCommand {
+    /// Run the self-tests of languages; exits with 1 if one fails
+    Test(LanguagesTest),
+}
+
+#[derive(Debug, Args)]
+pub struct LanguagesTest {
+    /// The languages [default: those of the backend that have an image]
+    #[arg(value_name = "NAME")]
+    pub languages: Vec<String>,
+    /// Every language of the backend, which builds the images that are missing
+    #[arg(long, conflicts_with = "languages")]
+    pub all: bool,
+    /// The folder of languages [default: the backend's, else that of this machine]
+    #[arg(long, value_name = "DIR", env = "LANGUAGES_CONFIG_PATH", hide_env_values = true,
+          value_hint = ValueHint::DirPath)]
+    pub languages_dir: Option<PathBuf>,
+    /// How the VMs are started [default: the fastest way available]
+    #[arg(long, value_enum)]
+    pub start: Option<Start>,
+    /// Print the results as JSON
     #[arg(long)]
     pub json: bool,
 }

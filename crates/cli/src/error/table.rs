@@ -62,6 +62,8 @@ fn usage_errors() -> Vec<Row> {
         KeyId { id: "cloude_3f".to_owned() },
         ApiKey { source_name: "CLOUDE_API_KEY".to_owned() },
         NoCertificate { path: PathBuf::from("ca.pem") },
+        UnknownLanguage { name: "befunge".to_owned(), languages: vec!["c".to_owned(), "python".to_owned()] },
+        NoLanguageReady {},
         TemplateAmbiguous { prefix: "3f".to_owned() },
         TemplateUnknown { prefix: "ff".to_owned() },
     ];

@@ -122,6 +122,17 @@ pub enum UsageError {
     /// `--ca` or `CLOUDE_CA`.
     #[error("{} holds no certificate in PEM format (--ca or CLOUDE_CA)", path.display())]
     NoCertificate { path: PathBuf },
+    /// `languages test` of a name that the backend does not know.
+    #[error("the backend has no language {name:?}: name one of {}", languages.join(", "))]
+    UnknownLanguage {
+        name: String,
+        languages: Vec<String>,
+    },
+    /// `languages test` without a name.
+    #[error(
+        "no language of the backend has an image: name the languages to build and test, or give --all"
+    )]
+    NoLanguageReady,
     /// `template rm` with a prefix of several ids.
     #[error("several template ids start with {prefix:?}: give more digits of the id")]
     TemplateAmbiguous { prefix: String },
