@@ -1,11 +1,17 @@
 # Each target is a line that calls a script, which says what it does.
-.PHONY: help build demo test test-full test-hostile soak fuzz bench lint ci
+.PHONY: help build install package demo test test-full test-hostile fuzz bench lint ci
 
 help: ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
 
 build: ## everything, into target/cloude/bin
 	@tools/setup --for demo && tools/build
+
+install: ## copy what `make build` has built to PREFIX (/usr/local), below DESTDIR
+	@PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" tools/install
+
+package: ## Debian packages, a tarball and checksums, into target/cloude/packages
+	@tools/package
 
 demo: ## from a fresh clone to a program's output
 	@tools/demo

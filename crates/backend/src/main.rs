@@ -1,12 +1,13 @@
 //! `clouded`: command line, configuration, log.
 
 mod key_command;
+mod manual;
 
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use cloude_backend::allocator;
 use cloude_backend::config::{self, Config, ConfigError, Listen, Transport};
 use cloude_backend::privileges::{self, Rights};
@@ -66,6 +67,9 @@ enum Command {
     /// Create, list and revoke API keys while clouded is not running
     #[command(subcommand)]
     Key(key_command::KeyCommand),
+    /// Write the manual page to a folder
+    #[command(hide = true)]
+    Man { dir: PathBuf },
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -109,6 +113,9 @@ fn main() -> ExitCode {
 }
 
 fn start(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
+    if let Some(Command::Man { dir }) = &arguments.command {
+        return Ok(manual::write(Arguments::command(), dir)?);
+    }
     let config = arguments.config()?;
     if arguments.check {
         // A closed pipe, as of `clouded --check | head`, is no error.

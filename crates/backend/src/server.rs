@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use cloude_engine::Engine;
 use cloude_engine::languages::{Languages, LanguagesError};
+use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -23,6 +24,8 @@ use crate::store::{Retention, Store, StoreError};
 const UNKNOWN_MEMORY_MIB: u64 = 2048;
 /// Maximum bytes of the requests in the queue.
 const QUEUE_BYTES: usize = 256 << 20;
+/// Time that the service manager allows for the end of VMs and network, after the grace of the executions.
+const STOP_RESERVE: Duration = Duration::from_secs(30);
 
 /// clouded cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -188,13 +191,19 @@ async fn serve(
     let limits = http::ConnectionLimits::new(&config.limits, service.bounds().clone());
     let serve = http::serve(listener, router, limits, stop.clone(), abort.clone());
     let server = tokio::spawn(serve);
+    notify(&[NotifyState::Ready]);
     signals.next().await;
     tracing::info!(
         grace_ms = config.shutdown.grace_ms,
         "stopping when all executions have finished; a second signal stops at once"
     );
-    service.drain();
     let grace = Duration::from_millis(config.shutdown.grace_ms);
+    let stop_time = u32::try_from((grace + STOP_RESERVE).as_micros()).unwrap_or(u32::MAX);
+    notify(&[
+        NotifyState::Stopping,
+        NotifyState::ExtendTimeoutUsec(stop_time),
+    ]);
+    service.drain();
     tokio::select! {
         () = service.finish(grace) => {}
         () = signals.next() => service.finish(Duration::ZERO).await,
@@ -205,6 +214,13 @@ async fn serve(
     abort.cancel();
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Tells the service manager how far this process is (sd_notify(3)), if it asked for that (`Type=notify`).
+fn notify(states: &[NotifyState]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::warn!(%error, "cannot notify the service manager (NOTIFY_SOCKET)");
+    }
 }
 
 fn capacity(config: &Config) -> Capacity {

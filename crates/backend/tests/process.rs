@@ -208,6 +208,34 @@ fn the_state_folder_is_private_and_locked_until_sigterm() {
 }
 
 #[test]
+fn the_service_manager_hears_of_readiness_and_the_stop() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("notify");
+    let manager = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    let next = || {
+        let mut message = [0; 512];
+        let length = manager.recv(&mut message).unwrap();
+        String::from_utf8_lossy(&message[..length]).into_owned()
+    };
+    let mut clouded = startable(dir.path(), "cltest6")
+        .env("NOTIFY_SOCKET", &path)
+        .spawn()
+        .unwrap();
+    let address = listening(&mut clouded);
+    assert_eq!(next().trim(), "READY=1");
+    let health = "GET /health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+    assert!(request(&address, health).starts_with("HTTP/1.1 200"));
+
+    Command::new("kill")
+        .arg(clouded.id().to_string())
+        .status()
+        .unwrap();
+    // The grace of the executions, 30 s, and 30 s more.
+    assert_eq!(next().trim(), "STOPPING=1\nEXTEND_TIMEOUT_USEC=60000000");
+    assert!(clouded.wait().unwrap().success());
+}
+
+#[test]
 fn without_a_key_no_address_but_loopback_is_served() {
     let dir = tempfile::tempdir().unwrap();
     let command = || startable(dir.path(), "cltest5");

@@ -76,6 +76,11 @@ fn dispatch(cli: Cli) -> Result<u8, CliError> {
             terminal::stdout(&script)?;
             Ok(0)
         }
+        Command::Man { dir } => {
+            clap_mangen::generate_to(Cli::command(), &dir)
+                .map_err(|error| LocalError::Man { dir, error })?;
+            Ok(0)
+        }
     }
 }
 

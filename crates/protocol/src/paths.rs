@@ -45,15 +45,19 @@ pub fn images() -> PathBuf {
     cache_dir().join("images")
 }
 
-/// The tuned kernel if it is built, else the stock kernel.
+/// The tuned kernel in the cache if it is built, else that of the package `cloude-kernel`, else the stock kernel.
 pub fn kernel() -> PathBuf {
-    let kernels = cache_dir().join("kernels");
-    let tuned = kernels.join("tuned");
-    if tuned.join("vmlinux").exists() {
-        tuned
-    } else {
-        kernels.join("stock")
-    }
+    kernel_from(&cache_dir().join("kernels"), &program_dir())
+}
+
+fn kernel_from(kernels: &Path, program: &Path) -> PathBuf {
+    let installed = program
+        .parent()
+        .map(|prefix| prefix.join("lib/cloude/kernels/tuned"));
+    std::iter::once(kernels.join("tuned"))
+        .chain(installed)
+        .find(|kernel| kernel.join("vmlinux").exists())
+        .unwrap_or_else(|| kernels.join("stock"))
 }
 
 /// The guest kernel at `path`: a directory with `vmlinux`, or a kernel file.
@@ -74,8 +78,9 @@ fn program_dir() -> PathBuf {
         .unwrap_or_else(|| PathBuf::from("."))
 }
 
-/// A file in the directory of the running program. A program in the `target` directory of a checkout, such as an
-/// example, also finds the files of `target/cloude/bin`, where `make build` puts them.
+/// A file in the directory of the running program, else in `PREFIX/libexec/cloude` for a program in `PREFIX/bin` or
+/// `PREFIX/sbin`. A program in the `target` directory of a checkout, such as an example, also finds the files of
+/// `target/cloude/bin`, where `make build` puts them.
 pub fn sibling(name: &str) -> PathBuf {
     sibling_of(&program_dir(), name)
 }
@@ -85,24 +90,34 @@ fn sibling_of(dir: &Path, name: &str) -> PathBuf {
     if first.exists() {
         return first;
     }
+    let installed = dir.parent().map(|prefix| prefix.join("libexec/cloude"));
     let target = dir.ancestors().find(|dir| dir.ends_with("target"));
-    let built = target.map(|target| target.join("cloude/bin").join(name));
-    built.filter(|built| built.exists()).unwrap_or(first)
+    let built = target.map(|target| target.join("cloude/bin"));
+    let mut others = installed.into_iter().chain(built);
+    others
+        .find_map(|dir| Some(dir.join(name)).filter(|path| path.exists()))
+        .unwrap_or(first)
 }
 
-/// Directory of the languages: `languages` next to the program's directory (`PREFIX/languages` for `PREFIX/bin`) or in
-/// the checkout that the program was built in; else, but not for root, in the working directory or above it. If none
-/// exists, the first of these.
+/// Directory of the languages: `PREFIX/share/cloude/languages` or `PREFIX/languages` for a program in `PREFIX/bin` or
+/// `PREFIX/sbin`; else `languages` in the checkout that the program was built in; else, but not for root, in the working
+/// directory or above it. If none exists, the first of these.
 pub fn languages(root: bool) -> PathBuf {
     let here = std::env::current_dir().ok().filter(|_| !root);
     languages_from(&program_dir(), here.as_deref())
 }
 
 fn languages_from(program: &Path, here: Option<&Path>) -> PathBuf {
+    let installed = program.parent().map(|prefix| prefix.join("share/cloude"));
     // target/debug/deps is three levels below the checkout.
-    let beside = program.ancestors().skip(1).take(3);
+    let beside = program.ancestors().skip(1).take(3).map(Path::to_owned);
     let above = here.into_iter().flat_map(Path::ancestors);
-    let mut candidates = beside.chain(above).map(|dir| dir.join("languages"));
+    let above = above.map(Path::to_owned);
+    let mut candidates = installed
+        .into_iter()
+        .chain(beside)
+        .chain(above)
+        .map(|dir| dir.join("languages"));
     let first = candidates.next().unwrap_or_else(|| "languages".into());
     if holds_languages(&first) {
         return first;
@@ -147,8 +162,46 @@ mod tests {
         let found = put(&here);
         let program = dir.path().join("a/b/c/d/bin");
         assert_eq!(languages_from(&program, Some(&here.join("below"))), found);
-        let first = dir.path().join("a/b/c/d/languages");
+        let first = dir.path().join("a/b/c/d/share/cloude/languages");
         assert_eq!(languages_from(&program, None), first);
+    }
+
+    #[test]
+    fn an_installed_program_finds_its_files_below_the_prefix() {
+        let dir = tempfile::tempdir().unwrap();
+        let prefix = dir.path().join("usr");
+        let libexec = prefix.join("libexec/cloude");
+        std::fs::create_dir_all(&libexec).unwrap();
+        std::fs::write(libexec.join("cloude-vmm"), "").unwrap();
+        let languages = put(&prefix.join("share/cloude"));
+        // A folder of this name beside `usr` is not Cloude's.
+        put(dir.path());
+        for bin in ["bin", "sbin"] {
+            let program = prefix.join(bin);
+            assert_eq!(
+                sibling_of(&program, "cloude-vmm"),
+                libexec.join("cloude-vmm")
+            );
+            assert_eq!(
+                sibling_of(&program, "cloude-agent"),
+                program.join("cloude-agent")
+            );
+            assert_eq!(languages_from(&program, None), languages);
+        }
+    }
+
+    #[test]
+    fn a_built_kernel_precedes_the_packages_and_that_the_stock() {
+        let dir = tempfile::tempdir().unwrap();
+        let (kernels, program) = (dir.path().join("kernels"), dir.path().join("usr/sbin"));
+        let packaged = dir.path().join("usr/lib/cloude/kernels/tuned");
+        let find = || kernel_from(&kernels, &program);
+        assert_eq!(find(), kernels.join("stock"));
+        for kernel in [packaged, kernels.join("tuned")] {
+            std::fs::create_dir_all(&kernel).unwrap();
+            std::fs::write(kernel.join("vmlinux"), "").unwrap();
+            assert_eq!(find(), kernel);
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ mod jobs;
 mod run;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueHint};
@@ -17,10 +17,15 @@ pub use run::{AtOutputLimit, Run, Start};
 
 /// The default address of `clouded`.
 const DEFAULT_BACKEND: &str = "http://127.0.0.1:8080";
+/// The address of the service that a package installs, and its socket.
+const SERVICE: (&str, &str) = ("unix:/run/cloude/api.sock", "/run/cloude/api.sock");
 
-/// The backend without an option, a variable or a line in the configuration file.
-pub fn default_backend() -> &'static str {
-    DEFAULT_BACKEND
+/// The backend without `--backend` and `CLOUDE_BACKEND`: the installed service if its socket exists.
+fn default_backend() -> &'static str {
+    match Path::new(SERVICE.1).exists() {
+        true => SERVICE.0,
+        false => DEFAULT_BACKEND,
+    }
 }
 
 const EXIT_CODES: &str = "\
@@ -71,6 +76,9 @@ pub enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
+    /// Write the manual pages to a folder
+    #[command(hide = true)]
+    Man { dir: PathBuf },
 }
 
 /// The backend. These options may stand before and after the command. Without them, values come from the environment, the
@@ -78,14 +86,12 @@ pub enum Command {
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Backend")]
 pub struct Backend {
-    /// The backend's address: http://HOST:PORT, https://HOST or unix:/PATH [env: CLOUDE_BACKEND] [default:
-    /// http://127.0.0.1:8080]
-    #[arg(long = "backend", value_name = "URL", global = true, value_hint = ValueHint::Url)]
-    pub url: Option<String>,
-    /// The API key. Other users can see it with `ps`; CLOUDE_API_KEY and --key-file are safer [env: CLOUDE_API_KEY]
-    #[arg(long, value_name = "KEY", global = true, conflicts_with = "key_file")]
-    pub token: Option<String>,
-    /// A file with the API key
+    /// The backend's address: http://HOST:PORT, https://HOST or unix:/PATH. The default is unix:/run/cloude/api.sock if
+    /// it exists, else http://127.0.0.1:8080
+    #[arg(long = "backend", value_name = "URL", env = "CLOUDE_BACKEND", default_value = default_backend(), global = true,
+          hide_default_value = true, hide_env_values = true, value_hint = ValueHint::Url)]
+    pub url: String,
+    /// A file with the API key [default: the key in the variable CLOUDE_API_KEY]
     #[arg(long, value_name = "FILE", global = true, value_hint = ValueHint::FilePath)]
     pub key_file: Option<PathBuf>,
     /// Certificates (PEM) of authorities that are trusted besides the system's [env: CLOUDE_CA]

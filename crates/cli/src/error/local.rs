@@ -15,6 +15,9 @@ pub enum LocalError {
     /// execve(2) failed.
     #[error("cannot execute {}: {error}", program.display())]
     Execute { program: PathBuf, error: io::Error },
+    /// `cloude man`.
+    #[error("cannot write the manual pages to {}: {error}", dir.display())]
+    Man { dir: PathBuf, error: io::Error },
     /// No threads or no epoll instance for tokio.
     #[error("cannot start the asynchronous runtime: {error}")]
     Runtime { error: io::Error },

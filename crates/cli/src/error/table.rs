@@ -117,6 +117,7 @@ fn local_errors() -> Vec<Row> {
     let values = one_of_each![LocalError:
         NoInitramfsBuilder {},
         Execute { program: PathBuf::from("/usr/bin/cloude-initramfs"), error: io::Error::from_raw_os_error(8) },
+        Man { dir: PathBuf::from("/usr/share/man/man1"), error: io::Error::from_raw_os_error(2) },
         Runtime { error: io::Error::from_raw_os_error(11) },
         Stdout { error: io::Error::from_raw_os_error(28) },
         ArtifactPath { path: "../x".to_owned() },

@@ -49,6 +49,9 @@ pub enum Command {
     Rm(RmArgs),
     /// Delete blobs, packages and partial transfers that no image needs
     Prune(PruneArgs),
+    /// Write the manual pages to a folder
+    #[command(hide = true)]
+    Man { dir: PathBuf },
 }
 
 #[derive(Debug, Args)]

@@ -23,7 +23,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use cloude_initramfs_builder::pipeline::Cancel;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
@@ -58,6 +58,12 @@ fn run(cli: Cli, cancel: &Cancel) -> Result<(), Failure> {
         Command::Ls(args) => manage::ls(&args, &paths),
         Command::Rm(args) => manage::rm(&args, &paths),
         Command::Prune(args) => manage::prune(&args, &paths),
+        Command::Man { dir } => clap_mangen::generate_to(Cli::command(), &dir).map_err(|error| {
+            Failure::new(format!(
+                "cannot write manual pages to {}: {error}",
+                dir.display()
+            ))
+        }),
     }
 }
 
