@@ -41,7 +41,7 @@ async fn submit(backend: &Backend, code: &str, client: Client) -> String {
         .submit(Tenant::local(), python(code), client)
         .await
         .unwrap();
-    job.id.clone()
+    job.about.id.clone()
 }
 
 async fn stop(backend: &Backend) {
@@ -271,7 +271,7 @@ async fn delete_also_answers_the_client_that_waits() {
         .await
         .unwrap();
     backend.alive(1).await;
-    let (status, _) = delete(&backend, &job.id).await;
+    let (status, _) = delete(&backend, &job.about.id).await;
     assert_eq!(status, 200);
     let execution = job.finished().await;
     assert_eq!(

@@ -101,7 +101,10 @@ async fn after_a_crash_an_execution_with_secrets_says_why_it_ended() {
     let next = backend(&folder).await;
 
     assert_eq!(next.service.recover().await.unwrap(), 0);
-    let answer = next.get(&format!("/v1/executions/{}", job.id)).await.json();
+    let answer = next
+        .get(&format!("/v1/executions/{}", job.about.id))
+        .await
+        .json();
     assert_eq!(answer["cause"], "infrastructure");
     let error = answer["error"].as_str().unwrap();
     assert!(error.contains("did not store its `secrets`"), "{error}");

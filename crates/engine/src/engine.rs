@@ -26,7 +26,7 @@ use crate::network::{self, NetworkError, NetworkProvider, Reclaim};
 use crate::pool::{Pool, PoolCounts, PoolParts, refill};
 use crate::run_dir::{RunDir, RunDirError};
 use crate::template::{DiskStore, TemplateBuilder, TemplateKeys};
-use crate::worker::{SegmentError, SharedSegment, Workers, orphans};
+use crate::worker::{SegmentError, SharedSegment, Workers, open_device, orphans};
 
 /// The engine cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -213,6 +213,10 @@ impl Engine {
 }
 
 impl Launcher for Engine {
+    fn check(&self) -> Result<(), String> {
+        open_device().map_err(|error| format!("opening /dev/kvm: {error}"))
+    }
+
     fn launch(
         &self,
         spec: MachineSpec,

@@ -20,6 +20,11 @@ pub trait Launcher: Send + Sync {
         cancel: CancellationToken,
     ) -> BoxFuture<'_, Result<Launched, Failure>>;
 
+    /// Checks that VMs can be started. The error says why not.
+    fn check(&self) -> Result<(), String> {
+        Ok(())
+    }
+
     /// Reports whether a fork acknowledged its identity and began to work. Forks that fail in a row make the
     /// engine rebuild the template. A request that the agent refused is not reported: the template is not to
     /// blame.

@@ -202,6 +202,7 @@ impl From<SubmitError> for ApiError {
                 let retry = quota.retry_after_s;
                 ApiError::with_retry(StatusCode::TOO_MANY_REQUESTS, quota, retry).because(reason)
             }
+            SubmitError::KeyReused => ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, error),
             SubmitError::Draining => ApiError::with_retry(unavailable, error, RESTART_RETRY_S),
             SubmitError::Store(error @ StoreError::Content(_)) => error.into(),
             SubmitError::Store(error) => {
@@ -251,6 +252,7 @@ impl From<StoreError> for ApiError {
             | StoreError::Create(_)
             | StoreError::Migration(_)
             | StoreError::Newer { .. }
+            | StoreError::KeyUsed
             | StoreError::Unwritten(_)
             | StoreError::Closed => {
                 "the job store cannot be read or written; the log of clouded has the error"

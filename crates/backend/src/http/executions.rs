@@ -1,24 +1,30 @@
 //! `/v1/executions` and `/v1/languages`.
 
-use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
-use axum::body::{Body, Bytes};
 use axum::extract::{Extension, State};
-use axum::http::header::{ACCEPT, CONTENT_TYPE};
-use axum::http::{HeaderMap, HeaderValue};
-use axum::response::Response;
-use cloude_protocol::agent::NDJSON;
-use cloude_protocol::api::{ExecutionEvent, ExecutionRequest, LanguageInfo};
-use futures_util::stream;
+use axum::http::header::LOCATION;
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use cloude_protocol::api::{
+    ExecutionList, ExecutionRequest, ExecutionSummary, LanguageInfo, Status,
+};
+use serde::Deserialize;
 
 use super::error::{ApiError, RequestError};
-use super::extract::{ApiJson, ApiPath};
-use super::output;
+use super::extract::{ApiJson, ApiPath, ApiQuery};
+use super::negotiate::{RESPOND_ASYNC, accepted_form, idempotency_key, prefers_async};
 use super::peer::Peer;
-use crate::jobs::{Client, Follower, Found, Job, Service, Stop};
+use super::{events, output};
+use crate::jobs::{Client, Found, Job, ListQuery, MAX_PAGE, Service, Stop, Submitted};
 use crate::keys::Caller;
+
+/// The longest wait of `GET /v1/executions/{id}`.
+const MAX_WAIT: Duration = Duration::from_secs(60);
+/// Executions of a page of the list, if the client does not say.
+const PAGE: usize = 50;
 
 /// `POST /v1/executions`
 pub async fn create(
@@ -29,10 +35,34 @@ pub async fn create(
     ApiJson(request): ApiJson<ExecutionRequest>,
 ) -> Result<Response, ApiError> {
     let tenant = caller.tenant().clone();
-    if wants_stream(&headers) {
+    let form = accepted_form(&headers);
+    let is_async = prefers_async(&headers);
+    if let Some(key) = idempotency_key(&headers)? {
+        // Durable, because the client may come back for the result.
+        let job = match service.submit_once(tenant, request, key).await? {
+            Submitted::New(job) => job,
+            Submitted::Earlier(id) => match service.readable(&caller, &id).await? {
+                Some(job) => job,
+                None => return Err(RequestError::unknown_execution(&id).into()),
+            },
+        };
+        return match form {
+            _ if is_async => Ok(accepted(&job)),
+            Some(form) => Ok(events::of_job(&service, job, (), peer, form)),
+            None => {
+                let execution = service.result_of(&job).await?;
+                Ok(output::execution(&service, &peer, execution))
+            }
+        };
+    }
+    if is_async {
+        let job = service.submit(tenant, request, Client::Leaves).await?;
+        return Ok(accepted(&job));
+    }
+    if let Some(form) = form {
         let job = service.submit(tenant, request, Client::Streams).await?;
-        let pin = service.pins().pin(peer.closer());
-        return Ok(streamed(job.follow(pin), CancelOnDrop(job), peer));
+        let cancel = CancelOnDrop(Arc::clone(&job));
+        return Ok(events::of_job(&service, job, cancel, peer, form));
     }
     let job = service.submit(tenant, request, Client::Waits).await?;
     // The server drops this handler, and with it the guard, when the connection is closed.
@@ -42,16 +72,64 @@ pub async fn create(
     Ok(output::execution(&service, &peer, execution))
 }
 
-/// `GET /v1/executions/{id}`
+/// `202 Accepted` with the place of the execution (RFC 7240, 4.1).
+fn accepted(job: &Job) -> Response {
+    let place = format!("/v1/executions/{}", job.about.id);
+    let applied = HeaderValue::from_static(RESPOND_ASYNC);
+    let mut response = unfinished(job.summary());
+    let headers = response.headers_mut();
+    // The id is a UUID.
+    if let Ok(place) = HeaderValue::try_from(place) {
+        headers.insert(LOCATION, place);
+    }
+    headers.insert("preference-applied", applied);
+    response
+}
+
+fn unfinished(summary: ExecutionSummary) -> Response {
+    (StatusCode::ACCEPTED, Json(summary)).into_response()
+}
+
+/// The query of [`read`].
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WaitQuery {
+    wait: Option<String>,
+}
+
+impl WaitQuery {
+    /// `30s`, `500ms`, or a number of seconds.
+    fn time(&self) -> Result<Duration, RequestError> {
+        let Some(text) = &self.wait else {
+            return Ok(Duration::ZERO);
+        };
+        let seconds = text.parse().map(Duration::from_secs);
+        let time = seconds.or_else(|_| humantime::parse_duration(text));
+        match time {
+            Ok(time) if time <= MAX_WAIT => Ok(time),
+            _ => Err(RequestError::Query(
+                "`wait` must be a time of at most 60 s, such as `30s`".into(),
+            )),
+        }
+    }
+}
+
+/// `GET /v1/executions/{id}`: 202 with a summary if the execution does not end within the time to wait.
 pub async fn read(
     State(service): State<Service>,
     Extension(peer): Extension<Arc<Peer>>,
     Extension(caller): Extension<Caller>,
     ApiPath(id): ApiPath<String>,
+    ApiQuery(query): ApiQuery<WaitQuery>,
 ) -> Result<Response, ApiError> {
+    let time = query.time()?;
     match service.find(&caller, &id).await? {
         Some(Found::Ended(execution)) => Ok(output::execution(&service, &peer, execution)),
-        Some(Found::Unfinished(status)) => Ok(output::unfinished(&service, &peer, status)),
+        Some(Found::Unfinished(job)) => Ok(match service.wait(&job, time).await {
+            Some(execution) => output::execution(&service, &peer, execution),
+            None => unfinished(job.summary()),
+        }),
+        Some(Found::Stored(summary)) => Ok(unfinished(summary)),
         None => Err(RequestError::unknown_execution(&id).into()),
     }
 }
@@ -69,21 +147,63 @@ pub async fn cancel(
     }
 }
 
+/// `GET /v1/executions`
+pub async fn list(
+    State(service): State<Service>,
+    Extension(caller): Extension<Caller>,
+    ApiQuery(pairs): ApiQuery<Vec<(String, String)>>,
+) -> Result<Json<ExecutionList>, ApiError> {
+    let query = list_query(&service, pairs).map_err(RequestError::Query)?;
+    Ok(Json(service.list(&caller, query).await?))
+}
+
+/// Reads the query of a list; `label` may be there several times.
+fn list_query(service: &Service, pairs: Vec<(String, String)>) -> Result<ListQuery, String> {
+    let mut query = ListQuery {
+        limit: PAGE,
+        ..ListQuery::default()
+    };
+    for (name, value) in pairs {
+        match name.as_str() {
+            "status" => {
+                let status = serde_json::from_value::<Status>(value.into());
+                let allowed = "`status` must be `pending`, `running`, `done` or `error`";
+                query.status = Some(status.map_err(|_| allowed.to_owned())?);
+            }
+            // An alias stands for its language.
+            "language" => query.language = Some(service.language_name(&value).unwrap_or(value)),
+            "label" => {
+                let label = value.split_once(':');
+                let (name, value) = label.ok_or("`label` must be NAME:VALUE")?;
+                query.labels.push((name.to_owned(), value.to_owned()));
+            }
+            "limit" => {
+                let limit = value.parse().ok();
+                query.limit = limit
+                    .filter(|limit| (1..=MAX_PAGE).contains(limit))
+                    .ok_or(format!("`limit` must be 1 to {MAX_PAGE}"))?;
+            }
+            "cursor" => {
+                let cursor = value.split_once('-');
+                let cursor = cursor.and_then(|(ms, id)| Some((ms.parse().ok()?, id.to_owned())));
+                let unknown = "`cursor` must be `next_cursor` of the page before";
+                query.after = Some(cursor.ok_or(unknown)?);
+            }
+            _ => {
+                return Err(
+                    "it has an unknown name: use `status`, `language`, `label`, `limit` and `cursor`".into(),
+                );
+            }
+        }
+    }
+    Ok(query)
+}
+
 /// `GET /v1/languages`
 pub async fn languages(
     State(service): State<Service>,
 ) -> Result<Json<Vec<LanguageInfo>>, ApiError> {
     Ok(Json(service.languages()))
-}
-
-fn wants_stream(headers: &HeaderMap) -> bool {
-    headers
-        .get_all(ACCEPT)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|range| range.split(';').next())
-        .any(|range| range.trim().eq_ignore_ascii_case(NDJSON))
 }
 
 /// Cancels the execution on drop. Has no effect on a finished one.
@@ -93,43 +213,4 @@ impl Drop for CancelOnDrop {
     fn drop(&mut self) {
         self.0.stop(Stop::Disconnected);
     }
-}
-
-fn streamed(follower: Follower, cancel: CancelOnDrop, peer: Arc<Peer>) -> Response {
-    let start = (follower, cancel, Some(peer));
-    let lines = stream::unfold(start, |(mut follower, cancel, mut peer)| async move {
-        let line = tokio::select! {
-            biased;
-            event = follower.next() => line(&event?),
-            // The client closed its sending half. If it closed the connection, it answers this byte with a RST.
-            () = read_closed(peer.as_deref()) => {
-                peer = None;
-                Bytes::from_static(b"\n")
-            }
-        };
-        Some((Ok::<_, Infallible>(line), (follower, cancel, peer)))
-    });
-    let mut response = Response::new(Body::from_stream(lines));
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static(NDJSON));
-    response
-}
-
-async fn read_closed(peer: Option<&Peer>) {
-    match peer {
-        Some(peer) => peer.read_closed().await,
-        None => std::future::pending().await,
-    }
-}
-
-fn line(event: &ExecutionEvent) -> Bytes {
-    let mut line = serde_json::to_vec(event).unwrap_or_else(|error| {
-        // Events always serialize; the line shows the error if one does not.
-        serde_json::json!({"error": error.to_string()})
-            .to_string()
-            .into_bytes()
-    });
-    line.push(b'\n');
-    line.into()
 }

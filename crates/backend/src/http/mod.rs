@@ -4,17 +4,20 @@ mod addresses;
 mod auth;
 mod bodies;
 mod error;
+mod events;
 mod executions;
 mod extract;
+mod health;
 mod host;
 mod installation;
 mod keys;
 mod listener;
 mod metrics;
-mod openapi;
+mod negotiate;
 mod original;
 mod output;
 mod peer;
+mod raw;
 mod serve;
 mod templates;
 mod tls;
@@ -53,11 +56,24 @@ pub fn router(service: Service) -> Router {
         .route("/health", get(original::health))
         .route("/run", run(post(original::run)))
         .route("/status/{id}", read(get(original::status)))
-        .route("/v1/executions", run(post(executions::create)))
+        .route(
+            "/v1/executions",
+            read(get(executions::list)).merge(run(post(executions::create))),
+        )
         .route(
             "/v1/executions/{id}",
             read(get(executions::read)).merge(run(delete(executions::cancel))),
         )
+        .route("/v1/executions/{id}/events", read(get(events::read)))
+        .route("/v1/executions/{id}/stdout", read(get(raw::stdout)))
+        .route("/v1/executions/{id}/stderr", read(get(raw::stderr)))
+        .route("/v1/executions/{id}/artifacts", read(get(raw::artifacts)))
+        .route(
+            "/v1/executions/{id}/artifacts/{*path}",
+            read(get(raw::artifact)),
+        )
+        .route("/v1/health", get(original::health))
+        .route("/v1/ready", get(health::ready))
         .route("/v1/installation", read(get(installation::read)))
         .route("/v1/languages", read(get(executions::languages)))
         .route("/metrics", read(get(metrics::metrics)))

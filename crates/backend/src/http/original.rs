@@ -13,7 +13,7 @@ use super::error::{ApiError, RequestError};
 use super::extract::{ApiJson, ApiPath};
 use super::output;
 use super::peer::Peer;
-use crate::jobs::{Client, Found, Health, Service};
+use crate::jobs::{Client, Health, Service};
 use crate::keys::Caller;
 
 /// `GET /`
@@ -49,7 +49,9 @@ pub async fn run(
     };
     let tenant = caller.tenant().clone();
     let job = service.submit(tenant, request, Client::Leaves).await?;
-    Ok(Json(RunResponse { id: job.id.clone() }))
+    Ok(Json(RunResponse {
+        id: job.about.id.clone(),
+    }))
 }
 
 /// `GET /status/{id}`
@@ -60,8 +62,10 @@ pub async fn status(
     ApiPath(id): ApiPath<String>,
 ) -> Result<Response, ApiError> {
     match service.find(&caller, &id).await? {
-        Some(Found::Ended(execution)) => Ok(output::status(&service, &peer, execution)),
-        Some(Found::Unfinished(status)) => Ok(output::unfinished(&service, &peer, status)),
+        Some(found) => Ok(match found.status() {
+            Ok(status) => output::unfinished(&service, &peer, status),
+            Err(execution) => output::status(&service, &peer, execution),
+        }),
         None => Err(RequestError::unknown_execution(&id).into()),
     }
 }

@@ -8,7 +8,9 @@ use cloude_protocol::agent::{Event, ExecuteResult};
 use cloude_protocol::network::NetworkReport;
 
 use super::admission::Admitted;
-use super::{Job, Parts};
+use super::artifacts::{Artifacts, Collector};
+use super::job::Job;
+use super::service::Parts;
 use crate::scheduler::VmPermit;
 
 /// The resources of an execution that are released after its result is known. The default holds none.
@@ -42,6 +44,7 @@ impl Teardown {
 /// The outcome of one attempt.
 pub struct Attempt {
     pub result: Result<ExecuteResult, Failure>,
+    pub artifacts: Artifacts,
     /// The agent has reported an event of the program: side effects are possible, so it must not run again.
     pub began: bool,
     /// The agent refused the request itself, which is a fault of neither the VM nor its template.
@@ -70,14 +73,14 @@ pub async fn attempt(
     } = started;
     if template.is_some() {
         // Created here and not earlier, because it holds the time of day.
-        match new_identity(&job.id, network) {
+        match new_identity(&job.about.id, network) {
             Ok(identity) => admitted.execute.identity = Some(identity),
             Err(error) => return no_identity(&error, machine),
         }
     } else {
         admitted.execute.identity = None;
     }
-    let mut events = Events::new(job);
+    let mut events = Events::new(job, admitted);
     let exchanged = guest::exchange(
         (stream, &token),
         machine.as_mut(),
@@ -88,6 +91,7 @@ pub async fn attempt(
     )
     .await;
     let (began, identity) = (events.began, events.identity);
+    let artifacts = std::mem::replace(&mut events.collector, Collector::new(None)).finish();
     let refused = exchanged.as_ref().is_err_and(|error| error.refused);
     let network = machine.network_report().await;
     let mut teardown = Teardown::of(machine);
@@ -103,6 +107,7 @@ pub async fn attempt(
     }
     Attempt {
         result,
+        artifacts,
         began,
         refused,
         identity,
@@ -115,6 +120,7 @@ fn no_identity(error: &dyn std::fmt::Display, machine: Box<dyn Machine>) -> Atte
     let failure = Failure::infrastructure(format!("creating the fork's identity: {error}"));
     Attempt {
         result: Err(failure),
+        artifacts: Artifacts::default(),
         began: false,
         refused: false,
         identity: Duration::ZERO,
@@ -129,16 +135,18 @@ struct Events<'a> {
     since: Instant,
     began: bool,
     identity: Duration,
+    collector: Collector,
     result: Option<ExecuteResult>,
 }
 
 impl<'a> Events<'a> {
-    fn new(job: &'a Job) -> Self {
+    fn new(job: &'a Job, admitted: &Admitted) -> Self {
         Events {
             job,
             since: Instant::now(),
             began: false,
             identity: Duration::ZERO,
+            collector: Collector::new(admitted.execute.artifacts.as_ref()),
             result: None,
         }
     }
@@ -149,11 +157,12 @@ impl<'a> Events<'a> {
             return;
         }
         self.began = true;
-        if let Event::Finished(result) = event {
-            self.result = Some(result);
-            return;
+        match event {
+            Event::Finished(result) => self.result = Some(result),
+            Event::Artifact { path, bytes, mode } => self.collector.begin(path, bytes, mode),
+            Event::ArtifactData { data } => self.collector.append(&data.0),
+            event => self.job.update(|progress| progress.transcript.push(&event)),
         }
-        self.job.update(|progress| progress.transcript.push(&event));
     }
 
     fn result(self) -> Result<ExecuteResult, Failure> {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cloude_protocol::api::Execution;
 
-use super::Job;
+use super::job::Job;
 use crate::store::output_bytes;
 
 /// Estimated bytes of a finished execution without its output.
@@ -21,6 +21,7 @@ pub struct Cache {
 #[derive(Debug, Default)]
 struct State {
     jobs: HashMap<String, Arc<Job>>,
+    unfinished: HashMap<String, Arc<Job>>,
     finished: VecDeque<(String, usize)>,
     bytes: usize,
 }
@@ -39,7 +40,10 @@ impl Cache {
     }
 
     pub fn insert(&self, job: Arc<Job>) {
-        self.lock().jobs.insert(job.id.clone(), job);
+        let mut state = self.lock();
+        let id = &job.about.id;
+        state.unfinished.insert(id.clone(), Arc::clone(&job));
+        state.jobs.insert(id.clone(), job);
     }
 
     pub fn get(&self, id: &str) -> Option<Arc<Job>> {
@@ -47,13 +51,24 @@ impl Cache {
     }
 
     pub fn remove(&self, id: &str) {
-        self.lock().jobs.remove(id);
+        let mut state = self.lock();
+        state.unfinished.remove(id);
+        state.jobs.remove(id);
     }
 
-    /// Counts a job as finished, and evicts the oldest finished jobs beyond the limit.
-    pub fn finished(&self, execution: &Execution) {
-        let bytes = OVERHEAD + output_bytes(execution);
+    /// Jobs without a result, and those whose result is about to be stored.
+    pub fn unfinished(&self) -> Vec<Arc<Job>> {
+        self.lock().unfinished.values().cloned().collect()
+    }
+
+    /// Counts a job as finished, and evicts the oldest finished jobs beyond the limit. `overhead`: bytes beside its output and
+    /// artifacts.
+    pub fn finished(&self, execution: &Execution, overhead: usize) {
+        let artifacts: u64 = execution.artifacts.iter().map(|file| file.bytes).sum();
+        let artifacts = usize::try_from(artifacts).unwrap_or(usize::MAX);
+        let bytes = OVERHEAD + overhead + output_bytes(execution) + artifacts;
         let mut state = self.lock();
+        state.unfinished.remove(&execution.id);
         state.bytes += bytes;
         state.finished.push_back((execution.id.clone(), bytes));
         while state.bytes > self.limit {

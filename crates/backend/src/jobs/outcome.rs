@@ -1,14 +1,15 @@
 //! The [`Execution`] that clients get, from the measurements and the output of the guest.
 
-use std::collections::BTreeMap;
-
 use cloude_engine::Failure;
 use cloude_engine::images::ReadyImage;
 use cloude_protocol::Data;
 use cloude_protocol::agent::{Cause, ExecuteResult, StageName, StageResult, Stream};
-use cloude_protocol::api::{CompileReport, Execution, StartKind, Status, StatusResponse, Timings};
+use cloude_protocol::api::{
+    Artifact, CompileReport, Execution, StartKind, Status, StatusResponse, Timings,
+};
 use cloude_protocol::network::NetworkReport;
 
+use super::about::About;
 use super::transcript::Transcript;
 
 /// Exit code for the wall-clock limit, as of timeout(1).
@@ -18,13 +19,15 @@ const SIGNALLED: i32 = 128;
 
 /// The parts of an [`Execution`].
 pub struct ExecutionParts<'a> {
-    pub id: &'a str,
-    /// The name of the language, not an alias.
-    pub language: &'a str,
+    pub about: &'a About,
     /// The image of the VM, if the execution reached that step.
     pub image: Option<ReadyImage>,
     /// The agent's last event, or the failure that prevented it.
     pub result: Result<ExecuteResult, Failure>,
+    /// The artifacts.
+    pub artifacts: Vec<Artifact>,
+    /// Artifacts that were left out here, beside those that the agent counts.
+    pub artifacts_dropped: u64,
     /// The output.
     pub transcript: &'a mut Transcript,
     /// The timings that the host measured.
@@ -37,10 +40,6 @@ pub struct ExecutionParts<'a> {
     pub start: StartKind,
     /// Guest memory in MiB; 0 if no VM was started.
     pub memory_mib: u64,
-    /// The labels of the request.
-    pub labels: &'a BTreeMap<String, String>,
-    /// When the request arrived, in milliseconds since 1970.
-    pub created_ms: u64,
 }
 
 impl ExecutionParts<'_> {
@@ -69,8 +68,8 @@ impl ExecutionParts<'_> {
             None => (None, None),
         };
         Execution {
-            id: self.id.to_owned(),
-            language: self.language.to_owned(),
+            id: self.about.id.clone(),
+            language: self.about.language.clone(),
             version,
             image_digest,
             status: if ours { Status::Error } else { Status::Done },
@@ -90,10 +89,12 @@ impl ExecutionParts<'_> {
             memory_bytes: self.memory_mib << 20,
             ip: self.ip,
             network: self.network,
-            artifacts: Vec::new(),
-            artifacts_dropped: result.artifacts_dropped,
-            labels: self.labels.clone(),
-            created_ms: self.created_ms,
+            artifacts: self.artifacts,
+            artifacts_dropped: result
+                .artifacts_dropped
+                .saturating_add(self.artifacts_dropped),
+            labels: self.about.labels.clone(),
+            created_ms: self.about.created_ms,
             error,
         }
     }

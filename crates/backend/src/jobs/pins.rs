@@ -190,19 +190,26 @@ impl State {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
+    use crate::jobs::about::About;
     use crate::jobs::outcome::ExecutionParts;
     use crate::jobs::transcript::Transcript;
     use cloude_engine::Failure;
     use cloude_protocol::api::{StartKind, Timings};
 
     fn printing(bytes: usize) -> Arc<Execution> {
+        let about = About {
+            id: "a".into(),
+            tenant: crate::tenant::Tenant::local(),
+            language: "python".into(),
+            labels: Default::default(),
+            created_ms: 0,
+        };
         let parts = ExecutionParts {
-            id: "a",
-            language: "python",
+            about: &about,
             image: None,
+            artifacts: Vec::new(),
+            artifacts_dropped: 0,
             result: Err(Failure::infrastructure("none")),
             transcript: &mut Transcript::default(),
             timings: Timings::default(),
@@ -210,8 +217,6 @@ mod tests {
             network: None,
             start: StartKind::Cold,
             memory_mib: 0,
-            labels: &BTreeMap::new(),
-            created_ms: 0,
         };
         let mut execution = parts.execution();
         execution.stdout.0 = vec![b'x'; bytes];

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use cloude_engine::Failure;
 use cloude_protocol::api::{StartKind, Timings};
 
+use super::about::About;
 use super::outcome::ExecutionParts;
 use super::service::Service;
+use super::submit::about_accepted;
 use super::transcript::Transcript;
-use crate::store::{Accepted, StoreError, Unreadable};
+use crate::store::{Accepted, Ended, StoreError};
 
 /// Attempts after which a crash of clouded is attributed to the execution.
 const MAX_ATTEMPTS: u32 = 3;
@@ -26,23 +28,20 @@ impl Service {
                         again += 1;
                         continue;
                     }
-                    Err(reason) => Lost {
-                        labels: accepted.request.labels,
-                        row: Unreadable {
-                            id: accepted.id,
-                            tenant: accepted.tenant,
-                            language: accepted.language,
-                            created_ms: accepted.created_ms,
-                            reason,
-                        },
+                    Err(reason) => (about_accepted(&accepted), reason),
+                },
+                Err(row) => (
+                    About {
+                        id: row.id,
+                        tenant: row.tenant,
+                        language: row.language,
+                        labels: BTreeMap::new(),
+                        created_ms: row.created_ms,
                     },
-                },
-                Err(row) => Lost {
-                    labels: BTreeMap::new(),
-                    row,
-                },
+                    row.reason,
+                ),
             };
-            self.fail(failed);
+            self.fail(&failed.0, failed.1);
         }
         Ok(again)
     }
@@ -62,34 +61,31 @@ impl Service {
         self.resume(accepted)
     }
 
-    fn fail(&self, Lost { labels, row }: Lost) {
+    fn fail(&self, about: &About, reason: String) {
         tracing::warn!(
-            id = row.id,
-            reason = row.reason,
+            id = about.id,
+            reason,
             "an execution of an earlier clouded is not run again"
         );
         let parts = ExecutionParts {
-            id: &row.id,
-            language: &row.language,
+            about,
             image: None,
-            result: Err(Failure::infrastructure(row.reason)),
+            result: Err(Failure::infrastructure(reason)),
+            artifacts: Vec::new(),
+            artifacts_dropped: 0,
             transcript: &mut Transcript::default(),
             timings: Timings::default(),
             ip: None,
             network: None,
             start: StartKind::Cold,
             memory_mib: 0,
-            labels: &labels,
-            created_ms: row.created_ms,
         };
-        self.parts()
-            .store
-            .finished(Arc::new(parts.execution()), row.tenant);
+        self.parts().store.finished(Arc::new(Ended {
+            result: Arc::new(parts.execution()),
+            tenant: about.tenant.clone(),
+            files: Vec::new(),
+            // It is durable, but there are no events.
+            order: Some(Vec::new()),
+        }));
     }
-}
-
-/// An execution that is not run again.
-struct Lost {
-    labels: BTreeMap<String, String>,
-    row: Unreadable,
 }

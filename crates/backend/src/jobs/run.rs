@@ -13,9 +13,11 @@ use cloude_protocol::api::{Execution, StartChoice, StartKind, Status, Timings};
 use cloude_protocol::network::NetworkReport;
 
 use super::admission::{Admitted, check_image, template_owner};
+use super::artifacts::Artifacts;
 use super::attempt::{Attempt, Teardown, attempt};
+use super::job::{Client, Job};
 use super::outcome::ExecutionParts;
-use super::{Client, Job, Parts};
+use super::service::Parts;
 use crate::scheduler::QueueSlot;
 
 /// VMs that an execution may use: a fork that fails before it ran anything is replaced. The last one is booted.
@@ -38,6 +40,7 @@ pub async fn run(
         network: None,
         start: StartKind::Cold,
         image: None,
+        artifacts: Artifacts::default(),
     };
     let memory_mib = admitted.memory_mib;
     let (result, teardown) = run.result(admitted, slot, arrived).await;
@@ -48,6 +51,7 @@ pub async fn run(
         network,
         start,
         image,
+        artifacts,
         ..
     } = run;
     // The launcher does not know who cancelled the execution; the job does.
@@ -55,20 +59,19 @@ pub async fn run(
         Cause::Cancelled => job.cancelled(),
         _ => failure,
     });
-    let execution = job.end(|transcript| {
+    let execution = job.end(artifacts.contents, |transcript| {
         let parts = ExecutionParts {
-            id: &job.id,
-            language: &job.language,
+            about: &job.about,
             image,
             result,
+            artifacts: artifacts.list,
+            artifacts_dropped: artifacts.dropped,
             transcript,
             timings,
             ip,
             network,
             start,
             memory_mib,
-            labels: &job.labels,
-            created_ms: job.created_ms,
         };
         parts.execution()
     });
@@ -82,12 +85,17 @@ pub fn panicked(job: &Job, panic: &(dyn Any + Send)) -> Arc<Execution> {
         .copied()
         .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("without a message");
-    tracing::error!(id = job.id, panic = text, "an execution's task panicked");
-    job.end(|transcript| {
+    tracing::error!(
+        id = job.about.id,
+        panic = text,
+        "an execution's task panicked"
+    );
+    job.end(Vec::new(), |transcript| {
         let parts = ExecutionParts {
-            id: &job.id,
-            language: &job.language,
+            about: &job.about,
             image: None,
+            artifacts: Vec::new(),
+            artifacts_dropped: 0,
             result: Err(Failure::infrastructure(format!(
                 "clouded failed while it ran this execution (panic: {text}); see the server's log"
             ))),
@@ -97,8 +105,6 @@ pub fn panicked(job: &Job, panic: &(dyn Any + Send)) -> Arc<Execution> {
             network: None,
             start: StartKind::Cold,
             memory_mib: 0,
-            labels: &job.labels,
-            created_ms: job.created_ms,
         };
         parts.execution()
     })
@@ -146,6 +152,7 @@ struct Run<'a> {
     network: Option<NetworkReport>,
     start: StartKind,
     image: Option<ReadyImage>,
+    artifacts: Artifacts,
 }
 
 impl Run<'_> {
@@ -183,7 +190,7 @@ impl Run<'_> {
         if self.job.client == Client::Leaves {
             // Written before the VM starts, so that an execution that crashes clouded is counted. The store retries
             // a failed write, and GET /health reports it.
-            let _ = self.parts.store.started(&self.job.id).await;
+            let _ = self.parts.store.started(&self.job.about.id).await;
         }
         let path = image.path.clone();
         self.image = Some(image);
@@ -199,13 +206,13 @@ impl Run<'_> {
         image: PathBuf,
     ) -> (Result<ExecuteResult, Failure>, Teardown) {
         let mut spec = MachineSpec {
-            id: self.job.id.clone(),
+            id: self.job.about.id.clone(),
             image,
             language: Arc::clone(&admitted.language),
             vcpus: admitted.vcpus,
             memory_mib: admitted.memory_mib,
             network: admitted.network,
-            template_owner: template_owner(&self.parts.config, &self.job.tenant),
+            template_owner: template_owner(&self.parts.config, &self.job.about.tenant),
             start: admitted.start,
         };
         for number in 1.. {
@@ -222,6 +229,7 @@ impl Run<'_> {
             let template = started.template.clone();
             let Attempt {
                 result,
+                artifacts,
                 began,
                 refused,
                 identity,
@@ -230,6 +238,8 @@ impl Run<'_> {
             } = attempt(self.parts, self.job, started, &mut admitted).await;
             self.timings.identity_us = micros(identity);
             self.network = network;
+            self.timings.collect_us = micros(artifacts.time);
+            self.artifacts = artifacts;
             let (Some(template), Err(failure)) = (&template, &result) else {
                 return (result, teardown);
             };

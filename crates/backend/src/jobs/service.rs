@@ -7,10 +7,7 @@ use std::time::Duration;
 use cloude_engine::images::{Images, ReadyImage};
 use cloude_engine::languages::Languages;
 use cloude_engine::{Failure, Launcher, MachineSpec, TemplateError, WORKER_MIB, WallState};
-use cloude_protocol::api::{
-    Execution, ExecutionRequest, LanguageInfo, Limits, StatusResponse, TemplateInfo,
-    TemplateRequest,
-};
+use cloude_protocol::api::{ExecutionRequest, LanguageInfo, Limits, TemplateInfo, TemplateRequest};
 use cloude_protocol::keys::Usage;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -19,7 +16,6 @@ use super::admission::{Admitted, admit, template_owner};
 use super::cache::Cache;
 use super::pins::Pins;
 use super::refused::Refused;
-use super::{Job, Stop};
 use crate::bounds::Bounds;
 use crate::config::Config;
 use crate::keys::{Caller, Keys};
@@ -79,6 +75,11 @@ pub enum SubmitError {
     /// The queue is full, or the tenant has reached a quota.
     #[error(transparent)]
     Enter(#[from] EnterError),
+    /// The idempotency key was used for another request.
+    #[error(
+        "the header `Idempotency-Key` was sent with another request before: use a new key for a new request"
+    )]
+    KeyReused,
     /// The server is shutting down.
     #[error("the server is shutting down; try again when it is back")]
     Draining,
@@ -96,14 +97,6 @@ pub enum BuildError {
     /// The build failed or was refused.
     #[error(transparent)]
     Template(#[from] TemplateError),
-}
-
-/// The state of an execution.
-pub enum Found {
-    /// Finished.
-    Ended(Arc<Execution>),
-    /// Pending or running.
-    Unfinished(StatusResponse),
 }
 
 /// The health of the server.
@@ -193,57 +186,6 @@ impl Service {
         )
     }
 
-    /// The state of an execution; `None` if the id is unknown, or if the caller may not see the execution.
-    pub async fn find(&self, caller: &Caller, id: &str) -> Result<Option<Found>, StoreError> {
-        if let Some(job) = self.in_memory(caller, id) {
-            return Ok(Some(match job.result() {
-                Some(execution) => Found::Ended(execution),
-                None => Found::Unfinished(job.status()),
-            }));
-        }
-        let record = self.parts().store.get(id).await?;
-        let record = record.filter(|record| caller.may_see(&record.tenant));
-        Ok(record.map(|record| match record.result {
-            Some(execution) => Found::Ended(execution),
-            None => Found::Unfinished(StatusResponse {
-                id: id.to_owned(),
-                status: record.status,
-                language: record.language,
-                exit_code: None,
-                stdout: String::new(),
-                stderr: String::new(),
-            }),
-        }))
-    }
-
-    fn in_memory(&self, caller: &Caller, id: &str) -> Option<Arc<Job>> {
-        let job = self.inner.cache.get(id)?;
-        caller.may_see(&job.tenant).then_some(job)
-    }
-
-    /// Cancels an execution and returns its result; a finished one keeps its result. `None` as for [`Service::find`].
-    pub async fn cancel(
-        &self,
-        caller: &Caller,
-        id: &str,
-    ) -> Result<Option<Arc<Execution>>, SubmitError> {
-        if let Some(job) = self.in_memory(caller, id) {
-            job.stop(Stop::Requested);
-            return tokio::select! {
-                biased;
-                execution = job.finished() => Ok(Some(execution)),
-                // The shutdown may have stopped it first: it then has no result until the next start.
-                () = self.inner.halt.cancelled() => Err(SubmitError::Draining),
-            };
-        }
-        match self.find(caller, id).await? {
-            None => Ok(None),
-            Some(Found::Ended(execution)) => Ok(Some(execution)),
-            // An unfinished execution leaves the memory only when the shutdown stops it.
-            Some(Found::Unfinished(_)) => Err(SubmitError::Draining),
-        }
-    }
-
     /// The usage of the caller, or of all owners.
     pub async fn usage(&self, caller: &Caller) -> Result<Vec<Usage>, StoreError> {
         let owner = match caller.sees_all() {
@@ -281,6 +223,12 @@ impl Service {
                 }
             })
             .collect()
+    }
+
+    /// The name of the language with this name or alias.
+    pub fn language_name(&self, name: &str) -> Option<String> {
+        let language = self.parts().languages.find(name)?;
+        Some(language.name.clone())
     }
 
     /// The current load.

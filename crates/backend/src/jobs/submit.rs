@@ -1,6 +1,5 @@
 //! Accepts executions, starts their tasks and stores their results.
 
-use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Instant;
@@ -9,14 +8,40 @@ use cloude_protocol::Secret;
 use cloude_protocol::agent::Cause;
 use cloude_protocol::api::{Execution, ExecutionRequest, Status};
 use futures_util::FutureExt;
+use sha2::{Digest, Sha256};
 
+use super::about::About;
 use super::admission::{Admitted, check_version};
 use super::attempt::Teardown;
+use super::job::{Client, Job, Stop};
+use super::refused::Refused;
+use super::run;
 use super::service::{Inner, Service, SubmitError};
-use super::{Client, Job, Stop, run};
 use crate::scheduler::QueueSlot;
 use crate::store::{Accepted, StoreError, now_ms};
 use crate::tenant::Tenant;
+
+/// The header `Idempotency-Key` of a request, with what it must be the same as.
+pub use crate::store::IdempotencyKey;
+
+/// An accepted request.
+pub enum Submitted {
+    /// A new execution.
+    New(Arc<Job>),
+    /// The id of the execution that an earlier request with the same key started.
+    Earlier(String),
+}
+
+/// What the store knows of an execution.
+pub fn about_accepted(accepted: &Accepted) -> About {
+    About {
+        id: accepted.id.clone(),
+        tenant: accepted.tenant.clone(),
+        language: accepted.language.clone(),
+        labels: accepted.request.labels.clone(),
+        created_ms: accepted.created_ms,
+    }
+}
 
 impl Service {
     /// Accepts an execution of `tenant`. A durable one ([`Client::Leaves`]) is stored before this returns.
@@ -25,6 +50,57 @@ impl Service {
         tenant: Tenant,
         request: ExecutionRequest,
         client: Client,
+    ) -> Result<Arc<Job>, SubmitError> {
+        self.accept((tenant, request), client, None).await
+    }
+
+    /// Accepts a durable execution, unless the tenant sent the same request with the same key before.
+    pub async fn submit_once(
+        &self,
+        tenant: Tenant,
+        request: ExecutionRequest,
+        key: &str,
+    ) -> Result<Submitted, SubmitError> {
+        let stored = without_secrets(request.clone());
+        let bytes = serde_json::to_vec(&stored).map_err(StoreError::from)?;
+        let key = IdempotencyKey {
+            key: key.to_owned(),
+            hash: Sha256::digest(&bytes).into(),
+        };
+        if let Some(id) = self.earlier(&tenant, &key).await? {
+            return Ok(Submitted::Earlier(id));
+        }
+        let accepted = self.accept((tenant.clone(), request), Client::Leaves, Some(key.clone()));
+        match accepted.await {
+            // Another request with the key was stored meanwhile.
+            Err(SubmitError::Store(StoreError::KeyUsed)) => {
+                match self.earlier(&tenant, &key).await? {
+                    Some(id) => Ok(Submitted::Earlier(id)),
+                    None => Err(StoreError::KeyUsed.into()),
+                }
+            }
+            accepted => accepted.map(Submitted::New),
+        }
+    }
+
+    /// The execution of an earlier request with this key.
+    async fn earlier(
+        &self,
+        tenant: &Tenant,
+        key: &IdempotencyKey,
+    ) -> Result<Option<String>, SubmitError> {
+        match self.parts().store.by_key(tenant, &key.key).await? {
+            None => Ok(None),
+            Some((hash, _)) if hash != key.hash => Err(SubmitError::KeyReused),
+            Some((_, id)) => Ok(Some(id)),
+        }
+    }
+
+    async fn accept(
+        &self,
+        (tenant, request): (Tenant, ExecutionRequest),
+        client: Client,
+        key: Option<IdempotencyKey>,
     ) -> Result<Arc<Job>, SubmitError> {
         let arrived = Instant::now();
         // `finish` waits for this token, and so for the job. It is taken before `draining` is read: either `finish`
@@ -41,6 +117,9 @@ impl Service {
         }
         let id = uuid::Uuid::new_v4().to_string();
         let admitted = self.admit(&id, &request)?;
+        if client != Client::Leaves {
+            check_waited_for(&request)?;
+        }
         let scheduler = &self.parts().scheduler;
         let image = self.parts().images.ready(&admitted.language);
         let version = image.as_ref().and_then(|image| image.version.as_deref());
@@ -49,38 +128,39 @@ impl Service {
             Some(_) => scheduler.enter(&tenant, admitted.bytes)?,
             None => scheduler.enter_for_image(&tenant, admitted.bytes)?,
         };
-        let about = (request.labels.clone(), now_ms().unsigned_abs());
-        let job = self.job_for((id, tenant), about, &admitted, client);
+        let about = About {
+            id,
+            tenant,
+            language: admitted.language.name.clone(),
+            labels: request.labels.clone(),
+            created_ms: now_ms().unsigned_abs(),
+        };
+        let job = Arc::new(Job::new(about, client, self.inner.halt.child_token()));
+        // Before it is stored: from then on a request with the same key looks for it.
+        self.inner.cache.insert(Arc::clone(&job));
         if client != Client::Leaves {
             return Ok(self.start(job, admitted, slot, arrived));
         }
         let accepted = Accepted {
-            id: job.id.clone(),
-            tenant: job.tenant.clone(),
-            language: job.language.clone(),
+            id: job.about.id.clone(),
+            tenant: job.about.tenant.clone(),
+            language: job.about.language.clone(),
             request: without_secrets(request),
             attempts: 0,
-            created_ms: job.created_ms,
+            created_ms: job.about.created_ms,
+            key,
         };
         // A separate task: an execution that was stored is started even if the client disconnects meanwhile.
         let service = self.clone();
         let started = tokio::spawn(async move {
             let _token = token;
-            service.parts().store.accept(&accepted).await?;
+            if let Err(error) = service.parts().store.accept(&accepted).await {
+                service.inner.cache.remove(&accepted.id);
+                return Err(error.into());
+            }
             Ok(service.start(job, admitted, slot, arrived))
         });
         started.await.unwrap_or(Err(StoreError::Closed.into()))
-    }
-
-    fn job_for(
-        &self,
-        id: (String, Tenant),
-        about: (BTreeMap<String, String>, u64),
-        admitted: &Admitted,
-        client: Client,
-    ) -> Job {
-        let language = admitted.language.name.clone();
-        Job::new(id, language, about, client, self.inner.halt.child_token())
     }
 
     /// Restarts an execution that an earlier clouded accepted. The error is the reason why it cannot run.
@@ -92,16 +172,20 @@ impl Service {
             .parts()
             .scheduler
             .enter_again(&accepted.tenant, admitted.bytes);
-        let id = (accepted.id.clone(), accepted.tenant.clone());
-        let about = (accepted.request.labels.clone(), accepted.created_ms);
-        let job = self.job_for(id, about, &admitted, Client::Leaves);
+        let stop = self.inner.halt.child_token();
+        let job = Arc::new(Job::new(about_accepted(accepted), Client::Leaves, stop));
+        self.inner.cache.insert(Arc::clone(&job));
         self.start(job, admitted, slot, Instant::now());
         Ok(())
     }
 
-    fn start(&self, job: Job, admitted: Admitted, slot: QueueSlot, arrived: Instant) -> Arc<Job> {
-        let job = Arc::new(job);
-        self.inner.cache.insert(Arc::clone(&job));
+    fn start(
+        &self,
+        job: Arc<Job>,
+        admitted: Admitted,
+        slot: QueueSlot,
+        arrived: Instant,
+    ) -> Arc<Job> {
         let inner = Arc::clone(&self.inner);
         let running = Arc::clone(&job);
         self.inner.tasks.spawn(async move {
@@ -119,6 +203,16 @@ impl Service {
     }
 }
 
+/// Refuses the fields that need an execution which outlives its request.
+fn check_waited_for(request: &ExecutionRequest) -> Result<(), Refused> {
+    let field = match (&request.callback_url, &request.interactive) {
+        (Some(_), _) => "callback_url",
+        (None, Some(_)) => "interactive",
+        (None, None) => return Ok(()),
+    };
+    Err(Refused::NotDurable { field })
+}
+
 /// The request as the store may have it: the names of its secrets are left, so that the next start knows what is missing.
 fn without_secrets(mut request: ExecutionRequest) -> ExecutionRequest {
     for value in request.secrets.values_mut() {
@@ -131,38 +225,40 @@ impl Inner {
     /// Stores and publishes a result.
     async fn ended(&self, job: &Job, execution: Arc<Execution>) {
         let store = &self.parts.store;
-        let durable = job.client == Client::Leaves;
-        if durable && execution.cause == Cause::Cancelled && job.stopped() == Stop::ShutDown {
+        let id = &job.about.id;
+        if job.is_durable()
+            && execution.cause == Cause::Cancelled
+            && job.stopped() == Stop::ShutDown
+        {
             // The next start of clouded restarts it, and does not count this attempt.
             if job.progress().status == Status::Running {
-                store.interrupted(&job.id);
+                store.interrupted(id);
             }
-            self.cache.remove(&job.id);
+            self.cache.remove(id);
+            job.leave();
             return run::report(&execution);
         }
         self.metrics.executed(&execution);
-        if durable {
+        let to_store = Arc::new(job.to_store(Arc::clone(&execution)));
+        let overhead = if job.is_durable() {
             // Stored before it is published: otherwise a client could see the execution as pending again after a
             // crash. If the write fails, the result is published anyway, and GET /health reports the failure.
-            let _ = store
-                .finished_now(Arc::clone(&execution), job.tenant.clone())
-                .await;
-            job.publish(&execution);
+            let _ = store.finished_now(to_store).await;
+            job.publish(&execution)
         } else {
-            job.publish(&execution);
+            let overhead = job.publish(&execution);
             // The waiting client takes the result before this task stops the VM.
             tokio::task::yield_now().await;
             if store.unwritten_bytes() > self.parts.config.store.cache_bytes {
                 // Programs print faster than the disk writes: this one keeps its VM permit meanwhile.
-                let _ = store
-                    .finished_now(Arc::clone(&execution), job.tenant.clone())
-                    .await;
+                let _ = store.finished_now(to_store).await;
             } else {
-                store.finished(Arc::clone(&execution), job.tenant.clone());
+                store.finished(to_store);
             }
-        }
+            overhead
+        };
         // From here on the store can serve it, and the cache may evict it.
-        self.cache.finished(&execution);
+        self.cache.finished(&execution, overhead);
         run::report(&execution);
     }
 }

@@ -26,6 +26,9 @@ pub enum StoreError {
         /// The highest version that this program knows.
         known: i64,
     },
+    /// Another execution of the tenant has the idempotency key.
+    #[error("another execution has the idempotency key")]
+    KeyUsed,
     /// Writes failed and are retried.
     #[error("{} writes to the job store failed and are retried: {}", .0.writes, .0.error)]
     Unwritten(FailedWrites),

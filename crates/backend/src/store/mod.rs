@@ -5,7 +5,9 @@
 //! result from memory.
 
 mod error;
+mod idempotency;
 mod keys;
+mod list;
 mod output;
 mod prune;
 mod row;
@@ -17,7 +19,8 @@ mod writer;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use cloude_protocol::api::{Execution, ExecutionRequest};
+use bytes::Bytes;
+use cloude_protocol::api::{ExecutionRequest, ExecutionSummary};
 use cloude_protocol::keys::Usage;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use tokio::sync::oneshot;
@@ -28,7 +31,12 @@ use writer::{Command, Writer};
 
 pub use error::{FailedWrites, StoreError};
 pub use keys::StoredKey;
-pub use row::{Accepted, Record, Retention, Unreadable, output_bytes, without_output};
+pub use list::Filter;
+pub use output::file_stream;
+pub use row::{
+    Accepted, Ended, IdempotencyKey, Record, Retention, Unreadable, output_bytes, summary_of,
+    without_output,
+};
 pub use write::now_ms;
 
 /// The open store. Clones share it.
@@ -67,17 +75,13 @@ impl Store {
     }
 
     /// Stores a result in the background. [`Store::get`] returns it from now on.
-    pub fn finished(&self, result: Arc<Execution>, tenant: Tenant) {
-        self.send(Write::Finished { result, tenant });
+    pub fn finished(&self, ended: Arc<Ended>) {
+        self.send(Write::Finished(ended));
     }
 
     /// Stores a result. Returns after the commit, or with the error of a write that is retried.
-    pub async fn finished_now(
-        &self,
-        result: Arc<Execution>,
-        tenant: Tenant,
-    ) -> Result<(), StoreError> {
-        self.write_now(Write::Finished { result, tenant }).await
+    pub async fn finished_now(&self, ended: Arc<Ended>) -> Result<(), StoreError> {
+        self.write_now(Write::Finished(ended)).await
     }
 
     /// Waits for all earlier writes. The error counts those that failed.
@@ -114,16 +118,72 @@ impl Store {
 
     /// The stored state of an execution.
     pub async fn get(&self, id: &str) -> Result<Option<Record>, StoreError> {
-        if let Some((result, tenant)) = self.writer.shared.result(id) {
+        if let Some(ended) = self.writer.shared.result(id) {
             return Ok(Some(Record {
-                tenant,
-                language: result.language.clone(),
-                status: result.status,
-                result: Some(result),
+                tenant: ended.tenant.clone(),
+                summary: summary_of(&ended.result),
+                result: Some(Arc::clone(&ended.result)),
             }));
         }
         let id = id.to_owned();
         self.on_second_connection(move |connection| get(connection, &id))
+            .await
+    }
+
+    /// The content of an artifact of a result that is not written yet.
+    pub fn unwritten_file(&self, id: &str, index: usize) -> Option<Bytes> {
+        let ended = self.writer.shared.result(id)?;
+        ended.files.get(index).cloned()
+    }
+
+    /// Summaries of the results that are not written yet, of one owner or of all.
+    pub fn unwritten(&self, owner: Option<&Tenant>) -> Vec<ExecutionSummary> {
+        let all = self.writer.shared.all();
+        let of_owner = all
+            .iter()
+            .filter(|ended| owner.is_none_or(|owner| *owner == ended.tenant));
+        of_owner.map(|ended| summary_of(&ended.result)).collect()
+    }
+
+    /// The order of events of a durable execution with a result.
+    pub async fn order(&self, id: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        if let Some(ended) = self.writer.shared.result(id) {
+            return Ok(ended.order.clone());
+        }
+        let id = id.to_owned();
+        let order = self.on_second_connection(move |connection| {
+            Ok(output::whole(connection, &id, output::ORDER)?)
+        });
+        Ok(Some(order.await?).filter(|order| !order.is_empty()))
+    }
+
+    /// The part of a stored stream ([`file_stream`]) that has the byte at `at`, and the position of its first byte.
+    pub async fn part(
+        &self,
+        id: &str,
+        stream: i64,
+        at: u64,
+    ) -> Result<Option<(u64, Bytes)>, StoreError> {
+        let id = id.to_owned();
+        let part = self
+            .on_second_connection(move |connection| Ok(output::part(connection, &id, stream, at)?));
+        Ok(part.await?.map(|(start, data)| (start, data.into())))
+    }
+
+    /// A page of executions, newest first.
+    pub async fn list(&self, filter: Filter) -> Result<Vec<ExecutionSummary>, StoreError> {
+        self.on_second_connection(move |connection| list::list(connection, filter))
+            .await
+    }
+
+    /// The hash of the request that the tenant sent with this key, and the id of its execution.
+    pub async fn by_key(
+        &self,
+        tenant: &Tenant,
+        key: &str,
+    ) -> Result<Option<([u8; 32], String)>, StoreError> {
+        let (tenant, key) = (tenant.clone(), key.to_owned());
+        self.on_second_connection(move |connection| idempotency::find(connection, &tenant, &key))
             .await
     }
 
@@ -154,21 +214,22 @@ impl Store {
 fn get(connection: &Connection, id: &str) -> Result<Option<Record>, StoreError> {
     // One snapshot, because the result may be removed meanwhile.
     let snapshot = connection.unchecked_transaction()?;
+    let sql = format!(
+        "SELECT {}, result, output_bytes, tenant FROM jobs WHERE id = ?1",
+        list::COLUMNS
+    );
     let row = snapshot
-        .prepare_cached(
-            "SELECT language, status, result, output_bytes, tenant FROM jobs WHERE id = ?1",
-        )?
+        .prepare_cached(&sql)?
         .query_row(params![id], |row| {
             Ok((
-                row.get::<_, String>(0)?,
-                row.get::<_, String>(1)?,
-                row.get::<_, Option<String>>(2)?,
-                row.get::<_, i64>(3)?,
-                row.get::<_, String>(4)?,
+                list::read(row)?,
+                row.get::<_, Option<String>>(8)?,
+                row.get::<_, i64>(9)?,
+                row.get::<_, String>(10)?,
             ))
         })
         .optional()?;
-    let Some((language, status, result, bytes, tenant)) = row else {
+    let Some((summary, result, bytes, tenant)) = row else {
         return Ok(None);
     };
     let result = match result {
@@ -180,8 +241,7 @@ fn get(connection: &Connection, id: &str) -> Result<Option<Record>, StoreError> 
     };
     Ok(Some(Record {
         tenant: tenant_of(&tenant),
-        language,
-        status: schema::parse_status(&status),
+        summary,
         result,
     }))
 }
@@ -226,6 +286,7 @@ fn read_accepted(row: &Row<'_>, id: String) -> Result<Accepted, Unreadable> {
             request,
             attempts,
             created_ms,
+            key: None,
         }),
         Err(error) => Err(Unreadable {
             id,

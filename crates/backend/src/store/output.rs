@@ -5,14 +5,24 @@ use std::sync::Arc;
 
 use cloude_protocol::Data;
 use cloude_protocol::api::{CompileReport, Execution};
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
-use super::row::{output_bytes, without_output};
+use super::row::{Ended, output_bytes, without_output};
 
 /// Output up to this length is part of the JSON of its result, which is one row instead of two.
 const INLINE: usize = 16 << 10;
 /// Bytes of one row. SQLite copies the row that it writes.
 const PART: usize = 1 << 20;
+
+/// The stream of the order of events.
+pub const ORDER: i64 = 4;
+/// The stream of the first artifact; the others follow.
+const FIRST_FILE: i64 = 16;
+
+/// The number of the stream of an artifact, by its place in [`Execution::artifacts`].
+pub fn file_stream(index: usize) -> i64 {
+    FIRST_FILE.saturating_add(i64::try_from(index).unwrap_or(i64::MAX))
+}
 
 /// A result as it is stored.
 pub struct Stored<'a> {
@@ -23,39 +33,29 @@ pub struct Stored<'a> {
 }
 
 impl<'a> Stored<'a> {
-    /// `limit`: maximum bytes of output. Output beyond it is not stored, and `error` says so.
-    pub fn of(result: &'a Execution, limit: usize) -> Result<Self, serde_json::Error> {
-        let bytes = output_bytes(result);
-        if bytes <= INLINE.min(limit) {
+    /// `limit`: maximum bytes of output and artifacts. Without room for all neither is stored, and `error` says so.
+    pub fn of(ended: &'a Ended, limit: usize) -> Result<Self, serde_json::Error> {
+        let result = &*ended.result;
+        let output = output_bytes(result);
+        if ended.bytes() > limit {
             return Ok(Stored {
-                json: serde_json::to_string(result)?,
+                json: serde_json::to_string(&without_room(ended, limit))?,
                 outputs: Vec::new(),
             });
         }
-        let mut slim = without_output(result);
-        if bytes > limit {
-            tracing::error!(
-                id = result.id,
-                bytes,
-                limit,
-                "a result is stored without its output: it is too large"
-            );
-            let error = format!(
-                "the output was not stored: it has {bytes} bytes, and the job store accepts {limit}"
-            );
-            slim.error = Some(match &result.error {
-                Some(earlier) => format!("{earlier}; {error}"),
-                None => error,
-            });
-        }
-        let outputs = match bytes > limit {
+        let is_inline = output <= INLINE;
+        let json = match is_inline {
+            true => serde_json::to_string(result)?,
+            false => serde_json::to_string(&without_output(result))?,
+        };
+        let mut outputs: Vec<(i64, &[u8])> = match is_inline {
             true => Vec::new(),
             false => (0..).zip(streams(result)).collect(),
         };
-        Ok(Stored {
-            json: serde_json::to_string(&slim)?,
-            outputs,
-        })
+        outputs.extend(ended.order.as_deref().map(|order| (ORDER, order)));
+        let files = ended.files.iter().enumerate();
+        outputs.extend(files.map(|(index, file)| (file_stream(index), &file[..])));
+        Ok(Stored { json, outputs })
     }
 
     /// Bytes of the rows in `outputs`.
@@ -89,8 +89,9 @@ pub fn read(
     if bytes == 0 {
         return Ok(Arc::new(result));
     }
-    let mut select = connection
-        .prepare_cached("SELECT stream, data FROM outputs WHERE job = ?1 ORDER BY stream, part")?;
+    let mut select = connection.prepare_cached(
+        "SELECT stream, data FROM outputs WHERE job = ?1 AND stream < 4 ORDER BY stream, part",
+    )?;
     let mut rows = select.query(params![result.id.clone()])?;
     let mut whole: [Vec<u8>; 4] = Default::default();
     while let Some(row) = rows.next()? {
@@ -98,6 +99,10 @@ pub fn read(
         if let Some(stream) = whole.get_mut(stream as usize) {
             stream.extend_from_slice(row.get_ref(1)?.as_blob()?);
         }
+    }
+    // Output that is part of the JSON has no rows.
+    if whole.iter().all(Vec::is_empty) {
+        return Ok(Arc::new(result));
     }
     let [stdout, stderr, compile_stdout, compile_stderr] = whole.map(|mut stream| {
         stream.shrink_to_fit();
@@ -108,6 +113,57 @@ pub fn read(
         (compile.stdout, compile.stderr) = (compile_stdout, compile_stderr);
     }
     Ok(Arc::new(result))
+}
+
+/// The part of a stream that has the byte at `at`, with the position of the part's first byte; `None` beyond the end.
+pub fn part(
+    connection: &Connection,
+    id: &str,
+    stream: i64,
+    at: u64,
+) -> Result<Option<(u64, Vec<u8>)>, rusqlite::Error> {
+    let part = at / PART as u64;
+    let mut select = connection
+        .prepare_cached("SELECT data FROM outputs WHERE job = ?1 AND stream = ?2 AND part = ?3")?;
+    let part_number = i64::try_from(part).unwrap_or(i64::MAX);
+    let data = select
+        .query_row(params![id, stream, part_number], |row| row.get(0))
+        .optional()?;
+    Ok(data.map(|data| (part * PART as u64, data)))
+}
+
+/// A whole stream; empty if there is none.
+pub fn whole(connection: &Connection, id: &str, stream: i64) -> Result<Vec<u8>, rusqlite::Error> {
+    let mut select = connection
+        .prepare_cached("SELECT data FROM outputs WHERE job = ?1 AND stream = ?2 ORDER BY part")?;
+    let mut rows = select.query(params![id, stream])?;
+    let mut whole = Vec::new();
+    while let Some(row) = rows.next()? {
+        whole.extend_from_slice(row.get_ref(0)?.as_blob()?);
+    }
+    Ok(whole)
+}
+
+/// A result that is stored without its output and its artifacts.
+fn without_room(ended: &Ended, limit: usize) -> Execution {
+    let (result, bytes) = (&ended.result, ended.bytes());
+    tracing::error!(
+        id = result.id,
+        bytes,
+        limit,
+        "a result is stored without its output: it is too large"
+    );
+    let error = format!(
+        "the output was not stored: it has {bytes} bytes, and the job store accepts {limit}"
+    );
+    let mut slim = without_output(result);
+    slim.artifacts_dropped += slim.artifacts.len() as u64;
+    slim.artifacts = Vec::new();
+    slim.error = Some(match &result.error {
+        Some(earlier) => format!("{earlier}; {error}"),
+        None => error,
+    });
+    slim
 }
 
 /// The streams of a result in the order of their numbers.

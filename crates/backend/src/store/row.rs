@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use cloude_protocol::Data;
-use cloude_protocol::api::{CompileReport, Execution, ExecutionRequest, Status};
+use cloude_protocol::api::{CompileReport, Execution, ExecutionRequest, ExecutionSummary};
 
 use crate::tenant::Tenant;
 
@@ -19,6 +20,35 @@ pub struct Accepted {
     pub attempts: u32,
     /// When the request arrived, in milliseconds since 1970.
     pub created_ms: u64,
+    /// The key under which the client may send the request again; none once it is stored.
+    pub key: Option<IdempotencyKey>,
+}
+
+/// The header `Idempotency-Key` of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdempotencyKey {
+    pub key: String,
+    /// SHA-256 of the request.
+    pub hash: [u8; 32],
+}
+
+/// A result with everything that is stored beside it.
+#[derive(Debug)]
+pub struct Ended {
+    pub result: Arc<Execution>,
+    pub tenant: Tenant,
+    /// The contents of its artifacts, in the order of [`Execution::artifacts`].
+    pub files: Vec<Bytes>,
+    /// The order of the events of a durable execution.
+    pub order: Option<Vec<u8>>,
+}
+
+impl Ended {
+    /// Bytes of output, artifacts and order.
+    pub fn bytes(&self) -> usize {
+        let files = self.files.iter().map(Bytes::len).sum::<usize>();
+        output_bytes(&self.result) + files + self.order.as_ref().map_or(0, Vec::len)
+    }
 }
 
 /// An execution without a result whose row cannot be read.
@@ -38,9 +68,8 @@ pub struct Unreadable {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Record {
     pub tenant: Tenant,
-    /// The language's name.
-    pub language: String,
-    pub status: Status,
+    /// The execution without its output.
+    pub summary: ExecutionSummary,
     /// The result of a finished execution.
     pub result: Option<Arc<Execution>>,
 }
@@ -84,5 +113,20 @@ pub fn without_output(execution: &Execution) -> Execution {
         labels: execution.labels.clone(),
         error: execution.error.clone(),
         ..*execution
+    }
+}
+
+/// The execution without its output.
+pub fn summary_of(execution: &Execution) -> ExecutionSummary {
+    let total_ms = execution.timings.total_us / 1000;
+    ExecutionSummary {
+        id: execution.id.clone(),
+        status: execution.status,
+        language: execution.language.clone(),
+        cause: Some(execution.cause),
+        exit_code: execution.exit_code,
+        labels: execution.labels.clone(),
+        created_ms: execution.created_ms,
+        finished_ms: Some(execution.created_ms.saturating_add(total_ms)),
     }
 }

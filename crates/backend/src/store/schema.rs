@@ -12,7 +12,7 @@ use rusqlite_migration::{M, Migrations};
 use super::error::StoreError;
 
 /// `PRAGMA user_version` counts the applied migrations. A released migration never changes; new ones are appended.
-const MIGRATIONS: [M<'static>; 7] = [
+const MIGRATIONS: [M<'static>; 8] = [
     M::up(
         "CREATE TABLE jobs (
             id TEXT PRIMARY KEY,
@@ -76,6 +76,23 @@ const MIGRATIONS: [M<'static>; 7] = [
             cpu_us INTEGER NOT NULL,
             memory_mib_us INTEGER NOT NULL
         );",
+    ),
+    // Lists of executions. `labels` is a JSON object. Keys of requests that are sent again, with the SHA-256 hash of the
+    // request.
+    M::up(
+        "ALTER TABLE jobs ADD COLUMN labels TEXT;
+        CREATE INDEX jobs_created ON jobs (created_ms, id);
+        CREATE INDEX jobs_tenant ON jobs (tenant, created_ms, id);
+        CREATE TABLE idempotency (
+            tenant TEXT NOT NULL,
+            key TEXT NOT NULL,
+            hash BLOB NOT NULL,
+            job TEXT NOT NULL,
+            PRIMARY KEY (tenant, key)
+        );
+        CREATE INDEX idempotency_job ON idempotency (job);
+        CREATE TRIGGER jobs_idempotency AFTER DELETE ON jobs
+        BEGIN DELETE FROM idempotency WHERE job = OLD.id; END;",
     ),
 ];
 

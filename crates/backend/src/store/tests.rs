@@ -1,5 +1,5 @@
 use cloude_protocol::agent::Cause;
-use cloude_protocol::api::{StartKind, Timings};
+use cloude_protocol::api::{Artifact, Execution, StartKind, Timings};
 use tempfile::TempDir;
 
 use cloude_protocol::api::Status;
@@ -29,6 +29,7 @@ fn accepted(id: &str) -> Accepted {
         request,
         attempts: 0,
         created_ms: 1,
+        key: None,
     }
 }
 
@@ -63,6 +64,16 @@ fn execution(id: &str) -> Arc<Execution> {
     printing(id, vec![0xff, b'a'])
 }
 
+/// A result that is not durable.
+fn ended(result: Arc<Execution>) -> Arc<Ended> {
+    Arc::new(Ended {
+        result,
+        tenant: Tenant::local(),
+        files: Vec::new(),
+        order: None,
+    })
+}
+
 /// Another connection to the file.
 fn file(dir: &TempDir) -> Connection {
     Connection::open(dir.path().join("jobs.db")).unwrap()
@@ -80,12 +91,12 @@ async fn a_result_is_read_back_whole_by_the_next_process() {
     let store = Store::open(dir.path(), KEEP).unwrap();
     store.accept(&accepted("a")).await.unwrap();
     store.started("a").await.unwrap();
-    store.finished(execution("a"), Tenant::local());
+    store.finished(ended(execution("a")));
     drop(store);
 
     let store = Store::open(dir.path(), KEEP).unwrap();
     let record = store.get("a").await.unwrap().unwrap();
-    assert_eq!(record.status, Status::Done);
+    assert_eq!(record.summary.status, Status::Done);
     assert_eq!(record.result, Some(execution("a")));
     assert!(store.unfinished().await.unwrap().is_empty());
     assert_eq!(store.get("b").await.unwrap(), None);
@@ -115,7 +126,7 @@ async fn an_interrupted_attempt_does_not_count() {
     store.flush().await.unwrap();
     assert_eq!(store.unfinished().await.unwrap(), [Ok(accepted("a"))]);
     let record = store.get("a").await.unwrap().unwrap();
-    assert_eq!(record.status, Status::Pending);
+    assert_eq!(record.summary.status, Status::Pending);
 }
 
 #[tokio::test]
@@ -130,10 +141,7 @@ async fn an_accepted_execution_is_in_the_file_before_the_answer() {
 async fn a_result_without_an_accepted_row_is_stored() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path(), KEEP).unwrap();
-    store
-        .finished_now(execution("a"), Tenant::local())
-        .await
-        .unwrap();
+    store.finished_now(ended(execution("a"))).await.unwrap();
     assert_eq!(stored(&dir, "a"), Some(execution("a")));
 }
 
@@ -155,7 +163,7 @@ async fn only_the_newest_finished_executions_are_kept() {
         store.accept(&accepted(id)).await.unwrap();
     }
     for id in ["a", "b", "c"] {
-        store.finished(execution(id), Tenant::local());
+        store.finished(ended(execution(id)));
     }
     drop(store);
     // Opening the store prunes it.
@@ -180,7 +188,7 @@ async fn beyond_max_bytes_the_oldest_results_are_removed() {
     store.accept(&accepted("unfinished")).await.unwrap();
     for number in 0..20 {
         let result = printing(&format!("{number:02}"), vec![b'x'; 512 << 10]);
-        store.finished_now(result, Tenant::local()).await.unwrap();
+        store.finished_now(ended(result)).await.unwrap();
     }
     store.flush().await.unwrap();
 
@@ -195,7 +203,7 @@ async fn free_pages_return_to_the_file_system() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path(), KEEP).unwrap();
     let result = printing("a", vec![b'x'; 4 << 20]);
-    store.finished_now(result, Tenant::local()).await.unwrap();
+    store.finished_now(ended(result)).await.unwrap();
     drop(store);
     let size = |dir: &TempDir| dir.path().join("jobs.db").metadata().unwrap().len();
     let before = size(&dir);
@@ -220,4 +228,134 @@ async fn a_new_store_is_private() {
         let mode = entry.metadata().unwrap().permissions().mode() & 0o777;
         assert_eq!(mode, 0o600, "{:?}", entry.path());
     }
+}
+
+#[tokio::test]
+async fn artifacts_and_the_order_are_stored_beside_the_result() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), KEEP).unwrap();
+    let mut result = Arc::unwrap_or_clone(execution("a"));
+    let large = vec![7; (1 << 20) + 3];
+    for (path, bytes) in [("empty", 0), ("large", large.len())] {
+        result.artifacts.push(Artifact {
+            path: path.into(),
+            bytes: bytes as u64,
+            mode: 0o644,
+        });
+    }
+    let result = Arc::new(result);
+    let all = Ended {
+        result: Arc::clone(&result),
+        tenant: Tenant::local(),
+        files: vec![Bytes::new(), large.into()],
+        order: Some(vec![1, 2, 3]),
+    };
+    store.finished_now(Arc::new(all)).await.unwrap();
+
+    assert_eq!(stored(&dir, "a"), Some(result), "with its inline output");
+    assert_eq!(store.order("a").await.unwrap(), Some(vec![1, 2, 3]));
+    let part = |at| store.part("a", file_stream(1), at);
+    let (start, bytes) = part(1 << 20).await.unwrap().unwrap();
+    assert_eq!((start, &bytes[..]), (1 << 20, &[7, 7, 7][..]));
+    assert_eq!(part(2 << 20).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_key_belongs_to_one_execution_of_its_tenant() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), KEEP).unwrap();
+    let with_key = |id: &str, tenant: &str| Accepted {
+        tenant: Tenant::of_key(tenant),
+        key: Some(IdempotencyKey {
+            key: "k1".into(),
+            hash: [9; 32],
+        }),
+        ..accepted(id)
+    };
+    store.accept(&with_key("a", "one")).await.unwrap();
+    store.accept(&with_key("b", "other")).await.unwrap();
+
+    let again = store.accept(&with_key("c", "one")).await;
+
+    assert!(matches!(again, Err(StoreError::KeyUsed)));
+    assert_eq!(store.get("c").await.unwrap(), None);
+    assert_eq!(store.failed_writes(), None);
+    let found = store.by_key(&Tenant::of_key("one"), "k1").await.unwrap();
+    assert_eq!(found, Some(([9; 32], "a".to_owned())));
+}
+
+#[tokio::test]
+async fn a_removed_execution_frees_its_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let none = Retention { jobs: 0, ..KEEP };
+    let store = Store::open(dir.path(), none).unwrap();
+    let key = IdempotencyKey {
+        key: "k1".into(),
+        hash: [9; 32],
+    };
+    let accepted = Accepted {
+        key: Some(key),
+        ..accepted("a")
+    };
+    store.accept(&accepted).await.unwrap();
+    store.finished_now(ended(execution("a"))).await.unwrap();
+    drop(store);
+
+    let store = Store::open(dir.path(), none).unwrap();
+    store.flush().await.unwrap();
+
+    assert_eq!(store.by_key(&accepted.tenant, "k1").await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_list_is_filtered_and_ends_where_the_next_page_begins() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), KEEP).unwrap();
+    for number in 0..6 {
+        let mut row = accepted(&format!("{number}"));
+        row.created_ms = 100 + number / 2;
+        row.request.labels = [("n".to_owned(), format!("{}", number % 3))].into();
+        store.accept(&row).await.unwrap();
+    }
+    let all = Filter {
+        owner: Some(Tenant::of_key("k")),
+        status: None,
+        language: None,
+        labels: Vec::new(),
+        before: None,
+        limit: 10,
+    };
+    let ids = async |filter: Filter| {
+        let page = store.list(filter).await.unwrap();
+        page.into_iter().map(|it| it.id).collect::<String>()
+    };
+
+    assert_eq!(ids(all.clone()).await, "543210");
+    let before = Some((101, "3".to_owned()));
+    let page = Filter {
+        before,
+        limit: 2,
+        ..all.clone()
+    };
+    assert_eq!(ids(page).await, "21");
+    let labels = vec![("n".to_owned(), "1".to_owned())];
+    assert_eq!(
+        ids(Filter {
+            labels,
+            ..all.clone()
+        })
+        .await,
+        "41"
+    );
+    let owner = Some(Tenant::of_key("other"));
+    assert_eq!(
+        ids(Filter {
+            owner,
+            ..all.clone()
+        })
+        .await,
+        ""
+    );
+    let status = Some(Status::Done);
+    assert_eq!(ids(Filter { status, ..all }).await, "");
 }

@@ -1,14 +1,15 @@
 //! The SQL statements of each write.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use cloude_protocol::api::{Execution, Status};
+use cloude_protocol::api::Status;
 use rusqlite::{Connection, ErrorCode, params};
 
 use super::error::StoreError;
 use super::output::Stored;
-use super::row::{Accepted, output_bytes};
+use super::row::{Accepted, Ended, IdempotencyKey};
 use super::schema::status_text;
 use crate::tenant::Tenant;
 
@@ -22,10 +23,7 @@ pub enum Write {
     /// The shutdown stopped a durable execution: the attempt does not count.
     Interrupted { id: String },
     /// An execution has a result.
-    Finished {
-        result: Arc<Execution>,
-        tenant: Tenant,
-    },
+    Finished(Arc<Ended>),
     /// Writes a value that nothing reads, to test whether writes work again.
     Probe,
 }
@@ -39,6 +37,9 @@ pub struct NewRow {
     /// The request as JSON.
     request: String,
     created_ms: u64,
+    /// The labels as JSON, if there are any.
+    labels: Option<String>,
+    key: Option<IdempotencyKey>,
 }
 
 impl Write {
@@ -50,6 +51,8 @@ impl Write {
             language: accepted.language.clone(),
             request: serde_json::to_string(&accepted.request)?,
             created_ms: accepted.created_ms,
+            labels: labels_json(&accepted.request.labels)?,
+            key: accepted.key.clone(),
         })))
     }
 
@@ -61,7 +64,7 @@ impl Write {
     /// Bytes of output.
     pub fn bytes(&self) -> usize {
         match self {
-            Write::Finished { result, .. } => output_bytes(result),
+            Write::Finished(ended) => ended.bytes(),
             _ => 0,
         }
     }
@@ -85,17 +88,24 @@ impl Write {
                 .and_then(|mut statement| statement.execute(values))
         };
         match self {
-            Write::Accept(row) => execute(
-                "INSERT INTO jobs (id, language, request, status, created_ms, tenant) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-                params![
-                    row.id,
-                    row.language,
-                    row.request,
-                    status_text(Status::Pending),
-                    i64::try_from(row.created_ms).unwrap_or(i64::MAX),
-                    row.tenant.id()
-                ],
-            )?,
+            Write::Accept(row) => {
+                if let Some(key) = &row.key {
+                    super::idempotency::add(connection, &row.tenant, key, &row.id)?;
+                }
+                execute(
+                    "INSERT INTO jobs (id, language, request, status, created_ms, tenant, labels)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                    params![
+                        row.id,
+                        row.language,
+                        row.request,
+                        status_text(Status::Pending),
+                        i64::try_from(row.created_ms).unwrap_or(i64::MAX),
+                        row.tenant.id(),
+                        row.labels
+                    ],
+                )?
+            }
             // A retry must not overwrite a later result.
             Write::Started { id } => execute(
                 "UPDATE jobs SET status = ?2, attempts = attempts + 1 WHERE id = ?1 AND finished_ms IS NULL",
@@ -106,15 +116,16 @@ impl Write {
                  WHERE id = ?1 AND finished_ms IS NULL",
                 params![id, status_text(Status::Pending)],
             )?,
-            Write::Finished { result, tenant } => {
+            Write::Finished(ended) => {
+                let Ended { result, tenant, .. } = &**ended;
                 super::usage::add(connection, tenant, result)?;
-                let stored = Stored::of(result, output_limit)?;
+                let stored = Stored::of(ended, output_limit)?;
                 stored.write(connection, &result.id)?;
                 // The request is no longer needed, and often larger than the result.
                 execute(
                     "INSERT INTO jobs (id, language, request, status, result, output_bytes, created_ms, finished_ms,
-                         tenant)
-                     VALUES (?1, ?2, '', ?3, ?4, ?5, ?8, ?6, ?7)
+                         tenant, labels)
+                     VALUES (?1, ?2, '', ?3, ?4, ?5, ?8, ?6, ?7, ?9)
                      ON CONFLICT (id) DO UPDATE SET status = excluded.status, result = excluded.result,
                          output_bytes = excluded.output_bytes, finished_ms = excluded.finished_ms, request = ''",
                     params![
@@ -125,7 +136,8 @@ impl Write {
                         stored.bytes(),
                         now_ms(),
                         tenant.id(),
-                        i64::try_from(result.created_ms).unwrap_or(i64::MAX)
+                        i64::try_from(result.created_ms).unwrap_or(i64::MAX),
+                        labels_json(&result.labels)?
                     ],
                 )?
             }
@@ -138,6 +150,13 @@ impl Write {
     }
 }
 
+fn labels_json(labels: &BTreeMap<String, String>) -> Result<Option<String>, serde_json::Error> {
+    let has_labels = !labels.is_empty();
+    has_labels
+        .then(|| serde_json::to_string(labels))
+        .transpose()
+}
+
 /// True if a retry of the write would fail whatever the state of the disk.
 pub fn is_permanent(error: &StoreError) -> bool {
     match error {
@@ -145,7 +164,7 @@ pub fn is_permanent(error: &StoreError) -> bool {
             error.sqlite_error_code(),
             Some(ErrorCode::TooBig | ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch)
         ),
-        StoreError::Content(_) => true,
+        StoreError::Content(_) | StoreError::KeyUsed => true,
         _ => false,
     }
 }

@@ -6,15 +6,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use cloude_protocol::api::Execution;
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use super::error::{FailedWrites, StoreError};
 use super::prune;
-use super::row::{Retention, output_bytes};
+use super::row::{Ended, Retention};
 use super::write::{Write, is_permanent};
-use crate::tenant::Tenant;
 
 /// Maximum commands in one transaction.
 const BATCH: usize = 256;
@@ -49,12 +47,12 @@ impl Command {
 #[derive(Debug, Default)]
 pub struct Shared {
     /// Results that are not in the database yet, by id.
-    unwritten: Mutex<HashMap<String, (Arc<Execution>, Tenant)>>,
+    unwritten: Mutex<HashMap<String, Arc<Ended>>>,
     failures: Mutex<Option<FailedWrites>>,
 }
 
 impl Shared {
-    fn results(&self) -> MutexGuard<'_, HashMap<String, (Arc<Execution>, Tenant)>> {
+    fn results(&self) -> MutexGuard<'_, HashMap<String, Arc<Ended>>> {
         self.unwritten
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -64,16 +62,18 @@ impl Shared {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn result(&self, id: &str) -> Option<(Arc<Execution>, Tenant)> {
+    pub fn result(&self, id: &str) -> Option<Arc<Ended>> {
         self.results().get(id).cloned()
+    }
+
+    /// All results that are not in the database yet.
+    pub fn all(&self) -> Vec<Arc<Ended>> {
+        self.results().values().cloned().collect()
     }
 
     pub fn unwritten_bytes(&self) -> usize {
         let results = self.results();
-        results
-            .values()
-            .map(|(result, _)| output_bytes(result))
-            .sum()
+        results.values().map(|ended| ended.bytes()).sum()
     }
 
     pub fn failed_writes(&self) -> Option<FailedWrites> {
@@ -107,12 +107,12 @@ impl Writer {
 
     pub fn send(&self, command: Command) -> Result<(), StoreError> {
         if let Command::Write {
-            write: Write::Finished { result, tenant },
+            write: Write::Finished(ended),
             ..
         } = &command
         {
-            let known = (Arc::clone(result), tenant.clone());
-            self.shared.results().insert(result.id.clone(), known);
+            let id = ended.result.id.clone();
+            self.shared.results().insert(id, Arc::clone(ended));
         }
         let sender = self.sender.as_ref().ok_or(StoreError::Closed)?;
         sender.send(command).map_err(|_| StoreError::Closed)
@@ -188,9 +188,9 @@ impl Database {
         }
         self.retry();
         for write in &self.failed {
-            if let Write::Finished { result, .. } = write {
+            if let Write::Finished(ended) = write {
                 tracing::error!(
-                    id = result.id,
+                    id = ended.result.id,
                     "this result is lost: the job store could not write it"
                 );
             }
@@ -220,7 +220,7 @@ impl Database {
         };
         let mut has_result = false;
         for (write, done) in writes {
-            has_result |= matches!(write, Write::Finished { .. });
+            has_result |= matches!(write, Write::Finished(_));
             let written = match together {
                 true => Ok(()),
                 false => write.apply_alone(&self.connection, self.output_limit),
@@ -245,6 +245,8 @@ impl Database {
     fn applied(&mut self, write: Write, written: Result<(), StoreError>, done: Option<Done>) {
         match &written {
             Ok(()) => self.forget(&write),
+            // The caller finds the other execution.
+            Err(StoreError::KeyUsed) => {}
             Err(error) if is_permanent(error) => {
                 tracing::error!(%error, ?write, "this write to the job store is dropped: it can never succeed");
                 self.forget(&write);
@@ -260,8 +262,8 @@ impl Database {
     }
 
     fn forget(&self, write: &Write) {
-        if let Write::Finished { result, .. } = write {
-            self.shared.results().remove(&result.id);
+        if let Write::Finished(ended) = write {
+            self.shared.results().remove(&ended.result.id);
         }
     }
 

@@ -150,6 +150,11 @@ pub fn stage_result(cause: Cause, exit_code: Option<i32>, signal: Option<i32>) -
     }
 }
 
+/// The content of an artifact with this many bytes.
+pub fn content(bytes: usize) -> Vec<u8> {
+    (0..bytes).map(|at| (at * 7 / 3) as u8).collect()
+}
+
 /// Plays the program: the first word of its text selects the behaviour.
 async fn play(request: ExecuteRequest, world: Arc<World>, events: mpsc::Sender<Bytes>) {
     let send = |event: &Event| {
@@ -196,6 +201,53 @@ async fn play(request: ExecuteRequest, world: Arc<World>, events: mpsc::Sender<B
             output(StageName::Run, Stream::Stdout, "held\n");
             world.go_on.notified().await;
             finish(Some(stage_result(Cause::Exit, Some(0), None)), None);
+        }
+        "steps" => {
+            // Lines on both streams in turn, and a last one when the test says so.
+            for step in 0..number {
+                let streams = [Stream::Stdout, Stream::Stderr];
+                let stream = streams[step as usize % 2];
+                output(StageName::Run, stream, &format!("step {step}\n"));
+            }
+            world.go_on.notified().await;
+            output(StageName::Run, Stream::Stdout, "end\n");
+            finish(Some(stage_result(Cause::Exit, Some(0), None)), None);
+        }
+        "leave" => {
+            // PATH BYTES, separated by commas.
+            let mut files: Vec<_> = argument
+                .split(',')
+                .filter_map(|file| file.split_once(' '))
+                .map(|(path, bytes)| (path, bytes.parse::<u64>().unwrap()))
+                .collect();
+            files.sort_unstable();
+            let wanted = request.artifacts.unwrap_or_default();
+            let (mut left, mut artifacts_dropped) = (wanted.max_bytes, 0);
+            for (path, bytes) in files {
+                if wanted.patterns.is_empty() {
+                    break;
+                }
+                if bytes > left {
+                    artifacts_dropped += 1;
+                    continue;
+                }
+                left -= bytes;
+                send(&Event::Artifact {
+                    path: path.into(),
+                    bytes,
+                    mode: 0o640,
+                });
+                for part in content(bytes as usize).chunks(64 << 10) {
+                    let data = part.to_vec().into();
+                    send(&Event::ArtifactData { data });
+                }
+            }
+            output(StageName::Run, Stream::Stdout, "0123456789");
+            send(&Event::Finished(ExecuteResult {
+                compile: None,
+                run: Some(stage_result(Cause::Exit, Some(0), None)),
+                artifacts_dropped,
+            }));
         }
         "flood" => {
             // Far more than any limit.

@@ -2,7 +2,7 @@
 
 #![allow(dead_code)] // Each test binary uses a part of this.
 
-mod fake_vm;
+pub mod fake_vm;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -16,6 +16,12 @@ pub enum ExecutionEvent {
         /// The execution's id.
         id: String,
     },
+    /// The server was restarted and runs the execution anew: the events before are void. Only for durable executions, to
+    /// readers with events of the run before.
+    Restarted {
+        /// The execution's id.
+        id: String,
+    },
     /// The VM is ready and a stage was started.
     Started {
         /// The stage.

@@ -50,6 +50,18 @@ pub enum RequestError {
         "no execution has the id `{id}`: it is unknown, or its result was removed (`store.keep_hours`)"
     )]
     UnknownExecution { id: String },
+    #[error(
+        "the execution `{id}` has no artifact `{path}`; GET /v1/executions/{id}/artifacts lists all"
+    )]
+    UnknownArtifact { id: String, path: String },
+    #[error("the execution has not ended: its artifacts are collected after its program")]
+    NotEnded,
+    #[error("the range of the header `Range` begins past the last of {bytes} bytes")]
+    Range { bytes: u64 },
+    #[error("the header `Idempotency-Key` must have 1 to 255 visible ASCII characters")]
+    IdempotencyKey,
+    #[error("the header `Last-Event-ID` is no id of an event of this server")]
+    LastEventId,
     #[error("no template has the id `{id}`; GET /v1/templates lists all")]
     UnknownTemplate { id: String },
     #[error("send exactly one valid header `Host`, with the name of this server")]
@@ -94,7 +106,10 @@ impl RequestError {
             RequestError::NoEndpoint
             | RequestError::UnknownExecution { .. }
             | RequestError::UnknownTemplate { .. }
+            | RequestError::UnknownArtifact { .. }
             | RequestError::UnknownKeyId { .. } => StatusCode::NOT_FOUND,
+            RequestError::NotEnded => StatusCode::CONFLICT,
+            RequestError::Range { .. } => StatusCode::RANGE_NOT_SATISFIABLE,
             RequestError::Method => StatusCode::METHOD_NOT_ALLOWED,
             RequestError::NotJson => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             RequestError::LargeBody => StatusCode::PAYLOAD_TOO_LARGE,
@@ -105,6 +120,8 @@ impl RequestError {
             | RequestError::InvalidBody(_)
             | RequestError::InvalidField { .. }
             | RequestError::Query(_)
+            | RequestError::IdempotencyKey
+            | RequestError::LastEventId
             | RequestError::Path => StatusCode::BAD_REQUEST,
             RequestError::NoHost => StatusCode::BAD_REQUEST,
             RequestError::ForeignHost { .. } => StatusCode::MISDIRECTED_REQUEST,
@@ -140,6 +157,14 @@ impl RequestError {
     /// For an id of the URL, which may be long and may have control characters.
     pub fn unknown_execution(id: &str) -> Self {
         RequestError::UnknownExecution { id: shown(id) }
+    }
+
+    /// For a path of the URL.
+    pub fn unknown_artifact(id: &str, path: &str) -> Self {
+        RequestError::UnknownArtifact {
+            id: shown(id),
+            path: shown(path),
+        }
     }
 
     /// Likewise.

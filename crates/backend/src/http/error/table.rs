@@ -69,6 +69,11 @@ fn request_errors() -> Vec<Row> {
         Query { 0: "limit: invalid digit found in string".into() },
         Path {},
         UnknownExecution { id: "7d0c".into() },
+        UnknownArtifact { id: "7d0c".into(), path: "out.png".into() },
+        NotEnded {},
+        Range { bytes: 100 },
+        IdempotencyKey {},
+        LastEventId {},
         UnknownTemplate { id: "3fa9".into() },
         NoHost {},
         ForeignHost { host: "evil.example".into() },
@@ -138,6 +143,7 @@ fn submit_errors() -> Vec<Row> {
     let errors = one_of_each![SubmitError:
         Refused { 0: Refused::EmptyCode },
         Enter { 0: EnterError::Full(queue_full()) },
+        KeyReused {},
         Draining {},
         Store { 0: StoreError::Unwritten(failed_writes()) },
     ];
@@ -184,6 +190,7 @@ fn store_errors() -> Vec<Row> {
         Migration { 0: migration },
         Content { 0: json_error() },
         Newer { found: 4, known: 3 },
+        KeyUsed {},
         Unwritten { 0: failed_writes() },
         Closed {},
     ];

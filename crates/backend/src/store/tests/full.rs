@@ -13,10 +13,7 @@ fn disk(dir: &TempDir, retention: Retention) -> Database {
 
 fn finish(execution: &Arc<Execution>) -> Command {
     Command::Write {
-        write: Write::Finished {
-            result: Arc::clone(execution),
-            tenant: Tenant::local(),
-        },
+        write: Write::Finished(ended(Arc::clone(execution))),
         done: None,
     }
 }
@@ -91,12 +88,7 @@ async fn a_result_that_is_not_written_is_still_found() {
         second: Arc::new(Mutex::new(file(&dir))),
     };
     let large = printing("large", vec![b'x'; 1 << 20]);
-    assert!(
-        store
-            .finished_now(Arc::clone(&large), Tenant::local())
-            .await
-            .is_err()
-    );
+    assert!(store.finished_now(ended(Arc::clone(&large))).await.is_err());
     assert_eq!(stored(&dir, "large"), None);
     let record = store.get("large").await.unwrap().unwrap();
     assert_eq!(record.result, Some(large));
@@ -171,7 +163,7 @@ fn a_late_start_does_not_overwrite_the_result() {
     let mut disk = disk(&dir, KEEP);
     disk.write(vec![accept("a").0, finish(&execution("a")), started("a")]);
     let record = get(&file(&dir), "a").unwrap().unwrap();
-    assert_eq!(record.status, Status::Done);
+    assert_eq!(record.summary.status, Status::Done);
 }
 
 #[test]

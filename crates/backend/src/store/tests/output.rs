@@ -39,10 +39,7 @@ async fn large_output_is_stored_as_bytes() {
         stderr: vec![0xff; 100_000].into(),
     });
     let large = Arc::new(large);
-    store
-        .finished_now(Arc::clone(&large), Tenant::local())
-        .await
-        .unwrap();
+    store.finished_now(ended(Arc::clone(&large))).await.unwrap();
 
     assert!(stored(&dir, "a") == Some(large));
     let used = prune::used_bytes(&file(&dir)).unwrap();
@@ -55,10 +52,7 @@ async fn small_output_takes_one_row() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path(), KEEP).unwrap();
     let small = printing("a", vec![1; 1000]);
-    store
-        .finished_now(Arc::clone(&small), Tenant::local())
-        .await
-        .unwrap();
+    store.finished_now(ended(Arc::clone(&small))).await.unwrap();
     assert_eq!(stored(&dir, "a"), Some(small));
     assert_eq!(count(&dir, "outputs"), 0);
 }
@@ -70,7 +64,7 @@ async fn a_removed_result_takes_its_output_along() {
     let store = Store::open(dir.path(), few).unwrap();
     for id in ["a", "b"] {
         let large = printing(id, vec![b'x'; 100_000]);
-        store.finished_now(large, Tenant::local()).await.unwrap();
+        store.finished_now(ended(large)).await.unwrap();
     }
     drop(store);
     // Opening the store prunes it.
@@ -86,10 +80,7 @@ fn a_pass_truncates_the_write_ahead_log() {
     let dir = tempfile::tempdir().unwrap();
     let connection = schema::open(&dir.path().join("jobs.db")).unwrap();
     let large = printing("a", vec![b'x'; 4 << 20]);
-    let write = Write::Finished {
-        result: large,
-        tenant: Tenant::local(),
-    };
+    let write = Write::Finished(ended(large));
     write.apply_alone(&connection, usize::MAX).unwrap();
     let log = dir.path().join("jobs.db-wal");
     assert!(log.metadata().unwrap().len() > 4 << 20);
@@ -107,10 +98,7 @@ async fn a_transaction_with_large_output_stays_short() {
     let blocker = file(&dir);
     blocker.execute_batch("BEGIN IMMEDIATE").unwrap();
     for number in 0..12 {
-        store.finished(
-            printing(&number.to_string(), vec![b'x'; 8 << 20]),
-            Tenant::local(),
-        );
+        store.finished(ended(printing(&number.to_string(), vec![b'x'; 8 << 20])));
     }
     blocker.execute_batch("COMMIT").unwrap();
     store.flush().await.unwrap();

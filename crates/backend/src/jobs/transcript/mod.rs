@@ -1,39 +1,19 @@
 //! The output events of an execution. One writer, and any number of readers, each at its own position.
 
+mod order;
+mod position;
+
 use cloude_protocol::Data;
-use cloude_protocol::agent::{Event, StageName, Stream};
+use cloude_protocol::agent::{Event, StageName, StageResult, Stream};
 use cloude_protocol::api::{Execution, ExecutionEvent};
+
+use order::{CHANNELS, Piece, channel, names};
+
+pub use position::{EventId, Position};
 
 /// Beyond this number of pieces, the order between streams is kept in steps of [`COARSE`] bytes.
 const MAX_PIECES: usize = 1 << 20;
 const COARSE: usize = 4096;
-
-const CHANNELS: usize = 4;
-
-fn channel(stage: StageName, stream: Stream) -> usize {
-    usize::from(stage == StageName::Run) * 2 + usize::from(stream == Stream::Stderr)
-}
-
-fn names(channel: usize) -> (StageName, Stream) {
-    let stage = if channel < 2 {
-        StageName::Compile
-    } else {
-        StageName::Run
-    };
-    let stream = if channel.is_multiple_of(2) {
-        Stream::Stdout
-    } else {
-        Stream::Stderr
-    };
-    (stage, stream)
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Piece {
-    Started(StageName),
-    Bytes { channel: u8, length: u64 },
-    Dropped { channel: u8, bytes: u64 },
-}
 
 /// The order of the pieces, and the bytes of each stream.
 #[derive(Clone, Debug, Default)]
@@ -44,15 +24,85 @@ pub struct Transcript {
     unordered: [usize; CHANNELS],
 }
 
-/// The position of a reader.
+/// The place of a reader. The default is the start.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Cursor {
     piece: usize,
     within: u64,
-    offsets: [usize; CHANNELS],
+    /// Bytes of each stream before this place.
+    passed: [u64; CHANNELS],
+    /// What the reader has; at a place that it did not reach by itself, that is more than `passed`.
+    position: Position,
+}
+
+impl Cursor {
+    /// The place of a reader that has this much already.
+    pub fn after(position: Position) -> Self {
+        Cursor {
+            position,
+            ..Cursor::default()
+        }
+    }
+
+    /// What the reader has.
+    pub fn position(&self) -> Position {
+        self.position
+    }
+
+    fn pass(&mut self, channel: usize, bytes: u64) {
+        self.passed[channel] += bytes;
+        self.within += bytes;
+    }
 }
 
 impl Transcript {
+    /// The transcript of an execution of which the result alone is known: first standard output, then standard error.
+    pub fn of_result(result: &Execution) -> Self {
+        let mut transcript = Transcript::default();
+        if let Some(compile) = &result.compile {
+            let output = [&compile.stdout, &compile.stderr];
+            transcript.stage(StageName::Compile, output, Some(&compile.result));
+        }
+        let output = [&result.stdout, &result.stderr];
+        let has_output = output.iter().any(|stream| !stream.0.is_empty());
+        if result.run.is_some() || has_output {
+            transcript.stage(StageName::Run, output, result.run.as_ref());
+        }
+        transcript
+    }
+
+    fn stage(&mut self, stage: StageName, output: [&Data; 2], result: Option<&StageResult>) {
+        self.pieces.push(Piece::Started(stage));
+        let dropped = result.map_or([0; 2], |r| [r.stdout_dropped, r.stderr_dropped]);
+        let streams = [Stream::Stdout, Stream::Stderr].into_iter();
+        for ((stream, data), bytes) in streams.zip(output).zip(dropped) {
+            let channel = channel(stage, stream) as u8;
+            let length = data.0.len() as u64;
+            self.pieces.push(Piece::Bytes { channel, length });
+            if bytes > 0 {
+                self.pieces.push(Piece::Dropped { channel, bytes });
+            }
+        }
+    }
+
+    /// The transcript of a result whose order is stored; `None` if the stored form is damaged.
+    pub fn of_order(stored: &[u8]) -> Option<Self> {
+        Some(Transcript {
+            pieces: order::decode(stored)?,
+            ..Transcript::default()
+        })
+    }
+
+    /// Appends the order in the form for [`Transcript::of_order`].
+    pub fn write_order(&self, stored: &mut Vec<u8>) {
+        order::encode(&self.pieces, stored);
+    }
+
+    /// True if it has no piece.
+    pub fn is_empty(&self) -> bool {
+        self.pieces.is_empty()
+    }
+
     /// Appends an event. `Finished` is not part of the transcript.
     pub fn push(&mut self, event: &Event) {
         match event {
@@ -162,21 +212,34 @@ impl Transcript {
             match *self.pieces.get(cursor.piece)? {
                 Piece::Started(stage) => {
                     cursor.piece += 1;
-                    return Some(ExecutionEvent::Started { stage });
+                    if cursor.position.started(stage) {
+                        return Some(ExecutionEvent::Started { stage });
+                    }
                 }
                 Piece::Dropped { channel, bytes } => {
                     cursor.piece += 1;
                     let (stage, stream) = names(channel.into());
-                    return Some(ExecutionEvent::Dropped {
-                        stage,
-                        stream,
-                        bytes,
-                    });
+                    if cursor.position.dropped(channel.into()) {
+                        return Some(ExecutionEvent::Dropped {
+                            stage,
+                            stream,
+                            bytes,
+                        });
+                    }
                 }
                 Piece::Bytes { channel, length } => {
-                    let (channel, rest) = (usize::from(channel), length - cursor.within);
-                    if rest > 0 {
-                        return Some(self.bytes_event(cursor, channel, (rest, limit), result));
+                    let channel = usize::from(channel);
+                    let mut rest = length - cursor.within;
+                    // What the reader had before it came to this place.
+                    let had = cursor.position.offsets[channel] - cursor.passed[channel];
+                    let skipped = had.min(rest);
+                    cursor.pass(channel, skipped);
+                    rest -= skipped;
+                    if rest > 0
+                        && let Some(event) =
+                            self.bytes_event(cursor, channel, (rest, limit), result)
+                    {
+                        return Some(event);
                     }
                     // The last piece may still grow.
                     if cursor.piece + 1 == self.pieces.len() {
@@ -189,28 +252,31 @@ impl Transcript {
         }
     }
 
+    /// The next bytes of a stream; `None` if the result lacks them, because the store was full.
     fn bytes_event(
         &self,
         cursor: &mut Cursor,
         channel: usize,
         (rest, limit): (u64, usize),
         result: Option<&Execution>,
-    ) -> ExecutionEvent {
+    ) -> Option<ExecutionEvent> {
         let (stage, stream) = names(channel);
         let bytes = self.output(stage, stream, result);
-        let start = cursor.offsets[channel];
-        let mut take = (rest as usize).min(limit.max(4));
-        if (take as u64) < rest {
-            take = whole_characters(&bytes[start..start + take]);
+        let start = usize::try_from(cursor.passed[channel]).ok()?;
+        let bytes = bytes.get(start..).filter(|bytes| !bytes.is_empty())?;
+        let rest = usize::try_from(rest).unwrap_or(usize::MAX).min(bytes.len());
+        let mut take = rest.min(limit.max(4));
+        if take < rest {
+            take = whole_characters(&bytes[..take]);
         }
-        cursor.offsets[channel] += take;
-        cursor.within += take as u64;
-        let data = Data(bytes[start..start + take].to_vec());
-        ExecutionEvent::Output {
+        cursor.pass(channel, take as u64);
+        cursor.position.offsets[channel] = cursor.passed[channel];
+        let data = Data(bytes[..take].to_vec());
+        Some(ExecutionEvent::Output {
             stage,
             stream,
             data,
-        }
+        })
     }
 }
 
@@ -224,81 +290,4 @@ fn whole_characters(chunk: &[u8]) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn output(stage: StageName, stream: Stream, text: &str) -> Event {
-        Event::Output {
-            stage,
-            stream,
-            data: text.into(),
-        }
-    }
-
-    fn read(transcript: &Transcript, cursor: &mut Cursor, limit: usize) -> Vec<String> {
-        let mut seen = Vec::new();
-        while let Some(event) = transcript.next(cursor, limit, None) {
-            seen.push(match event {
-                ExecutionEvent::Output { stream, data, .. } => {
-                    format!("{stream:?} {}", data.to_text())
-                }
-                ExecutionEvent::Started { stage } => format!("started {stage:?}"),
-                ExecutionEvent::Dropped { bytes, .. } => format!("dropped {bytes}"),
-                other => format!("{other:?}"),
-            });
-        }
-        seen
-    }
-
-    #[test]
-    fn each_reader_gets_all_events_in_order() {
-        let mut transcript = Transcript::default();
-        let mut cursor = Cursor::default();
-        transcript.push(&Event::Started {
-            stage: StageName::Run,
-        });
-        transcript.push(&output(StageName::Run, Stream::Stdout, "a"));
-        assert_eq!(
-            read(&transcript, &mut cursor, 100),
-            ["started Run", "Stdout a"]
-        );
-        transcript.push(&output(StageName::Run, Stream::Stdout, "b"));
-        assert_eq!(
-            read(&transcript, &mut cursor, 100),
-            ["Stdout b"],
-            "grown in place"
-        );
-        transcript.push(&output(StageName::Run, Stream::Stderr, "c"));
-        transcript.push(&Event::Dropped {
-            stage: StageName::Run,
-            stream: Stream::Stderr,
-            bytes: 9,
-        });
-        transcript.push(&output(StageName::Run, Stream::Stdout, "d"));
-        assert_eq!(
-            read(&transcript, &mut cursor, 100),
-            ["Stderr c", "dropped 9", "Stdout d"]
-        );
-        let late = read(&transcript, &mut Cursor::default(), 100);
-        assert_eq!(
-            late,
-            [
-                "started Run",
-                "Stdout ab",
-                "Stderr c",
-                "dropped 9",
-                "Stdout d"
-            ]
-        );
-        let stdout = transcript.output(StageName::Run, Stream::Stdout, None);
-        assert_eq!(stdout, b"abd");
-    }
-
-    #[test]
-    fn a_large_piece_is_cut_between_characters() {
-        let mut transcript = Transcript::default();
-        transcript.push(&output(StageName::Run, Stream::Stdout, "aaaé€x"));
-        let seen = read(&transcript, &mut Cursor::default(), 4);
-        assert_eq!(seen, ["Stdout aaa", "Stdout é", "Stdout €x"]);
-    }
-}
+mod tests;
