@@ -132,17 +132,14 @@ impl Backend {
         self.json(&self.body(response).await?)
     }
 
-    /// `POST path` with a JSON body and more headers; the response is a stream of JSON lines ([`NDJSON`]).
+    /// `POST path` with a JSON body; the response is a stream of JSON lines ([`NDJSON`]).
     pub async fn post_stream(
         &self,
         path: &str,
         body: &impl Serialize,
-        headers: &[(&str, &str)],
     ) -> Result<Response, CliError> {
         let request = self.request(Method::POST, path).header("accept", NDJSON);
-        let response = self
-            .send(with_headers(with_body(request, body)?, headers))
-            .await?;
+        let response = self.send(with_body(request, body)?).await?;
         self.of_type(response, NDJSON)
     }
 

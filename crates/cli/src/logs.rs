@@ -18,7 +18,9 @@ pub async fn logs(args: args::Logs, options: &args::Backend) -> Result<u8, CliEr
         return Ok(0);
     }
     for (stream, write) in [
-        ("stdout", terminal::stdout as fn(&[u8]) -> _),
+        ("stdout?stage=compile", stderr as fn(&[u8]) -> _),
+        ("stderr?stage=compile", stderr),
+        ("stdout", terminal::stdout),
         ("stderr", stderr),
     ] {
         let path = format!("v1/executions/{}/{stream}", args.id);

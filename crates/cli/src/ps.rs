@@ -20,16 +20,16 @@ pub async fn list(args: args::Ps, options: &args::Backend) -> Result<u8, CliErro
     let mut executions: Vec<ExecutionSummary> = Vec::new();
     let mut cursor = None;
     let wanted = args.limit as usize;
+    // A page may be empty although there is a next one.
     loop {
         let rest = wanted - executions.len();
         let mut query = filters.clone();
         query.push(("limit", rest.min(PAGE as usize).to_string()));
         query.extend(cursor.map(|cursor: String| ("cursor", cursor)));
         let page: ExecutionList = backend.get_with("v1/executions", &query).await?;
-        let is_empty = page.executions.is_empty();
         executions.extend(page.executions.into_iter().take(rest));
         cursor = page.next_cursor;
-        if executions.len() == wanted || cursor.is_none() || is_empty {
+        if executions.len() == wanted || cursor.is_none() {
             break;
         }
     }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use assert_cmd::Command;
 use axum::body::Body;
-use axum::extract::{Query, State};
+use axum::extract::{Query, RawQuery, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
@@ -156,17 +156,23 @@ fn logs_follow_resumes_without_a_gap_or_a_repetition() {
 }
 
 #[test]
-fn logs_prints_both_streams_byte_for_byte() {
+fn logs_prints_each_stream_byte_for_byte() {
+    let stream = |compile: &'static [u8], run: &'static [u8]| {
+        get(move |RawQuery(query): RawQuery| async move {
+            match query.as_deref() {
+                Some("stage=compile") => compile,
+                None => run,
+                other => panic!("unexpected query {other:?}"),
+            }
+        })
+    };
     let routes = Router::new()
-        .route(
-            "/v1/executions/job-1/stdout",
-            get(|| async { vec![0xff, 0, b'\r', b'\n'] }),
-        )
-        .route("/v1/executions/job-1/stderr", get(|| async { "oops" }));
+        .route("/v1/executions/job-1/stdout", stream(b"", b"\xff\0\r\n"))
+        .route("/v1/executions/job-1/stderr", stream(b"warning\n", b"oops"));
     let backend = backend(routes);
     let output = backend.cloude().args(["logs", "job-1"]).output().unwrap();
-    assert_eq!(output.stdout, [0xff, 0, b'\r', b'\n']);
-    assert_eq!(text(&output.stderr), "oops");
+    assert_eq!(output.stdout, b"\xff\0\r\n");
+    assert_eq!(text(&output.stderr), "warning\noops");
     assert_eq!(output.status.code(), Some(0));
 }
 

@@ -231,7 +231,16 @@ fn detach_as_json_is_the_backends_answer() {
 #[test]
 fn a_key_with_other_characters_is_refused() {
     for key in ["", "a b", "é"] {
-        let error = refusal(&["run", "-l", "c", "-c", "x", "--idempotency-key", key]);
+        let error = refusal(&[
+            "run",
+            "-l",
+            "c",
+            "-c",
+            "x",
+            "--detach",
+            "--idempotency-key",
+            key,
+        ]);
         assert!(error.contains("visible ASCII"), "{error}");
     }
 }

@@ -3,6 +3,8 @@
 
 mod common;
 
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpListener;
 use std::time::Duration;
 
 use common::{FakeBackend, Script, exited};
@@ -31,10 +33,17 @@ fn a_busy_backend_is_asked_again_after_what_it_says() {
 #[test]
 fn repeated_requests_have_one_idempotency_key() {
     let backend = FakeBackend::new(Script::Busy(429, "0", 2));
-    backend.cloude().args(RUN).assert().success();
-    backend.cloude().args(RUN).assert().success();
-    let key = ["--idempotency-key", "mine"];
-    backend.cloude().args(RUN).args(key).assert().success();
+    let detach = || {
+        let mut command = backend.cloude();
+        command.args(RUN).arg("--detach");
+        command
+    };
+    detach().assert().success();
+    detach().assert().success();
+    detach()
+        .args(["--idempotency-key", "mine"])
+        .assert()
+        .success();
     let requests = backend.shared.headers.lock().unwrap();
     let keys = requests
         .iter()
@@ -44,6 +53,57 @@ fn repeated_requests_have_one_idempotency_key() {
     assert_eq!(keys[..2], keys[1..3], "one command has one key");
     assert_ne!(keys[2], keys[3], "two commands have two keys");
     assert_eq!(keys[4], "mine");
+}
+
+/// The backend would not cancel an execution with a key when its client goes.
+#[test]
+fn a_request_that_waits_has_no_idempotency_key() {
+    let backend = FakeBackend::ending(exited(0));
+    backend.cloude().args(RUN).assert().success();
+    let requests = backend.shared.headers.lock().unwrap();
+    assert!(!requests[0].0.contains_key("idempotency-key"));
+}
+
+#[test]
+fn detach_repeats_a_request_that_got_no_answer() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = std::thread::spawn(move || {
+        let mut keys = Vec::new();
+        for is_answered in [false, true] {
+            let (mut connection, _) = listener.accept().unwrap();
+            let mut reader = BufReader::new(connection.try_clone().unwrap());
+            let mut length = 0;
+            loop {
+                let mut line = String::new();
+                reader.read_line(&mut line).unwrap();
+                match line.trim().to_ascii_lowercase().split_once(": ") {
+                    Some(("content-length", value)) => length = value.parse().unwrap(),
+                    Some(("idempotency-key", value)) => keys.push(value.to_owned()),
+                    Some(_) => {}
+                    None if line.trim().is_empty() => break,
+                    None => {}
+                }
+            }
+            reader.read_exact(&mut vec![0; length]).unwrap();
+            if is_answered {
+                let body = r#"{"id":"job-1"}"#;
+                let length = body.len();
+                let answer =
+                    format!("HTTP/1.1 202 Accepted\r\ncontent-length: {length}\r\n\r\n{body}");
+                connection.write_all(answer.as_bytes()).unwrap();
+            }
+        }
+        keys
+    });
+    let url = format!("http://{address}");
+    let mut command = common::cloude();
+    command.args(["--backend", &url]).args(RUN).arg("--detach");
+    let output = command.output().unwrap();
+    assert_eq!(text(&output.stdout), "job-1\n", "{}", text(&output.stderr));
+    let keys = server.join().unwrap();
+    assert_eq!(keys.len(), 2);
+    assert_eq!(keys[0], keys[1]);
 }
 
 #[test]

@@ -135,7 +135,7 @@ pub struct Run {
     pub callback: Option<String>,
 
     /// Requests with the same key start one execution [default: a random one, for the retries of this command]
-    #[arg(long, value_name = "KEY")]
+    #[arg(long, value_name = "KEY", requires = "detach")]
     pub idempotency_key: Option<String>,
 
     /// Print the result as JSON when the program has ended

@@ -109,7 +109,8 @@ impl BackendError {
                 }
             },
         };
-        let message = message.replace(['\n', '\r'], " ");
+        // One line, and nothing that a terminal obeys.
+        let message = message.replace(char::is_control, " ");
         match status {
             401 => BackendError::Unauthorized {
                 message,

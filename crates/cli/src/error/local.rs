@@ -29,11 +29,13 @@ pub enum LocalError {
         "the backend sent an artifact with the path {path:?}, which is outside of the folder: not saved"
     )]
     ArtifactPath { path: String },
-    /// Without `--force` no file is overwritten.
-    #[error("{} exists: name another folder with --artifact-dir, or overwrite it with --force", path.display())]
+    /// Without `--force` no file is overwritten. Programs choose the names of artifacts, so that they are shown escaped.
+    #[error(
+        "{path:?} exists: name another folder with --artifact-dir, or overwrite it with --force"
+    )]
     ArtifactExists { path: PathBuf },
     /// open(2), write(2) or rename(2) failed. A symbolic link instead of a folder is ELOOP or ENOTDIR.
-    #[error("cannot save the artifact {}: {error}", path.display())]
+    #[error("cannot save the artifact {path:?}: {error}")]
     ArtifactWrite { path: PathBuf, error: io::Error },
     /// The output did not serialize.
     #[error("cannot encode the output as JSON: {error}")]

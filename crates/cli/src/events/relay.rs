@@ -12,6 +12,10 @@ use crate::terminal;
 pub fn relay(event: ExecutionEvent) -> Result<Option<Execution>, CliError> {
     match event {
         ExecutionEvent::Accepted { .. } => {}
+        ExecutionEvent::Restarted { .. } => {
+            terminal::clear_spinner();
+            terminal::note("the backend was restarted: the output starts over");
+        }
         ExecutionEvent::Started {
             stage: StageName::Compile,
         } => terminal::show_spinner("compiling"),

@@ -10,14 +10,18 @@ use super::relay::relay;
 use super::sse::{Frame, Parser};
 use crate::client::Backend;
 use crate::error::{BackendError, CliError};
-use crate::terminal;
 
 /// The pause before another attempt to connect.
 const PAUSE: Duration = Duration::from_millis(500);
 /// The names of the events that this version knows. Others are ignored.
-const KNOWN: [&str; 5] = ["accepted", "started", "output", "dropped", "result"];
-/// The execution runs anew after a restart of the backend; its output comes from the start.
-const RESTARTED: &str = "restarted";
+const KNOWN: [&str; 6] = [
+    "accepted",
+    "restarted",
+    "started",
+    "output",
+    "dropped",
+    "result",
+];
 
 /// Relays events up to the last one and returns its result. An error after the first connection is repeated until no event
 /// has come for the time for retries.
@@ -73,9 +77,6 @@ async fn read(
 }
 
 fn event(frame: &Frame, backend: &Backend) -> Result<Option<Execution>, CliError> {
-    if frame.name == RESTARTED {
-        terminal::note("the backend runs the program anew after a restart: its output starts over");
-    }
     if !KNOWN.contains(&frame.name.as_str()) {
         return Ok(None);
     }

@@ -6,27 +6,31 @@ mod request;
 mod tree;
 
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use cloude_protocol::api::{Execution, ExecutionRequest};
 
 use crate::args;
 use crate::artifacts;
 use crate::client::Backend;
-use crate::error::{CliError, UsageError};
+use crate::error::{BackendError, CliError, UsageError};
 use crate::events;
 use crate::outcome;
 use crate::terminal;
 
 pub use input::read_code;
 
-/// The header that makes repeated requests one execution.
+/// The header that makes repeated requests one execution. Only with `--detach`: closing the connection of a request that has
+/// it does not cancel the execution.
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
+
+/// The pause before a request is repeated that got no answer.
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// `cloude run`. Returns the exit code as documented in docs/cli.md.
 pub async fn run(args: args::Run, options: &args::Backend) -> Result<u8, CliError> {
     let backend = Backend::new(options)?;
     let key = idempotency_key(args.idempotency_key.as_deref())?;
-    let headers = [(IDEMPOTENCY_KEY, key.as_str())];
     let (json, detach, force) = (args.json, args.detach, args.force);
     let folder = args.artifact_dir.clone();
     let request = request::request(args, &backend).await?;
@@ -35,18 +39,14 @@ pub async fn run(args: args::Run, options: &args::Backend) -> Result<u8, CliErro
         return self::detach(&request, &key, json, &backend).await;
     }
     if json {
-        let answer: serde_json::Value = backend
-            .post_with("v1/executions", &request, &headers)
-            .await?;
+        let answer: serde_json::Value = backend.post("v1/executions", &request).await?;
         terminal::clear_spinner();
         terminal::stdout(format!("{answer}\n").as_bytes())?;
         let execution: Execution =
             serde_json::from_value(answer).map_err(|error| backend.bad_body(&error))?;
         return end(&execution, &request, folder, force, &backend).await;
     }
-    let response = backend
-        .post_stream("v1/executions", &request, &headers)
-        .await?;
+    let response = backend.post_stream("v1/executions", &request).await?;
     let execution = events::follow(response, &backend).await?;
     outcome::denied(&execution);
     end(&execution, &request, folder, force, &backend).await
@@ -67,7 +67,8 @@ async fn end(
     Ok(code)
 }
 
-/// Prints the id of an execution that goes on without this client.
+/// Prints the id of an execution that goes on without this client. A request without an answer is repeated: its key makes the
+/// two one execution.
 async fn detach(
     request: &ExecutionRequest,
     key: &str,
@@ -79,9 +80,18 @@ async fn detach(
         id: String,
     }
     let headers = [(IDEMPOTENCY_KEY, key), ("prefer", "respond-async")];
-    let answer: serde_json::Value = backend
-        .post_with("v1/executions", request, &headers)
-        .await?;
+    let deadline = Instant::now() + backend.retry_for();
+    let answer: serde_json::Value = loop {
+        let answer = backend.post_with("v1/executions", request, &headers).await;
+        match answer {
+            Err(CliError::Backend(BackendError::NoAnswer { .. } | BackendError::Broken { .. }))
+                if Instant::now() + PAUSE < deadline =>
+            {
+                tokio::time::sleep(PAUSE).await;
+            }
+            answer => break answer?,
+        }
+    };
     terminal::clear_spinner();
     if json {
         terminal::json(&answer)?;
@@ -93,7 +103,7 @@ async fn detach(
     Ok(0)
 }
 
-/// The key of the option, else a random one: a request that is repeated because the backend was busy starts one execution.
+/// The key of the option, else a random one: a request that is repeated after a broken connection starts one execution.
 fn idempotency_key(option: Option<&str>) -> Result<String, UsageError> {
     let Some(key) = option else {
         return Ok(uuid::Uuid::new_v4().to_string());

@@ -168,18 +168,18 @@ async fn executions(
         all.push((headers.clone(), Instant::now()));
         all.len()
     };
-    if headers
-        .get("prefer")
-        .is_some_and(|it| it == "respond-async")
-    {
-        let summary = r#"{"id":"job-1","status":"pending","language":"python","created_ms":7}"#;
-        return (StatusCode::ACCEPTED, summary).into_response();
-    }
     let (events, hang) = match shared.script.clone() {
         Script::Busy(status, retry_after, times) if attempts <= times => {
             let body = r#"{"type":"about:blank","title":"x","status":429,"detail":"64 executions are queued"}"#;
             let status = StatusCode::from_u16(status).unwrap();
             return (status, [("retry-after", retry_after)], body).into_response();
+        }
+        _ if headers
+            .get("prefer")
+            .is_some_and(|it| it == "respond-async") =>
+        {
+            let summary = r#"{"id":"job-1","status":"pending","language":"python","created_ms":7}"#;
+            return (StatusCode::ACCEPTED, summary).into_response();
         }
         Script::Busy(..) => (vec![result(exited(0))], false),
         Script::Answer(status, header, body) => {
