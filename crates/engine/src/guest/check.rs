@@ -18,10 +18,14 @@ pub(super) struct EventCheck {
 
 impl EventCheck {
     pub fn new(request: &ExecuteRequest) -> Self {
-        let limit = request.run.output_bytes.saturating_add(OUTPUT_SLACK);
+        let compile = request.compile.as_ref();
+        let limits = [
+            compile.map_or(0, |stage| stage.output_bytes),
+            request.run.output_bytes,
+        ];
         EventCheck {
             acknowledged: request.identity.is_none(),
-            left: [[limit; 2]; 2],
+            left: limits.map(|bytes| [bytes.saturating_add(OUTPUT_SLACK); 2]),
             artifacts: request.artifacts.as_ref().map(ArtifactCheck::new),
         }
     }
@@ -115,6 +119,8 @@ fn is_below(path: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use cloude_protocol::agent::Stage;
+
     use super::*;
 
     fn check(artifacts: Option<Artifacts>) -> EventCheck {
@@ -149,9 +155,29 @@ mod tests {
     /// The index of the event that is refused.
     fn refused(artifacts: Option<Artifacts>, events: &[Event]) -> Option<usize> {
         let mut check = check(artifacts);
-        events
-            .iter()
-            .position(|event| check.accept(event).is_err())
+        events.iter().position(|event| check.accept(event).is_err())
+    }
+
+    #[test]
+    fn each_stage_has_its_own_limit_of_output() {
+        let stage = |output_bytes| Stage {
+            output_bytes,
+            ..Stage::default()
+        };
+        let mut check = EventCheck::new(&ExecuteRequest {
+            compile: Some(stage(2 << 20)),
+            run: stage(0),
+            ..ExecuteRequest::default()
+        });
+        let mut output = |stage| {
+            check.accept(&Event::Output {
+                stage,
+                stream: Stream::Stdout,
+                data: vec![0; 1 << 20].into(),
+            })
+        };
+        assert!(output(StageName::Compile).is_ok());
+        assert!(output(StageName::Run).is_err());
     }
 
     #[test]

@@ -131,7 +131,9 @@ pub async fn warm(
 
 fn max_line(request: &ExecuteRequest) -> usize {
     let artifact = request.artifacts.as_ref().map_or(0, |_| ARTIFACT_DATA);
-    usize::try_from(request.run.output_bytes)
+    let compile = request.compile.as_ref();
+    let compile = compile.map_or(0, |stage| stage.output_bytes);
+    usize::try_from(request.run.output_bytes.max(compile))
         .unwrap_or(usize::MAX)
         .max(64 << 10)
         .max(artifact)
