@@ -336,6 +336,19 @@ os._exit(4)
 }
 
 #[test]
+fn more_waiting_threads_than_the_limit_start_anew() {
+    let runner = runner("node", &["/usr/bin/node", "main.js"]);
+    let mut work = request(&["/usr/bin/node", "main.js"]);
+    work.files.push(file("main.js", "console.log(1)"));
+    // Node.js makes more threads when it starts, and may wait for them without end.
+    work.run.limits.processes = Some(2);
+    work.run.wall_time_ms = 1000;
+    work.identity = identity();
+    let run = warmed(&runner).execute(&work).result.run.unwrap();
+    assert!(!run.warm, "{run:?}");
+}
+
+#[test]
 fn a_waiting_interpreter_is_killed_at_its_cpu_time() {
     let limits = ProcessLimits {
         cpu_time_ms: Some(300),

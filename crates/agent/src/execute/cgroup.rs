@@ -110,6 +110,12 @@ impl Cgroup {
         path.is_some_and(|path| fs::write(path, most.to_string()).is_ok())
     }
 
+    /// `pids.current`: its processes and threads now.
+    pub fn process_count(&self) -> Option<u64> {
+        let path = self.pids_file("pids.current")?;
+        fs::read_to_string(path).ok()?.trim().parse().ok()
+    }
+
     /// The `cgroup.procs` into which a process of the stage writes "0", on a machine with cgroup v1.
     pub fn procs_v1(&self) -> Option<RawFd> {
         match &self.pids {
@@ -118,10 +124,11 @@ impl Cgroup {
         }
     }
 
-    /// `max` of pids.events, how often a fork or a thread was refused, and the `pids.max` that refused it.
+    /// `max` of pids.events, how often a fork or a thread was refused, and the `pids.max` that refused it; none if that
+    /// never happened.
     pub fn refused_forks(&self) -> Option<(u64, u64)> {
         let read = |file| fs::read_to_string(self.pids_file(file)?).ok();
-        let refused = field(&read("pids.events")?, "max")?;
+        let refused = field(&read("pids.events")?, "max").filter(|refused| *refused > 0)?;
         Some((refused, read("pids.max")?.trim().parse().ok()?))
     }
 

@@ -119,7 +119,7 @@ fn cause(
 
 /// A program rarely says why it cannot make processes or threads: EAGAIN has several reasons.
 fn refused_forks(cgroup: &Cgroup) -> Option<String> {
-    let (refused, limit) = cgroup.refused_forks().filter(|(refused, _)| *refused > 0)?;
+    let (refused, limit) = cgroup.refused_forks()?;
     let more = match limit < cgroup::process_limit() {
         true => "raise `processes` for more",
         false => "more with more memory",

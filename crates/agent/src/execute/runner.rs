@@ -178,8 +178,12 @@ impl Waiting {
         let Some(cgroup) = &self.cgroup else {
             return *limits == ProcessLimits::default();
         };
-        if limits.processes.is_some() && !cgroup.set_processes(cgroup::process_limit_of(limits)) {
-            return false;
+        if limits.processes.is_some() {
+            let most = cgroup::process_limit_of(limits);
+            // An interpreter with more threads than that already would not have started with the limit.
+            if !cgroup.set_processes(most) || cgroup.process_count().is_none_or(|now| now > most) {
+                return false;
+            }
         }
         // The kernel checks both at each open(2) and write(2). Descriptors that are open stay open.
         let set = [
