@@ -1,0 +1,7 @@
+numbers <- as.integer(readLines(file("stdin")))
+cat("sum of stdin: ", sum(numbers), "\n", sep = "")
+cat("args: ", paste(commandArgs(trailingOnly = TRUE), collapse = ", "), "\n", sep = "")
+writeLines("written by R", "note.txt")
+cat("file: ", readLines("note.txt"), "\n", sep = "")
+message("this line is not part of it")
+quit(status = 15)
