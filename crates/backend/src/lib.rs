@@ -5,6 +5,7 @@
 
 pub mod allocator;
 pub mod bounds;
+pub mod callbacks;
 pub mod config;
 pub mod http;
 pub mod jobs;

@@ -191,7 +191,8 @@ async fn serve(
     let limits = http::ConnectionLimits::new(&config.limits, service.bounds().clone());
     let serve = http::serve(listener, router, limits, stop.clone(), abort.clone());
     let server = tokio::spawn(serve);
-    notify(&[NotifyState::Ready]);
+    let delivering = service.clone();
+    let callbacks = tokio::spawn(async move { delivering.deliver_callbacks().await });
     signals.next().await;
     tracing::info!(
         grace_ms = config.shutdown.grace_ms,
@@ -208,6 +209,8 @@ async fn serve(
         () = service.finish(grace) => {}
         () = signals.next() => service.finish(Duration::ZERO).await,
     }
+    // What is not delivered is in the store, and the next start delivers it.
+    callbacks.abort();
     // Until here the server answers, new executions with 503. Clients that waited have their answers by now.
     stop.cancel();
     let _ = tokio::time::timeout(Duration::from_secs(2), server).await;

@@ -85,6 +85,7 @@ pub fn apply(config: &mut Config, get: &dyn Fn(&str) -> Option<String>) -> Resul
     )?;
     env.set("CLOUDE_WALL_TIME_MS", &mut config.limits.wall_time_ms)?;
     env.set("CLOUDE_CPU_TIME_MS", &mut config.limits.cpu_time_ms)?;
+    env.set("CLOUDE_CALLBACKS_SECRET", &mut config.callbacks.secret)?;
     env.set("CLOUDE_SHUTDOWN_GRACE_MS", &mut config.shutdown.grace_ms)?;
     env.flag("CLOUDE_NETWORK_ENABLED", &mut config.network.enabled)?;
     env.set("CLOUDE_ISOLATION_REQUIRE", &mut config.isolation.require)?;

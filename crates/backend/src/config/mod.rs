@@ -2,6 +2,7 @@
 //! docs/configuration.md has every key.
 
 mod api;
+mod callbacks;
 mod env;
 mod error;
 mod limits;
@@ -11,6 +12,7 @@ mod types;
 mod validate;
 
 pub use api::{Api, Auth, KeyPolicy, Listen};
+pub use callbacks::{Callbacks, SigningSecret};
 pub use cloude_engine::config::{
     Agent, CpuBaseline, ImageSource, Images, Isolation, Network, Pool, PoolIsolation, Transport,
     Walls,

@@ -8,6 +8,7 @@ use cloude_protocol::paths;
 use serde::{Deserialize, Serialize};
 
 use super::api::{Api, KeyPolicy, Listen};
+use super::callbacks::Callbacks;
 use super::limits::Limits;
 use super::tls::Tls;
 
@@ -44,6 +45,8 @@ pub struct Config {
     pub quota: Quota,
     /// Limits of requests.
     pub limits: Limits,
+    /// Callbacks to clients.
+    pub callbacks: Callbacks,
     /// The network of VMs that have one.
     pub network: Network,
     /// The jail of workers.
@@ -151,6 +154,7 @@ impl Default for Config {
             queue: Queue::default(),
             quota: Quota::default(),
             limits: Limits::default(),
+            callbacks: Callbacks::default(),
             network: Network::default(),
             isolation: Isolation::default(),
             store: Store::default(),

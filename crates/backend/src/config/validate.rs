@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use cloude_engine::network::validate_range;
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 
 use super::api::Auth;
 use super::error::ConfigError;
@@ -58,6 +58,7 @@ impl Config {
         self.validate_pool()?;
         self.validate_limits()?;
         self.validate_network()?;
+        self.validate_callbacks()?;
         self.validate_isolation()
     }
 
@@ -234,6 +235,26 @@ impl Config {
         Ok(())
     }
 
+    fn validate_callbacks(&self) -> Result<(), ConfigError> {
+        let callbacks = &self.callbacks;
+        let least = [
+            ("callbacks.attempts", u64::from(callbacks.attempts)),
+            ("callbacks.retry_ms", callbacks.retry_ms),
+            ("callbacks.timeout_ms", callbacks.timeout_ms),
+        ];
+        for (key, value) in least {
+            check(value >= 1, key, "must be at least 1")?;
+        }
+        for cidr in &callbacks.allow {
+            check(
+                cidr.parse::<IpNet>().is_ok(),
+                "callbacks.allow",
+                format!("has `{cidr}`, which is not a network like 10.1.0.0/16"),
+            )?;
+        }
+        Ok(())
+    }
+
     fn validate_network(&self) -> Result<(), ConfigError> {
         let network = &self.network;
         // IFNAMSIZ is 16 with the final NUL. These characters need no quotes in a script of nft.
@@ -273,7 +294,7 @@ mod tests {
     #[test]
     fn an_invalid_value_is_refused_with_its_key() {
         type Spoil = fn(&mut Config);
-        let table: [(&str, Spoil); 15] = [
+        let table: [(&str, Spoil); 17] = [
             ("vm.vcpus", |c| c.vm.vcpus = 9),
             ("vm.max_memory_mib", |c| c.vm.max_memory_mib = 100),
             ("queue.capacity", |c| c.queue.capacity = 0),
@@ -295,6 +316,10 @@ mod tests {
             }),
             ("limits.max_cpu_time_ms", |c| c.limits.max_cpu_time_ms = 1),
             ("limits.max_processes", |c| c.limits.processes = 1 << 20),
+            ("callbacks.attempts", |c| c.callbacks.attempts = 0),
+            ("callbacks.allow", |c| {
+                c.callbacks.allow = vec!["10.0.0.0/40".into()]
+            }),
             ("network.bridge", |c| c.network.bridge = "a b".into()),
             ("network.allow", |c| {
                 c.network.allow = vec!["10.0.0.0/40".into()]

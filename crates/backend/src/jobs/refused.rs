@@ -105,6 +105,10 @@ pub enum Refused {
         "`{field}` is for executions that outlive their request: send the header `Prefer: respond-async`"
     )]
     NotDurable { field: &'static str },
+    #[error("this server delivers no callbacks (`callbacks.secret` is not set)")]
+    NoCallbacks,
+    #[error("invalid `callback_url` `{url}`: {reason}")]
+    CallbackUrl { url: String, reason: &'static str },
     #[error("this server has no network for programs (`network.enabled = false`)")]
     NoNetwork,
     #[error("`limits.vcpus` is {vcpus}, it must be 1 to 8")]
@@ -157,6 +161,7 @@ impl Refused {
             Refused::Pattern { index, .. } => return Some(format!("artifacts[{index}]")),
             Refused::Terminal { .. } => "interactive.terminal",
             Refused::NotDurable { field } => field,
+            Refused::NoCallbacks | Refused::CallbackUrl { .. } => "callback_url",
             Refused::NoNetwork => "network",
             Refused::Vcpus { .. } => "limits.vcpus",
             Refused::DefaultMemory { .. } => "limits.memory_bytes",

@@ -17,6 +17,7 @@ use super::cache::Cache;
 use super::pins::Pins;
 use super::refused::Refused;
 use crate::bounds::Bounds;
+use crate::callbacks::Callbacks;
 use crate::config::Config;
 use crate::keys::{Caller, Keys};
 use crate::metrics::Metrics;
@@ -121,6 +122,7 @@ pub(super) struct Inner {
     pins: Arc<Pins>,
     pub(super) tasks: TaskTracker,
     pub(super) metrics: Metrics,
+    pub(super) callbacks: Callbacks,
     draining: AtomicBool,
     /// Stops all executions at the shutdown. Durable ones get no result and are restarted by the next start.
     pub(super) halt: CancellationToken,
@@ -135,6 +137,7 @@ impl Service {
         let inner = Inner {
             pins: Arc::new(Pins::new(held, metrics.bounds().clone())),
             metrics,
+            callbacks: Callbacks::new(&parts.config.callbacks),
             parts: Arc::new(parts),
             cache,
             tasks: TaskTracker::new(),
@@ -305,6 +308,11 @@ impl Service {
     /// Removes a template. Returns false if the id is unknown.
     pub async fn remove_template(&self, id: &str) -> Result<bool, TemplateError> {
         self.parts().launcher.remove_template(id).await
+    }
+
+    /// Delivers callbacks until the future is dropped.
+    pub async fn deliver_callbacks(&self) {
+        self.inner.callbacks.run(&self.parts().store).await;
     }
 
     /// Refuses new executions from now on.

@@ -120,6 +120,7 @@ impl Service {
         if client != Client::Leaves {
             check_waited_for(&request)?;
         }
+        self.check_callback(&request)?;
         let scheduler = &self.parts().scheduler;
         let image = self.parts().images.ready(&admitted.language);
         let version = image.as_ref().and_then(|image| image.version.as_deref());
@@ -161,6 +162,19 @@ impl Service {
             Ok(service.start(job, admitted, slot, arrived))
         });
         started.await.unwrap_or(Err(StoreError::Closed.into()))
+    }
+
+    fn check_callback(&self, request: &ExecutionRequest) -> Result<(), Refused> {
+        let Some(url) = &request.callback_url else {
+            return Ok(());
+        };
+        let egress = self.inner.callbacks.egress().ok_or(Refused::NoCallbacks)?;
+        egress
+            .check_url(url)
+            .map_err(|reason| Refused::CallbackUrl {
+                url: url.chars().take(60).flat_map(char::escape_debug).collect(),
+                reason,
+            })
     }
 
     /// Restarts an execution that an earlier clouded accepted. The error is the reason why it cannot run.
@@ -244,6 +258,9 @@ impl Inner {
             // Stored before it is published: otherwise a client could see the execution as pending again after a
             // crash. If the write fails, the result is published anyway, and GET /health reports the failure.
             let _ = store.finished_now(to_store).await;
+            if self.callbacks.egress().is_some() {
+                self.callbacks.wake();
+            }
             job.publish(&execution)
         } else {
             let overhead = job.publish(&execution);

@@ -4,6 +4,7 @@
 //! A failed write is retried until it succeeds ([`Store::failed_writes`]). Until then, [`Store::get`] returns the
 //! result from memory.
 
+mod callbacks;
 mod error;
 mod idempotency;
 mod keys;
@@ -12,6 +13,7 @@ mod output;
 mod prune;
 mod row;
 mod schema;
+mod time;
 mod usage;
 mod write;
 mod writer;
@@ -29,6 +31,7 @@ use crate::tenant::Tenant;
 use write::Write;
 use writer::{Command, Writer};
 
+pub use callbacks::Delivery;
 pub use error::{FailedWrites, StoreError};
 pub use keys::StoredKey;
 pub use list::Filter;
@@ -37,7 +40,7 @@ pub use row::{
     Accepted, Ended, IdempotencyKey, Record, Retention, Unreadable, output_bytes, summary_of,
     without_output,
 };
-pub use write::now_ms;
+pub use time::now_ms;
 
 /// The open store. Clones share it.
 #[derive(Clone, Debug)]
@@ -185,6 +188,28 @@ impl Store {
         let (tenant, key) = (tenant.clone(), key.to_owned());
         self.on_second_connection(move |connection| idempotency::find(connection, &tenant, &key))
             .await
+    }
+
+    /// The callbacks whose execution has ended and that are not delivered, in the order in which they are due.
+    pub async fn deliveries(&self, limit: usize) -> Result<Vec<Delivery>, StoreError> {
+        self.on_second_connection(move |connection| Ok(callbacks::pending(connection, limit)?))
+            .await
+    }
+
+    /// Stores the outcome of a callback's attempt: none if it was delivered, else the time of the next attempt, if there is
+    /// one. Returns after the commit.
+    pub async fn delivered(
+        &self,
+        id: &str,
+        attempts: u32,
+        failed: Option<Option<i64>>,
+    ) -> Result<(), StoreError> {
+        self.write_now(Write::Attempted {
+            job: id.to_owned(),
+            attempts,
+            failed,
+        })
+        .await
     }
 
     /// Executions without a result, oldest first.

@@ -3,7 +3,7 @@
 use rusqlite::{Connection, params};
 
 use super::row::Retention;
-use super::write::now_ms;
+use super::time::now_ms;
 
 /// Maximum pages (4 KiB) that one pass returns to the file system. More would delay the writer.
 const VACUUM_PAGES: u32 = 4096;

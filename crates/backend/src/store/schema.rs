@@ -12,7 +12,7 @@ use rusqlite_migration::{M, Migrations};
 use super::error::StoreError;
 
 /// `PRAGMA user_version` counts the applied migrations. A released migration never changes; new ones are appended.
-const MIGRATIONS: [M<'static>; 8] = [
+const MIGRATIONS: [M<'static>; 9] = [
     M::up(
         "CREATE TABLE jobs (
             id TEXT PRIMARY KEY,
@@ -93,6 +93,19 @@ const MIGRATIONS: [M<'static>; 8] = [
         CREATE INDEX idempotency_job ON idempotency (job);
         CREATE TRIGGER jobs_idempotency AFTER DELETE ON jobs
         BEGIN DELETE FROM idempotency WHERE job = OLD.id; END;",
+    ),
+    // Callbacks. `due_ms`: when the next attempt is due; none before the end of the execution, and after the last attempt.
+    M::up(
+        "CREATE TABLE callbacks (
+            job TEXT PRIMARY KEY,
+            url TEXT NOT NULL,
+            attempts INTEGER NOT NULL DEFAULT 0,
+            due_ms INTEGER,
+            delivered_ms INTEGER
+        );
+        CREATE INDEX callbacks_due ON callbacks (due_ms) WHERE due_ms IS NOT NULL;
+        CREATE TRIGGER jobs_callbacks AFTER DELETE ON jobs
+        BEGIN DELETE FROM callbacks WHERE job = OLD.id; END;",
     ),
 ];
 

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use cloude_protocol::api::Status;
 use rusqlite::{Connection, ErrorCode, params};
@@ -11,6 +10,7 @@ use super::error::StoreError;
 use super::output::Stored;
 use super::row::{Accepted, Ended, IdempotencyKey};
 use super::schema::status_text;
+use super::time::now_ms;
 use crate::tenant::Tenant;
 
 /// A change of the database.
@@ -24,6 +24,12 @@ pub enum Write {
     Interrupted { id: String },
     /// An execution has a result.
     Finished(Arc<Ended>),
+    /// An attempt at a callback was made.
+    Attempted {
+        job: String,
+        attempts: u32,
+        failed: Option<Option<i64>>,
+    },
     /// Writes a value that nothing reads, to test whether writes work again.
     Probe,
 }
@@ -40,6 +46,7 @@ pub struct NewRow {
     /// The labels as JSON, if there are any.
     labels: Option<String>,
     key: Option<IdempotencyKey>,
+    callback_url: Option<String>,
 }
 
 impl Write {
@@ -53,6 +60,7 @@ impl Write {
             created_ms: accepted.created_ms,
             labels: labels_json(&accepted.request.labels)?,
             key: accepted.key.clone(),
+            callback_url: accepted.request.callback_url.clone(),
         })))
     }
 
@@ -92,6 +100,9 @@ impl Write {
                 if let Some(key) = &row.key {
                     super::idempotency::add(connection, &row.tenant, key, &row.id)?;
                 }
+                if let Some(url) = &row.callback_url {
+                    super::callbacks::add(connection, &row.id, url)?;
+                }
                 execute(
                     "INSERT INTO jobs (id, language, request, status, created_ms, tenant, labels)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
@@ -121,6 +132,10 @@ impl Write {
                 super::usage::add(connection, tenant, result)?;
                 let stored = Stored::of(ended, output_limit)?;
                 stored.write(connection, &result.id)?;
+                let is_durable = ended.order.is_some();
+                if is_durable {
+                    super::callbacks::due(connection, &result.id)?;
+                }
                 // The request is no longer needed, and often larger than the result.
                 execute(
                     "INSERT INTO jobs (id, language, request, status, result, output_bytes, created_ms, finished_ms,
@@ -141,6 +156,11 @@ impl Write {
                     ],
                 )?
             }
+            Write::Attempted {
+                job,
+                attempts,
+                failed,
+            } => super::callbacks::attempted(connection, job, *attempts, *failed)?,
             Write::Probe => execute(
                 "INSERT OR REPLACE INTO meta (key, value) VALUES ('probe', ?1)",
                 params![now_ms().to_string()],
@@ -167,11 +187,4 @@ pub fn is_permanent(error: &StoreError) -> bool {
         StoreError::Content(_) | StoreError::KeyUsed => true,
         _ => false,
     }
-}
-
-/// Milliseconds since 1970.
-pub fn now_ms() -> i64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |elapsed| elapsed.as_millis() as i64)
 }

@@ -121,6 +121,8 @@ fn refusals() -> Vec<Row> {
         Pattern { index: 0, pattern: "/etc/*".into(), reason: reason() },
         Terminal { columns: 0, rows: 24, limit: 1000 },
         NotDurable { field: "callback_url" },
+        NoCallbacks {},
+        CallbackUrl { url: "ftp://x".into(), reason: "it must begin with `http://` or `https://`" },
         NoNetwork {},
         Vcpus { vcpus: 9 },
         DefaultMemory { memory_mib: 1280, limit: 1024 },
