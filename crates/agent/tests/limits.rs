@@ -212,16 +212,6 @@ fn open_files_are_limited_even_for_root() {
 }
 
 #[test]
-fn a_low_limit_of_open_files_does_not_protect_from_the_oom_killer() {
-    let mut request = request(&["/bin/cat", "/proc/self/oom_score_adj"]);
-    request.run.limits.open_files = Some(5);
-
-    let (_, stdout) = run(&request);
-
-    assert_eq!(stdout, "0\n");
-}
-
-#[test]
 fn a_file_beyond_its_limit_is_the_disk() {
     let mut request = sh("head -c 300000 /dev/zero > large; kill -XFSZ $$");
     request.run.limits.file_bytes = Some(100_000);
@@ -283,7 +273,7 @@ fn the_output_limit_can_end_the_program() {
 }
 
 #[test]
-fn the_output_limit_counts_for_a_program_that_has_exited() {
+fn the_output_limit_counts_for_standard_error_too() {
     let mut request = sh("printf 12345678901 >&2");
     request.run.output_bytes = 10;
     request.run.kill_at_output_limit = true;
