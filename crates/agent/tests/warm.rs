@@ -3,38 +3,11 @@
 
 mod common;
 
-use std::collections::BTreeMap;
-
 use cloude_protocol::agent::{
-    Cause, Event, ExecuteRequest, File, Identity, Interactive, ProcessLimits, Runner, StageResult,
-    TerminalSize, WarmRequest, WarmResponse,
+    Cause, Event, ExecuteRequest, Interactive, Runner, TerminalSize, WarmRequest,
 };
-use cloude_protocol::boot::ImageConfig;
+use common::template::*;
 use common::*;
-
-fn template() -> Agent {
-    agent_template(&ImageConfig::default())
-}
-
-fn identity() -> Option<Identity> {
-    Some(Identity {
-        entropy: "5a".repeat(32),
-        wall_clock_ns: 1_800_000_000_000_000_000,
-        hostname: "fork".into(),
-        machine_id: "0123456789abcdef0123456789abcdef".into(),
-        boot_id: "01234567-89ab-cdef-0123-456789abcdef".into(),
-        token: "b".repeat(64),
-        network: None,
-    })
-}
-
-fn post(agent: &Agent, path: &str, body: &[u8]) -> Answer {
-    let head = format!(
-        "POST {path} HTTP/1.1\r\nAuthorization: Bearer {TOKEN}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
-        body.len()
-    );
-    agent.raw(&[head.as_bytes(), body].concat())
-}
 
 #[test]
 fn a_template_executes_only_with_an_identity() {
@@ -106,33 +79,6 @@ fn a_warm_up_run_leaves_no_file() {
     assert_eq!(left, 0);
 }
 
-fn file(path: &str, content: &str) -> File {
-    File {
-        path: path.into(),
-        content: content.into(),
-        mode: None,
-    }
-}
-
-/// The runner of a language, with a command of this machine's.
-fn runner(language: &str, argv: &[&str]) -> Runner {
-    let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../languages");
-    let language = cloude_protocol::languages::load(&dir, language).unwrap();
-    let warm = language.warm.unwrap().runner.unwrap();
-    Runner {
-        argv: argv.iter().map(|text| text.to_string()).collect(),
-        env: BTreeMap::from([("LANG".to_owned(), "C.UTF-8".to_owned())]),
-        hook_env: warm.env,
-        files: warm
-            .files
-            .iter()
-            .map(|(path, text)| file(path, text))
-            .collect(),
-        cold_env: warm.cold_env,
-        timeout_ms: PATIENCE.as_millis() as u64,
-    }
-}
-
 /// Standard output and error, exit code, and whether the runner took the program.
 fn outcome(agent: &Agent, mut work: ExecuteRequest, forked: bool) -> (String, String, i32, bool) {
     work.identity = forked.then(identity).flatten();
@@ -145,26 +91,6 @@ fn outcome(agent: &Agent, mut work: ExecuteRequest, forked: bool) -> (String, St
         run.exit_code.unwrap(),
         run.warm,
     )
-}
-
-fn warmed(runner: &Runner) -> Agent {
-    warmed_in(template(), runner)
-}
-
-fn warmed_in(agent: Agent, runner: &Runner) -> Agent {
-    let work = WarmRequest {
-        runner: Some(runner.clone()),
-        ..WarmRequest::default()
-    };
-    let answer = post(&agent, "/warm", &serde_json::to_vec(&work).unwrap());
-    let text = String::from_utf8_lossy(&answer.body);
-    assert_eq!(answer.status, 200, "{text}");
-    assert!(
-        serde_json::from_slice::<WarmResponse>(&answer.body)
-            .unwrap()
-            .runner
-    );
-    agent
 }
 
 /// Asserts that a program behaves the same in a new process and in the runner.
@@ -191,9 +117,6 @@ fn same(runner: &Runner, name: &str, code: &str) {
     }
     assert_eq!(seen, expected);
 }
-
-/// The distribution's interpreter: shims of version managers start a shell first.
-const PYTHON: &str = "/usr/bin/python3";
 
 /// The program of a language that prints all that its hook has to leave as it is.
 fn hook_test(name: &str) -> String {
@@ -277,130 +200,6 @@ fn a_variable_read_at_start_needs_a_new_process() {
     work.env.insert("PYTHONHASHSEED".into(), "7".into());
     let seen = outcome(&warmed(&runner), work, true);
     assert_eq!((seen.0.as_str(), seen.3), ("7\n", false));
-}
-
-/// CAP_SYS_RESOURCE, which PID 1 of a VM has and root of a container may lack: the agent then starts a new process.
-fn may_limit_others() -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let effective = status
-        .lines()
-        .find_map(|line| line.strip_prefix("CapEff:"))
-        .unwrap();
-    u64::from_str_radix(effective.trim(), 16).unwrap() & (1 << 24) != 0
-}
-
-/// Runs `code` with `limits` in a fork of a template with a waiting Python.
-fn limited(code: &str, limits: ProcessLimits) -> (StageResult, String) {
-    let runner = runner("python", &[PYTHON, "-u", "main.py"]);
-    let mut work = request(&[PYTHON, "-u", "main.py"]);
-    work.files.push(file("main.py", code));
-    work.run.limits = limits;
-    work.identity = identity();
-    let response = warmed(&runner).execute(&work);
-    (response.result.run.unwrap(), response.run.stdout.to_text())
-}
-
-#[test]
-fn a_waiting_interpreter_has_the_limits_of_its_program() {
-    let code = "
-import os, resource, threading
-never = threading.Event()
-for what in (lambda: os.open('/dev/null', 0), lambda: threading.Thread(target=never.wait, daemon=True).start()):
-    count = 0
-    try:
-        while count < 1000:
-            what()
-            count += 1
-    except (OSError, RuntimeError):
-        print(count, flush=True)
-try:
-    resource.setrlimit(resource.RLIMIT_NOFILE, (4000, 4000))
-except ValueError:
-    print('refused', flush=True)
-os._exit(4)
-";
-    let limits = ProcessLimits {
-        processes: Some(6),
-        open_files: Some(40),
-        ..ProcessLimits::default()
-    };
-    let (result, stdout) = limited(code, limits);
-    assert_eq!(
-        (result.cause, result.exit_code),
-        (Cause::Processes, Some(4))
-    );
-    assert_eq!(result.warm, may_limit_others());
-    let counts: Vec<&str> = stdout.lines().collect();
-    assert!(counts[0].parse::<u32>().unwrap() <= 37, "{stdout}");
-    assert_eq!(counts[1..], ["5", "refused"]);
-}
-
-#[test]
-fn more_waiting_threads_than_the_limit_start_anew() {
-    let runner = runner("node", &["/usr/bin/node", "main.js"]);
-    let mut work = request(&["/usr/bin/node", "main.js"]);
-    work.files.push(file("main.js", "console.log(1)"));
-    // Node.js makes more threads when it starts, and may wait for them without end.
-    work.run.limits.processes = Some(2);
-    work.run.wall_time_ms = 1000;
-    work.identity = identity();
-    let run = warmed(&runner).execute(&work).result.run.unwrap();
-    assert!(!run.warm, "{run:?}");
-}
-
-#[test]
-fn a_waiting_interpreter_is_killed_at_its_cpu_time() {
-    let limits = ProcessLimits {
-        cpu_time_ms: Some(300),
-        ..ProcessLimits::default()
-    };
-    let (result, _) = limited("while True: pass", limits);
-    assert_eq!((result.cause, result.warm), (Cause::CpuTime, true));
-    assert!(result.cpu_time_us >= 300_000, "{result:?}");
-}
-
-#[test]
-fn a_waiting_interpreter_is_refused_large_files() {
-    let limits = ProcessLimits {
-        file_bytes: Some(5000),
-        ..ProcessLimits::default()
-    };
-    let (result, _) = limited("open('large', 'wb').write(bytes(300000))", limits);
-    assert_eq!(
-        (result.cause, result.warm),
-        (Cause::Disk, may_limit_others()),
-        "{result:?}"
-    );
-}
-
-#[test]
-fn a_waiting_interpreter_shares_the_limit_of_the_disk() {
-    let runner = runner("python", &[PYTHON, "-u", "main.py"]);
-    let agent = warmed_in(agent_with_disk(&["--template"]), &runner);
-    let mut work = request(&[PYTHON, "-u", "main.py"]);
-    work.files.push(file(
-        "main.py",
-        "for name in ('first', '/tmp/second'): open(name, 'wb').write(bytes(600000)); print(name)",
-    ));
-    work.disk_bytes = Some(1_000_000);
-    work.identity = identity();
-    let response = agent.execute(&work);
-    let run = response.result.run.unwrap();
-    assert_eq!((run.cause, run.exit_code), (Cause::Disk, Some(1)));
-    assert_eq!(response.run.stdout.to_text(), "first\n");
-    assert!(run.warm);
-}
-
-#[test]
-fn a_stack_limit_needs_a_new_process() {
-    let limits = ProcessLimits {
-        stack_bytes: Some(1 << 20),
-        ..ProcessLimits::default()
-    };
-    let code = "import resource; print(resource.getrlimit(resource.RLIMIT_STACK))";
-    let (result, stdout) = limited(code, limits);
-    assert_eq!(stdout, "(1048576, 1048576)\n");
-    assert!(!result.warm);
 }
 
 #[test]
