@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use cloude_protocol::api::{Execution, ExecutionList, ExecutionSummary, Readiness, Status};
+use cloude_protocol::api::{Batch, Execution, ExecutionList, ExecutionSummary, Readiness, Status};
 use cloude_protocol::keys::Scope;
 use serde_json::{Value, json};
 use support::{Answer, Backend, capacity};
@@ -301,4 +301,51 @@ async fn readiness_names_each_part() {
     let draining = backend.get("/v1/ready").await;
     assert_eq!(draining.status, 503);
     assert_eq!(backend.get("/v1/health").await.status, 503);
+}
+
+#[tokio::test]
+async fn a_batch_runs_each_input_and_keeps_their_order() {
+    let state = Arc::new(tempfile::tempdir().unwrap());
+    let backend = server(&state).await;
+    let inputs: Vec<_> = (0..30)
+        .map(|number| json!({"args": [number.to_string()], "labels": {"n": number.to_string()}}))
+        .collect();
+    let body = json!({"request": python("print x"), "inputs": inputs});
+
+    let answer = backend.post("/v1/batches", body).await;
+
+    assert_eq!(answer.status, 202, "{:?}", answer.body);
+    let place = answer.headers["location"].to_str().unwrap();
+    let batch: Batch = serde_json::from_slice(&answer.body).unwrap();
+    for summary in &batch.executions {
+        let execution = result(&backend, &format!("/v1/executions/{}", summary.id)).await;
+        assert_eq!(execution.stdout.to_text(), "x");
+    }
+    let next = server(&state).await;
+    for server in [&backend, &next] {
+        let batch: Batch = serde_json::from_slice(&server.get(place).await.body).unwrap();
+        let order = batch.executions.iter().map(|it| it.labels["n"].clone());
+        assert!(batch.ended && order.eq((0..30).map(|number| number.to_string())));
+    }
+    assert_eq!(backend.world.launched.load(Ordering::SeqCst), 30);
+    assert_eq!(backend.get("/v1/batches/x").await.status, 404);
+}
+
+#[tokio::test]
+async fn a_batch_is_accepted_as_a_whole_or_not_at_all() {
+    let backend = Backend::start().await;
+    let request = python("hold");
+    let many = vec![json!({}); 17];
+    for (inputs, status) in [
+        (many, 429),
+        (vec![json!({}), json!({"args": ["\0"]})], 400),
+        (Vec::new(), 400),
+    ] {
+        let body = json!({"request": request, "inputs": inputs});
+        assert_eq!(backend.post("/v1/batches", body).await.status, status);
+    }
+
+    assert!(list(&backend, "").await.executions.is_empty());
+    assert_eq!(backend.world.launched.load(Ordering::SeqCst), 0);
+    assert_eq!(backend.service.load().waiting, 0, "no slot is left taken");
 }

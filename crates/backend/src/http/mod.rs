@@ -2,6 +2,7 @@
 
 mod addresses;
 mod auth;
+mod batches;
 mod bodies;
 mod error;
 mod events;
@@ -72,6 +73,8 @@ pub fn router(service: Service) -> Router {
             "/v1/executions/{id}/artifacts/{*path}",
             read(get(raw::artifact)),
         )
+        .route("/v1/batches", run(post(batches::create)))
+        .route("/v1/batches/{id}", read(get(batches::read)))
         .route("/v1/health", get(original::health))
         .route("/v1/ready", get(health::ready))
         .route("/v1/installation", read(get(installation::read)))

@@ -4,6 +4,7 @@ mod about;
 mod admission;
 mod artifacts;
 mod attempt;
+mod batch;
 mod cache;
 mod find;
 mod follower;

@@ -105,6 +105,8 @@ pub enum Refused {
         "`{field}` is for executions that outlive their request: send the header `Prefer: respond-async`"
     )]
     NotDurable { field: &'static str },
+    #[error("`inputs` has {count} inputs, 1 to {limit} are allowed")]
+    Inputs { count: usize, limit: usize },
     #[error("this server delivers no callbacks (`callbacks.secret` is not set)")]
     NoCallbacks,
     #[error("invalid `callback_url` `{url}`: {reason}")]
@@ -162,6 +164,7 @@ impl Refused {
             Refused::Terminal { .. } => "interactive.terminal",
             Refused::NotDurable { field } => field,
             Refused::NoCallbacks | Refused::CallbackUrl { .. } => "callback_url",
+            Refused::Inputs { .. } => "inputs",
             Refused::NoNetwork => "network",
             Refused::Vcpus { .. } => "limits.vcpus",
             Refused::DefaultMemory { .. } => "limits.memory_bytes",

@@ -32,6 +32,29 @@ pub enum Submitted {
     Earlier(String),
 }
 
+/// An admitted execution with its queue slot.
+struct Prepared {
+    job: Arc<Job>,
+    admitted: Admitted,
+    slot: QueueSlot,
+    arrived: Instant,
+}
+
+/// The row of a new durable execution.
+fn accepted_of(job: &Job, request: ExecutionRequest) -> Accepted {
+    let about = &job.about;
+    Accepted {
+        id: about.id.clone(),
+        tenant: about.tenant.clone(),
+        language: about.language.clone(),
+        request: without_secrets(request),
+        attempts: 0,
+        created_ms: about.created_ms,
+        key: None,
+        batch: None,
+    }
+}
+
 /// What the store knows of an execution.
 pub fn about_accepted(accepted: &Accepted) -> About {
     About {
@@ -102,10 +125,70 @@ impl Service {
         client: Client,
         key: Option<IdempotencyKey>,
     ) -> Result<Arc<Job>, SubmitError> {
-        let arrived = Instant::now();
-        // `finish` waits for this token, and so for the job. It is taken before `draining` is read: either `finish`
-        // waits for the token, or this call sees that `drain` was called.
         let token = self.inner.tasks.token();
+        let prepared = self.prepare(tenant, &request, client)?;
+        self.inner.cache.insert(Arc::clone(&prepared.job));
+        if client != Client::Leaves {
+            return Ok(self.start(prepared));
+        }
+        // The job is in memory before it is stored: from then on a request with the same key looks for it.
+        let accepted = Accepted {
+            key,
+            ..accepted_of(&prepared.job, request)
+        };
+        // A separate task: an execution that was stored is started even if the client disconnects meanwhile.
+        let service = self.clone();
+        let started = tokio::spawn(async move {
+            let _token = token;
+            if let Err(error) = service.parts().store.accept(&accepted).await {
+                service.inner.cache.remove(&accepted.id);
+                return Err(error.into());
+            }
+            Ok(service.start(prepared))
+        });
+        started.await.unwrap_or(Err(StoreError::Closed.into()))
+    }
+
+    /// Accepts the executions of a batch, all or none, and returns the id of the batch.
+    pub async fn submit_all(
+        &self,
+        tenant: Tenant,
+        requests: Vec<ExecutionRequest>,
+    ) -> Result<(String, Vec<Arc<Job>>), SubmitError> {
+        let token = self.inner.tasks.token();
+        let batch = uuid::Uuid::new_v4().to_string();
+        let (mut all, mut accepted) = (Vec::new(), Vec::new());
+        for (index, request) in (0..).zip(requests) {
+            let prepared = self.prepare(tenant.clone(), &request, Client::Leaves)?;
+            accepted.push(Accepted {
+                batch: Some((batch.clone(), index)),
+                ..accepted_of(&prepared.job, request)
+            });
+            all.push(prepared);
+        }
+        let service = self.clone();
+        let started = tokio::spawn(async move {
+            let _token = token;
+            service.parts().store.accept_all(&accepted).await?;
+            let started = all.into_iter().map(|prepared| {
+                service.inner.cache.insert(Arc::clone(&prepared.job));
+                service.start(prepared)
+            });
+            Ok(started.collect())
+        });
+        let jobs = started.await.unwrap_or(Err(StoreError::Closed.into()));
+        jobs.map(|jobs| (batch, jobs))
+    }
+
+    /// Checks a request and gives it a queue slot. The caller holds a token of [`Inner::tasks`], for which `finish` waits: it is
+    /// taken before `draining` is read, so that either `finish` waits, or this call sees that `drain` was called.
+    fn prepare(
+        &self,
+        tenant: Tenant,
+        request: &ExecutionRequest,
+        client: Client,
+    ) -> Result<Prepared, SubmitError> {
+        let arrived = Instant::now();
         if self.is_draining() {
             return Err(SubmitError::Draining);
         }
@@ -116,11 +199,11 @@ impl Service {
             return Err(StoreError::Unwritten(failures).into());
         }
         let id = uuid::Uuid::new_v4().to_string();
-        let admitted = self.admit(&id, &request)?;
+        let admitted = self.admit(&id, request)?;
         if client != Client::Leaves {
-            check_waited_for(&request)?;
+            check_waited_for(request)?;
         }
-        self.check_callback(&request)?;
+        self.check_callback(request)?;
         let scheduler = &self.parts().scheduler;
         let image = self.parts().images.ready(&admitted.language);
         let version = image.as_ref().and_then(|image| image.version.as_deref());
@@ -136,32 +219,12 @@ impl Service {
             labels: request.labels.clone(),
             created_ms: now_ms().unsigned_abs(),
         };
-        let job = Arc::new(Job::new(about, client, self.inner.halt.child_token()));
-        // Before it is stored: from then on a request with the same key looks for it.
-        self.inner.cache.insert(Arc::clone(&job));
-        if client != Client::Leaves {
-            return Ok(self.start(job, admitted, slot, arrived));
-        }
-        let accepted = Accepted {
-            id: job.about.id.clone(),
-            tenant: job.about.tenant.clone(),
-            language: job.about.language.clone(),
-            request: without_secrets(request),
-            attempts: 0,
-            created_ms: job.about.created_ms,
-            key,
-        };
-        // A separate task: an execution that was stored is started even if the client disconnects meanwhile.
-        let service = self.clone();
-        let started = tokio::spawn(async move {
-            let _token = token;
-            if let Err(error) = service.parts().store.accept(&accepted).await {
-                service.inner.cache.remove(&accepted.id);
-                return Err(error.into());
-            }
-            Ok(service.start(job, admitted, slot, arrived))
-        });
-        started.await.unwrap_or(Err(StoreError::Closed.into()))
+        Ok(Prepared {
+            job: Arc::new(Job::new(about, client, self.inner.halt.child_token())),
+            admitted,
+            slot,
+            arrived,
+        })
     }
 
     fn check_callback(&self, request: &ExecutionRequest) -> Result<(), Refused> {
@@ -189,17 +252,22 @@ impl Service {
         let stop = self.inner.halt.child_token();
         let job = Arc::new(Job::new(about_accepted(accepted), Client::Leaves, stop));
         self.inner.cache.insert(Arc::clone(&job));
-        self.start(job, admitted, slot, Instant::now());
+        self.start(Prepared {
+            job,
+            admitted,
+            slot,
+            arrived: Instant::now(),
+        });
         Ok(())
     }
 
-    fn start(
-        &self,
-        job: Arc<Job>,
-        admitted: Admitted,
-        slot: QueueSlot,
-        arrived: Instant,
-    ) -> Arc<Job> {
+    fn start(&self, prepared: Prepared) -> Arc<Job> {
+        let Prepared {
+            job,
+            admitted,
+            slot,
+            arrived,
+        } = prepared;
         let inner = Arc::clone(&self.inner);
         let running = Arc::clone(&job);
         self.inner.tasks.spawn(async move {

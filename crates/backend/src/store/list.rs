@@ -67,6 +67,20 @@ pub fn list(connection: &Connection, filter: Filter) -> Result<Vec<ExecutionSumm
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
+/// The executions of a batch in the order of their inputs, with their owner.
+pub fn batch(
+    connection: &Connection,
+    id: &str,
+) -> Result<Vec<(Tenant, ExecutionSummary)>, StoreError> {
+    let sql = format!("SELECT {COLUMNS}, tenant FROM jobs WHERE batch = ?1 ORDER BY batch_index");
+    let mut statement = connection.prepare_cached(&sql)?;
+    let rows = statement.query_map([id], |row| {
+        let tenant: String = row.get(8)?;
+        Ok((Tenant::of_key(&tenant), read(row)?))
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
 /// The summary in a row of [`COLUMNS`].
 pub fn read(row: &Row<'_>) -> Result<ExecutionSummary, rusqlite::Error> {
     let status: String = row.get(1)?;

@@ -67,6 +67,18 @@ impl Store {
         self.write_now(Write::accept(accepted)?).await
     }
 
+    /// Stores the executions of a batch, all or none. Returns after the commit.
+    pub async fn accept_all(&self, accepted: &[Accepted]) -> Result<(), StoreError> {
+        self.write_now(Write::accept_all(accepted)?).await
+    }
+
+    /// The executions of a batch in the order of their inputs, with their owner.
+    pub async fn batch(&self, id: &str) -> Result<Vec<(Tenant, ExecutionSummary)>, StoreError> {
+        let id = id.to_owned();
+        self.on_second_connection(move |connection| list::batch(connection, &id))
+            .await
+    }
+
     /// Counts an attempt at a durable execution. Returns after the commit, or with the error of a write that is retried.
     pub async fn started(&self, id: &str) -> Result<(), StoreError> {
         self.write_now(Write::Started { id: id.to_owned() }).await
@@ -312,6 +324,7 @@ fn read_accepted(row: &Row<'_>, id: String) -> Result<Accepted, Unreadable> {
             attempts,
             created_ms,
             key: None,
+            batch: None,
         }),
         Err(error) => Err(Unreadable {
             id,

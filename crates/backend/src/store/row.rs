@@ -22,6 +22,8 @@ pub struct Accepted {
     pub created_ms: u64,
     /// The key under which the client may send the request again; none once it is stored.
     pub key: Option<IdempotencyKey>,
+    /// The id of its batch, and its place there; none once it is stored.
+    pub batch: Option<(String, u32)>,
 }
 
 /// The header `Idempotency-Key` of a request.

@@ -12,7 +12,7 @@ use rusqlite_migration::{M, Migrations};
 use super::error::StoreError;
 
 /// `PRAGMA user_version` counts the applied migrations. A released migration never changes; new ones are appended.
-const MIGRATIONS: [M<'static>; 9] = [
+const MIGRATIONS: [M<'static>; 10] = [
     M::up(
         "CREATE TABLE jobs (
             id TEXT PRIMARY KEY,
@@ -106,6 +106,12 @@ const MIGRATIONS: [M<'static>; 9] = [
         CREATE INDEX callbacks_due ON callbacks (due_ms) WHERE due_ms IS NOT NULL;
         CREATE TRIGGER jobs_callbacks AFTER DELETE ON jobs
         BEGIN DELETE FROM callbacks WHERE job = OLD.id; END;",
+    ),
+    // The batch of an execution, and its place there.
+    M::up(
+        "ALTER TABLE jobs ADD COLUMN batch TEXT;
+        ALTER TABLE jobs ADD COLUMN batch_index INTEGER;
+        CREATE INDEX jobs_batch ON jobs (batch, batch_index) WHERE batch IS NOT NULL;",
     ),
 ];
 

@@ -30,6 +30,7 @@ fn accepted(id: &str) -> Accepted {
         attempts: 0,
         created_ms: 1,
         key: None,
+        batch: None,
     }
 }
 

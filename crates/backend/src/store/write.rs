@@ -18,6 +18,8 @@ use crate::tenant::Tenant;
 pub enum Write {
     /// A durable execution was accepted.
     Accept(Box<NewRow>),
+    /// All executions of a batch were accepted.
+    AcceptAll(Vec<NewRow>),
     /// A durable execution is about to get its VM.
     Started { id: String },
     /// The shutdown stopped a durable execution: the attempt does not count.
@@ -47,12 +49,12 @@ pub struct NewRow {
     labels: Option<String>,
     key: Option<IdempotencyKey>,
     callback_url: Option<String>,
+    batch: Option<(String, u32)>,
 }
 
-impl Write {
-    /// The write of a durable execution.
-    pub fn accept(accepted: &Accepted) -> Result<Self, serde_json::Error> {
-        Ok(Write::Accept(Box::new(NewRow {
+impl NewRow {
+    fn of(accepted: &Accepted) -> Result<Self, serde_json::Error> {
+        Ok(NewRow {
             id: accepted.id.clone(),
             tenant: accepted.tenant.clone(),
             language: accepted.language.clone(),
@@ -61,12 +63,50 @@ impl Write {
             labels: labels_json(&accepted.request.labels)?,
             key: accepted.key.clone(),
             callback_url: accepted.request.callback_url.clone(),
-        })))
+            batch: accepted.batch.clone(),
+        })
+    }
+
+    fn insert(&self, connection: &Connection) -> Result<(), StoreError> {
+        if let Some(key) = &self.key {
+            super::idempotency::add(connection, &self.tenant, key, &self.id)?;
+        }
+        if let Some(url) = &self.callback_url {
+            super::callbacks::add(connection, &self.id, url)?;
+        }
+        let (batch, index) = self.batch.clone().unzip();
+        let sql = "INSERT INTO jobs (id, language, request, status, created_ms, tenant, labels, batch, batch_index)
+                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+        connection.prepare_cached(sql)?.execute(params![
+            self.id,
+            self.language,
+            self.request,
+            status_text(Status::Pending),
+            i64::try_from(self.created_ms).unwrap_or(i64::MAX),
+            self.tenant.id(),
+            self.labels,
+            batch,
+            index
+        ])?;
+        Ok(())
+    }
+}
+
+impl Write {
+    /// The write of a durable execution.
+    pub fn accept(accepted: &Accepted) -> Result<Self, serde_json::Error> {
+        Ok(Write::Accept(Box::new(NewRow::of(accepted)?)))
+    }
+
+    /// The write of the executions of a batch.
+    pub fn accept_all(accepted: &[Accepted]) -> Result<Self, serde_json::Error> {
+        let rows = accepted.iter().map(NewRow::of);
+        Ok(Write::AcceptAll(rows.collect::<Result<_, _>>()?))
     }
 
     /// True if a failed write is retried. For an accept, the client receives the error instead.
     pub fn is_retried(&self) -> bool {
-        !matches!(self, Write::Accept(_))
+        !matches!(self, Write::Accept(_) | Write::AcceptAll(_))
     }
 
     /// Bytes of output.
@@ -97,25 +137,12 @@ impl Write {
         };
         match self {
             Write::Accept(row) => {
-                if let Some(key) = &row.key {
-                    super::idempotency::add(connection, &row.tenant, key, &row.id)?;
-                }
-                if let Some(url) = &row.callback_url {
-                    super::callbacks::add(connection, &row.id, url)?;
-                }
-                execute(
-                    "INSERT INTO jobs (id, language, request, status, created_ms, tenant, labels)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-                    params![
-                        row.id,
-                        row.language,
-                        row.request,
-                        status_text(Status::Pending),
-                        i64::try_from(row.created_ms).unwrap_or(i64::MAX),
-                        row.tenant.id(),
-                        row.labels
-                    ],
-                )?
+                row.insert(connection)?;
+                1
+            }
+            Write::AcceptAll(rows) => {
+                rows.iter().try_for_each(|row| row.insert(connection))?;
+                rows.len()
             }
             // A retry must not overwrite a later result.
             Write::Started { id } => execute(

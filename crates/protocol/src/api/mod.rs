@@ -1,5 +1,6 @@
 //! The backend's HTTP API.
 
+mod batch;
 mod event;
 mod installation;
 mod language;
@@ -15,6 +16,7 @@ mod template;
 /// The body of every error response.
 pub use crate::agent::ErrorBody;
 pub use crate::agent::{Interactive, TerminalSize};
+pub use batch::{Batch, BatchInput, BatchRequest};
 pub use event::ExecutionEvent;
 pub use installation::{IMAGE_MAX_AGE_DAYS, Installation, InstalledKernel, IsolationWall};
 pub use language::LanguageInfo;

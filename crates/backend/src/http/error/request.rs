@@ -54,6 +54,10 @@ pub enum RequestError {
         "the execution `{id}` has no artifact `{path}`; GET /v1/executions/{id}/artifacts lists all"
     )]
     UnknownArtifact { id: String, path: String },
+    #[error(
+        "no batch has the id `{id}`: it is unknown, or its results were removed (`store.keep_hours`)"
+    )]
+    UnknownBatch { id: String },
     #[error("the execution has not ended: its artifacts are collected after its program")]
     NotEnded,
     #[error("the range of the header `Range` begins past the last of {bytes} bytes")]
@@ -106,6 +110,7 @@ impl RequestError {
             RequestError::NoEndpoint
             | RequestError::UnknownExecution { .. }
             | RequestError::UnknownTemplate { .. }
+            | RequestError::UnknownBatch { .. }
             | RequestError::UnknownArtifact { .. }
             | RequestError::UnknownKeyId { .. } => StatusCode::NOT_FOUND,
             RequestError::NotEnded => StatusCode::CONFLICT,
@@ -157,6 +162,11 @@ impl RequestError {
     /// For an id of the URL, which may be long and may have control characters.
     pub fn unknown_execution(id: &str) -> Self {
         RequestError::UnknownExecution { id: shown(id) }
+    }
+
+    /// For an id of the URL.
+    pub fn unknown_batch(id: &str) -> Self {
+        RequestError::UnknownBatch { id: shown(id) }
     }
 
     /// For a path of the URL.
