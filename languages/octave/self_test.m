@@ -1,0 +1,10 @@
+numbers = fscanf(stdin, "%d");
+printf("sum of stdin: %d\n", sum(numbers));
+printf("args: %s\n", strjoin(argv(), ", "));
+note = fopen("note.txt", "w+");
+fputs(note, "written by Octave\n");
+frewind(note);
+printf("file: %s", fgets(note));
+fclose(note);
+fputs(stderr, "this line is not part of it\n");
+exit(21);
