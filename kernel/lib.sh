@@ -6,6 +6,14 @@ cache_dir() {
     echo "${CLOUDE_CACHE_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/cloude}"
 }
 
+# is_tested LANGUAGE: fails for a language that only `make test-full` tests: one without programs in the corpus whose VM has
+# more than 256 MiB. `is_tested` of crates/e2e/src/binaries.rs has the same rule.
+is_tested() {
+    local memory
+    memory=$(sed -n 's/^memory_mib = //p' "languages/$1/language.toml")
+    [ -d "crates/e2e/corpus/$1" ] || [ "${memory:-512}" -le 256 ]
+}
+
 # Prints progress to standard error if that is a terminal. Standard output is for results.
 say() {
     if [ -t 2 ]; then printf '%s: %s\n' "${0##*/}" "$*" >&2; fi

@@ -129,16 +129,28 @@ pub fn is_large(language: &Language) -> bool {
     language.machine.memory_mib.is_some_and(|mib| mib > 1024)
 }
 
-/// The prefix of a language's test names, `[large::](compiled|interpreted)::NAME`. tools/test and
+/// Guest memory in MiB up to which `make test` tests a language that has no programs in the corpus.
+const SMALL_MIB: u64 = 256;
+
+/// False for languages that only `make test-full` tests: those without a folder in the corpus, unless their VM is
+/// small. `is_tested` of kernel/lib.sh has the same rule.
+fn is_tested(language: &Language) -> bool {
+    let corpus = repository().join("crates/e2e/corpus").join(&language.name);
+    let small = |mib| mib <= SMALL_MIB;
+    corpus.is_dir() || language.machine.memory_mib.is_some_and(small)
+}
+
+/// The prefix of a language's test names, `[large::][more::](compiled|interpreted)::NAME`. tools/test and
 /// .config/nextest.toml select tests by it.
 pub fn trial(language: &Language) -> String {
     let large = if is_large(language) { "large::" } else { "" };
+    let more = if is_tested(language) { "" } else { "more::" };
     let kind = if language.compile.is_some() {
         "compiled"
     } else {
         "interpreted"
     };
-    format!("{large}{kind}::{}", language.name)
+    format!("{large}{more}{kind}::{}", language.name)
 }
 
 /// Panics if KVM cannot boot an ordinary kernel. A skipped test would look like a passed one.
