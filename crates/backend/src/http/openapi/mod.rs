@@ -35,6 +35,8 @@ const PAGE: &str = "/docs";
         paths::read_stderr,
         paths::list_artifacts,
         paths::read_artifact,
+        paths::create_batch,
+        paths::read_batch,
         paths::list_languages,
         paths::read_usage,
         paths::read_installation,
@@ -103,7 +105,10 @@ mod tests {
 
         assert_eq!(
             routes,
-            documented.iter().map(String::as_str).collect::<BTreeSet<_>>()
+            documented
+                .iter()
+                .map(String::as_str)
+                .collect::<BTreeSet<_>>()
         );
     }
 }

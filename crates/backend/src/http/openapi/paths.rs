@@ -3,8 +3,9 @@
 #![allow(dead_code, reason = "the attributes are what counts")]
 
 use cloude_protocol::api::{
-    Artifact, Execution, ExecutionEvent, ExecutionList, ExecutionRequest, ExecutionSummary,
-    Installation, LanguageInfo, Problem, TemplateInfo, TemplateRequest,
+    Artifact, Batch, BatchRequest, Execution, ExecutionEvent, ExecutionList, ExecutionRequest,
+    ExecutionSummary, Installation, LanguageInfo, Problem, Readiness, TemplateInfo,
+    TemplateRequest,
 };
 use cloude_protocol::keys::{KeyInfo, KeyRequest, NewKey, Usage};
 
@@ -47,7 +48,7 @@ fn create_execution() {}
         ("status" = Option<String>, Query, description = "`pending`, `running`, `done` or `error`"),
         ("language" = Option<String>, Query, description = "A language's name"),
         ("label" = Option<String>, Query, description = "`NAME:VALUE` of the request's labels"),
-        ("limit" = Option<u32>, Query, description = "Executions on a page", minimum = 1, maximum = 1000),
+        ("limit" = Option<u32>, Query, description = "Executions on a page", minimum = 1, maximum = 200),
         ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
     ),
     responses(
@@ -179,6 +180,37 @@ fn list_artifacts() {}
     ),
 )]
 fn read_artifact() {}
+
+/// Run a program once for each input
+///
+/// Each has a VM of its own. The executions are durable: all are accepted, or none.
+#[utoipa::path(
+    post,
+    path = "/v1/batches",
+    tag = "executions",
+    request_body = BatchRequest,
+    responses(
+        (status = 202, description = "Accepted", body = Batch, headers(
+            ("Location" = String, description = "The batch"),
+        )),
+        (status = "default", description = "The request is refused", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+fn create_batch() {}
+
+/// A batch and its executions
+#[utoipa::path(
+    get,
+    path = "/v1/batches/{id}",
+    tag = "executions",
+    params(("id" = String, Path, description = "The batch's id")),
+    responses(
+        (status = 200, description = "The batch", body = Batch),
+        (status = 404, description = "No batch has the id", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "The request is refused", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+fn read_batch() {}
 
 /// The languages, with their versions
 #[utoipa::path(
