@@ -7,6 +7,7 @@ use crate::client::Backend;
 use crate::error::CliError;
 use crate::events;
 use crate::id::check_id;
+use crate::outcome;
 use crate::terminal;
 
 /// `cloude logs` exits with 0 however the program ended: `result` has its exit code.
@@ -14,7 +15,11 @@ pub async fn logs(args: args::Logs, options: &args::Backend) -> Result<u8, CliEr
     check_id(&args.id)?;
     let backend = Backend::new(options)?;
     if args.follow {
-        events::follow_by_id(&args.id, &backend).await?;
+        let execution = events::follow_by_id(&args.id, &backend).await?;
+        // The notes of `run`, also that there was no output because nothing ran.
+        if let Err(error) = outcome::report(&execution) {
+            terminal::note(&error.to_string());
+        }
         return Ok(0);
     }
     for (stream, write) in [

@@ -156,6 +156,25 @@ fn logs_follow_resumes_without_a_gap_or_a_repetition() {
 }
 
 #[test]
+fn logs_follow_notes_an_end_other_than_an_exit() {
+    let event = serde_json::to_string(&result(ended(Cause::Memory, None, Some(9)))).unwrap();
+    let body = format!("event: result\nid: 1\ndata: {event}\n\n");
+    let routes = Router::new().route(
+        "/v1/executions/job-1/events",
+        get(|| async { ([("content-type", "text/event-stream")], body) }),
+    );
+    let backend = backend(routes);
+    let output = backend
+        .cloude()
+        .args(["logs", "-f", "job-1"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    let error = text(&output.stderr);
+    assert!(error.contains("ran out of memory"), "{error}");
+}
+
+#[test]
 fn logs_prints_each_stream_byte_for_byte() {
     let stream = |compile: &'static [u8], run: &'static [u8]| {
         get(move |RawQuery(query): RawQuery| async move {
