@@ -129,4 +129,9 @@ fi
 
 # swi-prolog-core.postinst and ghc.postinst: the indexes by which the compilers find their libraries.
 [ ! -x usr/bin/swipl ] || chroot . /usr/bin/swipl -q -g 'make_library_index(swi(library))' -t halt
-[ ! -x usr/bin/ghc-pkg ] || chroot . /usr/bin/ghc-pkg recache --global
+if [ -x usr/bin/ghc-pkg ]; then
+    # Its libraries are found by $ORIGIN, which needs /proc.
+    for libraries in usr/lib/ghc/lib/x86_64-linux-ghc-*; do
+        LD_LIBRARY_PATH=/$libraries chroot . /usr/bin/ghc-pkg recache --global
+    done
+fi
