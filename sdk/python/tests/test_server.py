@@ -182,8 +182,6 @@ def test_the_types_have_the_fields_of_the_api() -> None:
     requests = {
         "Limits": types.Limits.__annotations__,
         "CompileLimits": types.CompileLimits.__annotations__,
-        "TerminalSize": types.TerminalSize.__annotations__,
-        "Interactive": types.Interactive.__annotations__,
         "File": dict.fromkeys(("path", "content", "mode")),
         "ExecutionRequest": {**types.SubmitOptions.__annotations__, "language": str, "code": str},
     }

@@ -95,22 +95,10 @@ export interface StartOptions extends CallOptions {
   idempotencyKey?: string;
 }
 
-/** The size of a terminal in characters. */
-export interface TerminalSize {
-  columns: number;
-  rows: number;
-}
-
-/** Standard input that stays open for clients that attach: a pipe, or a terminal of this size. */
-export interface Interactive {
-  terminal?: TerminalSize;
-}
-
 /** The options of a durable execution. */
 export interface SubmitOptions extends RunOptions {
   /** Gets the result in a POST request. */
   callback_url?: string;
-  interactive?: Interactive;
 }
 
 // Results

@@ -140,7 +140,7 @@ test("the types have the fields of the API", async (context) => {
     ours.set(statement.name.text, new Set([...inherited, ...own]));
   }
   const names = ["Artifact", "CompileLimits", "CompileReport", "Denied", "Execution", "ExecutionList", "ExecutionSummary"];
-  names.push("Interactive", "LanguageInfo", "Limits", "NetworkReport", "StageResult", "TerminalSize", "Timings", "Usage");
+  names.push("LanguageInfo", "Limits", "NetworkReport", "StageResult", "Timings", "Usage");
   for (const name of names) {
     const theirs = Object.keys(schemas[name].properties);
     if (ours.get(name)?.has("stdout")) theirs.push("stdout_bytes", "stderr_bytes");

@@ -97,14 +97,9 @@ pub enum Refused {
         reason: String,
     },
     #[error(
-        "`interactive.terminal` has {columns} columns and {rows} rows, each must be 1 to {limit}"
+        "`callback_url` is for executions that outlive their request: send the header `Prefer: respond-async`"
     )]
-    Terminal { columns: u16, rows: u16, limit: u16 },
-    /// `field` is `callback_url` or `interactive`.
-    #[error(
-        "`{field}` is for executions that outlive their request: send the header `Prefer: respond-async`"
-    )]
-    NotDurable { field: &'static str },
+    NotDurable,
     #[error("`inputs` has {count} inputs, 1 to {limit} are allowed")]
     Inputs { count: usize, limit: usize },
     #[error("this server delivers no callbacks (`callbacks.secret` is not set)")]
@@ -161,9 +156,9 @@ impl Refused {
             Refused::Label { name } => return Some(format!("labels.{name}")),
             Refused::TooManyPatterns { .. } => "artifacts",
             Refused::Pattern { index, .. } => return Some(format!("artifacts[{index}]")),
-            Refused::Terminal { .. } => "interactive.terminal",
-            Refused::NotDurable { field } => field,
-            Refused::NoCallbacks | Refused::CallbackUrl { .. } => "callback_url",
+            Refused::NotDurable | Refused::NoCallbacks | Refused::CallbackUrl { .. } => {
+                "callback_url"
+            }
             Refused::Inputs { .. } => "inputs",
             Refused::NoNetwork => "network",
             Refused::Vcpus { .. } => "limits.vcpus",

@@ -285,14 +285,12 @@ impl Service {
     }
 }
 
-/// Refuses the fields that need an execution which outlives its request.
+/// Refuses a callback of an execution that does not outlive its request.
 fn check_waited_for(request: &ExecutionRequest) -> Result<(), Refused> {
-    let field = match (&request.callback_url, &request.interactive) {
-        (Some(_), _) => "callback_url",
-        (None, Some(_)) => "interactive",
-        (None, None) => return Ok(()),
-    };
-    Err(Refused::NotDurable { field })
+    match request.callback_url {
+        Some(_) => Err(Refused::NotDurable),
+        None => Ok(()),
+    }
 }
 
 /// The request as the store may have it: the names of its secrets are left, so that the next start knows what is missing.

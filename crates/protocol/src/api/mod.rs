@@ -15,7 +15,6 @@ mod template;
 
 /// The body of every error response.
 pub use crate::agent::ErrorBody;
-pub use crate::agent::{Interactive, TerminalSize};
 pub use batch::{Batch, BatchInput, BatchRequest};
 pub use event::ExecutionEvent;
 pub use installation::{IMAGE_MAX_AGE_DAYS, Installation, InstalledKernel, IsolationWall};

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::Limits;
-use crate::agent::{File, Interactive};
+use crate::agent::File;
 use crate::{Data, Secret};
 
 /// `POST /v1/executions`: runs a program.
@@ -75,9 +75,6 @@ pub struct ExecutionRequest {
     /// An `http` or `https` URL to which the server posts the result. Only for durable executions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub callback_url: Option<String>,
-    /// Keep standard input open after `stdin` for the clients that attach to the execution. Only for durable executions.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub interactive: Option<Interactive>,
     /// How to start the VM; the fastest way available if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start: Option<StartChoice>,

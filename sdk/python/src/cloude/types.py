@@ -71,19 +71,6 @@ class Limits(TypedDict, total=False):
     compile: CompileLimits
 
 
-class TerminalSize(TypedDict):
-    """The size of a terminal in characters."""
-
-    columns: int
-    rows: int
-
-
-class Interactive(TypedDict, total=False):
-    """Standard input that stays open for clients that attach: a pipe, or a terminal of this size."""
-
-    terminal: TerminalSize
-
-
 class RunOptions(TypedDict, total=False):
     """The options of an execution, besides its language and code.
 
@@ -116,7 +103,6 @@ class SubmitOptions(RunOptions, total=False):
     """The options of a durable execution. `callback_url` gets its result in a POST request."""
 
     callback_url: str
-    interactive: Interactive
 
 
 # Results

@@ -1,11 +1,10 @@
-//! Fields of a request that stand for themselves: user, version, labels, patterns, terminal.
+//! Fields of a request that stand for themselves: user, version, labels, patterns.
 
 use cloude_engine::languages::check_path;
 use cloude_protocol::api::ExecutionRequest;
 use cloude_protocol::language::{Language, is_of};
 
 use super::texts::shown;
-use crate::config::Config;
 use crate::jobs::refused::{Refused, ensure};
 
 /// The most labels of a request.
@@ -16,15 +15,12 @@ const MAX_LABEL_NAME: usize = 63;
 const MAX_LABEL_VALUE: usize = 255;
 /// The most patterns of a request.
 const MAX_PATTERNS: usize = 100;
-/// The largest side of a terminal in characters.
-const MAX_TERMINAL: u16 = 1000;
 
 /// Checks the fields that depend on no other field.
-pub fn check(request: &ExecutionRequest, _config: &Config) -> Result<(), Refused> {
+pub fn check(request: &ExecutionRequest) -> Result<(), Refused> {
     check_user(request.user.as_deref())?;
     check_labels(request)?;
-    check_patterns(&request.artifacts)?;
-    check_terminal(request)
+    check_patterns(&request.artifacts)
 }
 
 /// A name or number of /etc/passwd, and one of /etc/group. Whether the image has them shows in the guest.
@@ -70,20 +66,6 @@ fn check_patterns(patterns: &[String]) -> Result<(), Refused> {
         })?;
     }
     Ok(())
-}
-
-fn check_terminal(request: &ExecutionRequest) -> Result<(), Refused> {
-    let terminal = request.interactive.and_then(|input| input.terminal);
-    let Some(size) = terminal else { return Ok(()) };
-    let sides = 1..=MAX_TERMINAL;
-    ensure(
-        sides.contains(&size.columns) && sides.contains(&size.rows),
-        || Refused::Terminal {
-            columns: size.columns,
-            rows: size.rows,
-            limit: MAX_TERMINAL,
-        },
-    )
 }
 
 /// The version that the request asks for; `*` stands for any.

@@ -65,7 +65,7 @@ pub fn admit(
             supported: languages.supported(),
         })?;
     texts::check(request)?;
-    fields::check(request, config)?;
+    fields::check(request)?;
     let bytes = texts::size(request);
     if bytes > config.limits.code_bytes {
         return Err(Refused::TooLarge {
