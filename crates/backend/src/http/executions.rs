@@ -207,7 +207,7 @@ pub async fn languages(
 }
 
 /// Cancels the execution on drop. Has no effect on a finished one.
-struct CancelOnDrop(Arc<Job>);
+pub struct CancelOnDrop(pub Arc<Job>);
 
 impl Drop for CancelOnDrop {
     fn drop(&mut self) {

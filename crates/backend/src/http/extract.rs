@@ -19,26 +19,49 @@ pub struct ApiJson<T>(pub T);
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for ApiJson<T> {
     type Rejection = ApiError;
 
-    async fn from_request(mut request: Request<Body>, _: &S) -> Result<Self, ApiError> {
+    async fn from_request(request: Request<Body>, _: &S) -> Result<Self, ApiError> {
         // Required against cross-site requests: browsers send forms to other origins without a preflight, but not
         // application/json.
         if !is_json(request.headers()) {
             return Err(RequestError::NotJson.into());
         }
-        let Extension(bodies) = request
-            .extract_parts::<Extension<Arc<Bodies>>>()
-            .await
-            .map_err(|error| RequestError::UnreadableBody(error.to_string()))?;
-        let (parts, body) = request.into_parts();
-        let received = bodies.receive(&parts.headers, body).await?;
-        if received.bytes.is_empty() {
-            return Err(RequestError::EmptyBody.into());
-        }
-        match serde_json::from_slice(&received.bytes) {
-            Ok(body) => Ok(ApiJson(body)),
-            Err(error) => Err(invalid::<T>(&received.bytes, error).into()),
-        }
+        receive(request).await.map(ApiJson)
     }
+}
+
+/// Likewise, for clients of other servers that send JSON as `text/plain` or without a content type. A web page can send
+/// both without a preflight, and the check of `Origin` (host.rs) refuses it.
+pub struct UntypedJson<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for UntypedJson<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request<Body>, _: &S) -> Result<Self, ApiError> {
+        let headers = request.headers();
+        let is_untyped = match headers.get(CONTENT_TYPE) {
+            Some(value) => value.as_bytes().starts_with(b"text/plain"),
+            None => true,
+        };
+        if !is_untyped && !is_json(headers) {
+            return Err(RequestError::NotJson.into());
+        }
+        receive(request).await.map(UntypedJson)
+    }
+}
+
+/// Receives and parses a body.
+async fn receive<T: DeserializeOwned>(mut request: Request<Body>) -> Result<T, ApiError> {
+    let Extension(bodies) = request
+        .extract_parts::<Extension<Arc<Bodies>>>()
+        .await
+        .map_err(|error| RequestError::UnreadableBody(error.to_string()))?;
+    let (parts, body) = request.into_parts();
+    let received = bodies.receive(&parts.headers, body).await?;
+    if received.bytes.is_empty() {
+        return Err(RequestError::EmptyBody.into());
+    }
+    serde_json::from_slice(&received.bytes)
+        .map_err(|error| invalid::<T>(&received.bytes, error).into())
 }
 
 /// The error of a body with the path of the field that is wrong. Parses it once more, which a valid body is spared.

@@ -4,6 +4,7 @@ mod addresses;
 mod auth;
 mod batches;
 mod bodies;
+mod dialects;
 mod error;
 mod events;
 mod executions;
@@ -89,6 +90,7 @@ pub fn router(service: Service) -> Router {
         .route("/v1/keys", admin(get(keys::list).post(keys::create)))
         .route("/v1/keys/{id}", admin(delete(keys::revoke)))
         .merge(openapi::routes())
+        .merge(dialects::piston::routes(&service))
         .fallback(|| async { ApiError::from(RequestError::NoEndpoint) })
         .method_not_allowed_fallback(|| async { ApiError::from(RequestError::Method) })
         .layer(Extension(bodies))
@@ -100,6 +102,7 @@ pub fn router(service: Service) -> Router {
         }))
         .layer(middleware::from_fn_with_state(hosts, host::check))
         .layer(middleware::from_fn(error::problems))
+        .layer(middleware::from_fn(dialects::piston::messages))
         .with_state(service)
 }
 

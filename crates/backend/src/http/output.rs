@@ -80,10 +80,15 @@ pub fn status(service: &Service, peer: &Peer, execution: Arc<Execution>) -> Resp
 
 /// `200 OK` with the status of an unfinished execution.
 pub fn unfinished(service: &Service, peer: &Peer, status: StatusResponse) -> Response {
-    if status.stdout.len() + status.stderr.len() <= SMALL {
-        return Json(status).into_response();
-    }
-    match serde_json::to_vec(&status) {
+    value(service, peer, &status)
+}
+
+/// `200 OK` with a value of a response that has output.
+pub fn value(service: &Service, peer: &Peer, value: &impl Serialize) -> Response {
+    match serde_json::to_vec(value) {
+        Ok(json) if json.len() <= SMALL => {
+            ([(CONTENT_TYPE, "application/json")], json).into_response()
+        }
         Ok(json) => {
             let pin = service.pins().pin(peer.closer());
             pin.hold(None, json.len());

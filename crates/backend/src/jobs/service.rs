@@ -9,6 +9,7 @@ use cloude_engine::languages::Languages;
 use cloude_engine::{Failure, Launcher, MachineSpec, TemplateError, WORKER_MIB, WallState};
 use cloude_protocol::api::{ExecutionRequest, LanguageInfo, Limits, TemplateInfo, TemplateRequest};
 use cloude_protocol::keys::Usage;
+use cloude_protocol::language::Language;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -232,6 +233,17 @@ impl Service {
     pub fn language_name(&self, name: &str) -> Option<String> {
         let language = self.parts().languages.find(name)?;
         Some(language.name.clone())
+    }
+
+    /// The language with this name or alias.
+    pub fn language(&self, name: &str) -> Option<Arc<Language>> {
+        self.parts().languages.find(name).cloned()
+    }
+
+    /// The version of a language's image with its title: `Python 3.13.5`. None if there is no image, or if it does not
+    /// record a version.
+    pub fn image_version(&self, language: &Language) -> Option<String> {
+        self.parts().images.ready(language)?.version
     }
 
     /// The current load.
