@@ -4,7 +4,6 @@
 mod gauge;
 mod plot;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -24,59 +23,93 @@ const ORDINARY: usize = 2;
 /// Growth of the server's memory over the run that is accepted: allocators keep some of what was freed.
 const MEMORY_GROWTH_MIB: f64 = 32.0;
 
-/// Runs the cases in turn, beside ordinary programs, until the time is over and each case ran once. Writes the samples to
-/// `folder`, and panics if a case or an ordinary program fails, or if something grew.
+/// Runs the cases in turn, beside ordinary programs, until the time is over and each case ran at least twice. Writes the
+/// samples to `folder`, and panics if a case or an ordinary program fails, or if the server holds more at the end than after
+/// the first round. That round makes what the server keeps: templates, caches, the bridge.
 pub fn run(cases: &[Case], time: Duration, folder: &Path) {
     // The threads inherit the network namespace, which the server is in.
     host::isolate();
     let backend = shared();
-    // The first round makes what the server keeps: templates, caches, the bridge.
-    for case in cases {
-        (case.run)();
-    }
+    let start = Instant::now();
+    let mut mix = Mix {
+        backend: &backend,
+        start,
+        samples: Vec::new(),
+        ordinary: AtomicUsize::new(0),
+        attacks: AtomicUsize::new(0),
+    };
+    mix.run(cases, Duration::ZERO);
     let before = settled(&backend);
     println!("after the first round: {before}");
-    let start = Instant::now();
-    let stop = AtomicBool::new(false);
-    let ordinary = AtomicUsize::new(0);
-    let attacks = AtomicUsize::new(0);
-    let samples = std::thread::scope(|scope| {
-        let (backend, stop, ordinary) = (&*backend, &stop, &ordinary);
-        let load: Vec<_> = (0..ORDINARY)
-            .map(|thread| scope.spawn(move || ordinary_programs(backend, stop, ordinary, thread)))
-            .collect();
-        let attacker = scope.spawn(|| {
-            for case in cases.iter().cycle() {
-                if stop.load(Ordering::Relaxed) {
-                    break;
-                }
-                let ended = catch_unwind(AssertUnwindSafe(|| (case.run)()));
-                assert!(ended.is_ok(), "{} fails beside other programs", case.name);
-                attacks.fetch_add(1, Ordering::Relaxed);
-            }
-        });
-        let mut samples = Vec::new();
-        while start.elapsed() < time
-            && !attacker.is_finished()
-            && !load.iter().any(|it| it.is_finished())
-        {
-            samples.push((start.elapsed().as_secs_f64(), Gauges::read(backend.id())));
-            std::thread::sleep(PERIOD);
-        }
-        stop.store(true, Ordering::Relaxed);
-        samples
-    });
+    mix.run(cases, time);
     let after = settled(&backend);
-    let (ordinary, attacks) = (ordinary.into_inner(), attacks.into_inner());
     println!(
-        "{:.0} s: {ordinary} ordinary programs and {attacks} attacks, all as expected",
-        start.elapsed().as_secs_f64()
+        "{:.0} s: {} ordinary programs and {} attacks, all as expected",
+        start.elapsed().as_secs_f64(),
+        mix.ordinary.into_inner(),
+        mix.attacks.into_inner(),
     );
     println!("at the end: {after}");
-    plot::write(&samples, folder);
+    plot::write(&mix.samples, folder);
     drop(backend);
     stop_shared();
     after.assert_no_more_than(&before, MEMORY_GROWTH_MIB);
+}
+
+/// Attacks and ordinary programs at the same time.
+struct Mix<'a> {
+    backend: &'a Backend,
+    start: Instant,
+    /// Each with the seconds since the start.
+    samples: Vec<(f64, Gauges)>,
+    ordinary: AtomicUsize,
+    attacks: AtomicUsize,
+}
+
+impl Mix<'_> {
+    /// Runs whole rounds of the cases until `time` after the start, at least one.
+    fn run(&mut self, cases: &[Case], time: Duration) {
+        let stop = AtomicBool::new(false);
+        let Mix {
+            backend,
+            start,
+            samples,
+            ordinary,
+            attacks,
+        } = self;
+        let (backend, start, stop) = (*backend, *start, &stop);
+        let (ordinary, attacks) = (&*ordinary, &*attacks);
+        std::thread::scope(|scope| {
+            for thread in 0..ORDINARY {
+                scope.spawn(move || ordinary_programs(backend, stop, ordinary, thread));
+            }
+            let attacker = scope.spawn(move || {
+                // Also when a case fails, so that the other threads end.
+                let _stop = SetOnDrop(stop);
+                loop {
+                    for case in cases {
+                        (case.run)();
+                        attacks.fetch_add(1, Ordering::Relaxed);
+                    }
+                    if start.elapsed() >= time {
+                        return;
+                    }
+                }
+            });
+            while !attacker.is_finished() {
+                samples.push((start.elapsed().as_secs_f64(), Gauges::read(backend.id())));
+                std::thread::sleep(PERIOD);
+            }
+        });
+    }
+}
+
+struct SetOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Runs programs until `stop`, and panics unless each prints what only it should print.
