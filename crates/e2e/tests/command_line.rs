@@ -106,12 +106,14 @@ fn every_byte_arrives_on_its_stream() {
 fn a_large_output_arrives_whole() {
     let mib = std::env::var("CLOUDE_OUTPUT_MIB").map_or(64, |mib| mib.parse::<u64>().unwrap());
     let bytes = mib << 20;
+    // The agent sends the first half of what is kept as it is written, and holds the second half in the guest's memory.
+    let limit = 2 * bytes;
     let overrides = format!(
-        "limits.max_output_bytes = {bytes}\nlimits.result_bytes_in_flight = {}",
-        4 * bytes
+        "limits.max_output_bytes = {limit}\nlimits.result_bytes_in_flight = {}",
+        2 * limit
     );
     let backend = Backend::start(&overrides);
-    let limit = bytes.to_string();
+    let limit = limit.to_string();
     let code = format!("seq 1 1000000000 | head -c {bytes}");
     let mut child = bash(&backend, &["--output-limit", &limit], &code)
         .stdout(Stdio::piped())
