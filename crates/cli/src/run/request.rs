@@ -82,7 +82,6 @@ pub async fn request(args: args::Run, backend: &Backend) -> Result<ExecutionRequ
             Start::Cold => StartChoice::Cold,
             Start::Fork => StartChoice::Fork,
         }),
-        ..ExecutionRequest::default()
     })
 }
 

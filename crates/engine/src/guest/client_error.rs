@@ -22,7 +22,7 @@ pub enum AgentError {
         /// The message of the body.
         message: String,
     },
-    /// The event stream ended before [`Event::Finished`].
+    /// The event stream ended before [`Event::Finished`](cloude_protocol::agent::Event::Finished).
     #[error("the agent's answer ended without a result")]
     Incomplete,
     /// A line is longer than the longest possible event.
@@ -38,8 +38,8 @@ pub enum AgentError {
     /// A line is not an event.
     #[error("the agent sent an invalid event: {0}")]
     Malformed(#[from] serde_json::Error),
-    /// The first event of a fork was not [`Event::Identity`], or a VM that received no identity sent one. The
-    /// VM may still be an exact copy of others, so its output must not be used.
+    /// The first event of a fork was not [`Event::Identity`](cloude_protocol::agent::Event::Identity), or a VM that
+    /// received no identity sent one. The VM may still be an exact copy of others, so its output must not be used.
     #[error("the agent did not acknowledge its identity before anything else")]
     Identity,
     /// The request could not be built.

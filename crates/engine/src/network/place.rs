@@ -52,7 +52,7 @@ pub async fn choose(links: &Links, config: &config::Network) -> Result<Place, Ne
     })
 }
 
-/// Refuses a configured bridge that [`choose`] would refuse, so that the engine does not start with it. The network itself
+/// Refuses a configured bridge that its set-up would refuse, so that the engine does not start with it. The network itself
 /// is set up at its first use, which may find another state of the host.
 ///
 /// Without netlink there is nothing to check.
