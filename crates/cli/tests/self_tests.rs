@@ -126,7 +126,7 @@ fn a_missing_self_test_fails_and_the_others_run() {
 #[test]
 fn a_refused_execution_fails_with_the_backends_reason() {
     let error = r#"{"error":"the image cannot be built"}"#;
-    let backend = FakeBackend::new(Script::Answer(503, None, error.to_owned()));
+    let backend = FakeBackend::new(Script::Answer(400, None, error.to_owned()));
     let dir = languages();
     let output = test(&backend, dir.path(), &["PY"]);
     let table = text(&output.stdout);
