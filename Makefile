@@ -1,5 +1,5 @@
 # Each target is a line that calls a script, which says what it does.
-.PHONY: help build install package demo test test-full test-hostile fuzz bench lint ci
+.PHONY: help build install package demo test test-full test-hostile soak fuzz bench lint ci
 
 help: ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14

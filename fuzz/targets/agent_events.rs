@@ -88,19 +88,14 @@ fn request(is_fork: bool) -> ExecuteRequest {
     };
     ExecuteRequest {
         id: String::new(),
-        files: Vec::new(),
-        compile: None,
         run: Stage {
             argv: vec!["a".into()],
             wall_time_ms: 1,
             output_bytes: OUTPUT,
+            ..Stage::default()
         },
-        stdin: Default::default(),
-        env: Default::default(),
-        working_dir: None,
-        user: None,
-        unconfined: false,
         identity: is_fork.then_some(identity),
+        ..ExecuteRequest::default()
     }
 }
 

@@ -191,6 +191,7 @@ async fn serve(
     let limits = http::ConnectionLimits::new(&config.limits, service.bounds().clone());
     let serve = http::serve(listener, router, limits, stop.clone(), abort.clone());
     let server = tokio::spawn(serve);
+    notify(&[NotifyState::Ready]);
     let delivering = service.clone();
     let callbacks = tokio::spawn(async move { delivering.deliver_callbacks().await });
     signals.next().await;

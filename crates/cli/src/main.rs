@@ -23,6 +23,8 @@ mod quantity;
 mod result;
 mod run;
 mod self_tests;
+mod settings;
+mod table;
 mod templates;
 mod terminal;
 mod usage;

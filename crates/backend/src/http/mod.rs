@@ -16,6 +16,7 @@ mod keys;
 mod listener;
 mod metrics;
 mod negotiate;
+mod openapi;
 mod original;
 mod output;
 mod peer;

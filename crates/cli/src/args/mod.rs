@@ -20,8 +20,9 @@ const DEFAULT_BACKEND: &str = "http://127.0.0.1:8080";
 /// The address of the service that a package installs, and its socket.
 const SERVICE: (&str, &str) = ("unix:/run/cloude/api.sock", "/run/cloude/api.sock");
 
-/// The backend without `--backend` and `CLOUDE_BACKEND`: the installed service if its socket exists.
-fn default_backend() -> &'static str {
+/// The backend without an option, a variable or a line in the configuration file: the installed service if its socket
+/// exists.
+pub fn default_backend() -> &'static str {
     match Path::new(SERVICE.1).exists() {
         true => SERVICE.0,
         false => DEFAULT_BACKEND,
@@ -59,6 +60,8 @@ pub enum Command {
     Result(ResultArgs),
     /// Cancel a queued or running program and kill its VM
     Cancel(Cancel),
+    /// Show how many executions, and how much time and memory, each API key has used
+    Usage(Usage),
     /// List the languages of the backend, or test them
     Languages(Languages),
     /// List, build and remove the templates that executions are forked from
@@ -86,12 +89,14 @@ pub enum Command {
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Backend")]
 pub struct Backend {
-    /// The backend's address: http://HOST:PORT, https://HOST or unix:/PATH. The default is unix:/run/cloude/api.sock if
-    /// it exists, else http://127.0.0.1:8080
-    #[arg(long = "backend", value_name = "URL", env = "CLOUDE_BACKEND", default_value = default_backend(), global = true,
-          hide_default_value = true, hide_env_values = true, value_hint = ValueHint::Url)]
-    pub url: String,
-    /// A file with the API key [default: the key in the variable CLOUDE_API_KEY]
+    /// The backend's address: http://HOST:PORT, https://HOST or unix:/PATH [env: CLOUDE_BACKEND] [default:
+    /// unix:/run/cloude/api.sock if it exists, else http://127.0.0.1:8080]
+    #[arg(long = "backend", value_name = "URL", global = true, value_hint = ValueHint::Url)]
+    pub url: Option<String>,
+    /// The API key. Other users can see it with `ps`; CLOUDE_API_KEY and --key-file are safer [env: CLOUDE_API_KEY]
+    #[arg(long, value_name = "KEY", global = true, conflicts_with = "key_file")]
+    pub token: Option<String>,
+    /// A file with the API key
     #[arg(long, value_name = "FILE", global = true, value_hint = ValueHint::FilePath)]
     pub key_file: Option<PathBuf>,
     /// Certificates (PEM) of authorities that are trusted besides the system's [env: CLOUDE_CA]

@@ -54,40 +54,5 @@ fn line(line: &[u8], backend: &Backend) -> Result<Option<Execution>, CliError> {
     if line.trim_ascii().is_empty() {
         return Ok(None);
     }
-    let event = serde_json::from_slice(line).map_err(|error| backend.bad_body(&error))?;
-    match event {
-        // An execution that a client waits for is not restarted.
-        ExecutionEvent::Accepted { .. } | ExecutionEvent::Restarted { .. } => {}
-        ExecutionEvent::Started {
-            stage: StageName::Compile,
-        } => terminal::show_spinner("compiling"),
-        ExecutionEvent::Started {
-            stage: StageName::Run,
-        } => terminal::clear_spinner(),
-        ExecutionEvent::Output {
-            stage: StageName::Run,
-            stream: Stream::Stdout,
-            data,
-        } => {
-            terminal::clear_spinner();
-            terminal::stdout(&data.0)?;
-        }
-        ExecutionEvent::Output { data, .. } => {
-            terminal::clear_spinner();
-            terminal::stderr(&data.0);
-        }
-        ExecutionEvent::Dropped {
-            stage,
-            stream,
-            bytes,
-        } => {
-            terminal::clear_spinner();
-            super::outcome::dropped(stage, stream, bytes);
-        }
-        ExecutionEvent::Result(execution) => {
-            terminal::clear_spinner();
-            return Ok(Some(*execution));
-        }
-    }
-    Ok(None)
+    relay(backend.json(line)?)
 }

@@ -23,6 +23,7 @@ pub use attached::{Attached, release};
 pub use bridge::{Attachment, Network, tap_prefix};
 pub use clean_up::clean_up;
 pub use error::NetworkError;
+pub use place::check;
 pub use policy::DENIED;
 pub use provider::{NetworkProvider, Reclaim};
 pub use report::network_report;

@@ -9,7 +9,7 @@ use cloude_initramfs_builder::pipeline::Platform;
 
 /// Builds, lists and removes the images that micro-VMs boot from.
 #[derive(Debug, Parser)]
-#[command(version, max_term_width = 100)]
+#[command(name = "cloude-initramfs", version, max_term_width = 100)]
 pub struct Cli {
     /// Directory of blobs, packages and images [default: ~/.cache/cloude]
     #[arg(

@@ -38,6 +38,8 @@ const PAGE: &str = "/docs";
         paths::create_batch,
         paths::read_batch,
         paths::list_languages,
+        paths::read_health,
+        paths::read_ready,
         paths::read_usage,
         paths::read_installation,
         paths::list_templates,

@@ -224,6 +224,32 @@ fn read_batch() {}
 )]
 fn list_languages() {}
 
+/// Whether the server is up
+#[utoipa::path(
+    get,
+    path = "/v1/health",
+    tag = "server",
+    security(()),
+    responses(
+        (status = 200, description = "It accepts executions", body = serde_json::Value),
+        (status = 503, description = "It stops, or cannot write its store", body = serde_json::Value),
+    ),
+)]
+fn read_health() {}
+
+/// Whether the server can run programs, part by part
+#[utoipa::path(
+    get,
+    path = "/v1/ready",
+    tag = "server",
+    security(()),
+    responses(
+        (status = 200, description = "All parts are ready", body = Readiness),
+        (status = 503, description = "A part is not ready", body = Readiness),
+    ),
+)]
+fn read_ready() {}
+
 /// What the caller's executions have used
 #[utoipa::path(
     get,
