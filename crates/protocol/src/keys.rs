@@ -56,8 +56,10 @@ pub struct KeyRequest {
     pub name: String,
     /// At least one; `run` and `read` if absent.
     #[serde(default = "default_scopes")]
+    #[cfg_attr(feature = "openapi", schema(min_items = 1))]
     pub scopes: Vec<Scope>,
     /// Seconds until the key expires, at least 1; never if absent.
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 3_162_240_000_u64))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_s: Option<u64>,
 }
@@ -76,6 +78,7 @@ pub struct KeyInfo {
     /// The name for people.
     pub name: String,
     /// Its rights.
+    #[cfg_attr(feature = "openapi", schema(min_items = 1))]
     pub scopes: Vec<Scope>,
     /// Milliseconds since 1970.
     pub created_ms: i64,

@@ -8,7 +8,7 @@ use axum::extract::{Extension, FromRequest, FromRequestParts, Path, Query, Reque
 use axum::http::HeaderMap;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error as _};
 
 use super::bodies::Bodies;
 use super::error::{ApiError, RequestError};
@@ -59,6 +59,11 @@ async fn receive<T: DeserializeOwned>(mut request: Request<Body>) -> Result<T, A
     let received = bodies.receive(&parts.headers, body).await?;
     if received.bytes.is_empty() {
         return Err(RequestError::EmptyBody.into());
+    }
+    // Every body is an object; serde would also take an array of the fields in their order.
+    if !received.bytes.trim_ascii_start().starts_with(b"{") {
+        let error = serde_json::Error::custom("the body is not a JSON object");
+        return Err(RequestError::from(error).into());
     }
     serde_json::from_slice(&received.bytes)
         .map_err(|error| invalid::<T>(&received.bytes, error).into())

@@ -15,6 +15,7 @@ pub struct BatchRequest {
     /// The program, and the values of the inputs that do not set their own.
     pub request: ExecutionRequest,
     /// 1 to 1000 inputs.
+    #[cfg_attr(feature = "openapi", schema(min_items = 1, max_items = 1000))]
     pub inputs: Vec<BatchInput>,
 }
 

@@ -4,7 +4,7 @@
 
 use cloude_protocol::api::{
     Artifact, Batch, BatchRequest, Execution, ExecutionEvent, ExecutionList, ExecutionRequest,
-    ExecutionSummary, Installation, LanguageInfo, Problem, Readiness, TemplateInfo,
+    ExecutionSummary, Installation, LanguageInfo, Problem, Readiness, Status, TemplateInfo,
     TemplateRequest,
 };
 use cloude_protocol::keys::{KeyInfo, KeyRequest, NewKey, Usage};
@@ -45,11 +45,11 @@ fn create_execution() {}
     path = "/v1/executions",
     tag = "executions",
     params(
-        ("status" = Option<String>, Query, description = "`pending`, `running`, `done` or `error`"),
+        ("status" = Option<Status>, Query, description = "Executions of this status"),
         ("language" = Option<String>, Query, description = "A language's name"),
-        ("label" = Option<String>, Query, description = "`NAME:VALUE` of the request's labels"),
+        ("label" = Option<String>, Query, description = "`NAME:VALUE` of the request's labels", pattern = "^[^:]+:"),
         ("limit" = Option<u32>, Query, description = "Executions on a page", minimum = 1, maximum = 200),
-        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before", pattern = "^[0-9]{1,15}-"),
     ),
     responses(
         (status = 200, description = "A page", body = ExecutionList),
@@ -65,7 +65,7 @@ fn list_executions() {}
     tag = "executions",
     params(
         ("id" = String, Path, description = "The execution's id"),
-        ("wait" = Option<String>, Query, description = "Wait for the end, at most so long: `30s`, at most a minute"),
+        ("wait" = Option<String>, Query, description = "Wait for the end, at most so long", pattern = "^([1-9]|[1-5][0-9]|60)s$"),
     ),
     responses(
         (status = 200, description = "It has ended", body = Execution),
