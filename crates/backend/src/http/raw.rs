@@ -12,6 +12,7 @@ use axum::http::header::{
 };
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use cloude_protocol::Data;
 use cloude_protocol::agent::{StageName, Stream};
 use cloude_protocol::api::{Artifact, Execution};
 use futures_util::stream;
@@ -22,6 +23,7 @@ use super::extract::{ApiPath, ApiQuery};
 use super::peer::Peer;
 use crate::jobs::{Content, Found, Pin, Service};
 use crate::keys::Caller;
+use crate::store::output_of;
 
 /// Bytes of one piece of a response.
 const PIECE: usize = 64 << 10;
@@ -151,7 +153,7 @@ impl Source {
         match self {
             Source::Memory(bytes) => bytes.len() as u64,
             Source::Output(execution, stage, stream) => {
-                of_result(execution, *stage, *stream).len() as u64
+                output_of(execution, *stage, *stream).0.len() as u64
             }
             Source::Stored { bytes, .. } => *bytes,
         }
@@ -166,7 +168,7 @@ impl Source {
         match self {
             Source::Memory(bytes) => Ok(bytes.slice(cut(0, bytes.len()))),
             Source::Output(execution, stage, stream) => {
-                let bytes = of_result(execution, *stage, *stream);
+                let Data(bytes) = output_of(execution, *stage, *stream);
                 Ok(Bytes::copy_from_slice(&bytes[cut(0, bytes.len())]))
             }
             Source::Stored {
@@ -185,16 +187,6 @@ impl Source {
                 Ok(bytes.slice(range))
             }
         }
-    }
-}
-
-fn of_result(execution: &Execution, stage: StageName, stream: Stream) -> &[u8] {
-    let compile = execution.compile.as_ref();
-    match (stage, stream) {
-        (StageName::Run, Stream::Stdout) => &execution.stdout.0,
-        (StageName::Run, Stream::Stderr) => &execution.stderr.0,
-        (StageName::Compile, Stream::Stdout) => compile.map_or(&[], |it| &it.stdout.0),
-        (StageName::Compile, Stream::Stderr) => compile.map_or(&[], |it| &it.stderr.0),
     }
 }
 

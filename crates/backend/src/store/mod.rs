@@ -37,8 +37,8 @@ pub use keys::StoredKey;
 pub use list::Filter;
 pub use output::file_stream;
 pub use row::{
-    Accepted, Ended, IdempotencyKey, Record, Retention, Unreadable, output_bytes, summary_of,
-    without_output,
+    Accepted, Ended, IdempotencyKey, Record, Retention, Unreadable, output_bytes, output_of,
+    summary_of, without_output,
 };
 pub use time::now_ms;
 

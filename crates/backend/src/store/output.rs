@@ -4,10 +4,11 @@
 use std::sync::Arc;
 
 use cloude_protocol::Data;
-use cloude_protocol::api::{CompileReport, Execution};
+use cloude_protocol::agent::{StageName, Stream};
+use cloude_protocol::api::Execution;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::row::{Ended, output_bytes, without_output};
+use super::row::{Ended, output_bytes, output_of, without_output};
 
 /// Output up to this length is part of the JSON of its result, which is one row instead of two.
 const INLINE: usize = 16 << 10;
@@ -168,12 +169,11 @@ fn without_room(ended: &Ended, limit: usize) -> Execution {
 
 /// The streams of a result in the order of their numbers.
 fn streams(result: &Execution) -> [&[u8]; 4] {
-    let compile = result.compile.as_ref();
-    let of = |stream: fn(&CompileReport) -> &Data| compile.map_or(&[][..], |c| &stream(c).0);
     [
-        &result.stdout.0,
-        &result.stderr.0,
-        of(|compile| &compile.stdout),
-        of(|compile| &compile.stderr),
+        (StageName::Run, Stream::Stdout),
+        (StageName::Run, Stream::Stderr),
+        (StageName::Compile, Stream::Stdout),
+        (StageName::Compile, Stream::Stderr),
     ]
+    .map(|(stage, stream)| &output_of(result, stage, stream).0[..])
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use cloude_protocol::Data;
+use cloude_protocol::agent::{StageName, Stream};
 use cloude_protocol::api::{CompileReport, Execution, ExecutionRequest, ExecutionSummary};
 
 use crate::tenant::Tenant;
@@ -85,6 +86,20 @@ pub struct Retention {
     pub jobs: u64,
     /// Maximum bytes of the database in use. The oldest executions are removed first.
     pub bytes: u64,
+}
+
+/// The output of a stage; empty if it did not run.
+pub fn output_of(execution: &Execution, stage: StageName, stream: Stream) -> &Data {
+    const NONE: &Data = &Data(Vec::new());
+    let (stdout, stderr) = match (stage, &execution.compile) {
+        (StageName::Run, _) => (&execution.stdout, &execution.stderr),
+        (StageName::Compile, Some(compile)) => (&compile.stdout, &compile.stderr),
+        (StageName::Compile, None) => (NONE, NONE),
+    };
+    match stream {
+        Stream::Stdout => stdout,
+        Stream::Stderr => stderr,
+    }
 }
 
 /// Bytes of output of all stages.

@@ -7,6 +7,7 @@ use cloude_protocol::Data;
 use cloude_protocol::agent::{Event, StageName, StageResult, Stream};
 use cloude_protocol::api::{Execution, ExecutionEvent};
 
+use crate::store::output_of;
 use order::{CHANNELS, Piece, channel, names};
 
 pub use position::{EventId, Position};
@@ -185,18 +186,9 @@ impl Transcript {
         result: Option<&'a Execution>,
     ) -> &'a [u8] {
         let own = &self.bytes[channel(stage, stream)];
-        let taken = match (result.filter(|_| own.is_empty()), stage) {
-            (Some(result), StageName::Run) => Some((&result.stdout, &result.stderr)),
-            (Some(result), StageName::Compile) => {
-                let compile = result.compile.as_ref();
-                compile.map(|compile| (&compile.stdout, &compile.stderr))
-            }
-            (None, _) => None,
-        };
-        match (taken, stream) {
-            (Some((stdout, _)), Stream::Stdout) => &stdout.0,
-            (Some((_, stderr)), Stream::Stderr) => &stderr.0,
-            (None, _) => own,
+        match result {
+            Some(result) if own.is_empty() => &output_of(result, stage, stream).0,
+            _ => own,
         }
     }
 
