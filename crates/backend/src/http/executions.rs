@@ -18,8 +18,9 @@ use super::extract::{ApiJson, ApiPath, ApiQuery};
 use super::negotiate::{RESPOND_ASYNC, accepted_form, idempotency_key, prefers_async};
 use super::peer::Peer;
 use super::{events, output};
-use crate::jobs::{Client, Found, Job, ListQuery, MAX_PAGE, Service, Stop, Submitted};
+use crate::jobs::{Client, Found, Job, MAX_PAGE, Service, Stop, Submitted};
 use crate::keys::Caller;
+use crate::store::Filter;
 
 /// The longest wait of `GET /v1/executions/{id}`.
 const MAX_WAIT: Duration = Duration::from_secs(60);
@@ -153,33 +154,33 @@ pub async fn list(
     Extension(caller): Extension<Caller>,
     ApiQuery(pairs): ApiQuery<Vec<(String, String)>>,
 ) -> Result<Json<ExecutionList>, ApiError> {
-    let query = list_query(&service, pairs).map_err(RequestError::Query)?;
-    Ok(Json(service.list(&caller, query).await?))
+    let filter = filter(&service, pairs).map_err(RequestError::Query)?;
+    Ok(Json(service.list(&caller, filter).await?))
 }
 
 /// Reads the query of a list; `label` may be there several times.
-fn list_query(service: &Service, pairs: Vec<(String, String)>) -> Result<ListQuery, String> {
-    let mut query = ListQuery {
+fn filter(service: &Service, pairs: Vec<(String, String)>) -> Result<Filter, String> {
+    let mut filter = Filter {
         limit: PAGE,
-        ..ListQuery::default()
+        ..Filter::default()
     };
     for (name, value) in pairs {
         match name.as_str() {
             "status" => {
                 let status = serde_json::from_value::<Status>(value.into());
                 let allowed = "`status` must be `pending`, `running`, `done` or `error`";
-                query.status = Some(status.map_err(|_| allowed.to_owned())?);
+                filter.status = Some(status.map_err(|_| allowed.to_owned())?);
             }
             // An alias stands for its language.
-            "language" => query.language = Some(service.language_name(&value).unwrap_or(value)),
+            "language" => filter.language = Some(service.language_name(&value).unwrap_or(value)),
             "label" => {
                 let label = value.split_once(':');
                 let (name, value) = label.ok_or("`label` must be NAME:VALUE")?;
-                query.labels.push((name.to_owned(), value.to_owned()));
+                filter.labels.push((name.to_owned(), value.to_owned()));
             }
             "limit" => {
                 let limit = value.parse().ok();
-                query.limit = limit
+                filter.limit = limit
                     .filter(|limit| (1..=MAX_PAGE).contains(limit))
                     .ok_or(format!("`limit` must be 1 to {MAX_PAGE}"))?;
             }
@@ -187,7 +188,7 @@ fn list_query(service: &Service, pairs: Vec<(String, String)>) -> Result<ListQue
                 let cursor = value.split_once('-');
                 let cursor = cursor.and_then(|(ms, id)| Some((ms.parse().ok()?, id.to_owned())));
                 let unknown = "`cursor` must be `next_cursor` of the page before";
-                query.after = Some(cursor.ok_or(unknown)?);
+                filter.before = Some(cursor.ok_or(unknown)?);
             }
             _ => {
                 return Err(
@@ -196,7 +197,7 @@ fn list_query(service: &Service, pairs: Vec<(String, String)>) -> Result<ListQue
             }
         }
     }
-    Ok(query)
+    Ok(filter)
 }
 
 /// `GET /v1/languages`

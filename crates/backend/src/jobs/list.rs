@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use cloude_protocol::api::{ExecutionList, ExecutionSummary, Status};
+use cloude_protocol::api::{ExecutionList, ExecutionSummary};
 
 use super::service::Service;
 use crate::keys::Caller;
@@ -11,46 +11,15 @@ use crate::store::{Filter, StoreError};
 /// The most executions of a page.
 pub const MAX_PAGE: usize = 200;
 
-/// The executions to list.
-#[derive(Clone, Debug, Default)]
-pub struct ListQuery {
-    pub status: Option<Status>,
-    /// A language's name, not an alias.
-    pub language: Option<String>,
-    /// Labels that an execution must have.
-    pub labels: Vec<(String, String)>,
-    /// 1 to [`MAX_PAGE`].
-    pub limit: usize,
-    /// The time of the last execution of the page before, and its id.
-    pub after: Option<(u64, String)>,
-}
-
-impl ListQuery {
-    fn takes(&self, summary: &ExecutionSummary) -> bool {
-        let is_after = self
-            .after
-            .as_ref()
-            .is_none_or(|(created_ms, id)| (summary.created_ms, &summary.id) < (*created_ms, id));
-        let has = |(name, value): &(String, String)| summary.labels.get(name) == Some(value);
-        is_after
-            && self.status.is_none_or(|status| status == summary.status)
-            && self
-                .language
-                .as_ref()
-                .is_none_or(|language| *language == summary.language)
-            && self.labels.iter().all(has)
-    }
-}
-
 impl Service {
-    /// A page of the executions that the caller may see, newest first.
+    /// A page of the executions that the caller may see, newest first. The caller decides the owner of `filter`.
     pub async fn list(
         &self,
         caller: &Caller,
-        query: ListQuery,
+        mut filter: Filter,
     ) -> Result<ExecutionList, StoreError> {
         let store = &self.parts().store;
-        let owner = match caller.sees_all() {
+        filter.owner = match caller.sees_all() {
             true => None,
             false => Some(caller.tenant().clone()),
         };
@@ -60,22 +29,14 @@ impl Service {
             .iter()
             .filter(|job| caller.may_see(&job.about.tenant))
             .map(|job| job.summary());
-        let unwritten = store.unwritten(owner.as_ref());
+        let unwritten = store.unwritten(filter.owner.as_ref());
         let mut known = HashSet::new();
         let mut found: Vec<_> = jobs
             .chain(unwritten)
             .filter(|summary| known.insert(summary.id.clone()))
             .collect();
-        let filter = Filter {
-            owner,
-            status: query.status,
-            language: query.language.clone(),
-            labels: query.labels.clone(),
-            before: query.after.clone(),
-            limit: query.limit,
-        };
-        let stored = store.list(filter).await?;
-        let has_more = stored.len() == query.limit;
+        let stored = store.list(filter.clone()).await?;
+        let has_more = stored.len() == filter.limit;
         // Beyond the last one the store may have others that come first.
         let last = stored.last().filter(|_| has_more).map(position);
         found.extend(
@@ -84,11 +45,11 @@ impl Service {
                 .filter(|summary| known.insert(summary.id.clone())),
         );
         found.retain(|summary| {
-            query.takes(summary) && last.as_ref().is_none_or(|last| position(summary) >= *last)
+            filter.takes(summary) && last.as_ref().is_none_or(|last| position(summary) >= *last)
         });
         found.sort_unstable_by_key(|summary| std::cmp::Reverse(position(summary)));
-        let next = if found.len() > query.limit {
-            found.truncate(query.limit);
+        let next = if found.len() > filter.limit {
+            found.truncate(filter.limit);
             found.last().map(position)
         } else {
             last

@@ -31,7 +31,7 @@ pub use about::About;
 pub use find::{Content, Found};
 pub use follower::Follower;
 pub use job::{Client, Job, Stop};
-pub use list::{ListQuery, MAX_PAGE};
+pub use list::MAX_PAGE;
 pub use outcome::{StatusView, status_of};
 pub use pins::{Pin, Pins};
 pub use refused::Refused;

@@ -14,17 +14,36 @@ pub const COLUMNS: &str = "id, status, language, labels, created_ms, finished_ms
     json_extract(result, '$.cause'), json_extract(result, '$.exit_code')";
 
 /// The executions to list, newest first.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Filter {
     /// The owner; all if none.
     pub owner: Option<Tenant>,
     pub status: Option<Status>,
+    /// A language's name, not an alias.
     pub language: Option<String>,
     /// Labels that an execution must have.
     pub labels: Vec<(String, String)>,
     /// Time and id of the execution before the first one.
     pub before: Option<(u64, String)>,
     pub limit: usize,
+}
+
+impl Filter {
+    /// True for an execution to list. The owner is not part of a summary.
+    pub fn takes(&self, summary: &ExecutionSummary) -> bool {
+        let is_before = self
+            .before
+            .as_ref()
+            .is_none_or(|(created_ms, id)| (summary.created_ms, &summary.id) < (*created_ms, id));
+        let has = |(name, value): &(String, String)| summary.labels.get(name) == Some(value);
+        is_before
+            && self.status.is_none_or(|status| status == summary.status)
+            && self
+                .language
+                .as_ref()
+                .is_none_or(|language| *language == summary.language)
+            && self.labels.iter().all(has)
+    }
 }
 
 /// The executions of a page.
