@@ -2,13 +2,12 @@
 
 use axum::Json;
 use axum::extract::{Extension, State};
-use axum::http::header::LOCATION;
-use axum::http::{HeaderValue, StatusCode};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use cloude_protocol::api::{Batch, BatchRequest};
 
 use super::error::{ApiError, RequestError};
 use super::extract::{ApiJson, ApiPath};
+use super::output;
 use crate::jobs::Service;
 use crate::keys::Caller;
 
@@ -20,13 +19,8 @@ pub async fn create(
 ) -> Result<Response, ApiError> {
     let tenant = caller.tenant().clone();
     let batch = service.submit_batch(tenant, request).await?;
-    let place = HeaderValue::try_from(format!("/v1/batches/{}", batch.id));
-    let mut response = (StatusCode::ACCEPTED, Json(batch)).into_response();
-    // The id is a UUID.
-    if let Ok(place) = place {
-        response.headers_mut().insert(LOCATION, place);
-    }
-    Ok(response)
+    let place = format!("/v1/batches/{}", batch.id);
+    Ok(output::accepted(place, &batch))
 }
 
 /// `GET /v1/batches/{id}`

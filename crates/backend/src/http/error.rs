@@ -24,7 +24,7 @@ pub use request::RequestError;
 /// `Retry-After` while too many templates are being built, in seconds: about the duration of a build.
 const BUILD_RETRY_S: u64 = 10;
 /// `Retry-After` during the shutdown, in seconds.
-const RESTART_RETRY_S: u64 = 5;
+pub const RESTART_RETRY_S: u64 = 5;
 /// `Retry-After` while the job store cannot write, in seconds.
 const STORE_RETRY_S: u64 = 10;
 

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Extension, State};
-use axum::http::header::LOCATION;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use cloude_protocol::api::{
@@ -76,14 +75,9 @@ pub async fn create(
 /// `202 Accepted` with the place of the execution (RFC 7240, 4.1).
 fn accepted(job: &Job) -> Response {
     let place = format!("/v1/executions/{}", job.about.id);
+    let mut response = output::accepted(place, &job.summary());
     let applied = HeaderValue::from_static(RESPOND_ASYNC);
-    let mut response = unfinished(job.summary());
-    let headers = response.headers_mut();
-    // The id is a UUID.
-    if let Ok(place) = HeaderValue::try_from(place) {
-        headers.insert(LOCATION, place);
-    }
-    headers.insert("preference-applied", applied);
+    response.headers_mut().insert("preference-applied", applied);
     response
 }
 

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::{Body, Bytes};
-use axum::http::HeaderValue;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{CONTENT_TYPE, LOCATION};
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -98,6 +98,16 @@ pub fn value(service: &Service, peer: &Peer, value: &impl Serialize) -> Response
             ApiError::from(super::error::RequestError::InvalidBody(error)).into_response()
         }
     }
+}
+
+/// `202 Accepted`, with the place where the client finds what it has asked for.
+pub fn accepted(place: String, body: &impl Serialize) -> Response {
+    let mut response = (StatusCode::ACCEPTED, Json(body)).into_response();
+    // Ids are UUIDs.
+    if let Ok(place) = HeaderValue::try_from(place) {
+        response.headers_mut().insert(LOCATION, place);
+    }
+    response
 }
 
 fn respond(

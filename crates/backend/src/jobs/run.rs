@@ -15,7 +15,7 @@ use cloude_protocol::network::NetworkReport;
 use super::admission::{Admitted, check_image, template_owner};
 use super::artifacts::Artifacts;
 use super::attempt::{Attempt, Teardown, attempt};
-use super::job::{Client, Job};
+use super::job::Job;
 use super::outcome::ExecutionParts;
 use super::service::Parts;
 use crate::scheduler::QueueSlot;
@@ -187,7 +187,7 @@ impl Run<'_> {
         self.timings.queue_us = micros(arrived.elapsed());
         self.job
             .update(|progress| progress.status = Status::Running);
-        if self.job.client == Client::Leaves {
+        if self.job.is_durable() {
             // Written before the VM starts, so that an execution that crashes clouded is counted. The store retries
             // a failed write, and GET /health reports it.
             let _ = self.parts.store.started(&self.job.about.id).await;

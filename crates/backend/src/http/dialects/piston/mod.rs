@@ -21,7 +21,7 @@ use cloude_protocol::keys::Scope;
 use serde_json::{Map, Value, json};
 
 use crate::http::auth;
-use crate::http::error::ApiError;
+use crate::http::error::{ApiError, RESTART_RETRY_S};
 use crate::http::executions::CancelOnDrop;
 use crate::http::extract::UntypedJson;
 use crate::http::output;
@@ -34,8 +34,6 @@ use runtimes::{Package, Range, Runtime, own_name, piston_name, version};
 
 /// The folder of all paths.
 const ROOT: &str = "/api/v2/";
-/// `Retry-After` during the shutdown, in seconds.
-const RESTART_RETRY_S: u64 = 5;
 
 /// The routes. Some clients end a path with a slash.
 pub fn routes(service: &Service) -> Router<Service> {
