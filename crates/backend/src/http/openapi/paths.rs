@@ -8,6 +8,32 @@ use cloude_protocol::api::{
     TemplateRequest,
 };
 use cloude_protocol::keys::{KeyInfo, KeyRequest, NewKey, Usage};
+use utoipa::{IntoParams, IntoResponses};
+
+/// The answer to every request that is refused.
+#[derive(IntoResponses)]
+#[response(
+    status = "default",
+    description = "The request is refused",
+    content_type = "application/problem+json"
+)]
+struct Refused(Problem);
+
+/// The answer for the id of no execution.
+#[derive(IntoResponses)]
+#[response(
+    status = 404,
+    description = "No execution has the id",
+    content_type = "application/problem+json"
+)]
+struct NoExecution(Problem);
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+struct ExecutionId {
+    /// The execution's id
+    id: String,
+}
 
 /// Run a program
 ///
@@ -32,7 +58,7 @@ use cloude_protocol::keys::{KeyInfo, KeyRequest, NewKey, Usage};
             ("Location" = String, description = "The execution"),
         )),
         (status = 422, description = "The idempotency key was used with another body", body = Problem, content_type = "application/problem+json"),
-        (status = "default", description = "The request is refused", body = Problem, content_type = "application/problem+json"),
+        Refused,
     ),
 )]
 fn create_execution() {}
@@ -53,7 +79,7 @@ fn create_execution() {}
     ),
     responses(
         (status = 200, description = "A page", body = ExecutionList),
-        (status = "default", description = "The request is refused", body = Problem, content_type = "application/problem+json"),
+        Refused,
     ),
 )]
 fn list_executions() {}
@@ -64,14 +90,14 @@ fn list_executions() {}
     path = "/v1/executions/{id}",
     tag = "executions",
     params(
-        ("id" = String, Path, description = "The execution's id"),
+        ExecutionId,
         ("wait" = Option<String>, Query, description = "Wait for the end, at most so long", pattern = "^([1-9]|[1-5][0-9]|60)s$"),
     ),
     responses(
         (status = 200, description = "It has ended", body = Execution),
         (status = 202, description = "It has not ended", body = ExecutionSummary),
         (status = 404, description = "No execution has the id, or its result was removed", body = Problem, content_type = "application/problem+json"),
-        (status = "default", description = "The request is refused", body = Problem, content_type = "application/problem+json"),
+        Refused,
     ),
 )]
 fn read_execution() {}
@@ -83,11 +109,11 @@ fn read_execution() {}
     delete,
     path = "/v1/executions/{id}",
     tag = "executions",
-    params(("id" = String, Path, description = "The execution's id")),
+    params(ExecutionId),
     responses(
         (status = 200, description = "Its result", body = Execution),
-        (status = 404, description = "No execution has the id", body = Problem, content_type = "application/problem+json"),
-        (status = "default", description = "The request is refused", body = Problem, content_type = "application/problem+json"),
+        NoExecution,
+        Refused,
     ),
 )]
 fn cancel_execution() {}
@@ -100,7 +126,7 @@ fn cancel_execution() {}
     path = "/v1/executions/{id}/events",
     tag = "executions",
     params(
-        ("id" = String, Path, description = "The execution's id"),
+        ExecutionId,
         ("Last-Event-ID" = Option<String>, Header, description = "The id of the last event that was read"),
     ),
     responses(
@@ -108,8 +134,8 @@ fn cancel_execution() {}
             (String = "text/event-stream"),
             (ExecutionEvent = "application/x-ndjson"),
         )),
-        (status = 404, description = "No execution has the id", body = Problem, content_type = "application/problem+json"),
-        (status = "default", description = "The request is refused", body = Problem, content_type = "application/problem+json"),
+        NoExecution,
+        Refused,
     ),
 )]
 fn read_events() {}
@@ -120,14 +146,14 @@ fn read_events() {}
     path = "/v1/executions/{id}/stdout",
     tag = "executions",
     params(
-        ("id" = String, Path, description = "The execution's id"),
+        ExecutionId,
         ("Range" = Option<String>, Header, description = "`bytes=FIRST-LAST`"),
     ),
     responses(
         (status = 200, description = "The kept bytes", body = Vec<u8>, content_type = "application/octet-stream"),
         (status = 206, description = "The bytes of the range", body = Vec<u8>, content_type = "application/octet-stream"),
-        (status = 404, description = "No execution has the id", body = Problem, content_type = "application/problem+json"),
-        (status = "default", description = "The request is refused", body = Problem, content_type = "application/problem+json"),
+        NoExecution,
+        Refused,
     ),
 )]
 fn read_stdout() {}
@@ -138,14 +164,14 @@ fn read_stdout() {}
     path = "/v1/executions/{id}/stderr",
     tag = "executions",
     params(
-        ("id" = String, Path, description = "The execution's id"),
+        ExecutionId,
         ("Range" = Option<String>, Header, description = "`bytes=FIRST-LAST`"),
     ),
     responses(
         (status = 200, description = "The kept bytes", body = Vec<u8>, content_type = "application/octet-stream"),
         (status = 206, description = "The bytes of the range", body = Vec<u8>, content_type = "application/octet-stream"),
-        (status = 404, description = "No execution has the id", body = Problem, content_type = "application/problem+json"),
-        (status = "default", description = "The request is refused", body = Problem, content_type = "application/problem+json"),
+        NoExecution,
+        Refused,
     ),
 )]
 fn read_stderr() {}
@@ -155,11 +181,11 @@ fn read_stderr() {}
     get,
     path = "/v1/executions/{id}/artifacts",
     tag = "executions",
-    params(("id" = String, Path, description = "The execution's id")),
+    params(ExecutionId),
     responses(
         (status = 200, description = "Paths and sizes", body = Vec<Artifact>),
-        (status = 404, description = "No execution has the id", body = Problem, content_type = "application/problem+json"),
-        (status = "default", description = "The request is refused", body = Problem, content_type = "application/problem+json"),
+        NoExecution,
+        Refused,
     ),
 )]
 fn list_artifacts() {}
@@ -170,13 +196,13 @@ fn list_artifacts() {}
     path = "/v1/executions/{id}/artifacts/{path}",
     tag = "executions",
     params(
-        ("id" = String, Path, description = "The execution's id"),
+        ExecutionId,
         ("path" = String, Path, description = "The file's path, which may have slashes"),
     ),
     responses(
         (status = 200, description = "Its content", body = Vec<u8>, content_type = "application/octet-stream"),
         (status = 404, description = "No execution has the id, or it has no such file", body = Problem, content_type = "application/problem+json"),
-        (status = "default", description = "The request is refused", body = Problem, content_type = "application/problem+json"),
+        Refused,
     ),
 )]
 fn read_artifact() {}
@@ -193,7 +219,7 @@ fn read_artifact() {}
         (status = 202, description = "Accepted", body = Batch, headers(
             ("Location" = String, description = "The batch"),
         )),
-        (status = "default", description = "The request is refused", body = Problem, content_type = "application/problem+json"),
+        Refused,
     ),
 )]
 fn create_batch() {}
@@ -207,7 +233,7 @@ fn create_batch() {}
     responses(
         (status = 200, description = "The batch", body = Batch),
         (status = 404, description = "No batch has the id", body = Problem, content_type = "application/problem+json"),
-        (status = "default", description = "The request is refused", body = Problem, content_type = "application/problem+json"),
+        Refused,
     ),
 )]
 fn read_batch() {}
@@ -219,7 +245,7 @@ fn read_batch() {}
     tag = "server",
     responses(
         (status = 200, description = "All languages", body = Vec<LanguageInfo>),
-        (status = "default", description = "The request is refused", body = Problem, content_type = "application/problem+json"),
+        Refused,
     ),
 )]
 fn list_languages() {}
@@ -257,7 +283,7 @@ fn read_ready() {}
     tag = "server",
     responses(
         (status = 200, description = "Of the caller's key; of each key for `admin`", body = Vec<Usage>),
-        (status = "default", description = "The request is refused", body = Problem, content_type = "application/problem+json"),
+        Refused,
     ),
 )]
 fn read_usage() {}
@@ -269,7 +295,7 @@ fn read_usage() {}
     tag = "server",
     responses(
         (status = 200, description = "The installation", body = Installation),
-        (status = "default", description = "The request is refused", body = Problem, content_type = "application/problem+json"),
+        Refused,
     ),
 )]
 fn read_installation() {}
@@ -281,7 +307,7 @@ fn read_installation() {}
     tag = "templates",
     responses(
         (status = 200, description = "The templates", body = Vec<TemplateInfo>),
-        (status = "default", description = "The request is refused", body = Problem, content_type = "application/problem+json"),
+        Refused,
     ),
 )]
 fn list_templates() {}
@@ -311,7 +337,7 @@ fn build_template() {}
     responses(
         (status = 204, description = "Removed"),
         (status = 404, description = "No template has the id", body = Problem, content_type = "application/problem+json"),
-        (status = "default", description = "The request is refused", body = Problem, content_type = "application/problem+json"),
+        Refused,
     ),
 )]
 fn remove_template() {}
@@ -323,7 +349,7 @@ fn remove_template() {}
     tag = "keys",
     responses(
         (status = 200, description = "The keys", body = Vec<KeyInfo>),
-        (status = "default", description = "The request is refused", body = Problem, content_type = "application/problem+json"),
+        Refused,
     ),
 )]
 fn list_keys() {}
@@ -338,7 +364,7 @@ fn list_keys() {}
     request_body = KeyRequest,
     responses(
         (status = 201, description = "The key", body = NewKey),
-        (status = "default", description = "The request is refused", body = Problem, content_type = "application/problem+json"),
+        Refused,
     ),
 )]
 fn create_key() {}
@@ -352,7 +378,7 @@ fn create_key() {}
     responses(
         (status = 204, description = "Revoked, now or before"),
         (status = 404, description = "No key has the id", body = Problem, content_type = "application/problem+json"),
-        (status = "default", description = "The request is refused", body = Problem, content_type = "application/problem+json"),
+        Refused,
     ),
 )]
 fn revoke_key() {}
