@@ -10,26 +10,19 @@ use crate::client::Backend;
 use crate::error::CliError;
 
 use super::relay::relay;
+use super::split::Lines;
 
 /// Relays events up to the last one and returns its result.
 pub async fn follow(response: Response, backend: &Backend) -> Result<Execution, CliError> {
     let mut chunks = read_on(response);
-    let mut buffer = Vec::new();
+    let mut lines = Lines::default();
     while let Some(chunk) = chunks.recv().await {
-        let chunk = chunk.map_err(|error| backend.broken(&error))?;
-        let searched = buffer.len();
-        buffer.extend_from_slice(&chunk);
-        let mut start = 0;
-        let mut from = searched;
-        while let Some(length) = buffer[from..].iter().position(|&byte| byte == b'\n') {
-            let end = from + length;
-            if let Some(execution) = line(&buffer[start..end], backend)? {
+        lines.push(&chunk.map_err(|error| backend.broken(&error))?);
+        while let Some(bytes) = lines.next_line() {
+            if let Some(execution) = line(bytes, backend)? {
                 return Ok(execution);
             }
-            start = end + 1;
-            from = start;
         }
-        buffer.drain(..start);
     }
     Err(backend.closed().into())
 }

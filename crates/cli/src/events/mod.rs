@@ -3,6 +3,7 @@
 mod lines;
 mod relay;
 mod resume;
+mod split;
 mod sse;
 
 pub use lines::follow;

@@ -1,5 +1,7 @@
 //! Parses server-sent events (WHATWG HTML, 9.2.6).
 
+use super::split::Lines;
+
 /// One event.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Frame {
@@ -11,12 +13,16 @@ pub struct Frame {
     pub data: Vec<u8>,
 }
 
-/// Bytes of a stream that are not a whole event yet.
+/// The stream, and the event that is not whole yet.
 #[derive(Default)]
 pub struct Parser {
-    buffer: Vec<u8>,
-    /// Bytes of the buffer that have no line end.
-    searched: usize,
+    lines: Lines,
+    event: Event,
+}
+
+/// The fields of an event so far. The id is that of the stream.
+#[derive(Default)]
+struct Event {
     name: String,
     id: String,
     data: Option<Vec<u8>>,
@@ -25,24 +31,17 @@ pub struct Parser {
 impl Parser {
     /// Takes the next bytes of the stream. Returns the events that are complete with them.
     pub fn push(&mut self, bytes: &[u8]) -> Vec<Frame> {
-        self.buffer.extend_from_slice(bytes);
-        let buffer = std::mem::take(&mut self.buffer);
+        self.lines.push(bytes);
         let mut frames = Vec::new();
-        let mut start = 0;
-        let mut from = self.searched;
-        while let Some(length) = buffer[from..].iter().position(|&byte| byte == b'\n') {
-            let end = from + length;
-            let line = &buffer[start..end];
-            frames.extend(self.line(line.strip_suffix(b"\r").unwrap_or(line)));
-            start = end + 1;
-            from = start;
+        while let Some(line) = self.lines.next_line() {
+            frames.extend(self.event.line(line.strip_suffix(b"\r").unwrap_or(line)));
         }
-        self.buffer = buffer;
-        self.buffer.drain(..start);
-        self.searched = self.buffer.len();
         frames
     }
+}
 
+impl Event {
+    /// Reads a line; an empty one ends the event.
     fn line(&mut self, line: &[u8]) -> Option<Frame> {
         if line.is_empty() {
             let name = std::mem::take(&mut self.name);
