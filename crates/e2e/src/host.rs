@@ -61,6 +61,13 @@ pub fn rules() -> String {
     run("nft", &["list", "ruleset"])
 }
 
+/// The value of a line such as `VmRSS:  123 kB` of a file of proc(5); none if the file or the line does not exist.
+pub fn kib(path: &str, key: &str) -> Option<f64> {
+    let text = std::fs::read_to_string(path).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(key))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
 /// Process id, parent process id and command line of every process.
 fn processes() -> Vec<(i32, i32, String)> {
     let mut all = Vec::new();

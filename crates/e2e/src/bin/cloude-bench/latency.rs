@@ -145,24 +145,7 @@ impl Times {
 /// ioctls, page faults and time of each restore. The workers count them, and `clouded` logs them.
 fn faults(report: &mut Report, backend: &Backend, language: &str) {
     let log = backend.log();
-    let column = |name: &str| {
-        let values = log
-            .lines()
-            .filter(|line| line.contains("forked a template"));
-        let field = format!("{name}=");
-        Samples(
-            values
-                .filter_map(|line| {
-                    line.split(&field)
-                        .nth(1)?
-                        .split_whitespace()
-                        .next()?
-                        .parse()
-                        .ok()
-                })
-                .collect(),
-        )
-    };
+    let column = |name: &str| Samples::of_forks(&log, name);
     let (ioctls, faults, micros) = (
         column("ioctls"),
         column("minor_faults"),

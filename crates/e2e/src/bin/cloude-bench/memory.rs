@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use cloude_e2e::host;
+
 /// A `cloude-vmm` process.
 pub struct Worker(PathBuf);
 
@@ -73,11 +75,5 @@ pub fn workers(clouded: u32) -> Vec<Worker> {
 
 /// `MemAvailable` of /proc/meminfo in MiB.
 pub fn available_mib() -> f64 {
-    let text = std::fs::read_to_string("/proc/meminfo").unwrap();
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix("MemAvailable:"))
-        .unwrap();
-    let kib: f64 = line.split_whitespace().next().unwrap().parse().unwrap();
-    kib / 1024.0
+    host::kib("/proc/meminfo", "MemAvailable:").unwrap() / 1024.0
 }

@@ -8,6 +8,19 @@ use std::time::{Duration, Instant};
 pub struct Samples(pub Vec<f64>);
 
 impl Samples {
+    /// A number that the log of `clouded` has of each fork: the workers count, and `clouded` logs.
+    pub fn of_forks(log: &str, field: &str) -> Self {
+        let field = format!("{field}=");
+        let forks = log
+            .lines()
+            .filter(|line| line.contains("forked a template"));
+        let number = |line: &str| {
+            let rest = line.split(&field).nth(1)?;
+            rest.split_whitespace().next()?.parse().ok()
+        };
+        Samples(forks.filter_map(number).collect())
+    }
+
     /// The median; for an even count the mean of the two middle samples.
     pub fn median(&self) -> f64 {
         let mut sorted = self.0.clone();

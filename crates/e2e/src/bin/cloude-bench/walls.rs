@@ -64,21 +64,9 @@ fn serve(isolation: &str, orders: &Receiver<()>, answers: &Sender<Answer>) -> Sa
         let (execution, elapsed) = client.run(&request);
         answers.send((elapsed, execution.start)).unwrap();
     }
-    let forks = backend.log();
-    let forks = forks
-        .lines()
-        .filter(|line| line.contains("forked a template"))
-        .filter_map(|line| {
-            let micros = line
-                .split("restore_us=")
-                .nth(1)?
-                .split_whitespace()
-                .next()?;
-            Some(micros.parse::<f64>().ok()? / 1e3)
-        });
-    let forks = Samples(forks.collect());
+    let micros = Samples::of_forks(&backend.log(), "restore_us");
     backend.stop();
-    forks
+    Samples(micros.0.into_iter().map(|us| us / 1e3).collect())
 }
 
 pub fn measure(report: &mut Report) {

@@ -35,13 +35,13 @@ impl Gauges {
         let links = host::links();
         let taps = links.iter().filter(|name| is_tap(name)).count();
         let values = [
-            kib(&format!("/proc/{clouded}/status"), "VmRSS:") / 1024.0,
+            mib(&format!("/proc/{clouded}/status"), "VmRSS:"),
             entries(&format!("/proc/{clouded}/fd")) as f64,
             host::children_of(clouded).len() as f64,
             taps as f64,
             directories(Path::new("/sys/fs/cgroup")) as f64,
             namespaces() as f64,
-            kib("/proc/meminfo", "MemAvailable:") / 1024.0,
+            mib("/proc/meminfo", "MemAvailable:"),
         ];
         Gauges { values }
     }
@@ -89,12 +89,9 @@ fn is_tap(name: &str) -> bool {
         .exists()
 }
 
-/// A line of a file as `VmRSS:  123 kB`; 0 if the file has no such line.
-fn kib(path: &str, key: &str) -> f64 {
-    let text = fs::read_to_string(path).unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix(key));
-    let value = line.and_then(|line| line.split_whitespace().next());
-    value.and_then(|value| value.parse().ok()).unwrap_or(0.0)
+/// 0 for a process that has ended.
+fn mib(path: &str, key: &str) -> f64 {
+    host::kib(path, key).unwrap_or(0.0) / 1024.0
 }
 
 fn entries(path: &str) -> usize {
