@@ -210,7 +210,7 @@ async fn serve(
         () = service.finish(grace) => {}
         () = signals.next() => service.finish(Duration::ZERO).await,
     }
-    // What is not delivered is in the store, and the next start delivers it.
+    // Callbacks that are not delivered yet are in the store, and the next start delivers them.
     callbacks.abort();
     // Until here the server answers, new executions with 503. Clients that waited have their answers by now.
     stop.cancel();

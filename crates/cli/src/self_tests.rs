@@ -17,7 +17,7 @@ use crate::terminal::{self, Style, paint};
 
 /// Exit code if a self-test failed. docs/cli.md lists the others.
 const FAILED: u8 = 1;
-/// What every self-test prints to standard error.
+/// The text that every self-test prints to standard error.
 const STDERR: &str = "this line is not part of it\n";
 /// Characters of a text that a failure shows.
 const SHOWN: usize = 300;

@@ -171,7 +171,7 @@ impl InputPort {
                 self.write(&[end], client)
             }
             None => {
-                // Nobody else writes: the last reference to the pipe is dropped with these.
+                // `writing` is locked, so that no other request has a reference: these two are the last ones to the pipe.
                 drop(self.stdin()?);
                 self.open(None);
                 Ok(())

@@ -76,7 +76,7 @@ fn invalid<T: DeserializeOwned>(bytes: &[u8], error: serde_json::Error) -> Reque
         Ok(_) => return error.into(),
         Err(error) => error.path().to_string(),
     };
-    // A field that is missing or unknown is no part of the path to the object that lacks or has it.
+    // For a missing or unknown field, serde reports the path of the object around it. The text of the error has its name.
     let text = error.to_string();
     let named = ["missing field `", "unknown field `"]
         .iter()

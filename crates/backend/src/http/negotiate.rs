@@ -1,4 +1,4 @@
-//! What a client asks for in the headers of a request.
+//! Headers with which a client chooses the form of the response.
 
 use axum::http::HeaderMap;
 use axum::http::header::ACCEPT;

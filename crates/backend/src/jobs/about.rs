@@ -1,4 +1,4 @@
-//! What is known of an execution from its request on.
+//! The identity of an execution.
 
 use std::collections::BTreeMap;
 

@@ -55,7 +55,7 @@ fn accepted_of(job: &Job, request: ExecutionRequest) -> Accepted {
     }
 }
 
-/// What the store knows of an execution.
+/// The identity of an execution that the store has.
 pub fn about_accepted(accepted: &Accepted) -> About {
     About {
         id: accepted.id.clone(),

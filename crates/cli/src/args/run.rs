@@ -156,7 +156,7 @@ pub enum Start {
     Fork,
 }
 
-/// What happens to a program that writes more than the output limit.
+/// The treatment of a program that writes more than the output limit.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum AtOutputLimit {
     /// It goes on; the middle of its output is dropped

@@ -64,7 +64,7 @@ impl EventCheck {
     }
 }
 
-/// What is left of the limits of [`Artifacts`].
+/// The files and bytes that [`Artifacts`] still allows.
 struct ArtifactCheck {
     files: u32,
     bytes: u64,

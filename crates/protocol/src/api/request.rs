@@ -66,7 +66,7 @@ pub struct ExecutionRequest {
     /// matches any number of components.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub artifacts: Vec<String>,
-    /// What happens to a stage that writes more than `limits.output_bytes` to a stream.
+    /// The treatment of a stage that writes more than `limits.output_bytes` to a stream.
     #[serde(default, skip_serializing_if = "OnOutputLimit::is_default")]
     pub on_output_limit: OnOutputLimit,
     /// Labels for the client's own use. `GET /v1/executions?label=NAME:VALUE` lists by them.
@@ -91,7 +91,7 @@ pub enum StartChoice {
     Fork,
 }
 
-/// What happens to a stage that writes more than the output limit.
+/// The treatment of a stage that writes more than the output limit.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]

@@ -64,7 +64,7 @@ pub enum RequestError {
     Range { bytes: u64 },
     #[error("the header `Idempotency-Key` must have 1 to 255 visible ASCII characters")]
     IdempotencyKey,
-    #[error("the header `Last-Event-ID` is no id of an event of this server")]
+    #[error("the header `Last-Event-ID` must have the `id` of an event of this server")]
     LastEventId,
     #[error("no template has the id `{id}`; GET /v1/templates lists all")]
     UnknownTemplate { id: String },

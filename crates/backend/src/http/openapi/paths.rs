@@ -276,7 +276,7 @@ fn read_health() {}
 )]
 fn read_ready() {}
 
-/// What the caller's executions have used
+/// Executions, time and memory that the caller has used
 #[utoipa::path(
     get,
     path = "/v1/usage",

@@ -32,7 +32,7 @@ pub struct Cursor {
     within: u64,
     /// Bytes of each stream before this place.
     passed: [u64; CHANNELS],
-    /// What the reader has; at a place that it did not reach by itself, that is more than `passed`.
+    /// The output that the reader has: more than `passed` while a reader that continues is moved to its place.
     position: Position,
 }
 
@@ -45,7 +45,7 @@ impl Cursor {
         }
     }
 
-    /// What the reader has.
+    /// The output that the reader has.
     pub fn position(&self) -> Position {
         self.position
     }
@@ -222,7 +222,7 @@ impl Transcript {
                 Piece::Bytes { channel, length } => {
                     let channel = usize::from(channel);
                     let mut rest = length - cursor.within;
-                    // What the reader had before it came to this place.
+                    // Bytes that the reader has from its earlier connection.
                     let had = cursor.position.offsets[channel] - cursor.passed[channel];
                     let skipped = had.min(rest);
                     cursor.pass(channel, skipped);

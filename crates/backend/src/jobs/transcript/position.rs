@@ -7,7 +7,7 @@ use cloude_protocol::agent::StageName;
 
 use super::order::CHANNELS;
 
-/// What a reader has. It does not depend on how the output was cut into events.
+/// The output that a reader has, however it was cut into events.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Position {
     /// Bits of events without bytes: two for started stages, and [`CHANNELS`] for dropped output.

@@ -1,4 +1,4 @@
-//! What a server holds at one moment.
+//! The resources that a server holds at one moment.
 
 use std::collections::HashSet;
 use std::fmt;

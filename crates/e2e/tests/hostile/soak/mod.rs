@@ -1,4 +1,4 @@
-//! `--soak SECONDS`: the attacks and ordinary programs at the same time, on one server. What the server holds must not
+//! `--soak SECONDS`: the attacks and ordinary programs at the same time, on one server. The resources that it holds must not
 //! grow.
 
 mod gauge;
