@@ -17,14 +17,12 @@ fn service_user(folder: &Path) -> String {
     format!("user = \"nobody\"\nlanguages = {to:?}")
 }
 
-/// A field of /proc/PID/status.
-fn status(pid: i32, field: &str) -> String {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = text.lines().find(|line| line.starts_with(field)).unwrap();
-    line[field.len()..]
-        .trim_start_matches(':')
-        .trim()
-        .to_owned()
+/// A field of /proc/PID/status, or `None` if the process has ended.
+fn status(pid: i32, field: &str) -> Option<String> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = text.lines().find(|line| line.starts_with(field))?;
+    let value = line[field.len()..].trim_start_matches(':').trim();
+    Some(value.to_owned())
 }
 
 #[test]
@@ -32,8 +30,8 @@ fn the_service_user_forks_with_a_network() {
     let folder = tempfile::tempdir().unwrap();
     let backend = Backend::start(&service_user(folder.path()));
     assert_eq!(
-        status(backend.id() as i32, "Uid"),
-        "65534\t65534\t65534\t65534"
+        status(backend.id() as i32, "Uid").as_deref(),
+        Some("65534\t65534\t65534\t65534")
     );
     for network in [&[][..], &["--network"]] {
         let options = [&["--timeout", cloude::LONGEST], network].concat();
@@ -44,12 +42,16 @@ fn the_service_user_forks_with_a_network() {
             "{execution:?}"
         );
     }
-    // The pool's workers: each in a cgroup of its own, without capabilities.
-    let workers = host::children_of(backend.id());
-    assert!(!workers.is_empty());
+    // The pool's workers: each in a cgroup of its own, without capabilities. A worker that the pool has just started
+    // still has those of the server; the filter of system calls is the last wall that it gets.
+    let workers = host::wait_for("a filter of system calls in every worker", || {
+        let workers = host::children_of(backend.id());
+        let confined = |id: &i32| status(*id, "Seccomp").as_deref() == Some("2");
+        (!workers.is_empty() && workers.iter().all(confined)).then_some(workers)
+    });
     for worker in workers {
-        assert_eq!(status(worker, "CapEff"), "0000000000000000");
-        assert_eq!(status(worker, "Seccomp"), "2");
+        let capabilities = status(worker, "CapEff");
+        assert_eq!(capabilities.as_deref(), Some("0000000000000000"));
         let cgroup = std::fs::read_to_string(format!("/proc/{worker}/cgroup")).unwrap();
         assert!(cgroup.contains("clouded-"), "{cgroup}");
     }
