@@ -1,48 +1,15 @@
 //! `/v1/executions` in VMs: each cause, artifacts, and executions that survive the server.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
+mod killed;
+mod requests;
+
 use cloude_e2e::backend::Backend;
-use cloude_e2e::curl::{self, Answer};
-use cloude_e2e::host;
+use cloude_e2e::curl;
+use requests::{execute, executions, start};
 use serde_json::{Value, json};
 
 const OVERRIDES: &str = "vm.max_concurrent = 4";
-
-/// Posts an execution and returns its result.
-fn execute(backend: &Backend, request: &Value) -> Value {
-    let answer = curl::post(&executions(backend), &request.to_string());
-    assert_eq!(answer.status, 200, "{:?}", answer.body);
-    answer.body
-}
-
-fn executions(backend: &Backend) -> String {
-    format!("{}/v1/executions", backend.url())
-}
-
-/// Posts a durable execution and returns its id.
-fn start(backend: &Backend, request: &Value) -> String {
-    let answer = curl::curl(&[
-        "--header",
-        "content-type: application/json",
-        "--header",
-        "prefer: respond-async",
-        "--data-binary",
-        &request.to_string(),
-        &executions(backend),
-    ]);
-    let answer = answer.unwrap();
-    assert_eq!(answer.status, 202, "{:?}", answer.body);
-    answer.body["id"].as_str().unwrap().to_owned()
-}
-
-/// Waits for the result of an execution.
-fn result(backend: &Backend, id: &str) -> Value {
-    host::wait_for("the execution ends", || {
-        let url = format!("{}/{id}?wait=30s", executions(backend));
-        let answer: Answer = curl::get(&url)?;
-        (answer.status == 200).then_some(answer.body)
-    })
-}
 
 fn python(code: &str, limits: Value) -> Value {
     json!({ "language": "python", "code": code, "limits": limits })
@@ -149,30 +116,5 @@ fn matching_files_come_back_as_artifacts() {
         .unwrap()
         .stdout;
     assert_eq!(bytes, (0..=255).collect::<Vec<u8>>());
-    backend.stop();
-}
-
-#[test]
-fn durable_executions_survive_a_killed_server() {
-    let mut backend = Backend::start(OVERRIDES);
-    let ids: Vec<String> = (0..12)
-        .map(|number| {
-            let mut request = python(
-                "import sys; print(sys.argv[1], sys.stdin.read())",
-                json!({}),
-            );
-            request["args"] = json!([number.to_string()]);
-            request["stdin"] = "in".into();
-            start(&backend, &request)
-        })
-        .collect();
-    backend.kill();
-    backend.restart();
-    for (number, id) in ids.iter().enumerate() {
-        let execution = result(&backend, id);
-        assert_eq!(execution["stdout"], format!("{number} in\n"), "{execution}");
-    }
-    let list = curl::get(&format!("{}?status=done", executions(&backend))).unwrap();
-    assert_eq!(list.body["executions"].as_array().unwrap().len(), ids.len());
     backend.stop();
 }
