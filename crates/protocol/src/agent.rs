@@ -198,7 +198,7 @@ pub struct File {
     pub mode: Option<u32>,
 }
 
-/// Standard input that stays open for `POST /input`.
+/// Standard input that stays open while the program runs.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
@@ -214,8 +214,10 @@ pub struct Interactive {
 #[serde(deny_unknown_fields)]
 pub struct TerminalSize {
     /// Columns, 1 to 1000.
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 1000))]
     pub columns: u16,
     /// Rows, 1 to 1000.
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 1000))]
     pub rows: u16,
 }
 

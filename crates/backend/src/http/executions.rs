@@ -17,7 +17,7 @@ use super::extract::{ApiJson, ApiPath, ApiQuery};
 use super::negotiate::{RESPOND_ASYNC, accepted_form, idempotency_key, prefers_async};
 use super::peer::Peer;
 use super::{events, output};
-use crate::jobs::{Client, Found, Job, MAX_PAGE, Service, Stop, Submitted};
+use crate::jobs::{Client, Found, Job, MAX_PAGE, Refused, Service, Stop, Submitted};
 use crate::keys::Caller;
 use crate::store::Filter;
 
@@ -37,6 +37,9 @@ pub async fn create(
     let tenant = caller.tenant().clone();
     let form = accepted_form(&headers);
     let is_async = prefers_async(&headers);
+    if request.interactive.is_some() && !is_async && form.is_none() {
+        return Err(Refused::NotAttachable.into());
+    }
     if let Some(key) = idempotency_key(&headers)? {
         // Durable, because the client may come back for the result.
         let job = match service.submit_once(tenant, request, key).await? {

@@ -1,6 +1,7 @@
 //! The HTTP interface (docs/api.md).
 
 mod addresses;
+mod attach;
 mod auth;
 mod batches;
 mod bodies;
@@ -26,6 +27,8 @@ mod templates;
 mod tls;
 mod transport;
 mod unix_socket;
+mod upgrade;
+mod websocket;
 
 use std::sync::Arc;
 
@@ -66,6 +69,10 @@ pub fn router(service: Service) -> Router {
         .route(
             "/v1/executions/{id}",
             read(get(executions::read)).merge(run(delete(executions::cancel))),
+        )
+        .route(
+            "/v1/executions/{id}/attach",
+            run(get(attach::attach)).route_layer(middleware::from_fn(attach::key_of_protocol)),
         )
         .route("/v1/executions/{id}/events", read(get(events::read)))
         .route("/v1/executions/{id}/stdout", read(get(raw::stdout)))

@@ -13,16 +13,17 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 use super::addresses::{AddressSlot, Addresses};
 use super::listener::Listener;
 use super::peer::{Peer, WatchedStream};
 use super::transport::Transport;
+use super::upgrade::Held;
 use crate::bounds::Bounds;
 use crate::config::Limits;
 
@@ -65,7 +66,7 @@ pub async fn serve(
     abort: CancellationToken,
 ) {
     let listener = listener.into();
-    let graceful = GracefulShutdown::new();
+    let connections = TaskTracker::new();
     let slots = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let accepted = tokio::select! {
@@ -84,14 +85,8 @@ pub async fn serve(
                     None => None,
                 };
                 let slots = (slot, address, limits.bounds.connection());
-                connection(
-                    stream,
-                    slots,
-                    &limits,
-                    router.clone(),
-                    &graceful,
-                    abort.clone(),
-                );
+                let held = Held::new(slots, connections.token(), abort.clone());
+                connection(stream, held, &limits, router.clone(), stop.clone());
             }
             Err(error) => {
                 tracing::warn!(%error, "accept failed");
@@ -100,8 +95,9 @@ pub async fn serve(
         }
     }
     drop(listener);
+    connections.close();
     tokio::select! {
-        () = graceful.shutdown() => {}
+        () = connections.wait() => {}
         () = abort.cancelled() => {}
     }
 }
@@ -138,11 +134,10 @@ fn enter(stream: &TcpStream, limits: &ConnectionLimits) -> Option<AddressSlot> {
 
 fn connection(
     stream: Transport,
-    slots: impl Send + 'static,
+    held: Held,
     limits: &ConnectionLimits,
     router: Router,
-    graceful: &GracefulShutdown,
-    abort: CancellationToken,
+    stop: CancellationToken,
 ) {
     let peer = match Peer::of(&stream) {
         Ok(peer) => Arc::new(peer),
@@ -150,9 +145,8 @@ fn connection(
             return tracing::debug!(%error, "the connection ended before its first request");
         }
     };
-    let answering = Arc::clone(&peer);
-    let service =
-        service_fn(move |request| answer(request, router.clone(), Arc::clone(&answering)));
+    let extensions = (Arc::clone(&peer), held.clone());
+    let service = service_fn(move |request| answer(request, router.clone(), extensions.clone()));
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADERS)
@@ -166,29 +160,40 @@ fn connection(
                 limits.bounds.clone(),
             )),
             service,
-        );
-    let served = graceful.watch(served);
+        )
+        .with_upgrades();
     tokio::spawn(async move {
+        let mut served = std::pin::pin!(served);
+        let served = async {
+            tokio::select! {
+                served = served.as_mut() => return served,
+                // The request that is open is answered.
+                () = stop.cancelled() => served.as_mut().graceful_shutdown(),
+            }
+            served.await
+        };
         tokio::select! {
             result = served => if let Err(error) = result {
                 tracing::debug!(%error, "the connection failed");
             },
             () = peer.reset() => tracing::debug!("the client closed the connection"),
             () = peer.closed() => tracing::debug!("the response held too much memory"),
-            () = abort.cancelled() => {}
+            () = held.aborted() => {}
         }
-        drop(slots);
+        // An upgraded connection still has its clone.
+        drop(held);
     });
 }
 
 async fn answer(
     mut request: Request<Incoming>,
     router: Router,
-    peer: Arc<Peer>,
+    (peer, held): (Arc<Peer>, Held),
 ) -> Result<Response, Infallible> {
     // HTTP/1.0 has no interim responses (RFC 9110, 15.2). There, only keep-alive detects a closed connection.
     let may_probe = request.version() == Version::HTTP_11;
     request.extensions_mut().insert(Arc::clone(&peer));
+    request.extensions_mut().insert(held);
     let answer = router.oneshot(request);
     let mut answer = std::pin::pin!(answer);
     tokio::select! {

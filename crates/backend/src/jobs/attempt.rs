@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use cloude_engine::guest::{self, Connection, new_identity};
+use cloude_engine::guest::{self, Connection, InputSender, new_identity};
 use cloude_engine::{Failure, Launched, Machine};
-use cloude_protocol::agent::{Event, ExecuteResult};
+use cloude_protocol::agent::{Event, ExecuteResult, StageName};
 use cloude_protocol::network::NetworkReport;
 
 use super::admission::Admitted;
@@ -75,12 +75,24 @@ pub async fn attempt(
         // Created here and not earlier, because it holds the time of day.
         match new_identity(&job.about.id, network) {
             Ok(identity) => admitted.execute.identity = Some(identity),
-            Err(error) => return no_identity(&error, machine),
+            Err(error) => {
+                let failure = format!("creating the fork's identity: {error}");
+                return not_begun(Failure::infrastructure(failure), machine);
+            }
         }
     } else {
         admitted.execute.identity = None;
     }
     let mut events = Events::new(job, admitted);
+    if job.input.is_some() {
+        // A fork has the token of its template until it has its identity.
+        let identity = admitted.execute.identity.as_ref();
+        let token = identity.map_or(&token, |identity| &identity.token);
+        match machine.connector() {
+            Ok(connector) => events.input = Some(InputSender::new(connector, token.clone())),
+            Err(failure) => return not_begun(failure, machine),
+        }
+    }
     let exchanged = guest::exchange(
         (stream, &token),
         machine.as_mut(),
@@ -116,8 +128,7 @@ pub async fn attempt(
     }
 }
 
-fn no_identity(error: &dyn std::fmt::Display, machine: Box<dyn Machine>) -> Attempt {
-    let failure = Failure::infrastructure(format!("creating the fork's identity: {error}"));
+fn not_begun(failure: Failure, machine: Box<dyn Machine>) -> Attempt {
     Attempt {
         result: Err(failure),
         artifacts: Artifacts::default(),
@@ -136,6 +147,8 @@ struct Events<'a> {
     began: bool,
     identity: Duration,
     collector: Collector,
+    /// For the job's input, once the program runs.
+    input: Option<InputSender>,
     result: Option<ExecuteResult>,
 }
 
@@ -147,6 +160,7 @@ impl<'a> Events<'a> {
             began: false,
             identity: Duration::ZERO,
             collector: Collector::new(admitted.execute.artifacts.as_ref()),
+            input: None,
             result: None,
         }
     }
@@ -157,6 +171,15 @@ impl<'a> Events<'a> {
             return;
         }
         self.began = true;
+        let runs = Event::Started {
+            stage: StageName::Run,
+        };
+        // Before readers see the event: they may send input then.
+        if event == runs
+            && let (Some(port), Some(sender)) = (&self.job.input, self.input.take())
+        {
+            port.open(sender);
+        }
         match event {
             Event::Finished(result) => self.result = Some(result),
             Event::Artifact { path, bytes, mode } => self.collector.begin(path, bytes, mode),

@@ -27,6 +27,7 @@ impl Service {
                 limit: MAX_INPUTS,
             }
         })?;
+        ensure(request.interactive.is_none(), || Refused::InteractiveBatch)?;
         let requests = inputs.into_iter().map(|input| with_input(&request, input));
         let (id, jobs) = self.submit_all(tenant, requests.collect()).await?;
         let executions = jobs.iter().map(|job| job.summary()).collect();

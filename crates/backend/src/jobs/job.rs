@@ -4,12 +4,13 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use bytes::Bytes;
 use cloude_engine::Failure;
-use cloude_protocol::agent::{StageName, Stream};
+use cloude_protocol::agent::{Interactive, StageName, Stream};
 use cloude_protocol::api::{Execution, ExecutionSummary, Status, StatusResponse};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::about::About;
+use super::input::InputPort;
 use super::outcome::status_of;
 use super::pins::Pin;
 use super::transcript::Transcript;
@@ -61,6 +62,8 @@ pub struct Job {
     pub(super) run: u32,
     /// Cancelled by [`Job::stop`], and with all other jobs at the shutdown.
     pub(super) cancel: CancellationToken,
+    /// For an interactive program that this process runs.
+    pub(super) input: Option<InputPort>,
     stopped: OnceLock<Stop>,
     progress: Mutex<Progress>,
     pub(super) changed: watch::Sender<()>,
@@ -106,6 +109,7 @@ impl Job {
             client,
             run,
             cancel,
+            input: None,
             stopped: OnceLock::new(),
             progress: Mutex::new(Progress {
                 status: Status::Pending,
@@ -118,6 +122,17 @@ impl Job {
             }),
             changed: watch::Sender::new(()),
         }
+    }
+
+    /// The job of an interactive program, if it is one.
+    pub(super) fn interactive(self, interactive: Option<Interactive>) -> Self {
+        let input = interactive.map(InputPort::new);
+        Job { input, ..self }
+    }
+
+    /// The way to the program's standard input; `None` if it is not interactive, or if an earlier clouded ran it.
+    pub fn input(&self) -> Option<&InputPort> {
+        self.input.as_ref()
     }
 
     /// A finished execution of the store, with its order of events if it is durable.
@@ -183,6 +198,9 @@ impl Job {
         files: Vec<Bytes>,
         result: impl FnOnce(&mut Transcript) -> Execution,
     ) -> Arc<Execution> {
+        if let Some(input) = &self.input {
+            input.end();
+        }
         self.update(|progress| {
             progress.transcript.settle();
             let execution = Arc::new(result(&mut progress.transcript));

@@ -8,6 +8,7 @@ mod batch;
 mod cache;
 mod find;
 mod follower;
+mod input;
 mod job;
 mod list;
 mod outcome;
@@ -28,8 +29,10 @@ pub mod fuzzing {
 }
 
 pub use about::About;
+pub use admission::check_size;
 pub use find::{Content, Found};
 pub use follower::Follower;
+pub use input::{Control, InputPort};
 pub use job::{Client, Job, Stop};
 pub use list::MAX_PAGE;
 pub use outcome::{StatusView, status_of};

@@ -58,6 +58,13 @@ impl Service {
                 "clouded stopped before this execution ended, and did not store its `secrets`: start it again".into(),
             );
         }
+        if accepted.request.interactive.is_some() {
+            return Err(
+                "clouded stopped before this interactive execution ended, and the input that it had is not stored: start it \
+                 again"
+                    .into(),
+            );
+        }
         self.resume(accepted)
     }
 

@@ -100,6 +100,17 @@ pub enum Refused {
         "`callback_url` is for executions that outlive their request: send the header `Prefer: respond-async`"
     )]
     NotDurable,
+    #[error(
+        "`interactive.terminal` has {columns} columns and {rows} rows, it must have 1 to 1000 of each"
+    )]
+    TerminalSize { columns: u16, rows: u16 },
+    #[error("`interactive` is not for batches, whose programs have one input each")]
+    InteractiveBatch,
+    #[error(
+        "`interactive` is for clients that get the id while the program runs: send `Prefer: respond-async`, or an `Accept` \
+         for a stream of events"
+    )]
+    NotAttachable,
     #[error("`inputs` has {count} inputs, 1 to {limit} are allowed")]
     Inputs { count: usize, limit: usize },
     #[error("this server delivers no callbacks (`callbacks.secret` is not set)")]
@@ -159,6 +170,8 @@ impl Refused {
             Refused::NotDurable | Refused::NoCallbacks | Refused::CallbackUrl { .. } => {
                 "callback_url"
             }
+            Refused::TerminalSize { .. } => "interactive.terminal",
+            Refused::InteractiveBatch | Refused::NotAttachable => "interactive",
             Refused::Inputs { .. } => "inputs",
             Refused::NoNetwork => "network",
             Refused::Vcpus { .. } => "limits.vcpus",

@@ -220,7 +220,10 @@ impl Service {
             created_ms: now_ms().unsigned_abs(),
         };
         Ok(Prepared {
-            job: Arc::new(Job::new(about, client, self.inner.halt.child_token())),
+            job: Arc::new(
+                Job::new(about, client, self.inner.halt.child_token())
+                    .interactive(request.interactive),
+            ),
             admitted,
             slot,
             arrived,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use cloude_protocol::keys::Scope;
 
-use super::key::Key;
+use super::key::{Key, Rejected};
 use crate::tenant::Tenant;
 
 /// The client of a request.
@@ -39,6 +39,14 @@ impl Caller {
     /// True if the client may see and cancel the executions of `owner`.
     pub fn may_see(&self, owner: &Tenant) -> bool {
         self.tenant == *owner || self.sees_all()
+    }
+
+    /// Waits until the client's key is revoked or expires.
+    pub async fn key_ended(&self) -> Rejected {
+        match &self.key {
+            Some(key) => key.ended().await,
+            None => std::future::pending().await,
+        }
     }
 
     /// True if the client may see the executions of all owners.

@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use cloude_engine::images::{Images, ReadyImage};
-use cloude_engine::{Failure, Launched, Launcher, Machine, MachineSpec};
+use cloude_engine::{AgentConnector, Failure, Launched, Launcher, Machine, MachineSpec};
 use cloude_protocol::agent::{
-    Cause, Event, ExecuteRequest, ExecuteResult, StageName, StageResult, Stream,
+    Cause, Event, ExecuteRequest, ExecuteResult, Input, StageName, StageResult, Stream,
 };
 use cloude_protocol::api::{StartChoice, StartKind};
 use cloude_protocol::language::Language;
@@ -29,6 +29,9 @@ const TOKEN: &str = "t0ken";
 pub struct World {
     pub launched: AtomicUsize,
     pub alive: AtomicUsize,
+    /// Machines that were asked for further connections, and the connections.
+    pub connectors: AtomicUsize,
+    pub connections: AtomicUsize,
     pub most_alive: AtomicUsize,
     pub specs: Mutex<Vec<MachineSpec>>,
     /// `hold` programs run until this is notified.
@@ -43,7 +46,48 @@ pub struct World {
 
 pub struct FakeLauncher(pub Arc<World>);
 
-struct FakeMachine(Arc<World>);
+struct FakeMachine(Arc<World>, Arc<Vm>);
+
+/// The way to the program of one VM.
+struct Vm {
+    /// Bytes and the end; a request waits until the program takes them.
+    data: mpsc::Sender<Input>,
+    /// Signals and sizes.
+    control: mpsc::UnboundedSender<Input>,
+    program: Mutex<Option<Inputs>>,
+}
+
+struct Inputs {
+    data: mpsc::Receiver<Input>,
+    control: mpsc::UnboundedReceiver<Input>,
+}
+
+impl Vm {
+    fn new() -> Self {
+        let (data, data_receiver) = mpsc::channel(1);
+        let (control, control_receiver) = mpsc::unbounded_channel();
+        Vm {
+            data,
+            control,
+            program: Mutex::new(Some(Inputs {
+                data: data_receiver,
+                control: control_receiver,
+            })),
+        }
+    }
+
+    /// The status for an input.
+    async fn apply(&self, input: Input) -> StatusCode {
+        let sent = match input.data.is_some() || input.end {
+            true => self.data.send(input).await.is_ok(),
+            false => self.control.send(input).is_ok(),
+        };
+        match sent {
+            true => StatusCode::NO_CONTENT,
+            false => StatusCode::CONFLICT,
+        }
+    }
+}
 
 impl Launcher for FakeLauncher {
     fn launch(
@@ -66,7 +110,8 @@ impl Launcher for FakeLauncher {
             };
             world.specs.lock().unwrap().push(spec);
             let (ours, theirs) = tokio::io::duplex(64 << 10);
-            tokio::spawn(agent(theirs, Arc::clone(&world)));
+            let vm = Arc::new(Vm::new());
+            tokio::spawn(agent(theirs, Arc::clone(&world), Arc::clone(&vm)));
             Ok(Launched {
                 stream: Box::new(ours),
                 token: TOKEN.into(),
@@ -74,7 +119,7 @@ impl Launcher for FakeLauncher {
                 start,
                 template: None,
                 network: None,
-                machine: Box::new(FakeMachine(world)),
+                machine: Box::new(FakeMachine(world, vm)),
             })
         }
         .boxed()
@@ -82,6 +127,17 @@ impl Launcher for FakeLauncher {
 }
 
 impl Machine for FakeMachine {
+    fn connector(&self) -> Result<AgentConnector, Failure> {
+        let (world, vm) = (Arc::clone(&self.0), Arc::clone(&self.1));
+        world.connectors.fetch_add(1, Ordering::SeqCst);
+        Ok(AgentConnector::new(move || {
+            let (ours, theirs) = tokio::io::duplex(64 << 10);
+            tokio::spawn(agent(theirs, Arc::clone(&world), Arc::clone(&vm)));
+            world.connections.fetch_add(1, Ordering::SeqCst);
+            Ok(Box::new(ours))
+        }))
+    }
+
     fn failed(&mut self) -> BoxFuture<'_, Failure> {
         async {
             self.0.die.notified().await;
@@ -101,10 +157,11 @@ impl Machine for FakeMachine {
     }
 }
 
-async fn agent(stream: tokio::io::DuplexStream, world: Arc<World>) {
+async fn agent(stream: tokio::io::DuplexStream, world: Arc<World>, vm: Arc<Vm>) {
     let service = service_fn(move |request: Request<hyper::body::Incoming>| {
-        let world = Arc::clone(&world);
+        let (world, vm) = (Arc::clone(&world), Arc::clone(&vm));
         async move {
+            let is_input = request.uri().path() == "/input";
             let authorized = request
                 .headers()
                 .get("authorization")
@@ -118,10 +175,15 @@ async fn agent(stream: tokio::io::DuplexStream, world: Arc<World>) {
             });
             let mut response = Response::new(StreamBody::new(frames));
             match authorized {
+                true if is_input => {
+                    let input: Input = serde_json::from_slice(&body).unwrap();
+                    *response.status_mut() = vm.apply(input).await;
+                }
                 true => {
+                    let inputs = vm.program.lock().unwrap().take().unwrap();
                     let request: ExecuteRequest = serde_json::from_slice(&body).unwrap();
                     *world.asked.lock().unwrap() = Some(request.clone());
-                    tokio::spawn(play(request, world, events));
+                    tokio::spawn(play(request, world, events, inputs));
                 }
                 false => *response.status_mut() = StatusCode::UNAUTHORIZED,
             }
@@ -156,7 +218,12 @@ pub fn content(bytes: usize) -> Vec<u8> {
 }
 
 /// Plays the program: the first word of its text selects the behaviour.
-async fn play(request: ExecuteRequest, world: Arc<World>, events: mpsc::Sender<Bytes>) {
+async fn play(
+    request: ExecuteRequest,
+    world: Arc<World>,
+    events: mpsc::Sender<Bytes>,
+    mut inputs: Inputs,
+) {
     let send = |event: &Event| {
         let mut line = serde_json::to_vec(event).unwrap();
         line.push(b'\n');
@@ -202,6 +269,59 @@ async fn play(request: ExecuteRequest, world: Arc<World>, events: mpsc::Sender<B
             output(StageName::Run, Stream::Stdout, argument);
             let exited = || stage_result(Cause::Exit, Some(0), None);
             finish(Some(exited()), Some(exited()));
+        }
+        "echo" => {
+            // Bytes as they are, signals and sizes in words, until the end of standard input or SIGKILL.
+            output(StageName::Run, Stream::Stdout, &request.stdin.to_text());
+            loop {
+                let input = tokio::select! {
+                    Some(input) = inputs.data.recv() => input,
+                    Some(input) = inputs.control.recv() => input,
+                };
+                if let Some(data) = input.data {
+                    let (stage, stream) = (StageName::Run, Stream::Stdout);
+                    let echo = Event::Output {
+                        stage,
+                        stream,
+                        data,
+                    };
+                    send(&echo);
+                }
+                if let Some(size) = input.resize {
+                    let text = format!("{} x {}\n", size.columns, size.rows);
+                    output(StageName::Run, Stream::Stdout, &text);
+                }
+                if input.signal == Some(9) {
+                    finish(Some(stage_result(Cause::Signal, None, Some(9))), None);
+                    break;
+                }
+                if let Some(signal) = input.signal {
+                    output(
+                        StageName::Run,
+                        Stream::Stdout,
+                        &format!("signal {signal}\n"),
+                    );
+                }
+                if input.end {
+                    finish(Some(stage_result(Cause::Exit, Some(0), None)), None);
+                    break;
+                }
+            }
+        }
+        "deaf" => {
+            // Reads no byte until a signal.
+            output(StageName::Run, Stream::Stdout, "deaf\n");
+            let _ = inputs.control.recv().await;
+            let mut bytes = 0;
+            loop {
+                let input = inputs.data.recv().await.unwrap();
+                bytes += input.data.map_or(0, |data| data.0.len());
+                if input.end {
+                    break;
+                }
+            }
+            output(StageName::Run, Stream::Stdout, &bytes.to_string());
+            finish(Some(stage_result(Cause::Exit, Some(0), None)), None);
         }
         "hold" => {
             output(StageName::Run, Stream::Stdout, "held\n");

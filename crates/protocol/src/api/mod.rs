@@ -1,5 +1,6 @@
 //! The backend's HTTP API.
 
+mod attach;
 mod batch;
 mod event;
 mod installation;
@@ -15,6 +16,7 @@ mod template;
 
 /// The body of every error response.
 pub use crate::agent::ErrorBody;
+pub use attach::{AttachMessage, SignalChoice};
 pub use batch::{Batch, BatchInput, BatchRequest};
 pub use event::ExecutionEvent;
 pub use installation::{IMAGE_MAX_AGE_DAYS, Installation, InstalledKernel, IsolationWall};

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::Limits;
-use crate::agent::File;
+use crate::agent::{File, Interactive};
 use crate::{Data, Secret};
 
 /// `POST /v1/executions`: runs a program.
@@ -40,6 +40,10 @@ pub struct ExecutionRequest {
     /// The program's standard input.
     #[serde(default)]
     pub stdin: Data,
+    /// Keep standard input open after `stdin`, for clients of `GET /v1/executions/{id}/attach`. Not in a batch; with
+    /// `Prefer: respond-async` or a stream of events, which give the id while the program runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interactive: Option<Interactive>,
     /// The program's arguments.
     #[serde(default)]
     pub args: Vec<String>,

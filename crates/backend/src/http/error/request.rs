@@ -68,6 +68,9 @@ pub enum RequestError {
     LastEventId,
     #[error("no template has the id `{id}`; GET /v1/templates lists all")]
     UnknownTemplate { id: String },
+    /// A request without `Upgrade: websocket`.
+    #[error("this endpoint is a WebSocket: send the handshake of RFC 6455, version 13")]
+    NotWebSocket,
     #[error("send exactly one valid header `Host`, with the name of this server")]
     NoHost,
     /// DNS rebinding, or a name that the operator has not configured.
@@ -127,6 +130,7 @@ impl RequestError {
             | RequestError::Query(_)
             | RequestError::IdempotencyKey
             | RequestError::LastEventId
+            | RequestError::NotWebSocket
             | RequestError::Path => StatusCode::BAD_REQUEST,
             RequestError::NoHost => StatusCode::BAD_REQUEST,
             RequestError::ForeignHost { .. } => StatusCode::MISDIRECTED_REQUEST,

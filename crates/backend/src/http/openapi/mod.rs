@@ -31,6 +31,7 @@ const PAGE: &str = "/docs";
         paths::read_execution,
         paths::cancel_execution,
         paths::read_events,
+        paths::attach,
         paths::read_stdout,
         paths::read_stderr,
         paths::list_artifacts,

@@ -3,9 +3,9 @@
 #![allow(dead_code, reason = "the attributes are what counts")]
 
 use cloude_protocol::api::{
-    Artifact, Batch, BatchRequest, Execution, ExecutionEvent, ExecutionList, ExecutionRequest,
-    ExecutionSummary, Installation, LanguageInfo, Problem, Readiness, Status, TemplateInfo,
-    TemplateRequest,
+    Artifact, AttachMessage, Batch, BatchRequest, Execution, ExecutionEvent, ExecutionList,
+    ExecutionRequest, ExecutionSummary, Installation, LanguageInfo, Problem, Readiness, Status,
+    TemplateInfo, TemplateRequest,
 };
 use cloude_protocol::keys::{KeyInfo, KeyRequest, NewKey, Usage};
 use utoipa::{IntoParams, IntoResponses};
@@ -139,6 +139,27 @@ fn cancel_execution() {}
     ),
 )]
 fn read_events() {}
+
+/// Attach to an execution
+///
+/// A WebSocket. The server sends the events from the start, an `ExecutionEvent` as JSON in each text message, and closes the
+/// connection after the result. If the execution is `interactive`, the client sends `AttachMessage`s as JSON in text messages,
+/// and bytes for standard input in binary messages. Any number of clients, at any time.
+#[utoipa::path(
+    get,
+    path = "/v1/executions/{id}/attach",
+    tag = "executions",
+    params(ExecutionId),
+    responses(
+        (status = 101, description = "The WebSocket: the server's messages, and the client's", content(
+            (ExecutionEvent = "application/json"),
+            (AttachMessage = "application/vnd.cloude.input+json"),
+        )),
+        NoExecution,
+        Refused,
+    ),
+)]
+fn attach() {}
 
 /// Standard output
 #[utoipa::path(

@@ -1,6 +1,7 @@
 //! Fields of a request that stand for themselves: user, version, labels, patterns.
 
 use cloude_engine::languages::check_path;
+use cloude_protocol::agent::TerminalSize;
 use cloude_protocol::api::ExecutionRequest;
 use cloude_protocol::language::{Language, is_of};
 
@@ -19,6 +20,7 @@ const MAX_PATTERNS: usize = 100;
 /// Checks the fields that depend on no other field.
 pub fn check(request: &ExecutionRequest) -> Result<(), Refused> {
     check_user(request.user.as_deref())?;
+    check_terminal(request)?;
     check_labels(request)?;
     check_patterns(&request.artifacts)
 }
@@ -33,6 +35,25 @@ fn check_user(user: Option<&str>) -> Result<(), Refused> {
     let parts: Vec<&str> = user.split(':').collect();
     ensure(parts.len() <= 2 && parts.into_iter().all(named), || {
         Refused::User { user: shown(user) }
+    })
+}
+
+fn check_terminal(request: &ExecutionRequest) -> Result<(), Refused> {
+    let terminal = request
+        .interactive
+        .and_then(|interactive| interactive.terminal);
+    match terminal {
+        Some(size) => check_size(size),
+        None => Ok(()),
+    }
+}
+
+/// Checks the size of a terminal.
+pub fn check_size(size: TerminalSize) -> Result<(), Refused> {
+    let TerminalSize { columns, rows } = size;
+    let is_size = |count| (1..=1000).contains(&count);
+    ensure(is_size(columns) && is_size(rows), || {
+        Refused::TerminalSize { columns, rows }
     })
 }
 

@@ -18,7 +18,7 @@ use super::refused::Refused;
 use crate::config::{Config, PoolIsolation};
 use crate::tenant::Tenant;
 
-pub use fields::check_version;
+pub use fields::{check_size, check_version};
 
 /// A checked request, with the machine and the limits that it gets.
 #[derive(Clone, Debug)]

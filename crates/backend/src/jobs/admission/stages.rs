@@ -68,7 +68,7 @@ pub fn request(
         unconfined: request.unconfined,
         disk_bytes,
         artifacts: artifacts(request, limits)?,
-        interactive: None,
+        interactive: request.interactive,
         identity: None,
     })
 }
