@@ -160,7 +160,9 @@ async fn input_goes_in_and_events_come_out() {
     let rest = socket.rest().await;
 
     let started = json!({"event": "started", "stage": "run"});
-    assert_eq!(first.events[0], json!({"event": "accepted", "id": id}));
+    let interactive = json!({"terminal": {"columns": 80, "rows": 24}});
+    let accepted = json!({"event": "accepted", "id": id, "interactive": interactive});
+    assert_eq!(first.events[0], accepted);
     assert_eq!(first.events[1], started);
     assert_eq!(first.stdout(), "text base64 binary\n");
     assert_eq!(second.stdout(), "100 x 30\nsignal 2\nsignal 10\n");

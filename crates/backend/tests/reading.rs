@@ -145,7 +145,13 @@ async fn many_readers_each_get_all_events() {
     for _ in 0..20 {
         let mut reader = Reader::of(&backend, &id, None).await;
         let (_, first) = reader.next().await.unwrap();
-        assert_eq!(first, ExecutionEvent::Accepted { id: id.clone() });
+        assert_eq!(
+            first,
+            ExecutionEvent::Accepted {
+                id: id.clone(),
+                interactive: None
+            }
+        );
         readers.push(reader);
     }
     backend.alive(1).await;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use cloude_protocol::agent::NDJSON;
 use cloude_protocol::api::LanguageInfo;
-use reqwest::{Client, Method, RequestBuilder, Response, Url};
+use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -23,7 +23,8 @@ const EVENT_STREAM: &str = "text/event-stream";
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(16);
 
-/// One backend.
+/// One backend. Clones share the connections.
+#[derive(Clone)]
 pub struct Backend(Connection);
 
 impl Backend {
@@ -105,6 +106,16 @@ impl Backend {
         }
         let response = self.send(request).await?;
         self.of_type(response, EVENT_STREAM)
+    }
+
+    /// `GET path` with more headers; the response may be 101.
+    pub async fn get_upgrade(
+        &self,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> Result<Response, CliError> {
+        let request = self.request(Method::GET, path);
+        self.send(with_headers(request, headers)).await
     }
 
     /// `POST path` with a JSON body; the response is JSON.
@@ -238,7 +249,7 @@ impl Backend {
             .send()
             .await
             .map_err(|error| self.unreachable(&error))?;
-        if response.status().is_success() {
+        if response.status().is_success() || response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Ok(response);
         }
         let status = response.status().as_u16();

@@ -10,6 +10,7 @@ use crate::error::{BackendError, CliError, UsageError};
 use crate::settings::{Key, Setting, Settings};
 
 /// An HTTP client with the URL that every path is joined to.
+#[derive(Clone)]
 pub struct Connection {
     pub client: Client,
     pub url: Url,

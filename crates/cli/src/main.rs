@@ -3,6 +3,7 @@
 
 mod args;
 mod artifacts;
+mod attach;
 mod client;
 mod config;
 mod connect;
@@ -20,14 +21,17 @@ mod outcome;
 mod paths;
 mod ps;
 mod quantity;
+mod raw_mode;
 mod result;
 mod run;
 mod self_tests;
+mod session;
 mod settings;
 mod table;
 mod templates;
 mod terminal;
 mod usage;
+mod websocket;
 
 use std::process::ExitCode;
 
@@ -36,7 +40,7 @@ use clap::{CommandFactory as _, Parser as _};
 use error::{CliError, Ending, LocalError};
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::parse_from(args::expanded(std::env::args_os()));
     match dispatch(cli) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
@@ -53,6 +57,9 @@ fn dispatch(cli: Cli) -> Result<u8, CliError> {
     let backend = &cli.backend;
     match cli.command {
         Command::Run(run) if run.detach => on_runtime(run::run(*run, backend)),
+        // The session has its own treatment of signals.
+        Command::Run(run) if run.interactive => runtime()?.block_on(run::run(*run, backend)),
+        Command::Attach(attach) => runtime()?.block_on(attach::attach(attach, backend)),
         // Ctrl-C closes the connection, and with that the backend cancels the execution.
         Command::Run(run) => until_interrupted(Some(Ending::Cancelled), run::run(*run, backend)),
         Command::Go(go) => on_runtime(jobs::go(go, backend)),
@@ -91,16 +98,20 @@ fn on_runtime(command: impl Future<Output = Result<u8, CliError>>) -> Result<u8,
     until_interrupted(None, command)
 }
 
+fn runtime() -> Result<tokio::runtime::Runtime, LocalError> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .map_err(|error| LocalError::Runtime { error })
+}
+
 /// Likewise, and Ctrl-C prints a note.
 fn until_interrupted(
     note: Option<Ending>,
     command: impl Future<Output = Result<u8, CliError>>,
 ) -> Result<u8, CliError> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .map_err(|error| LocalError::Runtime { error })?;
+    let runtime = runtime()?;
     // In a task of its own: the command may be in a write to standard output that blocks.
     runtime.spawn(async move {
         if tokio::signal::ctrl_c().await.is_ok() {

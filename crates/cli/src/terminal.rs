@@ -10,6 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use crate::error::{CliError, LocalError};
+use crate::raw_mode;
 
 /// How a piece of text looks where colour is on.
 #[derive(Clone, Copy)]
@@ -85,7 +86,8 @@ pub fn error(text: &str) {
 }
 
 fn message(text: &str, style: Style) {
-    let line = format!("{} {text}\n", paint("cloude:", style, stderr_colour()));
+    let end = if raw_mode::is_active() { "\r\n" } else { "\n" };
+    let line = format!("{} {text}{end}", paint("cloude:", style, stderr_colour()));
     stderr(line.as_bytes());
 }
 

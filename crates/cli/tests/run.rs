@@ -22,6 +22,7 @@ fn output_keeps_its_streams_and_the_program_its_exit_code() {
     };
     let accepted = ExecutionEvent::Accepted {
         id: "job-1".to_owned(),
+        interactive: None,
     };
     let backend = FakeBackend::new(Script::Events(vec![
         accepted,

@@ -126,7 +126,9 @@ async fn receive(source: &mut Source, job: &Job, feed: &Feed) -> End {
         };
         let taken = match (input, job.input()) {
             (Err(reason), _) => Err(reason),
-            (Ok(Input::Control(Control::Resize(_))), Some(port)) if !port.has_terminal() => {
+            (Ok(Input::Control(Control::Resize(_))), Some(port))
+                if port.interactive().terminal.is_none() =>
+            {
                 Err("the program has no terminal: set `interactive.terminal`".to_owned())
             }
             (Ok(Input::Control(control)), Some(port)) => match port.control(control).await {

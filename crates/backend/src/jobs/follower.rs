@@ -5,6 +5,7 @@ use std::sync::Arc;
 use cloude_protocol::api::ExecutionEvent;
 use tokio::sync::watch;
 
+use super::input::InputPort;
 use super::job::Job;
 use super::pins::Pin;
 use super::transcript::{Cursor, EventId, Transcript};
@@ -78,7 +79,10 @@ impl Follower {
                 let id = self.job.about.id.clone();
                 let event = match self.stage {
                     Stage::Restarted => ExecutionEvent::Restarted { id },
-                    _ => ExecutionEvent::Accepted { id },
+                    _ => ExecutionEvent::Accepted {
+                        id,
+                        interactive: self.job.input().map(InputPort::interactive),
+                    },
                 };
                 self.stage = Stage::Output;
                 return Some((self.id(), event));

@@ -76,9 +76,9 @@ impl InputPort {
         self.state.send_replace(State::Ended);
     }
 
-    /// True if the program has a terminal.
-    pub fn has_terminal(&self) -> bool {
-        self.interactive.terminal.is_some()
+    /// The field of the request.
+    pub fn interactive(&self) -> Interactive {
+        self.interactive
     }
 
     /// Sends bytes, and then the end of standard input if `end`. Waits for the start of the program and until it has room

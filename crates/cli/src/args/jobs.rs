@@ -60,6 +60,16 @@ pub struct Logs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = super::EXIT_CODES)]
+pub struct Attach {
+    /// The id that `run --detach` printed
+    pub id: String,
+    /// Print the output alone, and leave standard input to other clients
+    #[arg(long)]
+    pub no_stdin: bool,
+}
+
+#[derive(Debug, Args)]
 pub struct Status {
     /// The id that `run --detach` or `go` printed
     pub id: String,

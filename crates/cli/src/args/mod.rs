@@ -12,7 +12,7 @@ use cloude_protocol::keys::Scope;
 
 use crate::quantity;
 
-pub use jobs::{Cancel, Go, Logs, Ps, ResultArgs, State, Status};
+pub use jobs::{Attach, Cancel, Go, Logs, Ps, ResultArgs, State, Status};
 pub use run::{AtOutputLimit, Run, Start};
 
 /// The default address of `clouded`.
@@ -34,6 +34,24 @@ Exit codes of `run`: the program's, or the compiler's if it failed; 124 after a 
 after signal n; 137 also out of memory; 2 for a wrong command line or request; 125 if the program
 could not be run; 130 after Ctrl-C.";
 
+/// Replaces `-it` of `run` by its long options: `-t` alone is `--timeout`.
+pub fn expanded(words: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut expanded: Vec<OsString> = Vec::new();
+    let mut ended = false;
+    for word in words {
+        ended |= word == "--";
+        let before = expanded.last().and_then(|word| word.to_str());
+        let is_value = matches!(before, Some("-c" | "--code" | "--compile-option"));
+        let both = word == "-it" || word == "-ti";
+        if both && !ended && !is_value && expanded.iter().any(|word| word == "run") {
+            expanded.extend(["--interactive", "--tty"].map(OsString::from));
+        } else {
+            expanded.push(word);
+        }
+    }
+    expanded
+}
+
 /// Runs code in micro-VMs.
 #[derive(Debug, Parser)]
 #[command(name = "cloude", version, about = "Runs code in micro-VMs", after_help = EXIT_CODES)]
@@ -54,6 +72,8 @@ pub enum Command {
     Ps(Ps),
     /// Print the output of an execution
     Logs(Logs),
+    /// Send input to a running interactive program, and print its output
+    Attach(Attach),
     /// Show the status and the output of a program
     Status(Status),
     /// Wait for an execution; print its output and exit as `run` does
@@ -273,4 +293,31 @@ pub struct Image {
         required = true
     )]
     pub arguments: Vec<OsString>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(line: &str) -> Vec<String> {
+        let words = line.split(' ').map(OsString::from);
+        let expanded = expanded(words).into_iter();
+        expanded.map(|word| word.into_string().unwrap()).collect()
+    }
+
+    #[test]
+    #[allow(clippy::unwrap_used, reason = "a test")]
+    fn it_stands_for_two_options_of_run() {
+        let both = "cloude run --interactive --tty x.py";
+        assert_eq!(words("cloude run -it x.py").join(" "), both);
+        assert_eq!(words("cloude run -ti x.py").join(" "), both);
+        for line in [
+            "cloude run -i -t 3s x.py",
+            "cloude run x.py -- -it",
+            "cloude run -l sh -c -it",
+            "cloude logs -it",
+        ] {
+            assert_eq!(words(line).join(" "), line);
+        }
+    }
 }

@@ -51,6 +51,14 @@ pub struct Run {
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub stdin: Option<PathBuf>,
 
+    /// Send standard input while the program runs; with --tty as -it
+    #[arg(short, long, conflicts_with_all = ["stdin", "json"])]
+    pub interactive: bool,
+
+    /// Give the program a terminal, as large as this one
+    #[arg(long, requires = "interactive")]
+    pub tty: bool,
+
     /// A file or a folder for the program's work directory, under its own name or PATH (`.`: the work directory itself);
     /// may be repeated
     #[arg(short, long = "file", value_name = "SRC[:PATH]", value_hint = ValueHint::AnyPath)]

@@ -34,6 +34,9 @@ pub enum BackendError {
         "the backend at {url} closed the connection before the result arrived: look into the log of clouded"
     )]
     Closed { url: String },
+    /// A close frame before the last event. `reason` is that of the frame.
+    #[error("the backend at {url} closed the connection: {reason}")]
+    Detached { url: String, reason: String },
     /// Something else than clouded, or another version of it.
     #[error(
         "{url} answered with Content-Type {found:?} instead of {expected}: check that --backend (CLOUDE_BACKEND) \

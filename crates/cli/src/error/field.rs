@@ -29,6 +29,7 @@ pub fn option(field: &str) -> Option<String> {
         "env" => "--env",
         "secrets" => "--secret",
         "stdin" => "--stdin",
+        "interactive" => "--interactive",
         "network" => "--network",
         "user" => "--user",
         "unconfined" => "--unconfined",

@@ -6,6 +6,9 @@ use std::path::PathBuf;
 /// Something on this machine failed. Exit code 125.
 #[derive(Debug, thiserror::Error)]
 pub enum LocalError {
+    /// tcsetattr(3) failed.
+    #[error("cannot change the mode of the terminal: {error}")]
+    Terminal { error: io::Error },
     /// `cloude image` needs the other program.
     #[error(
         "cloude-initramfs is neither in the folder of cloude nor in PATH: build it with \

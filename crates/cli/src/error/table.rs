@@ -42,6 +42,7 @@ fn usage_errors() -> Vec<Row> {
         ReadStdin { error: io::Error::from_raw_os_error(5) },
         NotUtf8 { name: "x.py".to_owned(), offset: 2 },
         StdinTwice {},
+        NotATerminal {},
         NoProgram {},
         NoLanguage {},
         NoExtension { path: PathBuf::from("script") },
@@ -91,6 +92,7 @@ fn backend_errors() -> Vec<Row> {
         NoAnswer { url: url(), reason: "connection closed before message completed".to_owned() },
         Broken { url: url(), reason: "Connection reset by peer (os error 104)".to_owned() },
         Closed { url: url() },
+        Detached { url: url(), reason: "the server is shutting down".to_owned() },
         ContentType { url: url(), found: "text/html".to_owned(), expected: "application/x-ndjson", version },
         Body { url: url(), reason: "missing field `id` at line 1 column 2".to_owned(), version },
         NotClouded { url: url(), status: 502 },
@@ -115,6 +117,7 @@ fn execution_errors() -> Vec<Row> {
 
 fn local_errors() -> Vec<Row> {
     let values = one_of_each![LocalError:
+        Terminal { error: io::Error::from_raw_os_error(5) },
         NoInitramfsBuilder {},
         Execute { program: PathBuf::from("/usr/bin/cloude-initramfs"), error: io::Error::from_raw_os_error(8) },
         Man { dir: PathBuf::from("/usr/share/man/man1"), error: io::Error::from_raw_os_error(2) },

@@ -48,6 +48,11 @@ pub enum UsageError {
         "standard input cannot be both the program and the input of the program: give one of them as a file"
     )]
     StdinTwice,
+    /// `--tty` where standard input is a pipe or a file.
+    #[error(
+        "--tty needs a terminal as standard input: leave it out, --interactive alone is for pipes and files"
+    )]
+    NotATerminal,
     /// Neither FILE nor `--code`.
     #[error("no program to run: give a FILE, or source code with --code")]
     NoProgram,

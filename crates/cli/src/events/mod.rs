@@ -7,4 +7,5 @@ mod split;
 mod sse;
 
 pub use lines::follow;
+pub use relay::{is_known, relay};
 pub use resume::follow_by_id;

@@ -7,6 +7,21 @@ use crate::error::CliError;
 use crate::outcome;
 use crate::terminal;
 
+/// The names of the events that this version knows. Others are ignored.
+const KNOWN: [&str; 6] = [
+    "accepted",
+    "restarted",
+    "started",
+    "output",
+    "dropped",
+    "result",
+];
+
+/// True if this version knows the event.
+pub fn is_known(name: &str) -> bool {
+    KNOWN.contains(&name)
+}
+
 /// Returns the result of the last event. Both streams of a compiler go to standard error, so that standard output holds the
 /// program's output alone.
 pub fn relay(event: ExecutionEvent) -> Result<Option<Execution>, CliError> {

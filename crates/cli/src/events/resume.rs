@@ -6,23 +6,13 @@ use cloude_protocol::api::Execution;
 use futures_util::StreamExt as _;
 use reqwest::Response;
 
-use super::relay::relay;
+use super::relay::{is_known, relay};
 use super::sse::{Frame, Parser};
 use crate::client::Backend;
 use crate::error::{BackendError, CliError};
 
 /// The pause before another attempt to connect.
 const PAUSE: Duration = Duration::from_millis(500);
-/// The names of the events that this version knows. Others are ignored.
-const KNOWN: [&str; 6] = [
-    "accepted",
-    "restarted",
-    "started",
-    "output",
-    "dropped",
-    "result",
-];
-
 /// Relays events up to the last one and returns its result. An error after the first connection is repeated until no event
 /// has come for the time for retries.
 pub async fn follow_by_id(id: &str, backend: &Backend) -> Result<Execution, CliError> {
@@ -77,7 +67,7 @@ async fn read(
 }
 
 fn event(frame: &Frame, backend: &Backend) -> Result<Option<Execution>, CliError> {
-    if !KNOWN.contains(&frame.name.as_str()) {
+    if !is_known(&frame.name) {
         return Ok(None);
     }
     relay(backend.json(&frame.data)?)

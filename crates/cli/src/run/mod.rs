@@ -16,6 +16,7 @@ use crate::client::Backend;
 use crate::error::{BackendError, CliError, UsageError};
 use crate::events;
 use crate::outcome;
+use crate::session;
 use crate::terminal;
 
 pub use input::read_code;
@@ -37,6 +38,12 @@ pub async fn run(args: args::Run, options: &args::Backend) -> Result<u8, CliErro
     terminal::show_spinner("starting");
     if detach {
         return self::detach(&request, &key, json, &backend).await;
+    }
+    if request.interactive.is_some() {
+        let id = id(submit(&request, &key, &backend).await?, &backend)?;
+        let execution = session::run(&id, &backend).await?;
+        outcome::denied(&execution);
+        return end(&execution, &request, folder, force, &backend).await;
     }
     if json {
         let answer: serde_json::Value = backend.post("v1/executions", &request).await?;
@@ -67,21 +74,16 @@ async fn end(
     Ok(code)
 }
 
-/// Prints the id of an execution that goes on without this client. A request without an answer is repeated: its key makes the
-/// two one execution.
-async fn detach(
+/// Starts an execution that goes on without this client. A request without an answer is repeated: its key makes the two one
+/// execution.
+async fn submit(
     request: &ExecutionRequest,
     key: &str,
-    json: bool,
     backend: &Backend,
-) -> Result<u8, CliError> {
-    #[derive(serde::Deserialize)]
-    struct Accepted {
-        id: String,
-    }
+) -> Result<serde_json::Value, CliError> {
     let headers = [(IDEMPOTENCY_KEY, key), ("prefer", "respond-async")];
     let deadline = Instant::now() + backend.retry_for();
-    let answer: serde_json::Value = loop {
+    loop {
         let answer = backend.post_with("v1/executions", request, &headers).await;
         match answer {
             Err(CliError::Backend(BackendError::NoAnswer { .. } | BackendError::Broken { .. }))
@@ -89,16 +91,36 @@ async fn detach(
             {
                 tokio::time::sleep(PAUSE).await;
             }
-            answer => break answer?,
+            answer => return answer,
         }
-    };
+    }
+}
+
+/// The id in the answer to [`submit`].
+fn id(answer: serde_json::Value, backend: &Backend) -> Result<String, CliError> {
+    #[derive(serde::Deserialize)]
+    struct Accepted {
+        id: String,
+    }
+    let accepted: Accepted =
+        serde_json::from_value(answer).map_err(|error| backend.bad_body(&error))?;
+    Ok(accepted.id)
+}
+
+/// Starts an execution and prints its id.
+async fn detach(
+    request: &ExecutionRequest,
+    key: &str,
+    json: bool,
+    backend: &Backend,
+) -> Result<u8, CliError> {
+    let answer = submit(request, key, backend).await?;
     terminal::clear_spinner();
     if json {
         terminal::json(&answer)?;
     } else {
-        let accepted: Accepted =
-            serde_json::from_value(answer).map_err(|error| backend.bad_body(&error))?;
-        terminal::stdout(format!("{}\n", accepted.id).as_bytes())?;
+        let id = id(answer, backend)?;
+        terminal::stdout(format!("{id}\n").as_bytes())?;
     }
     Ok(0)
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use cloude_protocol::Data;
+use cloude_protocol::agent::Interactive;
 use cloude_protocol::api::{ExecutionRequest, OnOutputLimit, StartChoice};
 
 use super::input;
@@ -13,10 +14,12 @@ use crate::args::{self, AtOutputLimit, Start};
 use crate::client::Backend;
 use crate::error::{CliError, UsageError};
 use crate::languages::by_extension;
+use crate::raw_mode;
 
 /// Reads the files and standard input. Local mistakes are reported before anything is sent.
 pub async fn request(args: args::Run, backend: &Backend) -> Result<ExecutionRequest, CliError> {
     let limits = limits(&args)?;
+    let interactive = interactive(&args)?;
     let (language, version) = language_and_version(&args)?;
     let labels = args
         .labels
@@ -46,7 +49,12 @@ pub async fn request(args: args::Run, backend: &Backend) -> Result<ExecutionRequ
         (None, None, Some(_)) => (String::new(), false),
         (None, None, None) => return Err(UsageError::NoProgram.into()),
     };
-    let stdin = input::stdin(args.stdin.as_deref(), code_from_stdin)?;
+    let stdin = match args.interactive {
+        true if code_from_stdin && !args.detach => return Err(UsageError::StdinTwice.into()),
+        // It is sent while the program runs.
+        true => Vec::new(),
+        false => input::stdin(args.stdin.as_deref(), code_from_stdin)?,
+    };
     let program = args.file.as_deref();
     let program = program.or(args.entrypoint.as_deref().map(Path::new));
     let language = match (language, program) {
@@ -64,6 +72,7 @@ pub async fn request(args: args::Run, backend: &Backend) -> Result<ExecutionRequ
         compile_options: args.compile_options,
         files,
         stdin: Data(stdin),
+        interactive,
         args: args.args,
         env,
         secrets,
@@ -83,6 +92,15 @@ pub async fn request(args: args::Run, backend: &Backend) -> Result<ExecutionRequ
             Start::Fork => StartChoice::Fork,
         }),
     })
+}
+
+/// `--interactive` and `--tty`.
+fn interactive(args: &args::Run) -> Result<Option<Interactive>, UsageError> {
+    if args.tty && !raw_mode::has_terminal() {
+        return Err(UsageError::NotATerminal);
+    }
+    let terminal = args.tty.then(raw_mode::size);
+    Ok(args.interactive.then_some(Interactive { terminal }))
 }
 
 /// `--language python@3.13`, or `--language-version`.

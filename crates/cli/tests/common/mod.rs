@@ -39,6 +39,8 @@ pub struct Shared {
     script: Script,
     pub executions: Mutex<Vec<ExecutionRequest>>,
     pub runs: Mutex<Vec<RunRequest>>,
+    /// The ids of cancelled executions.
+    pub cancelled: Mutex<Vec<String>>,
     /// The headers of each execution, and when it arrived.
     pub headers: Mutex<Vec<(HeaderMap, Instant)>>,
     /// The header `Authorization` of each execution.
@@ -68,6 +70,7 @@ impl FakeBackend {
             script,
             executions: Mutex::default(),
             runs: Mutex::default(),
+            cancelled: Mutex::default(),
             headers: Mutex::default(),
             authorizations: Mutex::default(),
             abandoned: Mutex::new(false),
@@ -270,6 +273,7 @@ async fn run(State(shared): State<Arc<Shared>>, Json(request): Json<RunRequest>)
 }
 
 async fn cancel(State(shared): State<Arc<Shared>>, Path(id): Path<String>) -> Response {
+    shared.cancelled.lock().unwrap().push(id.clone());
     match shared.script.clone() {
         Script::Events(events) if id == "job-1" => Json(last(events)).into_response(),
         _ => {

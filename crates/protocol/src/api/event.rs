@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Execution;
 use crate::Data;
-use crate::agent::{StageName, Stream};
+use crate::agent::{Interactive, StageName, Stream};
 
 /// One line of a streamed execution.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
@@ -15,6 +15,9 @@ pub enum ExecutionEvent {
     Accepted {
         /// The execution's id.
         id: String,
+        /// That of the request, while the server that ran the program is not restarted.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        interactive: Option<Interactive>,
     },
     /// The server was restarted and runs the execution anew: the events before are void. Only for durable executions, to
     /// readers with events of the run before.
