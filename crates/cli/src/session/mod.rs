@@ -3,8 +3,6 @@
 mod input;
 mod signals;
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use cloude_protocol::agent::StageName;
 use cloude_protocol::api::{Execution, ExecutionEvent};
@@ -19,18 +17,7 @@ use crate::raw_mode::{self, RawMode};
 use crate::terminal;
 use crate::websocket;
 use input::Keys;
-
-/// Maximum time for the request that cancels an execution.
-const CANCEL_TIME: Duration = Duration::from_secs(5);
-
-/// The execution when this process leaves before its end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Leaving {
-    /// It is cancelled, because this process started it.
-    Cancels,
-    /// It goes on.
-    Leaves,
-}
+use signals::{Leaving, cancel};
 
 /// Follows an execution of this process. If that fails, the execution is cancelled.
 pub async fn run(id: &str, backend: &Backend) -> Result<Execution, CliError> {
@@ -147,12 +134,4 @@ fn event(
             _ => Err(backend.bad_body(&error).into()),
         },
     }
-}
-
-/// Cancels the execution. A failure is ignored: its limits end it.
-async fn cancel(id: &str, backend: &Backend) {
-    let path = format!("v1/executions/{id}");
-    let backend = backend.clone().without_retries();
-    let cancelled = backend.delete_json::<serde_json::Value>(&path);
-    let _ = tokio::time::timeout(CANCEL_TIME, cancelled).await;
 }
