@@ -20,6 +20,8 @@ use super::websocket::{self, Client, End, Feed, Sink, Source, code};
 use crate::jobs::{Control, Follower, Job, Service, check_size};
 use crate::keys::Caller;
 
+/// Largest message of a client in bytes.
+const MAX_MESSAGE: usize = 256 << 10;
 /// The subprotocol of this endpoint.
 const PROTOCOL: &str = "cloude.v1";
 /// The start of the subprotocol that is a client's API key.
@@ -58,7 +60,7 @@ pub async fn attach(
     let Some(job) = service.readable(&caller, &id).await? else {
         return Err(RequestError::unknown_execution(&id).into());
     };
-    let upgrade = websocket::limited(upgrade)?.protocols([PROTOCOL]);
+    let upgrade = websocket::limited(upgrade, MAX_MESSAGE)?.protocols([PROTOCOL]);
     let pin = service.pins().pin(peer.closer());
     let client = Client { peer, caller, held };
     Ok(upgrade.on_upgrade(move |socket| async move {

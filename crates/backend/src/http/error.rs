@@ -75,6 +75,11 @@ impl ApiError {
         ApiError { field, ..self }
     }
 
+    /// The message for the client.
+    pub fn into_message(self) -> String {
+        self.message
+    }
+
     /// The response, also for layers outside of handlers.
     pub fn into_http(self) -> Response<Body> {
         let body = Json(ErrorBody {

@@ -3,6 +3,7 @@
 #![allow(dead_code)] // Each test binary uses a part of this.
 
 pub mod fake_vm;
+pub mod websocket;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

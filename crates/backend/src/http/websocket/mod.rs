@@ -22,8 +22,6 @@ use crate::keys::Caller;
 pub use feed::Feed;
 pub use signal::number;
 
-/// Largest message of a client in bytes.
-pub const MAX_MESSAGE: usize = 256 << 10;
 /// Bytes of a connection's read buffer, of which each connection has one.
 const READ_BUFFER: usize = 8 << 10;
 /// Maximum time for the client's close frame after ours.
@@ -63,14 +61,15 @@ pub struct Client {
     pub held: Held,
 }
 
-/// The upgrade with this server's limits; an error if the request is no handshake.
+/// The upgrade with this server's limits; an error if the request is no handshake. `max_message`: bytes of one message.
 pub fn limited(
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+    max_message: usize,
 ) -> Result<WebSocketUpgrade, RequestError> {
     let upgrade = upgrade.map_err(|_| RequestError::NotWebSocket)?;
     Ok(upgrade
-        .max_message_size(MAX_MESSAGE)
-        .max_frame_size(MAX_MESSAGE)
+        .max_message_size(max_message)
+        .max_frame_size(max_message)
         .read_buffer_size(READ_BUFFER)
         // Every message is flushed.
         .write_buffer_size(0))

@@ -1,19 +1,21 @@
-//! Piston v2: `/api/v2/execute`, `/runtimes` and `/packages`, also below `/api/v2/piston` as in its closed public API.
+//! Piston v2: `/api/v2/execute`, `/connect`, `/runtimes` and `/packages`, also below `/api/v2/piston` as in its closed public API.
 //! Errors are `{"message": …}`.
 
+mod connect;
 mod end;
 mod files;
 mod request;
 mod response;
 mod runtimes;
+mod start;
 
 use std::sync::Arc;
 
 use axum::extract::{Extension, Request, State};
-use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH, RETRY_AFTER};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::HeaderValue;
+use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH};
 use axum::middleware::{self, Next};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use axum::routing::{MethodRouter, get, post};
 use axum::{Json, Router};
 use cloude_protocol::api::{ExecutionEvent, Problem};
@@ -21,16 +23,15 @@ use cloude_protocol::keys::Scope;
 use serde_json::{Map, Value, json};
 
 use crate::http::auth;
-use crate::http::error::{ApiError, RESTART_RETRY_S};
 use crate::http::executions::CancelOnDrop;
 use crate::http::extract::UntypedJson;
 use crate::http::output;
 use crate::http::peer::Peer;
-use crate::jobs::{Client, Follower, Service, SubmitError};
+use crate::jobs::{Follower, Service, SubmitError};
 use crate::keys::Caller;
-use request::{Asked, limit_refused};
-use response::{Failed, Output};
-use runtimes::{Package, Range, Runtime, own_name, piston_name, version};
+use response::Output;
+use runtimes::{Package, Runtime, piston_name, version};
+use start::{Refusal, start};
 
 /// The folder of all paths.
 const ROOT: &str = "/api/v2/";
@@ -42,11 +43,13 @@ pub fn routes(service: &Service) -> Router<Service> {
         methods.route_layer(middleware::from_fn(bare_key))
     };
     let run = with_key(Scope::Run, post(execute));
+    let connect = with_key(Scope::Run, get(connect::connect));
     let runtimes = with_key(Scope::Read, get(list_runtimes));
     let packages = with_key(Scope::Read, get(list_packages));
     let mut router = Router::new();
     for (name, methods) in [
         ("execute", run),
+        ("connect", connect),
         ("runtimes", runtimes),
         ("packages", packages),
     ] {
@@ -84,38 +87,6 @@ async fn bare_key(mut request: Request, next: Next) -> Response {
     next.run(request).await
 }
 
-/// A request that fails here, or as on `/v1`.
-enum Refusal {
-    Invalid(String),
-    Failed(Failed),
-    Api(ApiError),
-}
-
-impl<E: Into<ApiError>> From<E> for Refusal {
-    fn from(error: E) -> Self {
-        Refusal::Api(error.into())
-    }
-}
-
-impl IntoResponse for Refusal {
-    fn into_response(self) -> Response {
-        let (status, message) = match self {
-            Refusal::Api(error) => return error.into_response(),
-            Refusal::Invalid(message) => (StatusCode::BAD_REQUEST, message),
-            Refusal::Failed(Failed::Infrastructure(message)) => {
-                (StatusCode::INTERNAL_SERVER_ERROR, message)
-            }
-            Refusal::Failed(Failed::Stopped(message)) => (StatusCode::SERVICE_UNAVAILABLE, message),
-        };
-        let mut response = (status, Json(json!({"message": message}))).into_response();
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            let after = HeaderValue::from(RESTART_RETRY_S);
-            response.headers_mut().insert(RETRY_AFTER, after);
-        }
-        response
-    }
-}
-
 /// `GET /api/v2/runtimes`: the languages whose images are built.
 async fn list_runtimes(State(service): State<Service>) -> Json<Vec<Runtime>> {
     let languages = service.languages().into_iter();
@@ -149,34 +120,8 @@ async fn execute(
     Extension(caller): Extension<Caller>,
     UntypedJson(body): UntypedJson<Map<String, Value>>,
 ) -> Result<Response, Refusal> {
-    let asked = Asked::of(body).map_err(Refusal::Invalid)?;
-    let unknown = || {
-        let (language, version) = (&asked.language, &asked.version);
-        Refusal::Invalid(format!("{language}-{version} runtime is unknown"))
-    };
-    let language = service
-        .language(own_name(&asked.language))
-        .ok_or_else(unknown)?;
-    let version = version(&language, service.image_version(&language).as_deref());
-    let range = Range::parse(&asked.version).ok_or_else(unknown)?;
-    if !range.has(&version) {
-        return Err(unknown());
-    }
-    let memory_field = asked.memory_field();
-    let memory_mib = language.machine.memory_mib;
-    let default_mib = memory_mib.unwrap_or(service.config().vm.memory_mib);
-    let request = asked
-        .request(&language, default_mib)
-        .map_err(Refusal::Invalid)?;
-
-    let submitted = service.submit(caller.tenant().clone(), request, Client::Streams);
-    let job = submitted.await.map_err(|error| match &error {
-        SubmitError::Refused(refused) => match limit_refused(refused, memory_field) {
-            Some(message) => Refusal::Invalid(message),
-            None => error.into(),
-        },
-        _ => error.into(),
-    })?;
+    let started = start(&service, &caller, body, None).await?;
+    let (job, language, version) = (started.job, started.language, started.version);
     // The server drops this handler, and with it the guard, when the connection is closed.
     let _cancel = CancelOnDrop(Arc::clone(&job));
     let mut follower = Follower::of(job, service.pins().pin(peer.closer()), None);
