@@ -7,6 +7,7 @@ with cloude.Client() as client:
 """
 
 from ._async import AsyncClient, AsyncEventStream, AsyncJob
+from ._attach import AsyncAttached, Attached
 from ._sync import Client, EventStream, Job
 from ._version import __version__
 from .errors import (
@@ -38,6 +39,7 @@ from .types import (
     Execution,
     ExecutionSummary,
     File,
+    Interactive,
     LanguageInfo,
     Limits,
     NetworkReport,
@@ -46,6 +48,7 @@ from .types import (
     Result,
     StageResult,
     Started,
+    TerminalSize,
     Timings,
     Usage,
 )
@@ -54,9 +57,11 @@ __all__ = [
     "Accepted",
     "ApiError",
     "Artifact",
+    "AsyncAttached",
     "AsyncClient",
     "AsyncEventStream",
     "AsyncJob",
+    "Attached",
     "BadRequest",
     "Client",
     "CloudeError",
@@ -72,6 +77,7 @@ __all__ = [
     "File",
     "Forbidden",
     "IdempotencyConflict",
+    "Interactive",
     "Job",
     "LanguageInfo",
     "Limits",
@@ -86,6 +92,7 @@ __all__ = [
     "ServerError",
     "StageResult",
     "Started",
+    "TerminalSize",
     "Timings",
     "TooLarge",
     "TooManyRequests",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Optional, TypeVar, Union
 
 import httpx
 
-from . import _calls, _connect
+from . import _attach, _calls, _connect
 from ._calls import Call
 from ._events import EventReader
 from ._retry import CONNECTION_ERRORS, Retries
@@ -59,8 +59,11 @@ class AsyncClient:
         self.url = to.shown
         self._max_retries = max_retries
         self._longest_wait = _calls.longest_wait(timeout)
+        key = _connect.api_key(api_key)
+        settings = _connect.settings(to, key, ca, timeout)
+        self._target = _attach.Target(to, key, settings["verify"], timeout)
         self._http = httpx.AsyncClient(
-            **_connect.settings(to, _connect.api_key(api_key), ca, timeout),
+            **settings,
             transport=httpx.AsyncHTTPTransport(uds=to.socket) if to.socket else None,
         )
 
@@ -287,6 +290,13 @@ class AsyncJob:
     def events(self) -> AsyncEventStream:
         """Its events from the start. Closing the stream does not cancel the execution."""
         return AsyncEventStream(self._client._events(self.id))
+
+    async def attach(self) -> _attach.AsyncAttached:
+        """Connects to it: its events come, and input goes if it was submitted with `interactive`.
+
+        Needs the package websockets (`pip install 'cloude[attach]'`).
+        """
+        return await _attach.connect_async(self._client._target, self.id)
 
     async def cancel(self) -> Execution:
         """Kills its VM, and returns the result with the output so far."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Optional, TypeVar, Union
 
 import httpx
 
-from . import _calls, _connect
+from . import _attach, _calls, _connect
 from ._calls import Call
 from ._events import EventReader
 from ._retry import CONNECTION_ERRORS, Retries
@@ -58,8 +58,11 @@ class Client:
         self.url = to.shown
         self._max_retries = max_retries
         self._longest_wait = _calls.longest_wait(timeout)
+        key = _connect.api_key(api_key)
+        settings = _connect.settings(to, key, ca, timeout)
+        self._target = _attach.Target(to, key, settings["verify"], timeout)
         self._http = httpx.Client(
-            **_connect.settings(to, _connect.api_key(api_key), ca, timeout),
+            **settings,
             transport=httpx.HTTPTransport(uds=to.socket) if to.socket else None,
         )
 
@@ -283,6 +286,13 @@ class Job:
     def events(self) -> EventStream:
         """Its events from the start. Closing the stream does not cancel the execution."""
         return EventStream(self._client._events(self.id))
+
+    def attach(self) -> _attach.Attached:
+        """Connects to it: its events come, and input goes if it was submitted with `interactive`.
+
+        Needs the package websockets (`pip install 'cloude[attach]'`).
+        """
+        return _attach.connect(self._client._target, self.id)
 
     def cancel(self) -> Execution:
         """Kills its VM, and returns the result with the output so far."""

@@ -71,12 +71,26 @@ class Limits(TypedDict, total=False):
     compile: CompileLimits
 
 
+class TerminalSize(TypedDict):
+    """The size of a terminal in characters, 1 to 1000 each."""
+
+    columns: int
+    rows: int
+
+
+class Interactive(TypedDict, total=False):
+    """Standard input that stays open while the program runs. With `terminal` the program has a terminal, else pipes."""
+
+    terminal: TerminalSize
+
+
 class RunOptions(TypedDict, total=False):
     """The options of an execution, besides its language and code.
 
     `files` is a mapping of paths to contents, or `File` objects. `secrets` are variables whose values are neither
-    stored nor logged. `artifacts` are patterns of files that are part of the result. `idempotency_key` names the
-    request: a server runs it once however often it is sent. Without it each call has a new one.
+    stored nor logged. `interactive` is for `submit` and `Job.attach`. `artifacts` are patterns of files that are part
+    of the result. `idempotency_key` names the request: a server runs it once however often it is sent. Without it each
+    call has a new one.
     """
 
     version: str
@@ -85,6 +99,7 @@ class RunOptions(TypedDict, total=False):
     compile_options: Sequence[str]
     files: Union[Mapping[str, Content], Iterable[File]]
     stdin: Union[str, bytes]
+    interactive: Interactive
     args: Sequence[str]
     env: Mapping[str, str]
     secrets: Mapping[str, str]
@@ -280,10 +295,26 @@ class Usage:
 
 
 @dataclass(frozen=True)
+class AcceptedTerminal:
+    """The size of the program's terminal at its start."""
+
+    columns: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class AcceptedInteractive:
+    """The program takes input; `terminal` is none if it has pipes."""
+
+    terminal: Optional[AcceptedTerminal] = None
+
+
+@dataclass(frozen=True)
 class Accepted:
     """The request was accepted."""
 
     id: str
+    interactive: Optional[AcceptedInteractive] = None
 
 
 @dataclass(frozen=True)
