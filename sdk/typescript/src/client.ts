@@ -1,5 +1,6 @@
 /** The client and its jobs. */
 
+import { attach, type Attached, type WebSocketClass } from "./attach.js";
 import { address, apiKey, type Address, type Fetch } from "./connect.js";
 import * as data from "./data.js";
 import { ApiError, ConnectionFailed, ProtocolError, WaitTimeout, refusal } from "./errors.js";
@@ -37,6 +38,8 @@ export interface ClientOptions {
   maxRetries?: number;
   /** Sends the requests in place of the global fetch. */
   fetch?: Fetch;
+  /** Connects `Job.attach` in place of the global WebSocket, which Node.js has since version 22. */
+  WebSocket?: WebSocketClass;
 }
 
 export interface ListOptions extends CallOptions {
@@ -62,6 +65,7 @@ export class Client {
   readonly #address: Address;
   readonly #headers: Record<string, string>;
   readonly #maxRetries: number;
+  readonly #attach: (id: string, options: CallOptions) => Promise<Attached>;
 
   constructor(options: ClientOptions = {}) {
     const key = apiKey(options.apiKey);
@@ -69,6 +73,7 @@ export class Client {
     this.url = this.#address.shown;
     this.#headers = key === undefined ? {} : { authorization: `Bearer ${key}` };
     this.#maxRetries = options.maxRetries ?? 5;
+    this.#attach = (id, call) => attach(this.#address, key, id, options.WebSocket, call);
   }
 
   /**
@@ -102,7 +107,13 @@ export class Client {
 
   /** The handle of an execution that was started before. Sends no request. */
   job(id: string): Job {
-    return new Job(id, this, (path, call) => this.#json({ ...call, path }), (signal) => this.#events(id, signal));
+    return new Job(
+      id,
+      this,
+      (path, call) => this.#json({ ...call, path }),
+      (signal) => this.#events(id, signal),
+      (options) => this.#attach(id, options),
+    );
   }
 
   /** The executions that fit all filters, newest first. Reads further pages as they are needed. */
@@ -277,6 +288,7 @@ export class Job {
   readonly #client: Client;
   readonly #send: (path: string, call: Pick<Call, "method" | "signal">) => Promise<unknown>;
   readonly #follow: (signal: AbortSignal | undefined) => AsyncGenerator<Event, void, void>;
+  readonly #attach: (options: CallOptions) => Promise<Attached>;
 
   /** @internal `Client.job` makes it. */
   constructor(
@@ -284,11 +296,13 @@ export class Job {
     client: Client,
     send: (path: string, call: Pick<Call, "method" | "signal">) => Promise<unknown>,
     follow: (signal: AbortSignal | undefined) => AsyncGenerator<Event, void, void>,
+    attach: (options: CallOptions) => Promise<Attached>,
   ) {
     this.id = id;
     this.#client = client;
     this.#send = send;
     this.#follow = follow;
+    this.#attach = attach;
   }
 
   /** Its status, without its output. */
@@ -314,6 +328,14 @@ export class Job {
   /** Its events from the start. Leaving the loop does not cancel the execution. */
   events(options: CallOptions = {}): AsyncGenerator<Event, void, void> {
     return this.#follow(options.signal);
+  }
+
+  /**
+   * Connects to it: its events come, and input goes if it was submitted with `interactive`. Needs a WebSocket
+   * (`ClientOptions.WebSocket`).
+   */
+  attach(options: CallOptions = {}): Promise<Attached> {
+    return this.#attach(options);
   }
 
   /** Kills its VM, and returns the result with the output so far. */

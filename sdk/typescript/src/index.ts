@@ -8,6 +8,7 @@
  * @module
  */
 
+export { Attached, type WebSocketClass, type WebSocketLike } from "./attach.js";
 export { Client, Job, type ClientOptions, type ListOptions } from "./client.js";
 export {
   ApiError,

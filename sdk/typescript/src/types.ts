@@ -59,6 +59,12 @@ export interface Limits {
   compile?: CompileLimits;
 }
 
+/** Standard input that stays open while the program runs. */
+export interface Interactive {
+  /** The program has a terminal of this size, 1 to 1000 each; else it has pipes. */
+  terminal?: { columns: number; rows: number };
+}
+
 /** The options of an execution, besides its language and code. */
 export interface RunOptions {
   version?: string;
@@ -68,6 +74,8 @@ export interface RunOptions {
   /** An object of paths and contents, or a list of files. */
   files?: Readonly<Record<string, string | Uint8Array>> | readonly InputFile[];
   stdin?: string | Uint8Array;
+  /** For `submit` and `Job.attach`. */
+  interactive?: Interactive;
   args?: readonly string[];
   env?: Readonly<Record<string, string>>;
   /** Variables whose values are neither stored nor logged. */
@@ -231,7 +239,7 @@ export interface Usage {
 
 /** An event of an execution. The output of a `result` is empty: it was sent as events. */
 export type Event =
-  | { event: "accepted"; id: string }
+  | { event: "accepted"; id: string; interactive?: Interactive }
   | { event: "started"; stage: StageName }
   | { event: "output"; stage: StageName; stream: StreamName; text: string; data: Uint8Array }
   | { event: "dropped"; stage: StageName; stream: StreamName; bytes: number }
