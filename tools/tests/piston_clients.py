@@ -1,4 +1,4 @@
-"""piston_clients.py URL PROGRAMS: aiopyston and piston-rspy against a server, each call with its answer.
+"""piston_clients.py URL PROGRAMS: aiopyston, piston-rspy and websockets against a server, each call with its answer.
 
 PROGRAMS names a table of piston_programs.json. CLOUDE_TEST_CLIENTS: requests at once (64).
 """
@@ -11,6 +11,8 @@ import sys
 import piston_rspy
 import pyston
 from pyston.exceptions import ExecutionError, InvalidLanguage
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
 
 URL, TABLE = sys.argv[1:]
 with open(f"{os.path.dirname(os.path.abspath(__file__))}/piston_programs.json", encoding="utf-8") as file:
@@ -127,9 +129,52 @@ async def rspy():
     check(name, "execute cow", (answer.status, UNKNOWN in answer.run.stderr), (400, True))
 
 
+async def websocket():
+    """The WebSocket: a dialogue, the end of input, a signal, and the codes of mistakes."""
+    name = "websockets"
+    program = PROGRAMS["talk"]
+    init = {"type": "init", "language": program["language"], "version": "*", "files": [{"content": program["code"]}]}
+    data = {"type": "data", "stream": "stdin"}
+    url = f"ws{URL.removeprefix('http')}/api/v2/connect"
+
+    async def talk(*messages):
+        """Sends each message when the server is ready for it; the messages of the server, and the code of the end."""
+        got = []
+        async with connect(url, proxy=None) as connection:
+            left = list(messages)
+            await connection.send(json.dumps(left.pop(0)))
+            try:
+                while True:
+                    message = json.loads(await connection.recv())
+                    got.append(message)
+                    if message["type"] in ("stage", "data") and left:
+                        await connection.send(json.dumps(left.pop(0)))
+            except ConnectionClosed as closed:
+                return got, closed.rcvd.code
+
+    end = {**data, "data": "b\n", "eof": True}
+    got, code = await talk(init, {**data, "data": "a\n"}, end)
+    types = [message["type"] for message in got]
+    check(name, "types of messages", types, ["runtime", "stage", "data", "data", "exit"])
+    check(name, "output", "".join(message["data"] for message in got if message["type"] == "data"), "a\nb\n")
+    check(name, "exit", (got[-1], code), ({"type": "exit", "stage": "run", "code": 0, "signal": None}, 4999))
+    got, code = await talk(init, {"type": "signal", "signal": "SIGKILL"})
+    killed = {"type": "exit", "stage": "run", "code": None, "signal": "SIGKILL"}
+    check(name, "exit after SIGKILL", (got[-1], code), (killed, 4999))
+    for call, messages, expected in (
+        ("init twice", (init, init), 4000),
+        ("init of cow", ({**init, "language": "cow"},), 4002),
+        ("data before init", (data,), 4003),
+        ("data for stdout", (init, {**data, "stream": "stdout"}), 4004),
+        ("an unknown signal", (init, {"type": "signal", "signal": "SIGNOPE"}), 4005),
+    ):
+        check(name, call, (await talk(*messages))[1], expected)
+
+
 async def main():
     await aiopyston()
     await rspy()
+    await websocket()
     if failures:
         sys.exit("\n".join(failures))
 
