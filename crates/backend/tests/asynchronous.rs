@@ -324,6 +324,66 @@ async fn a_batch_runs_each_input_and_keeps_their_order() {
     assert_eq!(backend.get("/v1/batches/x").await.status, 404);
 }
 
+/// The results of a batch of a compiled language, in the order of its inputs.
+async fn compiled_batch(backend: &Backend, code: &str, inputs: Value) -> Vec<Execution> {
+    let request = json!({"language": "c", "code": code});
+    let body = json!({"request": request, "inputs": inputs});
+    let answer = backend.post("/v1/batches", body).await;
+    assert_eq!(answer.status, 202, "{:?}", answer.body);
+    let batch: Batch = serde_json::from_slice(&answer.body).unwrap();
+    let mut results = Vec::new();
+    for summary in &batch.executions {
+        results.push(result(backend, &format!("/v1/executions/{}", summary.id)).await);
+    }
+    results
+}
+
+#[tokio::test]
+async fn a_batch_is_compiled_once() {
+    let backend = Backend::start().await;
+
+    let results = compiled_batch(&backend, "build hi", json!([{}, {}, {}])).await;
+
+    assert_eq!(backend.world.launched.load(Ordering::SeqCst), 1 + 3);
+    let mut compiled = 0;
+    for result in results {
+        let compile = result.compile.unwrap();
+        assert_eq!(compile.stderr.to_text(), "main.c:1: warning\n");
+        assert_eq!(result.stdout.to_text(), "hi");
+        compiled += u32::from(!compile.shared);
+    }
+    assert_eq!(compiled, 1);
+    let usage = backend.get("/v1/usage").await.json();
+    assert_eq!(usage[0]["cpu_ms"], (900 + 3 * 900) / 1000, "{usage}");
+}
+
+#[tokio::test]
+async fn a_batch_that_does_not_compile_takes_one_vm() {
+    let backend = Backend::start().await;
+
+    for result in compiled_batch(&backend, "uncompilable", json!([{}, {}])).await {
+        let compile = result.compile.unwrap();
+        assert_eq!(compile.stderr.to_text(), "main.c:1: error\n");
+        assert_eq!((result.exit_code, result.run), (Some(1), None));
+    }
+
+    assert_eq!(backend.world.launched.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn an_input_with_variables_is_compiled_with_them() {
+    let backend = Backend::start().await;
+    let inputs = json!([{"env": {"A": "1"}}, {"env": {"A": "2"}}]);
+
+    for result in compiled_batch(&backend, "build hi", inputs).await {
+        assert_eq!(result.stdout.to_text(), "hi");
+        assert!(!result.compile.unwrap().shared);
+    }
+
+    // The program that was compiled for all, and then one VM for each.
+    assert_eq!(backend.world.launched.load(Ordering::SeqCst), 1 + 2);
+}
+
 #[tokio::test]
 async fn a_batch_is_accepted_as_a_whole_or_not_at_all() {
     let backend = Backend::start().await;

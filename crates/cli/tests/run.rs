@@ -136,6 +136,7 @@ fn a_compile_error_is_on_stderr_with_its_exit_code() {
         result: stage(Cause::Exit, Some(1), None),
         stdout: Data::default(),
         stderr: Data::default(),
+        shared: false,
     });
     let backend = FakeBackend::new(Script::Events(vec![
         ExecutionEvent::Started {

@@ -138,6 +138,8 @@ export interface StageResult {
 /** The compile stage with its output. */
 export interface CompileReport extends OutputText {
   result: StageResult;
+  /** Another execution of the batch compiled the program. */
+  shared?: boolean;
 }
 
 /** Durations of an execution's phases. */

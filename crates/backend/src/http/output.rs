@@ -36,6 +36,7 @@ pub fn execution(service: &Service, peer: &Peer, execution: Arc<Execution>) -> R
         result: compile.result.clone(),
         stdout: marks.text(Stream::CompileStdout),
         stderr: marks.text(Stream::CompileStderr),
+        shared: compile.shared,
     });
     let shown = Execution {
         stdout: marks.text(Stream::Stdout),

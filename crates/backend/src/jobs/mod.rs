@@ -13,6 +13,7 @@ mod job;
 mod list;
 mod outcome;
 mod pins;
+mod program;
 mod ready;
 mod recovery;
 mod refused;

@@ -24,6 +24,8 @@ pub struct ExecutionParts<'a> {
     pub image: Option<ReadyImage>,
     /// The agent's last event, or the failure that prevented it.
     pub result: Result<ExecuteResult, Failure>,
+    /// Another execution of the batch compiled the program.
+    pub is_compile_shared: bool,
     /// The artifacts.
     pub artifacts: Vec<Artifact>,
     /// Artifacts that were left out here, beside those that the agent counts.
@@ -82,6 +84,7 @@ impl ExecutionParts<'_> {
                 result,
                 stdout: take(StageName::Compile, Stream::Stdout),
                 stderr: take(StageName::Compile, Stream::Stderr),
+                shared: self.is_compile_shared,
             }),
             run: result.run,
             timings,

@@ -208,6 +208,7 @@ mod tests {
         let parts = ExecutionParts {
             about: &about,
             image: None,
+            is_compile_shared: false,
             artifacts: Vec::new(),
             artifacts_dropped: 0,
             result: Err(Failure::infrastructure("none")),

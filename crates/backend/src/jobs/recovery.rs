@@ -78,6 +78,7 @@ impl Service {
             about,
             image: None,
             result: Err(Failure::infrastructure(reason)),
+            is_compile_shared: false,
             artifacts: Vec::new(),
             artifacts_dropped: 0,
             transcript: &mut Transcript::default(),

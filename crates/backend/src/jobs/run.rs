@@ -17,8 +17,9 @@ use super::artifacts::Artifacts;
 use super::attempt::{Attempt, Teardown, attempt};
 use super::job::Job;
 use super::outcome::ExecutionParts;
+use super::program::{self, Compiled, Program};
 use super::service::Parts;
-use crate::scheduler::QueueSlot;
+use crate::scheduler::{QueueSlot, VmPermit};
 
 /// VMs that an execution may use: a fork that fails before it ran anything is replaced. The last one is booted.
 const ATTEMPTS: u32 = 3;
@@ -40,6 +41,7 @@ pub async fn run(
         network: None,
         start: StartKind::Cold,
         image: None,
+        is_compile_shared: false,
         artifacts: Artifacts::default(),
     };
     let memory_mib = admitted.memory_mib;
@@ -51,6 +53,7 @@ pub async fn run(
         network,
         start,
         image,
+        is_compile_shared,
         artifacts,
         ..
     } = run;
@@ -64,6 +67,7 @@ pub async fn run(
             about: &job.about,
             image,
             result,
+            is_compile_shared,
             artifacts: artifacts.list,
             artifacts_dropped: artifacts.dropped,
             transcript,
@@ -94,6 +98,7 @@ pub fn panicked(job: &Job, panic: &(dyn Any + Send)) -> Arc<Execution> {
         let parts = ExecutionParts {
             about: &job.about,
             image: None,
+            is_compile_shared: false,
             artifacts: Vec::new(),
             artifacts_dropped: 0,
             result: Err(Failure::infrastructure(format!(
@@ -152,38 +157,102 @@ struct Run<'a> {
     network: Option<NetworkReport>,
     start: StartKind,
     image: Option<ReadyImage>,
+    is_compile_shared: bool,
     artifacts: Artifacts,
 }
 
 impl Run<'_> {
     async fn result(
         &mut self,
-        admitted: Admitted,
+        mut admitted: Admitted,
         slot: QueueSlot,
         arrived: Instant,
     ) -> (Result<ExecuteResult, Failure>, Teardown) {
         let cancelled = self.job.cancel.clone();
-        let demand = Demand {
-            memory_mib: self
-                .parts
-                .vm_memory_mib(admitted.memory_mib, admitted.result_bytes()),
-            vcpus: usize::from(admitted.vcpus),
-        };
+        let compiles = admitted.execute.compile.is_some();
+        let program = admitted.program.take().filter(|_| compiles);
         let ready = tokio::select! {
             biased;
             () = cancelled.cancelled() => Err(self.job.cancelled()),
-            ready = async {
-                let image = self.parts.images.ensure(&admitted.language, admitted.memory_mib).await;
-                let image = image.map_err(Failure::infrastructure)?;
-                check_image(&admitted, &image)
-                    .map_err(|refused| Failure::infrastructure(refused.to_string()))?;
-                Ok::<_, Failure>((image, slot.admitted(demand).await))
-            } => ready,
+            ready = self.ready(&admitted, program.as_deref(), slot, arrived) => ready,
         };
-        let (image, permit) = match ready {
+        let (image, permit, compiled) = match ready {
             Ok(ready) => ready,
             Err(failure) => return (Err(failure), Teardown::default()),
         };
+        if let Some(compiled) = compiled {
+            self.job.update(|progress| {
+                for event in &compiled.events {
+                    progress.transcript.push(event);
+                }
+            });
+            if !compiled.has_succeeded() {
+                let result = ExecuteResult {
+                    compile: Some(compiled.result.clone()),
+                    ..ExecuteResult::default()
+                };
+                let mut teardown = Teardown::default();
+                teardown.permit = Some(permit);
+                return (Ok(result), teardown);
+            }
+            compiled.apply(&mut admitted.execute);
+        }
+        let (mut result, mut teardown) = self.in_machine(admitted, image).await;
+        if let (Some(compiled), Ok(result)) = (compiled, &mut result) {
+            result.compile = Some(compiled.result.clone());
+        }
+        teardown.permit = Some(permit);
+        (result, teardown)
+    }
+
+    /// Waits for the image, the compiled program if the execution shares one, and the VM permit.
+    async fn ready<'p>(
+        &mut self,
+        admitted: &Admitted,
+        program: Option<&'p Program>,
+        slot: QueueSlot,
+        arrived: Instant,
+    ) -> Result<(PathBuf, VmPermit, Option<&'p Compiled>), Failure> {
+        let parts = self.parts;
+        let ensured = parts
+            .images
+            .ensure(&admitted.language, admitted.memory_mib)
+            .await;
+        let image = ensured.map_err(Failure::infrastructure)?;
+        check_image(admitted, &image)
+            .map_err(|refused| Failure::infrastructure(refused.to_string()))?;
+        let path = image.path.clone();
+        self.image = Some(image);
+        let Some(program) = program else {
+            let permit = self.permit(admitted, slot, arrived).await;
+            return Ok((path, permit, None));
+        };
+        // The execution that compiles uses its permit for that first; the others queue for theirs when it is done.
+        let (mut slot, mut permit) = (Some(slot), None);
+        let compiled = program.compiled(&admitted.execute, async {
+            if let Some(slot) = slot.take() {
+                permit = Some(self.permit(admitted, slot, arrived).await);
+            }
+            let spec = self.spec(admitted, path.clone());
+            program::compile(parts, spec, &admitted.execute, &self.job.cancel).await
+        });
+        let compiled = compiled.await;
+        self.is_compile_shared = compiled.is_some() && permit.is_none();
+        if let Some(slot) = slot {
+            permit = Some(self.permit(admitted, slot, arrived).await);
+        }
+        let permit = permit.ok_or_else(|| Failure::infrastructure("no permit for a VM"))?;
+        Ok((path, permit, compiled))
+    }
+
+    /// Waits for a VM permit. The execution runs from then on.
+    async fn permit(&mut self, admitted: &Admitted, slot: QueueSlot, arrived: Instant) -> VmPermit {
+        let memory_mib = admitted.memory_mib;
+        let demand = Demand {
+            memory_mib: (self.parts).vm_memory_mib(memory_mib, admitted.result_bytes()),
+            vcpus: usize::from(admitted.vcpus),
+        };
+        let permit = slot.admitted(demand).await;
         self.timings.queue_us = micros(arrived.elapsed());
         self.job
             .update(|progress| progress.status = Status::Running);
@@ -192,20 +261,11 @@ impl Run<'_> {
             // a failed write, and GET /health reports it.
             let _ = self.parts.store.started(&self.job.about.id).await;
         }
-        let path = image.path.clone();
-        self.image = Some(image);
-        let (result, mut teardown) = self.in_machine(admitted, path).await;
-        teardown.permit = Some(permit);
-        (result, teardown)
+        permit
     }
 
-    /// Launches a VM and runs the execution in it. Replaces forks that fail before the program began.
-    async fn in_machine(
-        &mut self,
-        mut admitted: Admitted,
-        image: PathBuf,
-    ) -> (Result<ExecuteResult, Failure>, Teardown) {
-        let mut spec = MachineSpec {
+    fn spec(&self, admitted: &Admitted, image: PathBuf) -> MachineSpec {
+        MachineSpec {
             id: self.job.about.id.clone(),
             image,
             language: Arc::clone(&admitted.language),
@@ -214,7 +274,16 @@ impl Run<'_> {
             network: admitted.network,
             template_owner: template_owner(&self.parts.config, &self.job.about.tenant),
             start: admitted.start,
-        };
+        }
+    }
+
+    /// Launches a VM and runs the execution in it. Replaces forks that fail before the program began.
+    async fn in_machine(
+        &mut self,
+        mut admitted: Admitted,
+        image: PathBuf,
+    ) -> (Result<ExecuteResult, Failure>, Teardown) {
+        let mut spec = self.spec(&admitted, image);
         for number in 1.. {
             let starting = Instant::now();
             let launcher = &self.parts.launcher;

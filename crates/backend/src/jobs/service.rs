@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 use super::admission::{Admitted, admit, template_owner};
 use super::cache::Cache;
 use super::pins::Pins;
+use super::program::Programs;
 use super::refused::Refused;
 use crate::bounds::Bounds;
 use crate::callbacks::Callbacks;
@@ -124,6 +125,7 @@ pub(super) struct Inner {
     pub(super) tasks: TaskTracker,
     pub(super) metrics: Metrics,
     pub(super) callbacks: Callbacks,
+    pub(super) programs: Programs,
     draining: AtomicBool,
     /// Stops all executions at the shutdown. Durable ones get no result and are restarted by the next start.
     pub(super) halt: CancellationToken,
@@ -139,6 +141,7 @@ impl Service {
             pins: Arc::new(Pins::new(held, metrics.bounds().clone())),
             metrics,
             callbacks: Callbacks::new(&parts.config.callbacks),
+            programs: Programs::default(),
             parts: Arc::new(parts),
             cache,
             tasks: TaskTracker::new(),

@@ -159,7 +159,8 @@ impl Service {
         let batch = uuid::Uuid::new_v4().to_string();
         let (mut all, mut accepted) = (Vec::new(), Vec::new());
         for (index, request) in (0..).zip(requests) {
-            let prepared = self.prepare(tenant.clone(), &request, Client::Leaves)?;
+            let mut prepared = self.prepare(tenant.clone(), &request, Client::Leaves)?;
+            prepared.admitted.program = Some(self.inner.programs.of(&batch));
             accepted.push(Accepted {
                 batch: Some((batch.clone(), index)),
                 ..accepted_of(&prepared.job, request)
@@ -245,9 +246,11 @@ impl Service {
 
     /// Restarts an execution that an earlier clouded accepted. The error is the reason why it cannot run.
     pub(super) fn resume(&self, accepted: &Accepted) -> Result<(), String> {
-        let admitted = self
+        let mut admitted = self
             .admit(&accepted.id, &accepted.request)
             .map_err(|refused| refused.to_string())?;
+        let batch = accepted.batch.as_ref();
+        admitted.program = batch.map(|(batch, _)| self.inner.programs.of(batch));
         let slot = self
             .parts()
             .scheduler

@@ -22,7 +22,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use cloude_protocol::api::{ExecutionRequest, ExecutionSummary};
+use cloude_protocol::api::ExecutionSummary;
 use cloude_protocol::keys::Usage;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use tokio::sync::oneshot;
@@ -290,7 +290,7 @@ fn tenant_of(id: &str) -> Tenant {
 
 fn unfinished(connection: &Connection) -> Result<Vec<Result<Accepted, Unreadable>>, StoreError> {
     let mut statement = connection.prepare(
-        "SELECT id, language, request, attempts, tenant, created_ms FROM jobs
+        "SELECT id, language, request, attempts, tenant, created_ms, batch, batch_index FROM jobs
          WHERE finished_ms IS NULL ORDER BY created_ms, rowid",
     )?;
     let mut rows = statement.query([])?;
@@ -311,29 +311,26 @@ fn read_accepted(row: &Row<'_>, id: String) -> Result<Accepted, Unreadable> {
     let tenant = row.get::<_, String>(4).unwrap_or_default();
     let tenant = tenant_of(&tenant);
     let created_ms = row.get::<_, i64>(5).unwrap_or_default().unsigned_abs();
-    let read = || -> Result<(ExecutionRequest, u32), StoreError> {
+    let read = || -> Result<Accepted, StoreError> {
         let request: String = row.get(2)?;
-        Ok((serde_json::from_str(&request)?, row.get(3)?))
-    };
-    match read() {
-        Ok((request, attempts)) => Ok(Accepted {
-            id,
-            tenant,
-            language,
-            request,
-            attempts,
+        Ok(Accepted {
+            id: id.clone(),
+            tenant: tenant.clone(),
+            language: language.clone(),
+            request: serde_json::from_str(&request)?,
+            attempts: row.get(3)?,
             created_ms,
             key: None,
-            batch: None,
-        }),
-        Err(error) => Err(Unreadable {
-            id,
-            tenant,
-            language,
-            created_ms,
-            reason: error.to_string(),
-        }),
-    }
+            batch: Option::zip(row.get(6)?, row.get(7)?),
+        })
+    };
+    read().map_err(|error| Unreadable {
+        reason: error.to_string(),
+        id: id.clone(),
+        tenant: tenant.clone(),
+        language: language.clone(),
+        created_ms,
+    })
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ pub struct Accepted {
     pub created_ms: u64,
     /// The key under which the client may send the request again; none once it is stored.
     pub key: Option<IdempotencyKey>,
-    /// The id of its batch, and its place there; none once it is stored.
+    /// The id of its batch, and its place there.
     pub batch: Option<(String, u32)>,
 }
 
@@ -115,6 +115,7 @@ pub fn without_output(execution: &Execution) -> Execution {
         result: compile.result.clone(),
         stdout: Data::default(),
         stderr: Data::default(),
+        shared: compile.shared,
     });
     Execution {
         id: execution.id.clone(),

@@ -1,5 +1,5 @@
 use cloude_protocol::agent::Cause;
-use cloude_protocol::api::{Artifact, Execution, StartKind, Timings};
+use cloude_protocol::api::{Artifact, Execution, ExecutionRequest, StartKind, Timings};
 use tempfile::TempDir;
 
 use cloude_protocol::api::Status;

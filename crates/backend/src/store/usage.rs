@@ -32,7 +32,8 @@ pub fn add(
         _ => timings.total_us.saturating_sub(timings.queue_us),
     };
     let cpu_us = |stage: Option<&StageResult>| stage.map_or(0, |stage| stage.cpu_time_us);
-    let compile = execution.compile.as_ref().map(|compile| &compile.result);
+    let own = execution.compile.as_ref().filter(|compile| !compile.shared);
+    let compile = own.map(|compile| &compile.result);
     let cpu_us = cpu_us(execution.run.as_ref()) + cpu_us(compile);
     let sql = "INSERT INTO usage (tenant, executions, vm_us, cpu_us, memory_mib_us) VALUES (?1, 1, ?2, ?3, ?4)
                ON CONFLICT (tenant) DO UPDATE SET

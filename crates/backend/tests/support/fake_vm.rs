@@ -270,6 +270,24 @@ async fn play(
             let exited = || stage_result(Cause::Exit, Some(0), None);
             finish(Some(exited()), Some(exited()));
         }
+        "build" => {
+            // A compiler whose program prints the rest of the text, and is run where it came as a file.
+            output(StageName::Compile, Stream::Stderr, "main.c:1: warning\n");
+            let binary = format!("print {argument}");
+            if request.artifacts.is_some() {
+                send(&Event::Artifact {
+                    path: "main".into(),
+                    bytes: binary.len() as u64,
+                    mode: 0o755,
+                });
+                let data = binary.into_bytes().into();
+                send(&Event::ArtifactData { data });
+            } else {
+                output(StageName::Run, Stream::Stdout, argument);
+            }
+            let exited = || stage_result(Cause::Exit, Some(0), None);
+            finish(Some(exited()), Some(exited()));
+        }
         "echo" => {
             // Bytes as they are, signals and sizes in words, until the end of standard input or SIGKILL.
             output(StageName::Run, Stream::Stdout, &request.stdin.to_text());

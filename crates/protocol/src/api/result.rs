@@ -99,6 +99,9 @@ pub struct CompileReport {
     pub stdout: Data,
     /// The compiler's standard error.
     pub stderr: Data,
+    /// Another execution of the batch compiled the program.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub shared: bool,
 }
 
 /// A file that the program left.

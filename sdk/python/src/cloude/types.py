@@ -171,6 +171,7 @@ class CompileReport(_Text):
     result: StageResult
     stdout_bytes: bytes = _output("stdout")
     stderr_bytes: bytes = _output("stderr")
+    shared: bool = False
 
 
 @dataclass(frozen=True)

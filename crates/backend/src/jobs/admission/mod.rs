@@ -14,6 +14,7 @@ use cloude_protocol::agent::ExecuteRequest;
 use cloude_protocol::api::{ExecutionRequest, StartChoice};
 use cloude_protocol::language::Language;
 
+use super::program::Program;
 use super::refused::Refused;
 use crate::config::{Config, PoolIsolation};
 use crate::tenant::Tenant;
@@ -34,6 +35,8 @@ pub struct Admitted {
     pub start: Option<StartChoice>,
     /// The request to the agent.
     pub execute: ExecuteRequest,
+    /// The program that it shares with the other executions of its batch.
+    pub program: Option<Arc<Program>>,
     /// Bytes that the request takes in the queue.
     pub bytes: usize,
 }
@@ -84,6 +87,7 @@ pub fn admit(
         network: request.network,
         start: request.start,
         execute,
+        program: None,
         bytes,
     })
 }

@@ -37,6 +37,7 @@ async fn large_output_is_stored_as_bytes() {
         result: stage(),
         stdout: vec![3; 5].into(),
         stderr: vec![0xff; 100_000].into(),
+        shared: false,
     });
     let large = Arc::new(large);
     store.finished_now(ended(Arc::clone(&large))).await.unwrap();
