@@ -25,6 +25,9 @@ pub struct Language {
     pub extensions: Vec<String>,
     /// The code's file name in the work directory. A client's file with another of `extensions` gets that extension.
     pub file: String,
+    /// The language for clients of Judge0, which cannot use it if none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub judge0: Option<Judge0>,
     /// The sources of its image.
     pub image: Image,
     /// Compiles the code; none for an interpreter.
@@ -85,6 +88,16 @@ impl Language {
             warm: self.warm.as_ref(),
         }
     }
+}
+
+/// A language in the list of Judge0.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct Judge0 {
+    /// Its name there, before the compiler or interpreter: `C++` in `C++ (G++ 14.2.0)`.
+    pub name: String,
+    /// Its ids: all versions of it that Judge0 has. From 1000 on those of languages that Judge0 does not have.
+    pub ids: Vec<u32>,
 }
 
 /// Whether the version `found` is `wanted`, or one of its releases: 3.13.5 is of 3.13, 3.130 is not.

@@ -39,6 +39,8 @@ pub enum LanguagesError {
 pub struct Languages {
     by_name: BTreeMap<String, Arc<Language>>,
     names: BTreeMap<String, String>,
+    /// Names of the languages by their ids in Judge0.
+    judge0: BTreeMap<u32, String>,
 }
 
 impl Languages {
@@ -47,6 +49,7 @@ impl Languages {
         let mut languages = Languages {
             by_name: BTreeMap::new(),
             names: BTreeMap::new(),
+            judge0: BTreeMap::new(),
         };
         for name in languages::names(dir)? {
             let language = languages::load(dir, &name)?;
@@ -66,6 +69,11 @@ impl Languages {
             let key = name.to_lowercase();
             if let Some(other) = self.names.insert(key, language.name.clone()) {
                 return Err(format!("`{name}` is a name of `{other}` already"));
+            }
+        }
+        for id in language.judge0.iter().flat_map(|judge0| &judge0.ids) {
+            if let Some(other) = self.judge0.insert(*id, language.name.clone()) {
+                return Err(format!("`judge0.ids`: {id} is an id of `{other}` already"));
             }
         }
         self.by_name
@@ -90,6 +98,11 @@ impl Languages {
     pub fn find(&self, name: &str) -> Option<&Arc<Language>> {
         self.by_name
             .get(self.names.get(&name.trim().to_lowercase())?)
+    }
+
+    /// The language with this id in Judge0.
+    pub fn by_judge0_id(&self, id: u32) -> Option<&Arc<Language>> {
+        self.by_name.get(self.judge0.get(&id)?)
     }
 
     /// All, by name.
@@ -207,6 +220,22 @@ mod tests {
             .unwrap();
         language.name = "snake".into();
         assert!(languages.add(language).unwrap_err().contains("python"));
+    }
+
+    #[test]
+    fn every_language_has_ids_of_judge0_that_no_other_has() {
+        let mut languages = ours();
+        for language in languages.iter() {
+            let judge0 = language.judge0.as_ref();
+            assert!(judge0.is_some_and(|judge0| !judge0.ids.is_empty()));
+        }
+        assert_eq!(languages.by_judge0_id(71).unwrap().name, "python");
+        assert_eq!(languages.by_judge0_id(54).unwrap().name, "cpp");
+        assert!(languages.by_judge0_id(89).is_none());
+        let mut language = Language::clone(languages.find("ruby").unwrap());
+        (language.name, language.aliases) = ("gem".into(), Vec::new());
+        let error = languages.add(language).unwrap_err();
+        assert!(error.contains("72 is an id of `ruby`"), "{error}");
     }
 
     #[test]
