@@ -6,6 +6,7 @@ mod artifacts;
 mod attempt;
 mod batch;
 mod cache;
+mod dialect;
 mod find;
 mod follower;
 mod input;
@@ -31,6 +32,7 @@ pub mod fuzzing {
 
 pub use about::About;
 pub use admission::check_size;
+pub use dialect::{Translated, merged_output};
 pub use find::{Content, Found};
 pub use follower::Follower;
 pub use input::{Control, InputPort};

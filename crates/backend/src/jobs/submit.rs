@@ -9,6 +9,7 @@ use cloude_protocol::agent::Cause;
 use cloude_protocol::api::{Execution, ExecutionRequest, Status};
 use futures_util::FutureExt;
 use sha2::{Digest, Sha256};
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::about::About;
 use super::admission::{Admitted, check_version};
@@ -33,15 +34,15 @@ pub enum Submitted {
 }
 
 /// An admitted execution with its queue slot.
-struct Prepared {
-    job: Arc<Job>,
+pub(super) struct Prepared {
+    pub(super) job: Arc<Job>,
     admitted: Admitted,
     slot: QueueSlot,
     arrived: Instant,
 }
 
 /// The row of a new durable execution.
-fn accepted_of(job: &Job, request: ExecutionRequest) -> Accepted {
+pub(super) fn accepted_of(job: &Job, request: ExecutionRequest) -> Accepted {
     let about = &job.about;
     Accepted {
         id: about.id.clone(),
@@ -52,6 +53,7 @@ fn accepted_of(job: &Job, request: ExecutionRequest) -> Accepted {
         created_ms: about.created_ms,
         key: None,
         batch: None,
+        dialect: None,
     }
 }
 
@@ -157,16 +159,27 @@ impl Service {
     ) -> Result<(String, Vec<Arc<Job>>), SubmitError> {
         let token = self.inner.tasks.token();
         let batch = uuid::Uuid::new_v4().to_string();
-        let (mut all, mut accepted) = (Vec::new(), Vec::new());
+        let mut all = Vec::new();
         for (index, request) in (0..).zip(requests) {
             let mut prepared = self.prepare(tenant.clone(), &request, Client::Leaves)?;
             prepared.admitted.program = Some(self.inner.programs.of(&batch));
-            accepted.push(Accepted {
+            let accepted = Accepted {
                 batch: Some((batch.clone(), index)),
                 ..accepted_of(&prepared.job, request)
-            });
-            all.push(prepared);
+            };
+            all.push((prepared, accepted));
         }
+        let jobs = self.store_and_start(token, all).await;
+        jobs.map(|jobs| (batch, jobs))
+    }
+
+    /// Stores executions, all or none, and starts them.
+    pub(super) async fn store_and_start(
+        &self,
+        token: TaskTrackerToken,
+        all: Vec<(Prepared, Accepted)>,
+    ) -> Result<Vec<Arc<Job>>, SubmitError> {
+        let (all, accepted): (Vec<_>, Vec<_>) = all.into_iter().unzip();
         let service = self.clone();
         let started = tokio::spawn(async move {
             let _token = token;
@@ -177,13 +190,12 @@ impl Service {
             });
             Ok(started.collect())
         });
-        let jobs = started.await.unwrap_or(Err(StoreError::Closed.into()));
-        jobs.map(|jobs| (batch, jobs))
+        started.await.unwrap_or(Err(StoreError::Closed.into()))
     }
 
     /// Checks a request and gives it a queue slot. The caller holds a token of [`Inner::tasks`], for which `finish` waits: it is
     /// taken before `draining` is read, so that either `finish` waits, or this call sees that `drain` was called.
-    fn prepare(
+    pub(super) fn prepare(
         &self,
         tenant: Tenant,
         request: &ExecutionRequest,

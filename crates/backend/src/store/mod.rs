@@ -5,6 +5,7 @@
 //! result from memory.
 
 mod callbacks;
+mod dialect;
 mod error;
 mod idempotency;
 mod keys;
@@ -32,6 +33,7 @@ use write::Write;
 use writer::{Command, Writer};
 
 pub use callbacks::Delivery;
+pub use dialect::Page;
 pub use error::{FailedWrites, StoreError};
 pub use keys::StoredKey;
 pub use list::Filter;
@@ -185,6 +187,31 @@ impl Store {
         Ok(part.await?.map(|(start, data)| (start, data.into())))
     }
 
+    /// The owner of an execution with a dialect, and the request in it.
+    pub async fn dialect(&self, id: &str) -> Result<Option<(Tenant, String)>, StoreError> {
+        let id = id.to_owned();
+        self.on_second_connection(move |connection| Ok(dialect::find(connection, &id)?))
+            .await
+    }
+
+    /// A page of the executions with a dialect, newest first: of one owner, or of all.
+    pub async fn dialects(
+        &self,
+        owner: Option<Tenant>,
+        limit: u64,
+        offset: u64,
+    ) -> Result<Page, StoreError> {
+        self.on_second_connection(move |connection| {
+            Ok(dialect::page(connection, owner.as_ref(), limit, offset)?)
+        })
+        .await
+    }
+
+    /// Removes a finished execution with everything that is stored for it. Returns after the commit.
+    pub async fn delete(&self, id: &str) -> Result<(), StoreError> {
+        self.write_now(Write::Delete { id: id.to_owned() }).await
+    }
+
     /// A page of executions, newest first.
     pub async fn list(&self, filter: Filter) -> Result<Vec<ExecutionSummary>, StoreError> {
         self.on_second_connection(move |connection| list::list(connection, filter))
@@ -322,6 +349,7 @@ fn read_accepted(row: &Row<'_>, id: String) -> Result<Accepted, Unreadable> {
             created_ms,
             key: None,
             batch: Option::zip(row.get(6)?, row.get(7)?),
+            dialect: None,
         })
     };
     read().map_err(|error| Unreadable {

@@ -25,6 +25,8 @@ pub struct Accepted {
     pub key: Option<IdempotencyKey>,
     /// The id of its batch, and its place there.
     pub batch: Option<(String, u32)>,
+    /// The request of another server's client, as JSON of its dialect; none once it is stored.
+    pub dialect: Option<String>,
 }
 
 /// The header `Idempotency-Key` of a request.

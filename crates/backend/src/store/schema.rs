@@ -12,7 +12,7 @@ use rusqlite_migration::{M, Migrations};
 use super::error::StoreError;
 
 /// `PRAGMA user_version` counts the applied migrations. A released migration never changes; new ones are appended.
-const MIGRATIONS: [M<'static>; 10] = [
+const MIGRATIONS: [M<'static>; 11] = [
     M::up(
         "CREATE TABLE jobs (
             id TEXT PRIMARY KEY,
@@ -112,6 +112,11 @@ const MIGRATIONS: [M<'static>; 10] = [
         "ALTER TABLE jobs ADD COLUMN batch TEXT;
         ALTER TABLE jobs ADD COLUMN batch_index INTEGER;
         CREATE INDEX jobs_batch ON jobs (batch, batch_index) WHERE batch IS NOT NULL;",
+    ),
+    // The request of another server's client, as JSON of its dialect.
+    M::up(
+        "ALTER TABLE jobs ADD COLUMN dialect TEXT;
+        CREATE INDEX jobs_dialect ON jobs (tenant, created_ms, id) WHERE dialect IS NOT NULL;",
     ),
 ];
 

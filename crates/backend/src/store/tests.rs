@@ -31,6 +31,7 @@ fn accepted(id: &str) -> Accepted {
         created_ms: 1,
         key: None,
         batch: None,
+        dialect: None,
     }
 }
 
@@ -359,4 +360,40 @@ async fn a_list_is_filtered_and_ends_where_the_next_page_begins() {
     );
     let status = Some(Status::Done);
     assert_eq!(ids(Filter { status, ..all }).await, "");
+}
+
+#[tokio::test]
+async fn a_dialect_outlives_the_request_and_is_deleted_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), KEEP).unwrap();
+    for (id, created_ms) in [("a", 1), ("b", 2), ("c", 3)] {
+        let dialect = Some(format!("{{\"of\":\"{id}\"}}")).filter(|_| id != "c");
+        let row = Accepted {
+            dialect,
+            created_ms,
+            ..accepted(id)
+        };
+        store.accept(&row).await.unwrap();
+    }
+    store
+        .finished_now(ended(printing("a", b"x".to_vec())))
+        .await
+        .unwrap();
+    let owner = Tenant::of_key("k");
+
+    assert_eq!(
+        store.dialect("a").await.unwrap(),
+        Some((owner.clone(), "{\"of\":\"a\"}".into()))
+    );
+    assert_eq!(store.dialect("c").await.unwrap(), None);
+    let page = store.dialects(Some(owner), 1, 1).await.unwrap();
+    assert_eq!((page.ids, page.total), (vec!["a".to_owned()], 2));
+    let foreign = Some(Tenant::of_key("other"));
+    assert_eq!(store.dialects(foreign, 9, 0).await.unwrap().total, 0);
+
+    for id in ["a", "b"] {
+        store.delete(id).await.unwrap();
+    }
+    assert!(store.get("a").await.unwrap().is_none());
+    assert!(store.get("b").await.unwrap().is_some(), "not finished");
 }

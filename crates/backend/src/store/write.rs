@@ -26,6 +26,8 @@ pub enum Write {
     Interrupted { id: String },
     /// An execution has a result.
     Finished(Arc<Ended>),
+    /// A client deletes a finished execution.
+    Delete { id: String },
     /// An attempt at a callback was made.
     Attempted {
         job: String,
@@ -50,6 +52,7 @@ pub struct NewRow {
     key: Option<IdempotencyKey>,
     callback_url: Option<String>,
     batch: Option<(String, u32)>,
+    dialect: Option<String>,
 }
 
 impl NewRow {
@@ -64,6 +67,7 @@ impl NewRow {
             key: accepted.key.clone(),
             callback_url: accepted.request.callback_url.clone(),
             batch: accepted.batch.clone(),
+            dialect: accepted.dialect.clone(),
         })
     }
 
@@ -75,8 +79,9 @@ impl NewRow {
             super::callbacks::add(connection, &self.id, url)?;
         }
         let (batch, index) = self.batch.clone().unzip();
-        let sql = "INSERT INTO jobs (id, language, request, status, created_ms, tenant, labels, batch, batch_index)
-                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+        let sql = "INSERT INTO jobs (id, language, request, status, created_ms, tenant, labels, batch, batch_index,
+                       dialect)
+                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
         connection.prepare_cached(sql)?.execute(params![
             self.id,
             self.language,
@@ -86,7 +91,8 @@ impl NewRow {
             self.tenant.id(),
             self.labels,
             batch,
-            index
+            index,
+            self.dialect
         ])?;
         Ok(())
     }
@@ -104,9 +110,12 @@ impl Write {
         Ok(Write::AcceptAll(rows.collect::<Result<_, _>>()?))
     }
 
-    /// True if a failed write is retried. For an accept, the client receives the error instead.
+    /// True if a failed write is retried. Otherwise the client receives the error.
     pub fn is_retried(&self) -> bool {
-        !matches!(self, Write::Accept(_) | Write::AcceptAll(_))
+        !matches!(
+            self,
+            Write::Accept(_) | Write::AcceptAll(_) | Write::Delete { .. }
+        )
     }
 
     /// Bytes of output.
@@ -183,6 +192,10 @@ impl Write {
                     ],
                 )?
             }
+            Write::Delete { id } => execute(
+                "DELETE FROM jobs WHERE id = ?1 AND finished_ms IS NOT NULL",
+                params![id],
+            )?,
             Write::Attempted {
                 job,
                 attempts,

@@ -244,6 +244,22 @@ impl Transcript {
         }
     }
 
+    /// Both streams of a stage in their order, of a result that has taken the bytes.
+    pub fn merged(&self, stage: StageName, result: &Execution) -> Vec<u8> {
+        let (mut cursor, mut merged) = (Cursor::default(), Vec::new());
+        while let Some(event) = self.next(&mut cursor, usize::MAX, Some(result)) {
+            match event {
+                ExecutionEvent::Output {
+                    stage: of, data, ..
+                } if of == stage => {
+                    merged.extend_from_slice(&data.0);
+                }
+                _ => {}
+            }
+        }
+        merged
+    }
+
     /// The next bytes of a stream; `None` if the result lacks them, because the store was full.
     fn bytes_event(
         &self,
