@@ -193,7 +193,7 @@ async fn serve(
     let server = tokio::spawn(serve);
     notify(&[NotifyState::Ready]);
     let delivering = service.clone();
-    let callbacks = tokio::spawn(async move { delivering.deliver_callbacks().await });
+    let callbacks = tokio::spawn(async move { delivering.deliver_callbacks(http::callback).await });
     signals.next().await;
     tracing::info!(
         grace_ms = config.shutdown.grace_ms,

@@ -6,14 +6,14 @@
 mod support;
 
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use cloude_backend::config::Config;
 use cloude_protocol::api::Execution;
 use http_body_util::{BodyExt, Full};
 use hyper::service::service_fn;
-use hyper::{HeaderMap, Request, Response};
+use hyper::{HeaderMap, Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use support::{Backend, capacity};
@@ -24,6 +24,8 @@ use tokio::sync::mpsc;
 struct Receiver {
     url: String,
     posts: mpsc::UnboundedReceiver<(HeaderMap, Bytes)>,
+    /// The method of the last one.
+    method: Arc<Mutex<Method>>,
 }
 
 impl Receiver {
@@ -31,14 +33,17 @@ impl Receiver {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/done", listener.local_addr().unwrap());
         let (sender, posts) = mpsc::unbounded_channel();
+        let method = Arc::new(Mutex::new(Method::GET));
+        let last = Arc::clone(&method);
         tokio::spawn(async move {
             let mut statuses = statuses.into_iter();
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
                 let status = statuses.next().unwrap_or(200);
-                let sender = sender.clone();
+                let (sender, last) = (sender.clone(), Arc::clone(&last));
                 let service = service_fn(move |request: Request<hyper::body::Incoming>| {
                     let sender = sender.clone();
+                    *last.lock().unwrap() = request.method().clone();
                     async move {
                         let headers = request.headers().clone();
                         let body = request.into_body().collect().await.unwrap().to_bytes();
@@ -56,7 +61,7 @@ impl Receiver {
                     .await;
             }
         });
-        Receiver { url, posts }
+        Receiver { url, posts, method }
     }
 }
 
@@ -72,7 +77,11 @@ async fn server(state: &Arc<tempfile::TempDir>) -> Backend {
 
 fn deliver(backend: &Backend) {
     let service = backend.service.clone();
-    tokio::spawn(async move { service.deliver_callbacks().await });
+    tokio::spawn(async move {
+        service
+            .deliver_callbacks(cloude_backend::http::callback)
+            .await
+    });
 }
 
 /// The id of a new execution with a callback.
@@ -114,16 +123,46 @@ async fn a_result_is_posted_with_a_signature() {
     assert_eq!(header(&headers, "cloude-execution"), id);
     assert_eq!(header(&headers, "cloude-delivery"), "1");
     assert_eq!(header(&headers, "content-type"), "application/json");
-    let signature = header(&headers, "cloude-signature");
+    check_signature(&headers, &body);
+    assert_eq!(*receiver.method.lock().unwrap(), Method::POST);
+}
+
+fn check_signature(headers: &HeaderMap, body: &[u8]) {
+    let signature = header(headers, "cloude-signature");
     let (time, hash) = signature
         .strip_prefix("t=")
         .unwrap()
         .split_once(",v1=")
         .unwrap();
     let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, b"key");
-    let signed = [time.as_bytes(), b".", &body].concat();
+    let signed = [time.as_bytes(), b".", body].concat();
     let hash = const_hex::decode(hash).unwrap();
     ring::hmac::verify(&key, &signed, &hash).unwrap();
+}
+
+#[tokio::test]
+async fn a_submission_of_judge0_is_put_as_judge0_does() {
+    let backend = server(&Arc::new(tempfile::tempdir().unwrap())).await;
+    let mut receiver = Receiver::answering(vec![500]).await;
+    deliver(&backend);
+    let body = json!({
+        "language_id": 71, "source_code": "print é", "expected_output": "x", "callback_url": receiver.url,
+    });
+    let created = backend.post("/submissions", body).await;
+    assert_eq!(created.status, 201, "{:?}", created.body);
+
+    for number in ["1", "2"] {
+        let (headers, body) = receiver.posts.recv().await.unwrap();
+        assert_eq!(header(&headers, "cloude-delivery"), number);
+        assert_eq!(*receiver.method.lock().unwrap(), Method::PUT);
+        check_signature(&headers, &body);
+        let expected = json!({
+            "token": created.json()["token"], "time": "0.001", "memory": 1024, "stdout": "w6k=\n",
+            "stderr": null, "compile_output": null, "message": null,
+            "status": {"id": 4, "description": "Wrong Answer"},
+        });
+        assert_eq!(serde_json::from_slice::<Value>(&body).unwrap(), expected);
+    }
 }
 
 #[tokio::test]

@@ -6,11 +6,9 @@
 mod support;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use cloude_backend::config::{Auth, Config};
 use cloude_protocol::keys::Scope;
-use futures_util::future::join_all;
 use serde_json::{Value, json};
 use support::{Answer, Backend, capacity};
 
@@ -377,22 +375,6 @@ async fn a_client_that_disconnects_ends_its_program() {
 
     backend.alive(0).await;
     asked.abort();
-}
-
-#[tokio::test]
-async fn sixty_four_clients_at_once_get_their_own_answers() {
-    let state = Arc::new(tempfile::tempdir().unwrap());
-    let backend = Backend::with(capacity(8, 64), state, |_| {}).await;
-    let answers = (0..64).map(|number| {
-        let body = program("python", &format!("print {number}"));
-        let backend = &backend;
-        async move { (number, backend.post(EXECUTE, body).await) }
-    });
-    for (number, answer) in join_all(answers).await {
-        assert_eq!(answer.status, 200);
-        assert_eq!(answer.json()["run"]["stdout"], number.to_string());
-    }
-    assert_eq!(backend.world.launched.load(Ordering::SeqCst), 64);
 }
 
 /// Installs clients from PyPI and npm, and shows their calls.

@@ -26,6 +26,16 @@ const MAX_DELAY: Duration = Duration::from_secs(3600);
 /// Pause after a failure of the store.
 const STORE_PAUSE: Duration = Duration::from_secs(5);
 
+/// A request to a client's server.
+pub struct Notice {
+    pub method: reqwest::Method,
+    pub body: Vec<u8>,
+}
+
+/// Makes the notice of an execution with a dialect: from the request in it, the result, and the order of its output. None if
+/// the request cannot be read.
+pub type Form = fn(&str, &Execution, Option<&[u8]>) -> Option<Notice>;
+
 /// Delivers callbacks.
 pub struct Callbacks {
     config: config::Callbacks,
@@ -54,8 +64,8 @@ impl Callbacks {
         self.due.notify_one();
     }
 
-    /// Delivers until the future is dropped.
-    pub async fn run(&self, store: &Store) {
+    /// Delivers until the future is dropped. `form`: callbacks of executions with a dialect.
+    pub async fn run(&self, store: &Store, form: Form) {
         if self.config.secret.is_empty() {
             return;
         }
@@ -69,7 +79,9 @@ impl Callbacks {
         let mut ids = HashSet::new();
         loop {
             let next = match store.deliveries(AT_ONCE + ids.len()).await {
-                Ok(deliveries) => self.start(&client, store, deliveries, (&mut running, &mut ids)),
+                Ok(deliveries) => {
+                    self.start((&client, form), store, deliveries, (&mut running, &mut ids))
+                }
                 Err(error) => {
                     tracing::error!(%error, "reading the callbacks that are due");
                     STORE_PAUSE
@@ -88,7 +100,7 @@ impl Callbacks {
     /// Starts the deliveries that are due, and returns the time until the next one.
     fn start(
         &self,
-        client: &reqwest::Client,
+        (client, form): (&reqwest::Client, Form),
         store: &Store,
         deliveries: Vec<Delivery>,
         (running, ids): (&mut JoinSet<String>, &mut HashSet<String>),
@@ -106,6 +118,7 @@ impl Callbacks {
                 ids.insert(delivery.job.clone());
                 let attempt = Attempt {
                     client: client.clone(),
+                    form,
                     config: self.config.clone(),
                     egress: Arc::clone(&self.egress),
                     store: store.clone(),
@@ -132,6 +145,7 @@ impl Callbacks {
 
 struct Attempt {
     client: reqwest::Client,
+    form: Form,
     config: config::Callbacks,
     egress: Arc<Egress>,
     store: Store,
@@ -141,7 +155,7 @@ impl Attempt {
     /// Tries once and stores the outcome. Returns the execution's id.
     async fn deliver(self, delivery: Delivery) -> String {
         let (id, number) = (delivery.job.clone(), delivery.attempts + 1);
-        let outcome = match self.post(&delivery, number).await {
+        let outcome = match self.send(&delivery, number).await {
             Ok(()) => {
                 tracing::info!(id, attempt = number, "a callback was delivered");
                 None
@@ -165,23 +179,22 @@ impl Attempt {
         delay.min(MAX_DELAY.as_millis() as u64) as i64
     }
 
-    async fn post(&self, delivery: &Delivery, number: u32) -> Result<(), String> {
+    async fn send(&self, delivery: &Delivery, number: u32) -> Result<(), String> {
         self.egress
             .check_url(&delivery.url)
             .map_err(|reason| format!("the URL is refused: {reason}"))?;
-        let result = self
-            .result(&delivery.job)
+        let notice = self
+            .notice(&delivery.job)
             .await
             .map_err(|error| error.to_string())?;
-        let Some(result) = result else {
+        let Some(Notice { method, body }) = notice else {
             return Err("the result was removed".into());
         };
-        let body = serde_json::to_vec(&*result).map_err(|error| error.to_string())?;
         let time = now_ms() / 1000;
         let signature = signature(self.config.secret.expose(), time, &body);
         let request = self
             .client
-            .post(&delivery.url)
+            .request(method, &delivery.url)
             .header(CONTENT_TYPE, "application/json")
             .header("cloude-execution", &delivery.job)
             .header("cloude-delivery", number)
@@ -194,8 +207,19 @@ impl Attempt {
         }
     }
 
-    async fn result(&self, id: &str) -> Result<Option<Arc<Execution>>, StoreError> {
-        Ok(self.store.get(id).await?.and_then(|record| record.result))
+    async fn notice(&self, id: &str) -> Result<Option<Notice>, StoreError> {
+        let record = self.store.get(id).await?;
+        let Some(result) = record.and_then(|record| record.result) else {
+            return Ok(None);
+        };
+        if let Some((_, dialect)) = self.store.dialect(id).await? {
+            let order = self.store.order(id).await?;
+            return Ok((self.form)(&dialect, &result, order.as_deref()));
+        }
+        Ok(Some(Notice {
+            method: reqwest::Method::POST,
+            body: serde_json::to_vec(&*result)?,
+        }))
     }
 }
 

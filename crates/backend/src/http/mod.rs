@@ -45,6 +45,8 @@ use bodies::Bodies;
 use error::{ApiError, Reason, RequestError};
 use host::Hosts;
 
+/// Callbacks of executions with a dialect.
+pub use dialects::judge0::callback;
 pub use listener::Listener;
 pub use serve::{ConnectionLimits, serve};
 pub use tls::{TlsError, TlsFiles};
@@ -99,6 +101,7 @@ pub fn router(service: Service) -> Router {
         .route("/v1/keys/{id}", admin(delete(keys::revoke)))
         .merge(openapi::routes())
         .merge(dialects::piston::routes(&service))
+        .merge(dialects::judge0::routes(&service))
         .fallback(|| async { ApiError::from(RequestError::NoEndpoint) })
         .method_not_allowed_fallback(|| async { ApiError::from(RequestError::Method) })
         .layer(Extension(bodies))

@@ -19,11 +19,11 @@ use super::pins::Pins;
 use super::program::Programs;
 use super::refused::Refused;
 use crate::bounds::Bounds;
-use crate::callbacks::Callbacks;
+use crate::callbacks::{Callbacks, Form};
 use crate::config::Config;
 use crate::keys::{Caller, Keys};
 use crate::metrics::Metrics;
-use crate::scheduler::{EnterError, Load, Scheduler};
+use crate::scheduler::{Capacity, EnterError, Load, Scheduler};
 use crate::store::{FailedWrites, Store, StoreError};
 use crate::tenant::Tenant;
 
@@ -243,10 +243,20 @@ impl Service {
         self.parts().languages.find(name).cloned()
     }
 
+    /// The language with this id in Judge0.
+    pub fn judge0_language(&self, id: u32) -> Option<Arc<Language>> {
+        self.parts().languages.by_judge0_id(id).cloned()
+    }
+
     /// The version of a language's image with its title: `Python 3.13.5`. None if there is no image, or if it does not
     /// record a version.
     pub fn image_version(&self, language: &Language) -> Option<String> {
         self.parts().images.ready(language)?.version
+    }
+
+    /// The size of this server.
+    pub fn capacity(&self) -> Capacity {
+        self.parts().scheduler.capacity()
     }
 
     /// The current load.
@@ -325,9 +335,9 @@ impl Service {
         self.parts().launcher.remove_template(id).await
     }
 
-    /// Delivers callbacks until the future is dropped.
-    pub async fn deliver_callbacks(&self) {
-        self.inner.callbacks.run(&self.parts().store).await;
+    /// Delivers callbacks until the future is dropped. `form`: those of executions with a dialect.
+    pub async fn deliver_callbacks(&self, form: Form) {
+        self.inner.callbacks.run(&self.parts().store, form).await;
     }
 
     /// Refuses new executions from now on.

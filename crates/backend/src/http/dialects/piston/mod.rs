@@ -2,7 +2,6 @@
 //! Errors are `{"message": …}`.
 
 mod connect;
-mod end;
 mod files;
 mod request;
 mod response;
@@ -12,17 +11,16 @@ mod start;
 use std::sync::Arc;
 
 use axum::extract::{Extension, Request, State};
-use axum::http::HeaderValue;
-use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH};
-use axum::middleware::{self, Next};
+use axum::http::header::CONTENT_LENGTH;
+use axum::middleware::Next;
 use axum::response::Response;
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use cloude_protocol::api::{ExecutionEvent, Problem};
 use cloude_protocol::keys::Scope;
 use serde_json::{Map, Value, json};
 
-use crate::http::auth;
+use super::{add, key};
 use crate::http::executions::CancelOnDrop;
 use crate::http::extract::UntypedJson;
 use crate::http::output;
@@ -36,28 +34,17 @@ use start::{Refusal, start};
 /// The folder of all paths.
 const ROOT: &str = "/api/v2/";
 
-/// The routes. Some clients end a path with a slash.
+/// The routes.
 pub fn routes(service: &Service) -> Router<Service> {
-    let with_key = |scope, methods: MethodRouter<Service>| {
-        let methods = auth::require(service, scope, methods);
-        methods.route_layer(middleware::from_fn(bare_key))
-    };
-    let run = with_key(Scope::Run, post(execute));
-    let connect = with_key(Scope::Run, get(connect::connect));
-    let runtimes = with_key(Scope::Read, get(list_runtimes));
-    let packages = with_key(Scope::Read, get(list_packages));
+    let with_key = |scope, methods| key::require(service, scope, key::bare, methods);
     let mut router = Router::new();
     for (name, methods) in [
-        ("execute", run),
-        ("connect", connect),
-        ("runtimes", runtimes),
-        ("packages", packages),
+        ("execute", with_key(Scope::Run, post(execute))),
+        ("connect", with_key(Scope::Run, get(connect::connect))),
+        ("runtimes", with_key(Scope::Read, get(list_runtimes))),
+        ("packages", with_key(Scope::Read, get(list_packages))),
     ] {
-        for folder in ["", "piston/"] {
-            for end in ["", "/"] {
-                router = router.route(&format!("{ROOT}{folder}{name}{end}"), methods.clone());
-            }
-        }
+        router = add(router, [ROOT, "/api/v2/piston/"], name, methods);
     }
     router
 }
@@ -72,19 +59,6 @@ pub async fn messages(request: Request, next: Next) -> Response {
         response.headers_mut().remove(CONTENT_LENGTH);
     }
     response
-}
-
-/// Clients of Piston send a key as `Authorization: KEY`, without the word `Bearer`.
-async fn bare_key(mut request: Request, next: Next) -> Response {
-    let value = request.headers().get(AUTHORIZATION);
-    let key = value.and_then(|value| value.to_str().ok());
-    if let Some(key) = key.filter(|key| !key.is_empty() && !key.contains(' '))
-        && let Ok(mut bearer) = HeaderValue::try_from(format!("Bearer {key}"))
-    {
-        bearer.set_sensitive(true);
-        request.headers_mut().insert(AUTHORIZATION, bearer);
-    }
-    next.run(request).await
 }
 
 /// `GET /api/v2/runtimes`: the languages whose images are built.

@@ -5,10 +5,8 @@ use cloude_protocol::language::Language;
 use serde_json::{Map, Value};
 
 use super::files::{AskedFile, place};
+use crate::http::dialects::memory;
 use crate::jobs::Refused;
-
-/// Bytes of a MiB.
-const MIB: u64 = 1 << 20;
 
 /// A body with valid fields.
 #[derive(Debug, Default, PartialEq)]
@@ -86,13 +84,12 @@ impl Asked {
         place(self.files, language, request)
     }
 
-    /// The VM has one memory for both stages, the kernel and the image: the larger limit, and at least the default.
+    /// The larger limit: a VM has one memory for both stages.
     fn memory_bytes(&self, language: &Language, default_mib: u64) -> Option<u64> {
         let compile = self
             .compile_memory_limit
             .filter(|_| language.compile.is_some());
-        let wanted = self.run_memory_limit.max(compile);
-        wanted.filter(|bytes| *bytes > default_mib.saturating_mul(MIB))
+        memory::above_default(self.run_memory_limit.max(compile), default_mib)
     }
 
     /// The name of the limit that decided the VM's memory.

@@ -4,7 +4,7 @@ use cloude_protocol::agent::{Cause, StageName, StageResult, Stream};
 use cloude_protocol::api::{Execution, ExecutionEvent};
 use serde::Serialize;
 
-use super::end::End;
+use crate::http::dialects::isolate::End;
 
 /// The response to `POST /execute`.
 #[derive(Clone, Debug, Serialize, PartialEq)]

@@ -14,6 +14,7 @@ use serde_json::{Map, Value, json};
 use super::request::{Asked, limit_refused};
 use super::response::Failed;
 use super::runtimes::{Range, own_name, version};
+use crate::http::dialects::memory;
 use crate::http::error::{ApiError, RESTART_RETRY_S};
 use crate::jobs::{Client, Job, Service, SubmitError};
 use crate::keys::Caller;
@@ -46,8 +47,7 @@ pub async fn start(
         return Err(unknown());
     }
     let memory_field = asked.memory_field();
-    let memory_mib = language.machine.memory_mib;
-    let default_mib = memory_mib.unwrap_or(service.config().vm.memory_mib);
+    let default_mib = memory::default_mib(&language, service.config());
     let request = ExecutionRequest {
         interactive,
         ..asked

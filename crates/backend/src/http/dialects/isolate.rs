@@ -1,4 +1,4 @@
-//! The end of a stage: its status, signal and message.
+//! The end of a stage in the words of isolate(1), which Piston and Judge0 show.
 
 use cloude_protocol::agent::{Cause, StageResult};
 use nix::sys::signal::Signal;
@@ -12,7 +12,7 @@ pub struct End {
 }
 
 impl End {
-    /// The end of a stage in the words of isolate(1), which Piston shows.
+    /// The end of a stage.
     pub fn of(result: &StageResult) -> Self {
         let killed = |status, message: &str| End {
             status: Some(status),
