@@ -458,6 +458,29 @@ async fn submissions_are_listed_by_pages() {
 }
 
 #[tokio::test]
+async fn an_answer_with_too_much_output_is_refused() {
+    let backend = with(|config| config.limits.result_bytes_in_flight = 12 << 20).await;
+    let mut tokens = Vec::new();
+    for _ in 0..4 {
+        let token = submit(&backend, program(PYTHON, "fill 1 120")).await;
+        backend.finished(&token).await;
+        tokens.push(token);
+    }
+    for count in [3, 4] {
+        let tokens = tokens[..count].join(",");
+        let path = format!("/submissions/batch?tokens={tokens}&fields=stdout");
+        let answer = backend.get(&path).await;
+        assert_eq!(answer.status, if count == 3 { 200 } else { 400 });
+    }
+    let list = backend.get("/submissions?fields=stdout").await;
+    assert_eq!(
+        (list.status, error(&list).contains("fewer submissions")),
+        (400, true)
+    );
+    assert_eq!(backend.get("/submissions?fields=token").await.status, 200);
+}
+
+#[tokio::test]
 async fn a_finished_submission_can_be_deleted() {
     let backend = Backend::start().await;
     let token = submit(&backend, program(PYTHON, "hold")).await;

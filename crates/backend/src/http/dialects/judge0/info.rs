@@ -5,8 +5,8 @@ use axum::extract::State;
 use serde_json::{Value, json};
 
 use super::bounds::Bounds;
+use super::many::MAX_BATCH;
 use super::status::{self, Status};
-use super::submissions::MAX_BATCH;
 use crate::jobs::Service;
 
 /// The version whose interface this is. Clients choose their ids of languages by it.

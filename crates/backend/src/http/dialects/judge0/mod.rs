@@ -8,6 +8,7 @@ mod fields;
 mod form;
 mod info;
 mod languages;
+mod many;
 mod refusal;
 mod request;
 mod status;
@@ -33,11 +34,11 @@ pub fn routes(service: &Service) -> Router<Service> {
     for (name, methods) in [
         (
             "submissions",
-            read(get(submissions::index)).merge(run(post(submissions::create))),
+            read(get(many::index)).merge(run(post(submissions::create))),
         ),
         (
             "submissions/batch",
-            read(get(submissions::show_batch)).merge(run(post(submissions::create_batch))),
+            read(get(many::show_batch)).merge(run(post(many::create_batch))),
         ),
         (
             "submissions/{token}",

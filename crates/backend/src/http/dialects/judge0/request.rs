@@ -279,6 +279,7 @@ mod tests {
         };
         for (zip, text) in [
             (b"PK".to_vec(), "is not a zip archive"),
+            (b"PK\x01\x02".repeat(10_001), "more than 10000 entries"),
             (
                 archive(&[("a", "12", 0o644), ("b", "34", 0o644)]),
                 "more than 3 bytes",

@@ -1,4 +1,4 @@
-//! `/submissions`.
+//! One submission: `POST /submissions`, `GET` and `DELETE /submissions/{token}`.
 
 use std::sync::Arc;
 
@@ -25,12 +25,6 @@ use crate::http::peer::Peer;
 use crate::jobs::{Found, Job, Service, Translated};
 use crate::keys::Caller;
 
-/// The most submissions of a batch.
-pub const MAX_BATCH: usize = 20;
-/// Submissions of a page, if the client does not say.
-const PAGE: u64 = 20;
-/// The most submissions of a page.
-const MAX_PAGE: u64 = 200;
 /// The last id of Judge0's archived languages.
 const LAST_ARCHIVED: u32 = 42;
 
@@ -47,17 +41,19 @@ pub struct Options {
     wait: Option<String>,
     base64_encoded: Option<String>,
     fields: Option<String>,
-    tokens: Option<String>,
-    page: Option<i64>,
-    per_page: Option<i64>,
+    pub tokens: Option<String>,
+    pub page: Option<i64>,
+    pub per_page: Option<i64>,
 }
 
 impl Options {
-    fn is_base64(&self) -> bool {
+    /// Texts are base64.
+    pub fn is_base64(&self) -> bool {
         self.base64_encoded.as_deref() == Some("true")
     }
 
-    fn form(&self) -> Result<Form, Refusal> {
+    /// The form of the answer.
+    pub fn form(&self) -> Result<Form, Refusal> {
         Form::of(self.is_base64(), self.fields.as_deref())
             .map_err(|unknown| Refusal::Bad(format!("invalid fields: [{}]", unknown.join(", "))))
     }
@@ -138,142 +134,8 @@ pub async fn destroy(
     Ok(output::value(&service, &peer, &fields))
 }
 
-/// `GET /submissions`
-pub async fn index(
-    State(service): State<Service>,
-    Extension(peer): Extension<Arc<Peer>>,
-    Extension(caller): Extension<Caller>,
-    ApiQuery(options): ApiQuery<Options>,
-) -> Result<Response, Refusal> {
-    let form = options.form()?;
-    let invalid = |name: &str, value| Refusal::Bad(format!("invalid {name}: {value}"));
-    let page = options.page.unwrap_or(1);
-    let Some(page) = u64::try_from(page).ok().filter(|page| *page > 0) else {
-        return Err(invalid("page", page));
-    };
-    let per_page = options.per_page.unwrap_or(PAGE as i64);
-    let size = u64::try_from(per_page)
-        .ok()
-        .filter(|size| (1..=MAX_PAGE).contains(size));
-    let Some(size) = size else {
-        return Err(invalid("per_page", per_page));
-    };
-    let offset = (page - 1).saturating_mul(size);
-    let found = service.dialects(&caller, size, offset).await?;
-    let mut submissions = Vec::new();
-    for token in &found.ids {
-        // One that was removed meanwhile is left out.
-        match find(&service, &caller, token, &form).await? {
-            Some(Ok(fields)) => submissions.push(fields),
-            Some(Err(NotUtf8)) => return Err(Refusal::Bad(not_utf8("one or more submissions"))),
-            None => {}
-        }
-    }
-    let pages = found.total.div_ceil(size).max(1);
-    let meta = json!({
-        "current_page": page,
-        "next_page": (page < pages).then_some(page + 1),
-        "prev_page": (page > 1).then(|| page - 1),
-        "total_pages": pages,
-        "total_count": found.total,
-    });
-    let answer = json!({"submissions": submissions, "meta": meta});
-    Ok(output::value(&service, &peer, &answer))
-}
-
-/// `POST /submissions/batch`
-pub async fn create_batch(
-    State(service): State<Service>,
-    Extension(caller): Extension<Caller>,
-    ApiQuery(options): ApiQuery<Options>,
-    ApiJson(mut body): ApiJson<Map<String, Value>>,
-) -> Result<Response, Refusal> {
-    let submissions = match body.remove("submissions") {
-        Some(Value::Array(submissions)) => submissions,
-        _ => Vec::new(),
-    };
-    check_batch(submissions.len())?;
-    // The place of each valid one in the answer, and the errors of the others.
-    let (mut answer, mut valid) = (Vec::new(), Vec::new());
-    for submission in submissions {
-        let translated = match submission {
-            Value::Object(body) => translate(&service, body, options.is_base64()),
-            _ => {
-                let mut errors = Errors::default();
-                errors.add("base", "must be an object");
-                Err(errors.into())
-            }
-        };
-        match translated {
-            Ok(translated) => {
-                valid.push((answer.len(), translated));
-                answer.push(Value::Null);
-            }
-            Err(Refusal::Invalid(errors)) => answer.push(json!(errors)),
-            Err(other) => return Err(other),
-        }
-    }
-    let (places, translated): (Vec<_>, Vec<_>) = valid.into_iter().unzip();
-    let submitted = service.submit_each(caller.tenant(), translated);
-    let mut status = StatusCode::UNPROCESSABLE_ENTITY;
-    for (place, outcome) in places.into_iter().zip(submitted.await.map_err(of_submit)?) {
-        answer[place] = match outcome {
-            Ok(job) => {
-                status = StatusCode::CREATED;
-                json!({"token": job.about.id})
-            }
-            Err(refused) => {
-                let message = refused.to_string();
-                match of_refused(refused) {
-                    Refusal::Invalid(errors) => json!(errors),
-                    _ => json!({"base": [message]}),
-                }
-            }
-        };
-    }
-    Ok((status, Json(answer)).into_response())
-}
-
-/// `GET /submissions/batch?tokens=…`: null for a token that is unknown.
-pub async fn show_batch(
-    State(service): State<Service>,
-    Extension(peer): Extension<Arc<Peer>>,
-    Extension(caller): Extension<Caller>,
-    ApiQuery(options): ApiQuery<Options>,
-) -> Result<Response, Refusal> {
-    let form = options.form()?;
-    let tokens = options.tokens.unwrap_or_default();
-    let tokens: Vec<&str> = tokens
-        .split(',')
-        .filter(|token| !token.is_empty())
-        .collect();
-    check_batch(tokens.len())?;
-    let mut submissions = Vec::new();
-    for token in tokens {
-        submissions.push(match find(&service, &caller, token.trim(), &form).await? {
-            Some(Ok(fields)) => fields,
-            Some(Err(NotUtf8)) => return Err(Refusal::Bad(not_utf8("one or more submissions"))),
-            None => Value::Null,
-        });
-    }
-    let answer = json!({"submissions": submissions});
-    Ok(output::value(&service, &peer, &answer))
-}
-
-fn check_batch(size: usize) -> Result<(), Refusal> {
-    match size {
-        0 => Err(Refusal::Bad(
-            "there should be at least one submission in a batch".into(),
-        )),
-        1..=MAX_BATCH => Ok(()),
-        _ => Err(Refusal::Bad(format!(
-            "number of submissions in a batch should be less than or equal to {MAX_BATCH}"
-        ))),
-    }
-}
-
 /// Checks a submission and translates it.
-fn translate(
+pub fn translate(
     service: &Service,
     body: Map<String, Value>,
     is_base64: bool,
@@ -321,7 +183,7 @@ async fn owned(
 }
 
 /// The fields of a submission that the caller may see.
-async fn find(
+pub async fn find(
     service: &Service,
     caller: &Caller,
     token: &str,
