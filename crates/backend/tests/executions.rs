@@ -322,6 +322,22 @@ async fn languages_show_whether_their_image_is_ready() {
 }
 
 #[tokio::test]
+async fn a_language_has_its_self_test_as_an_example() {
+    let backend = Backend::start().await;
+    let python = backend.get("/v1/languages/PY").await.json();
+    assert_eq!(python["name"], "python");
+    assert_eq!(python["file"], "main.py");
+    assert_eq!(python["compiled"], false);
+    let code = std::fs::read_to_string(support::languages().join("python/self_test.py")).unwrap();
+    assert_eq!(python["example"]["code"], code);
+    assert_eq!(python["example"]["args"][1], "two words");
+
+    let unknown = backend.get("/v1/languages/cobol").await;
+    assert_eq!(unknown.status, 404);
+    assert!(unknown.failure().contains("`cobol`"));
+}
+
+#[tokio::test]
 async fn the_start_choice_is_obeyed_and_reported() {
     let backend = Backend::start().await;
     let run = |start: serde_json::Value| serde_json::json!({ "language": "python", "code": "print x", "start": start });

@@ -30,13 +30,14 @@ async fn with_auth(auth: Auth) -> Backend {
 }
 
 /// Every endpoint that needs a scope.
-const ENDPOINTS: [(&str, &str, Scope); 15] = [
+const ENDPOINTS: [(&str, &str, Scope); 16] = [
     ("POST", "/run", Scope::Run),
     ("POST", "/v1/executions", Scope::Run),
     ("DELETE", "/v1/executions/a", Scope::Run),
     ("GET", "/v1/executions/a", Scope::Read),
     ("GET", "/status/a", Scope::Read),
     ("GET", "/v1/languages", Scope::Read),
+    ("GET", "/v1/languages/python", Scope::Read),
     ("GET", "/v1/installation", Scope::Read),
     ("GET", "/metrics", Scope::Read),
     ("GET", "/v1/usage", Scope::Read),

@@ -8,7 +8,7 @@ use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use cloude_protocol::api::{
-    ExecutionList, ExecutionRequest, ExecutionSummary, LanguageInfo, Status,
+    ExecutionList, ExecutionRequest, ExecutionSummary, LanguageDetails, LanguageInfo, Status,
 };
 use serde::Deserialize;
 
@@ -202,6 +202,17 @@ pub async fn languages(
     State(service): State<Service>,
 ) -> Result<Json<Vec<LanguageInfo>>, ApiError> {
     Ok(Json(service.languages()))
+}
+
+/// `GET /v1/languages/{name}`
+pub async fn language(
+    State(service): State<Service>,
+    ApiPath(name): ApiPath<String>,
+) -> Result<Json<LanguageDetails>, ApiError> {
+    match service.language_details(&name) {
+        Some(details) => Ok(Json(details)),
+        None => Err(RequestError::unknown_language(&name).into()),
+    }
 }
 
 /// Cancels the execution on drop. Has no effect on a finished one.

@@ -7,7 +7,9 @@ use std::time::Duration;
 use cloude_engine::images::{Images, ReadyImage};
 use cloude_engine::languages::Languages;
 use cloude_engine::{Failure, Launcher, MachineSpec, TemplateError, WORKER_MIB, WallState};
-use cloude_protocol::api::{ExecutionRequest, LanguageInfo, Limits, TemplateInfo, TemplateRequest};
+use cloude_protocol::api::{
+    Example, ExecutionRequest, LanguageDetails, LanguageInfo, Limits, TemplateInfo, TemplateRequest,
+};
 use cloude_protocol::keys::Usage;
 use cloude_protocol::language::Language;
 use tokio_util::sync::CancellationToken;
@@ -213,23 +215,39 @@ impl Service {
 
     /// All languages.
     pub fn languages(&self) -> Vec<LanguageInfo> {
-        let parts = self.parts();
-        parts
-            .languages
-            .iter()
-            .map(|language| {
-                let image = parts.images.ready(language);
-                LanguageInfo {
-                    name: language.name.clone(),
-                    aliases: language.aliases.clone(),
-                    extensions: language.extensions.clone(),
-                    image_ready: image.is_some(),
-                    image_age_s: image.as_ref().map(ReadyImage::age_s),
-                    version: image.as_ref().and_then(|image| image.version.clone()),
-                    image_digest: image.map(|image| image.digest),
-                }
-            })
-            .collect()
+        let languages = self.parts().languages.iter();
+        languages.map(|language| self.info_of(language)).collect()
+    }
+
+    fn info_of(&self, language: &Language) -> LanguageInfo {
+        let image = self.parts().images.ready(language);
+        LanguageInfo {
+            name: language.name.clone(),
+            aliases: language.aliases.clone(),
+            extensions: language.extensions.clone(),
+            image_ready: image.is_some(),
+            image_age_s: image.as_ref().map(ReadyImage::age_s),
+            version: image.as_ref().and_then(|image| image.version.clone()),
+            image_digest: image.map(|image| image.digest),
+        }
+    }
+
+    /// The language with this name or alias, with a program to begin with.
+    pub fn language_details(&self, name: &str) -> Option<LanguageDetails> {
+        let language = self.language(name)?;
+        let test = &language.self_test;
+        Some(LanguageDetails {
+            language: self.info_of(&language),
+            file: language.file.clone(),
+            compiled: language.compile.is_some(),
+            example: Example {
+                code: test.code.clone(),
+                stdin: test.stdin.clone(),
+                args: test.args.clone(),
+                stdout: test.stdout.clone(),
+                exit_code: test.exit_code,
+            },
+        })
     }
 
     /// The name of the language with this name or alias.

@@ -2,6 +2,37 @@
 
 use serde::{Deserialize, Serialize};
 
+/// The response to `GET /v1/languages/{name}`.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct LanguageDetails {
+    /// The language.
+    #[serde(flatten)]
+    pub language: LanguageInfo,
+    /// The name that the program's file gets in the work directory.
+    pub file: String,
+    /// Compiled before it runs.
+    pub compiled: bool,
+    /// A program to begin with.
+    pub example: Example,
+}
+
+/// A program that reads its standard input and its arguments, and writes a file: the language's self-test.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Example {
+    /// The program.
+    pub code: String,
+    /// Its standard input.
+    pub stdin: String,
+    /// Its arguments.
+    pub args: Vec<String>,
+    /// The standard output that it prints.
+    pub stdout: String,
+    /// The code with which it exits.
+    pub exit_code: i32,
+}
+
 /// An item of the response to `GET /v1/languages`.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

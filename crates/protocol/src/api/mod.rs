@@ -20,7 +20,7 @@ pub use attach::{AttachMessage, SignalChoice};
 pub use batch::{Batch, BatchInput, BatchRequest};
 pub use event::ExecutionEvent;
 pub use installation::{IMAGE_MAX_AGE_DAYS, Installation, InstalledKernel, IsolationWall};
-pub use language::LanguageInfo;
+pub use language::{Example, LanguageDetails, LanguageInfo};
 pub use limits::{CompileLimits, Limits};
 pub use list::{ExecutionList, ExecutionSummary};
 pub use original::{RunRequest, RunResponse, StatusResponse};

@@ -71,6 +71,8 @@ pub enum RequestError {
     /// A request without `Upgrade: websocket`.
     #[error("this endpoint is a WebSocket: send the handshake of RFC 6455, version 13")]
     NotWebSocket,
+    #[error("no language has the name `{name}`; GET /v1/languages lists all")]
+    UnknownLanguage { name: String },
     #[error("send exactly one valid header `Host`, with the name of this server")]
     NoHost,
     /// DNS rebinding, or a name that the operator has not configured.
@@ -113,6 +115,7 @@ impl RequestError {
             RequestError::NoEndpoint
             | RequestError::UnknownExecution { .. }
             | RequestError::UnknownTemplate { .. }
+            | RequestError::UnknownLanguage { .. }
             | RequestError::UnknownBatch { .. }
             | RequestError::UnknownArtifact { .. }
             | RequestError::UnknownKeyId { .. } => StatusCode::NOT_FOUND,
@@ -184,6 +187,11 @@ impl RequestError {
     /// Likewise.
     pub fn unknown_template(id: &str) -> Self {
         RequestError::UnknownTemplate { id: shown(id) }
+    }
+
+    /// For a name of the URL.
+    pub fn unknown_language(name: &str) -> Self {
+        RequestError::UnknownLanguage { name: shown(name) }
     }
 
     /// Likewise.

@@ -77,6 +77,7 @@ fn request_errors() -> Vec<Row> {
         LastEventId {},
         UnknownTemplate { id: "3fa9".into() },
         NotWebSocket {},
+        UnknownLanguage { name: "cobol".into() },
         NoHost {},
         ForeignHost { host: "evil.example".into() },
         ForeignOrigin { origin: "https://evil.example".into() },

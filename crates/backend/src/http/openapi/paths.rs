@@ -4,8 +4,8 @@
 
 use cloude_protocol::api::{
     Artifact, AttachMessage, Batch, BatchRequest, Execution, ExecutionEvent, ExecutionList,
-    ExecutionRequest, ExecutionSummary, Installation, LanguageInfo, Problem, Readiness, Status,
-    TemplateInfo, TemplateRequest,
+    ExecutionRequest, ExecutionSummary, Installation, LanguageDetails, LanguageInfo, Problem,
+    Readiness, Status, TemplateInfo, TemplateRequest,
 };
 use cloude_protocol::keys::{KeyInfo, KeyRequest, NewKey, Usage};
 use utoipa::{IntoParams, IntoResponses};
@@ -270,6 +270,20 @@ fn read_batch() {}
     ),
 )]
 fn list_languages() {}
+
+/// A language, with a program to begin with
+#[utoipa::path(
+    get,
+    path = "/v1/languages/{name}",
+    tag = "server",
+    params(("name" = String, Path, description = "Its name or an alias")),
+    responses(
+        (status = 200, description = "The language", body = LanguageDetails),
+        (status = 404, description = "No language has the name", body = Problem, content_type = "application/problem+json"),
+        Refused,
+    ),
+)]
+fn read_language() {}
 
 /// Whether the server is up
 #[utoipa::path(
