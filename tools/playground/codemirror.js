@@ -112,13 +112,31 @@ const HIGHLIGHT = HighlightStyle.define([
     },
 ]);
 
+/** The looks of the editor, in the page's variables. */
+const THEME = EditorView.theme({
+    "&": { height: "100%", color: "var(--text)", backgroundColor: "var(--panel)", fontSize: "14px" },
+    ".cm-scroller": { fontFamily: "var(--mono)", lineHeight: "1.45", overflow: "auto" },
+    // The page marks the focus.
+    "&.cm-focused": { outline: "none" },
+    ".cm-content": { caretColor: "var(--text)" },
+    ".cm-cursor": { borderLeftColor: "var(--text)" },
+    ".cm-gutters": { backgroundColor: "var(--panel)", color: "var(--muted)", borderRight: "1px solid var(--line)" },
+    ".cm-activeLine, .cm-activeLineGutter": { backgroundColor: "color-mix(in srgb, var(--accent) 8%, transparent)" },
+    "&.cm-focused > .cm-scroller > .cm-selectionLayer .cm-selectionBackground, .cm-selectionBackground": {
+        background: "color-mix(in srgb, var(--accent) 30%, transparent)",
+    },
+    "&.cm-focused .cm-matchingBracket": { backgroundColor: "color-mix(in srgb, var(--ok) 30%, transparent)" },
+    ".cm-panels": { backgroundColor: "var(--page)", color: "var(--text)" },
+    ".cm-textfield, .cm-button": { backgroundImage: "none", backgroundColor: "var(--panel)", color: "var(--text)" },
+});
+
 /** True if files with this extension are highlighted. */
 export function isHighlighted(extension) {
     return Object.hasOwn(MODES, extension);
 }
 
 /** A document with its own history. `label`: its name for screen readers. */
-export function createState({ text, extension, label, keys, onChange }) {
+export function createState({ text, extension, label, onChange }) {
     const mode = isHighlighted(extension) ? [StreamLanguage.define(MODES[extension])] : [];
     return EditorState.create({
         doc: text,
@@ -132,10 +150,11 @@ export function createState({ text, extension, label, keys, onChange }) {
             indentUnit.of(extension === "go" ? "\t" : "    "),
             bracketMatching(),
             search({ top: true }),
+            THEME,
             syntaxHighlighting(HIGHLIGHT),
             ...mode,
             // Escape and then Tab leaves the editor (WCAG 2.1.2), which EditorView does itself.
-            keymap.of([...keys, ...defaultKeymap, ...historyKeymap, ...searchKeymap, indentWithTab]),
+            keymap.of([...defaultKeymap, ...historyKeymap, ...searchKeymap, indentWithTab]),
             EditorView.contentAttributes.of({ "aria-label": label }),
             EditorView.updateListener.of((update) => {
                 if (update.docChanged) onChange(update.state.doc.toString());

@@ -20,7 +20,9 @@ mod negotiate;
 mod openapi;
 mod original;
 mod output;
+mod page;
 mod peer;
+mod playground;
 mod raw;
 mod serve;
 mod templates;
@@ -60,7 +62,7 @@ pub fn router(service: Service) -> Router {
     let run = |methods| auth::require(&service, Scope::Run, methods);
     let admin = |methods| auth::require(&service, Scope::Admin, methods);
     Router::new()
-        .route("/", get(original::root))
+        .route("/", get(playground::root))
         .route("/health", get(original::health))
         .route("/run", run(post(original::run)))
         .route("/status/{id}", read(get(original::status)))
@@ -90,6 +92,7 @@ pub fn router(service: Service) -> Router {
         .route("/v1/ready", get(health::ready))
         .route("/v1/installation", read(get(installation::read)))
         .route("/v1/languages", read(get(executions::languages)))
+        .route("/v1/languages/{name}", read(get(executions::language)))
         .route("/metrics", read(get(metrics::metrics)))
         .route(
             "/v1/templates",
@@ -99,6 +102,7 @@ pub fn router(service: Service) -> Router {
         .route("/v1/usage", read(get(keys::usage)))
         .route("/v1/keys", admin(get(keys::list).post(keys::create)))
         .route("/v1/keys/{id}", admin(delete(keys::revoke)))
+        .merge(playground::routes())
         .merge(openapi::routes())
         .merge(dialects::piston::routes(&service))
         .merge(dialects::judge0::routes(&service))

@@ -44,6 +44,22 @@ fn items<'a>(headers: &'a HeaderMap, name: &'static str) -> impl Iterator<Item =
         .filter_map(|item| Some(item.split(';').next()?.trim()))
 }
 
+/// The weight of an item that a header names, 0 to 1 (RFC 9110, 12.4.2); 0 if it does not. Wildcards do not count.
+pub fn quality(headers: &HeaderMap, header: &'static str, item: &str) -> f32 {
+    let values = headers.get_all(header).iter();
+    let texts = values.filter_map(|value| value.to_str().ok());
+    let weights = texts.flat_map(|text| text.split(',')).filter_map(|text| {
+        let mut parts = text.split(';').map(str::trim);
+        if !parts.next()?.eq_ignore_ascii_case(item) {
+            return None;
+        }
+        let weight = parts.find_map(|part| part.strip_prefix("q=").or(part.strip_prefix("Q=")));
+        let weight = weight.map_or(1.0, |text| text.parse().unwrap_or(0.0));
+        Some(f32::clamp(weight, 0.0, 1.0))
+    });
+    weights.fold(0.0, f32::max)
+}
+
 /// The form of a stream that `Accept` names, if it names one.
 pub fn accepted_form(headers: &HeaderMap) -> Option<Form> {
     items(headers, ACCEPT.as_str()).find_map(|range| {

@@ -217,6 +217,10 @@ pub fn content(bytes: usize) -> Vec<u8> {
     (0..bytes).map(|at| (at * 7 / 3) as u8).collect()
 }
 
+/// One transparent pixel (RFC 2083).
+const PNG: &[u8] = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x00\x00\x01\x00\x00\x00\x01\x08\x06\x00\x00\x00\x1f\x15\xc4\
+    \x89\x00\x00\x00\x0bIDATx\x9cc`\x00\x02\x00\x00\x05\x00\x01z^\xab?\x00\x00\x00\x00IEND\xaeB`\x82";
+
 /// Plays the program: the first word of its text selects the behaviour.
 async fn play(
     request: ExecuteRequest,
@@ -392,6 +396,26 @@ async fn play(
                 run: Some(stage_result(Cause::Exit, Some(0), None)),
                 artifacts_dropped,
             }));
+        }
+        "echo" => {
+            output(StageName::Run, Stream::Stdout, &request.stdin.to_text());
+            let words = request.run.argv.join(" ");
+            output(StageName::Run, Stream::Stdout, &words);
+            finish(Some(stage_result(Cause::Exit, Some(0), None)), None);
+        }
+        "picture" => {
+            // A picture of one pixel.
+            for (path, data) in [("one.png", PNG), ("one.txt", b"text")] {
+                let bytes = data.len() as u64;
+                send(&Event::Artifact {
+                    path: path.into(),
+                    bytes,
+                    mode: 0o644,
+                });
+                let data = data.to_vec().into();
+                send(&Event::ArtifactData { data });
+            }
+            finish(Some(stage_result(Cause::Exit, Some(0), None)), None);
         }
         "flood" => {
             // Far more than any limit.

@@ -3,9 +3,13 @@
 mod paths;
 
 use axum::Router;
+use axum::middleware::map_response;
+use axum::response::Response;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 use utoipa_swagger_ui::SwaggerUi;
+
+use super::page::Policy;
 
 /// Path of the document.
 const DOCUMENT: &str = "/openapi.json";
@@ -39,6 +43,7 @@ const PAGE: &str = "/docs";
         paths::create_batch,
         paths::read_batch,
         paths::list_languages,
+        paths::read_language,
         paths::read_health,
         paths::read_ready,
         paths::read_usage,
@@ -74,7 +79,13 @@ pub fn document() -> utoipa::openapi::OpenApi {
 
 /// The routes of the document and of the page, whose scripts are part of this binary.
 pub fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
-    Router::from(SwaggerUi::new(PAGE).url(DOCUMENT, document())).with_state(())
+    let page = SwaggerUi::new(PAGE).url(DOCUMENT, document());
+    Router::from(page)
+        .layer(map_response(|mut response: Response| async {
+            Policy::Swagger.protect(&mut response);
+            response
+        }))
+        .with_state(())
 }
 
 #[cfg(test)]
