@@ -7,7 +7,7 @@ const STORED = "cloude-drafts";
 export class Drafts {
     /** @type {Map<string, import("./program.js").Program>} */
     #programs = new Map();
-    /** The language of the last one. */
+    /** The language that was shown last. */
     language = null;
     /** False once the browser refused to store them, because they are too large or storage is forbidden. */
     isStored = true;
@@ -19,7 +19,7 @@ export class Drafts {
                 const program = checked(value);
                 if (program) this.#programs.set(program.language, program);
             }
-            if (this.#programs.has(language)) this.language = language;
+            if (typeof language === "string") this.language = language;
         } catch {
             // Nothing is stored, or not by this page.
         }
@@ -29,8 +29,13 @@ export class Drafts {
         return this.#programs.get(language);
     }
 
+    /** The language that a reload shows. */
+    choose(language) {
+        this.language = language;
+        this.#store();
+    }
+
     keep(program) {
-        this.language = program.language;
         this.#programs.set(program.language, program);
         this.#store();
     }

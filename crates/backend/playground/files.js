@@ -45,7 +45,8 @@ export class Files {
     /** Shows a program whose file has this name, and its other files. */
     open(name, code, files) {
         this.#editor.reset();
-        this.#files = [{ path: name, text: code }, ...files.map((file) => ({ ...file }))];
+        const others = files.filter((file) => file.path !== name);
+        this.#files = [{ path: name, text: code }, ...others.map((file) => ({ ...file }))];
         this.#show(0);
     }
 

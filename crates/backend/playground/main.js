@@ -86,9 +86,16 @@ async function open(name, program = drafts.get(name)) {
     language = details;
     const { code, stdin, args } = language.example;
     show(program ?? { code, stdin, args, artifacts: [], files: [] });
-    drafts.language = language.name;
+    drafts.choose(language.name);
     if (program) drafts.keep(current());
     setEnabled(byId("run"), running === null);
+}
+
+/** Puts the example in the place of the language's program. */
+async function restore() {
+    if (language === null || (drafts.get(language.name) && !confirm("Replace this program by the example?"))) return;
+    drafts.forget(language.name);
+    await open(language.name);
 }
 
 /** The program of the page's link, without the link: a reload must not lose later changes. */
@@ -245,6 +252,7 @@ closeButtons();
 onClick(byId("run"), run);
 onClick(byId("stop"), stop);
 onClick(byId("share"), share);
+onClick(byId("restore"), restore);
 onClick(byId("copy"), copy);
 onClick(byId("open-key"), async () => {
     const isNew = await key.ask("A server that listens beyond its own machine requires a key.");

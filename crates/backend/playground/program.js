@@ -29,7 +29,8 @@ export function checked(value) {
         typeof language === "string" && language !== "" &&
         (version === undefined || typeof version === "string") &&
         typeof code === "string" && typeof stdin === "string" && isTexts(args) && isTexts(artifacts) &&
-        Array.isArray(files) && files.length <= MAX_FILES && files.every(isFile);
+        Array.isArray(files) && files.length <= MAX_FILES && files.every(isFile) &&
+        new Set(files.map((file) => file.path)).size === files.length;
     if (!isProgram) return null;
     const kept = files.map(({ path, text, base64 }) => (text === undefined ? { path, base64 } : { path, text }));
     return { language, version, code, stdin, args, artifacts, files: kept };

@@ -38,6 +38,14 @@ onPage("the example of a language is its self-test", async (playground, page) =>
     await playground.choose("c");
     assert.match(await playground.code(), /#include <stdio.h>/);
     assert.equal(await page.locator("#tabs [role=tab]").innerText(), "main.c");
+    await playground.type("other");
+    page.once("dialog", (dialog) => dialog.accept());
+    await page.click("#restore");
+    await page.locator("#editor", { hasText: "#include <stdio.h>" }).waitFor();
+    await page.reload();
+    await playground.ready();
+    assert.equal(await page.inputValue("#language"), "c");
+    assert.match(await playground.code(), /#include <stdio.h>/);
 });
 
 onPage("code is highlighted", async (playground, page) => {
@@ -166,8 +174,11 @@ test("a server that requires a key gets it, and no link does", { skip: !locked &
 
     await page.click("#share");
     const link = await page.inputValue("#link");
-    const { decode } = await import("../../../crates/backend/playground/link.js");
-    assert.ok(!JSON.stringify(await decode(new URL(link).hash)).includes(key));
+    const unpacked = await page.evaluate(
+        async (fragment) => JSON.stringify(await (await import("/playground/link.js")).decode(fragment)),
+        new URL(link).hash,
+    );
+    assert.ok(unpacked.includes(programs.hello.code.slice(0, 5)) && !unpacked.includes(key));
     await page.keyboard.press("Escape");
     const stored = await page.evaluate(() => JSON.stringify(localStorage));
     assert.ok(!stored.includes(key));
