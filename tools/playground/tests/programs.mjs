@@ -39,7 +39,7 @@ const fake = {
     hold: { language: "python", code: "hold" },
     failed: { language: "python", code: "exit 3" },
     uncompilable: { language: "c", code: "uncompilable" },
-    echo: { language: "python", code: "echo" },
+    echo: { language: "python", code: "received" },
     flood: { language: "python", code: "flood" },
     hostile: { language: "python", code: "print HOSTILE" },
     picture: { language: "python", code: "picture" },

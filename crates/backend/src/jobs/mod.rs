@@ -6,6 +6,7 @@ mod artifacts;
 mod attempt;
 mod batch;
 mod cache;
+mod compile;
 mod dialect;
 mod find;
 mod follower;

@@ -15,9 +15,10 @@ use cloude_protocol::network::NetworkReport;
 use super::admission::{Admitted, check_image, template_owner};
 use super::artifacts::Artifacts;
 use super::attempt::{Attempt, Teardown, attempt};
+use super::compile::compile;
 use super::job::Job;
 use super::outcome::ExecutionParts;
-use super::program::{self, Compiled, Program};
+use super::program::{Compiled, Program};
 use super::service::Parts;
 use crate::scheduler::{QueueSlot, VmPermit};
 
@@ -234,7 +235,7 @@ impl Run<'_> {
                 permit = Some(self.permit(admitted, slot, arrived).await);
             }
             let spec = self.spec(admitted, path.clone());
-            program::compile(parts, spec, &admitted.execute, &self.job.cancel).await
+            compile(parts, spec, &admitted.execute, &self.job.cancel).await
         });
         let compiled = compiled.await;
         self.is_compile_shared = compiled.is_some() && permit.is_none();

@@ -397,7 +397,7 @@ async fn play(
                 artifacts_dropped,
             }));
         }
-        "echo" => {
+        "received" => {
             output(StageName::Run, Stream::Stdout, &request.stdin.to_text());
             let words = request.run.argv.join(" ");
             output(StageName::Run, Stream::Stdout, &words);
