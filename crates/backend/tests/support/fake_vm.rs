@@ -299,6 +299,7 @@ async fn play(
                 let input = tokio::select! {
                     Some(input) = inputs.data.recv() => input,
                     Some(input) = inputs.control.recv() => input,
+                    else => return,
                 };
                 if let Some(data) = input.data {
                     let (stage, stream) = (StageName::Run, Stream::Stdout);
@@ -336,7 +337,9 @@ async fn play(
             let _ = inputs.control.recv().await;
             let mut bytes = 0;
             loop {
-                let input = inputs.data.recv().await.unwrap();
+                let Some(input) = inputs.data.recv().await else {
+                    return;
+                };
                 bytes += input.data.map_or(0, |data| data.0.len());
                 if input.end {
                     break;
