@@ -1,4 +1,4 @@
-// pictures.mjs FOLDER: the pictures of docs/playground.md, from a server that runs programs. Each is a PNG of 256 colours if
+// pictures.mjs FOLDER: pictures of the page, from a server that runs programs. Each is a PNG of 256 colours if
 // pngquant is there.
 
 import { execFileSync } from "node:child_process";
