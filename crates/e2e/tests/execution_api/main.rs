@@ -6,7 +6,7 @@ mod requests;
 
 use cloude_e2e::backend::Backend;
 use cloude_e2e::curl;
-use requests::{execute, executions, start};
+use requests::{execute, executions, result, start};
 use serde_json::{Value, json};
 
 const OVERRIDES: &str = "vm.max_concurrent = 4";
@@ -116,5 +116,30 @@ fn matching_files_come_back_as_artifacts() {
         .unwrap()
         .stdout;
     assert_eq!(bytes, (0..=255).collect::<Vec<u8>>());
+    backend.stop();
+}
+
+#[test]
+fn a_batch_of_a_compiled_language_is_compiled_once() {
+    let backend = Backend::start(OVERRIDES);
+    let code =
+        "#include <stdio.h>\nint main(int argc, char **argv) { puts(argv[1]); return argc; }";
+    let limits = json!({"wall_time_ms": 600_000, "compile": {"wall_time_ms": 600_000}});
+    let request = json!({ "language": "c", "code": code, "limits": limits });
+    let inputs = json!([{"args": ["one"]}, {"args": ["two"]}, {"args": ["three"]}]);
+    let body = json!({ "request": request, "inputs": inputs });
+
+    let answer = curl::post(&format!("{}/v1/batches", backend.url()), &body.to_string());
+
+    assert_eq!(answer.status, 202, "{:?}", answer.body);
+    let mut compiled = 0;
+    let executions = answer.body["executions"].as_array().unwrap();
+    for (execution, word) in executions.iter().zip(["one", "two", "three"]) {
+        let execution = result(&backend, execution["id"].as_str().unwrap());
+        assert_eq!(execution["stdout"], format!("{word}\n"), "{execution}");
+        assert_eq!(execution["exit_code"], 2);
+        compiled += usize::from(execution["compile"]["shared"] != true);
+    }
+    assert_eq!(compiled, 1);
     backend.stop();
 }
