@@ -9,119 +9,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use cloude_backend::config::Auth;
-use cloude_protocol::Data;
-use cloude_protocol::keys::Scope;
-use futures_util::{SinkExt, StreamExt};
-use serde_json::{Value, json};
-use support::websocket::{self, Connection, Headers};
-use support::{Answer, Backend, capacity};
-use tokio_tungstenite::tungstenite::{self, Message};
-
-struct Socket(Connection);
-
-/// What the server sent: events, and the close frame's code and reason.
-#[derive(Debug, Default)]
-struct Received {
-    events: Vec<Value>,
-    close: Option<(u16, String)>,
-}
-
-impl Received {
-    fn stdout(&self) -> String {
-        let output = |event: &Value| match event["event"] == "output" {
-            true => {
-                serde_json::from_value::<Data>(event["data"].clone())
-                    .unwrap()
-                    .0
-            }
-            false => Vec::new(),
-        };
-        let bytes: Vec<u8> = self.events.iter().flat_map(output).collect();
-        String::from_utf8(bytes).unwrap()
-    }
-}
-
-impl Socket {
-    async fn send(&mut self, message: Value) {
-        let message = Message::text(message.to_string());
-        self.0.send(message).await.unwrap();
-    }
-
-    /// The next event; none if the server closes the connection.
-    async fn event(&mut self, received: &mut Received) -> bool {
-        loop {
-            match self.0.next().await {
-                Some(Ok(Message::Text(text))) => {
-                    received.events.push(serde_json::from_str(&text).unwrap());
-                    return true;
-                }
-                Some(Ok(Message::Close(Some(frame)))) => {
-                    received.close = Some((frame.code.into(), frame.reason.to_string()));
-                }
-                Some(Ok(_)) => {}
-                Some(Err(_)) | None => return false,
-            }
-        }
-    }
-
-    async fn until(&mut self, text: &str) -> Received {
-        let mut received = Received::default();
-        while !received.stdout().contains(text) {
-            assert!(self.event(&mut received).await, "{received:?}");
-        }
-        received
-    }
-
-    async fn rest(mut self) -> Received {
-        let mut received = Received::default();
-        while self.event(&mut received).await {}
-        received
-    }
-}
-
-fn path(id: &str) -> String {
-    format!("/v1/executions/{id}/attach")
-}
-
-async fn connect(
-    backend: &Backend,
-    id: &str,
-    headers: Headers<'_>,
-) -> Result<Socket, tungstenite::Error> {
-    let connected = websocket::connect(backend, &path(id), headers).await;
-    connected.map(Socket)
-}
-
-async fn attach(backend: &Backend, id: &str) -> Socket {
-    connect(backend, id, &[]).await.unwrap()
-}
-
-async fn refused(backend: &Backend, id: &str, headers: Headers<'_>) -> u16 {
-    websocket::refused(backend, &path(id), headers).await
-}
-
-async fn post(backend: &Backend, body: Value, prefer: &'static str) -> Answer {
-    let headers = [("content-type", "application/json"), ("prefer", prefer)];
-    let body = body.to_string();
-    backend.send("POST", "/v1/executions", &headers, body).await
-}
-
-/// The id of a new execution.
-async fn start(backend: &Backend, code: &str, interactive: Value) -> String {
-    let body = json!({"language": "python", "code": code, "interactive": interactive});
-    let answer = post(backend, body, "respond-async").await;
-    assert_eq!(answer.status, 202, "{:?}", answer.body);
-    answer.json()["id"].as_str().unwrap().to_owned()
-}
-
-async fn with_keys() -> Backend {
-    let state = Arc::new(tempfile::tempdir().unwrap());
-    Backend::with(capacity(2, 16), state, |config| {
-        config.api.auth = Auth::Required;
-    })
-    .await
-}
+use futures_util::SinkExt;
+use serde_json::json;
+use support::attached::{attach, post, start};
+use support::{Backend, capacity};
+use tokio_tungstenite::tungstenite::Message;
 
 #[tokio::test]
 async fn input_goes_in_and_events_come_out() {
@@ -261,34 +153,6 @@ async fn a_signal_overtakes_bytes_that_nobody_reads() {
 }
 
 #[tokio::test]
-async fn a_client_that_writes_faster_than_the_program_waits() {
-    let backend = Backend::start().await;
-    let id = start(&backend, "deaf", json!({})).await;
-    let mut socket = attach(&backend, &id).await;
-    socket.until("deaf\n").await;
-    let (mut sink, mut source) = socket.0.split();
-
-    // Much more than the buffers of both sockets.
-    let mut sent = 0;
-    let piece = vec![b'x'; 256 << 10];
-    let flood = async {
-        while sent < 1 << 30 {
-            sink.send(Message::binary(piece.clone())).await.unwrap();
-            sent += piece.len();
-        }
-    };
-    let stalled = tokio::time::timeout(Duration::from_secs(3), flood).await;
-
-    assert!(stalled.is_err(), "{sent} bytes are in memory");
-    assert!(sent < 64 << 20, "{sent}");
-    drop(sink);
-    let id = format!("/v1/executions/{id}");
-    let cancelled = backend.send("DELETE", &id, &[], "").await;
-    assert_eq!(cancelled.json()["cause"], "cancelled");
-    while let Some(Ok(_)) = source.next().await {}
-}
-
-#[tokio::test]
 async fn an_invalid_message_closes_with_its_reason() {
     let backend = Backend::start().await;
     let id = start(&backend, "echo", json!({})).await;
@@ -328,92 +192,6 @@ async fn an_invalid_message_closes_with_its_reason() {
     let (code, reason) = socket.rest().await.close.unwrap();
     assert_eq!(code, 1008);
     assert!(reason.contains("no `interactive`"), "{reason}");
-}
-
-#[tokio::test]
-async fn a_message_over_the_limit_closes_the_connection() {
-    let backend = Backend::start().await;
-    let id = start(&backend, "echo", json!({})).await;
-    let mut socket = attach(&backend, &id).await;
-
-    let large = Message::binary(vec![0; (256 << 10) + 1]);
-    socket.0.send(large).await.unwrap();
-
-    let close = socket.rest().await.close;
-    assert!(close.is_none_or(|(code, _)| code == 1009));
-}
-
-#[tokio::test]
-async fn a_foreign_web_page_cannot_attach() {
-    let backend = Backend::start().await;
-    let id = start(&backend, "echo", json!({})).await;
-
-    let foreign = refused(&backend, &id, &[("origin", "https://evil.example")]).await;
-    let rebound = refused(&backend, &id, &[("host", "evil.example")]).await;
-    let own = connect(&backend, &id, &[("origin", "http://localhost")]).await;
-
-    assert_eq!((foreign, rebound), (403, 421));
-    assert!(own.is_ok());
-}
-
-#[tokio::test]
-async fn only_its_owner_attaches_to_an_execution() {
-    let backend = with_keys().await;
-    let (owner, _) = backend.key(&[Scope::Run]).await;
-    let (other, _) = backend.key(&[Scope::Run]).await;
-    let (reader, _) = backend.key(&[Scope::Read]).await;
-    let body = json!({"language": "python", "code": "echo", "interactive": {}}).to_string();
-    let bearer = |key: &str| format!("Bearer {key}");
-    let headers = [
-        ("content-type", "application/json"),
-        ("prefer", "respond-async"),
-        ("authorization", &bearer(&owner)),
-    ];
-    let answer = backend.send("POST", "/v1/executions", &headers, body).await;
-    let id = answer.json()["id"].as_str().unwrap().to_owned();
-
-    let mut statuses = vec![refused(&backend, &id, &[]).await];
-    for key in [&other, &reader] {
-        let key = bearer(key);
-        statuses.push(refused(&backend, &id, &[("authorization", &key)]).await);
-    }
-    assert_eq!(statuses, [401, 404, 403]);
-    // As a web page does, which cannot send the header.
-    let protocols = format!("cloude.v1, cloude.key.{owner}");
-    let offers = [("sec-websocket-protocol", protocols.as_str())];
-    let mut socket = connect(&backend, &id, &offers).await.unwrap();
-    socket.send(json!({"stdin": "mine"})).await;
-    assert_eq!(socket.until("mine").await.stdout(), "mine");
-}
-
-#[tokio::test]
-async fn a_revoked_key_closes_its_connections() {
-    let backend = with_keys().await;
-    let (admin, _) = backend.key(&[Scope::Admin]).await;
-    let (key, id_of_key) = backend.key(&[Scope::Run]).await;
-    let bearer = format!("Bearer {key}");
-    let headers = [
-        ("content-type", "application/json"),
-        ("prefer", "respond-async"),
-        ("authorization", &bearer),
-    ];
-    let body = json!({"language": "python", "code": "echo", "interactive": {}}).to_string();
-    let answer = backend.send("POST", "/v1/executions", &headers, body).await;
-    let id = answer.json()["id"].as_str().unwrap().to_owned();
-    let offers = [("authorization", bearer.as_str())];
-    let mut socket = connect(&backend, &id, &offers).await.unwrap();
-    socket.send(json!({"stdin": "x"})).await;
-    socket.until("x").await;
-
-    let path = format!("/v1/keys/{id_of_key}");
-    assert_eq!(
-        backend.send_as(&admin, "DELETE", &path, "").await.status,
-        204
-    );
-
-    let (code, reason) = socket.rest().await.close.unwrap();
-    assert_eq!(code, 1008);
-    assert!(reason.contains("revoked"), "{reason}");
 }
 
 #[tokio::test]
@@ -473,31 +251,6 @@ async fn after_a_crash_an_interactive_execution_says_why_it_ended() {
     assert_eq!(result["cause"], "infrastructure");
     let error = result["error"].as_str().unwrap();
     assert!(error.contains("input that it had is not stored"), "{error}");
-}
-
-#[tokio::test]
-async fn a_client_that_reads_nothing_is_disconnected() {
-    let state = Arc::new(tempfile::tempdir().unwrap());
-    let backend = Backend::with(capacity(2, 16), state, |config| {
-        config.limits.write_timeout_ms = 300;
-        config.limits.output_bytes = 64 << 20;
-        config.limits.max_output_bytes = 64 << 20;
-    })
-    .await;
-    // MiB of output, more than the buffers of both sockets.
-    let id = start(&backend, "fill 32 120", json!({})).await;
-    let socket = attach(&backend, &id).await;
-
-    let late = "cloude_rejected_total{reason=\"write_time\"} 1";
-    while !backend.service.metrics().await.contains(late) {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-
-    drop(socket);
-    // The program was not stopped by its reader.
-    while backend.get("/v1/executions").await.json()["executions"][0]["status"] != "done" {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
 }
 
 #[tokio::test]

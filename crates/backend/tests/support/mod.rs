@@ -2,6 +2,7 @@
 
 #![allow(dead_code)] // Each test binary uses a part of this.
 
+pub mod attached;
 pub mod fake_vm;
 pub mod websocket;
 
