@@ -156,6 +156,10 @@ async fn headers_that_do_not_arrive_end_the_connection() {
     // Each byte would restart a time-out between reads.
     let mut answer = Vec::new();
     while let Err(error) = slow.try_read_buf(&mut answer) {
+        // A byte that is sent after the end of the connection is answered with a RST.
+        if error.kind() == std::io::ErrorKind::ConnectionReset {
+            break;
+        }
         assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
         let _ = slow.write_all(b"x").await;
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
