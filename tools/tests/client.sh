@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What the tests with unmodified clients of other servers have in common; sourced by them.
+# Functions of the tests with unmodified clients of other servers, which source this file.
 # shellcheck source=kernel/lib.sh
 . kernel/lib.sh
 

@@ -32,7 +32,7 @@ async fn post(backend: &Backend, headers: &[(&str, &str)], body: &Value) -> Answ
         .await
 }
 
-/// The place of a new execution that nobody waits for.
+/// The place of a new execution whose client does not wait for it.
 async fn place(backend: &Backend, body: &Value) -> String {
     let answer = post(backend, &[ASYNC], body).await;
     assert_eq!(answer.status, 202, "{:?}", answer.body);

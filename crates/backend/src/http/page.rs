@@ -1,4 +1,4 @@
-//! What the pages for browsers have in common: `/`, `/playground/…` and `/docs`. Their files are part of this binary.
+//! Headers and answers of the pages for browsers: `/`, `/playground/…` and `/docs`. Their files are part of this binary.
 
 use std::io::{self, Read};
 use std::sync::OnceLock;

@@ -11,7 +11,7 @@ use super::{Answer, Backend};
 /// An attached client.
 pub struct Socket(pub Connection);
 
-/// What the server sent: events, and the close frame's code and reason.
+/// The events that the server sent, and the close frame's code and reason.
 #[derive(Debug, Default)]
 pub struct Received {
     pub events: Vec<Value>,

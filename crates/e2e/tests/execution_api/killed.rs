@@ -140,7 +140,7 @@ struct Seen {
 impl Seen {
     fn read(mut self, file: &Path) -> Self {
         let text = std::fs::read_to_string(file).unwrap();
-        // What follows the last empty line may be a part of an event.
+        // The text after the last empty line may be a part of an event.
         let whole = text.rfind("\n\n").map_or("", |end| &text[..end]);
         for event in whole.split("\n\n") {
             self.take(event);

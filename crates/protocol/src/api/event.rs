@@ -15,7 +15,7 @@ pub enum ExecutionEvent {
     Accepted {
         /// The execution's id.
         id: String,
-        /// That of the request, while the server that ran the program is not restarted.
+        /// The request's `interactive`; absent once the server that ran the program has restarted.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         interactive: Option<Interactive>,
     },

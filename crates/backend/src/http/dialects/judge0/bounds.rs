@@ -36,7 +36,7 @@ impl Bounds {
     pub fn of(config: &Config) -> Self {
         let limits = &config.limits;
         let seconds = |ms: u64| ms as f64 / 1000.0;
-        // 0 is no limit of its own in the configuration.
+        // In the configuration, 0 sets no limit.
         let or = |limit: u64, other: u64| if limit > 0 { limit } else { other };
         let most_wall_ms = limits.max_wall_time_ms;
         let most_cpu_ms = or(limits.max_cpu_time_ms, most_wall_ms);

@@ -1,4 +1,4 @@
-//! What a server says about itself.
+//! Endpoints that describe the server.
 
 use axum::Json;
 use axum::extract::State;

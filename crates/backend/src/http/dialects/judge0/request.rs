@@ -72,7 +72,7 @@ impl Submission {
         })
     }
 
-    /// A time or size of 0 is no limit of its own, as for isolate(1).
+    /// A time or size of 0 sets no limit, as for isolate(1).
     fn limits(&self, language: &Language, default_mib: u64, bounds: &Bounds) -> Limits {
         let ms = |seconds: f64| ((seconds * 1000.0).ceil() as u64).max(1);
         let bytes = |kib: u64| kib.saturating_mul(1024);

@@ -12,7 +12,7 @@ const MAX_WORDS: usize = 512;
 /// Least `memory_limit` in KiB.
 const LEAST_MEMORY: u64 = 2048;
 
-/// A submission as it is stored. Limits that the client did not send are none.
+/// A submission as it is stored. A limit that the client did not send is `None`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
 #[serde(default)]
 pub struct Submission {
