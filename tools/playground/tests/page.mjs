@@ -102,6 +102,13 @@ export class Playground {
         await this.page.locator("#status:is([data-state=ok],[data-state=failed],[data-state=stopped])").waitFor();
     }
 
+    /** Opens the dialog with the page's link, and returns the link. The page makes it before it shows the dialog. */
+    async share() {
+        await this.page.click("#share");
+        await this.page.locator("#share-dialog[open]").waitFor();
+        return await this.page.inputValue("#link");
+    }
+
     /** Serious and critical findings of axe-core. */
     async accessibility() {
         // Through the debugger, which the page's policy does not bind.

@@ -140,12 +140,12 @@ onPage("a busy server shows when to try again", async (playground, page) => {
 
 onPage("a server that is gone is named, and the program stays", async (playground, page) => {
     await playground.write(programs.hello);
-    await page.route("**/v1/executions", (route) => route.abort());
+    await page.context().setOffline(true);
     await playground.run();
     await playground.ended();
     assert.equal(await playground.status.textContent(), "No answer: the server cannot be reached.");
     assert.equal((await playground.code()).trim(), programs.hello.code);
-    await page.unroute("**/v1/executions");
+    await page.context().setOffline(false);
     await playground.run();
     await playground.sees("exited with code 0");
 });

@@ -121,8 +121,7 @@ onPage("a link carries the program and sends nothing of it", async (playground, 
     await page.fill("#artifact-patterns", "*.png");
     await page.setInputFiles("#upload-input", { name: "d.bin", mimeType: "x/y", buffer: Buffer.from([255, 254]) });
     await page.locator("[role=tab]:has-text('d.bin')").waitFor();
-    await page.click("#share");
-    const shared = await page.inputValue("#link");
+    const shared = await playground.share();
     assert.ok(shared.startsWith(`${url}/#1.`));
 
     const other = await Playground.open(browser, { at: shared });
@@ -172,8 +171,7 @@ test("a server that requires a key gets it, and no link does", { skip: !locked &
     await playground.result(programs.hello);
     assert.equal(await playground.status.textContent(), "The program exited with code 0.");
 
-    await page.click("#share");
-    const link = await page.inputValue("#link");
+    const link = await playground.share();
     const unpacked = await page.evaluate(
         async (fragment) => JSON.stringify(await (await import("/playground/link.js")).decode(fragment)),
         new URL(link).hash,
