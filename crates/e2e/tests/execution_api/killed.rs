@@ -173,11 +173,12 @@ impl Seen {
 #[test]
 fn accepted_executions_survive_a_killed_server() {
     let quarter = durable() / 4;
-    let (receiver, url) = Receiver::start();
     let mut backend = Backend::start(&format!(
         "vm.max_concurrent = 4\nqueue.capacity = {}\ncallbacks.secret = \"key\"\ncallbacks.allow = [\"127.0.0.0/8\"]",
         durable() + 16
     ));
+    // After the server, which makes the network namespace of this test.
+    let (receiver, url) = Receiver::start();
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str| -> PathBuf { folder.path().join(name) };
 
