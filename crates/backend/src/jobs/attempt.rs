@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use cloude_engine::guest::{self, Connection, InputSender, new_identity};
 use cloude_engine::{Failure, Launched, Machine};
-use cloude_protocol::agent::{Event, ExecuteResult, StageName};
+use cloude_protocol::agent::{Event, ExecuteResult, Identity, NetworkIdentity, StageName};
 use cloude_protocol::network::NetworkReport;
 
 use super::admission::Admitted;
@@ -73,12 +73,9 @@ pub async fn attempt(
     } = started;
     if template.is_some() {
         // Created here and not earlier, because it holds the time of day.
-        match new_identity(&job.about.id, network) {
+        match identity_of(&job.about.id, network) {
             Ok(identity) => admitted.execute.identity = Some(identity),
-            Err(error) => {
-                let failure = format!("creating the fork's identity: {error}");
-                return not_begun(Failure::infrastructure(failure), machine);
-            }
+            Err(failure) => return not_begun(failure, machine),
         }
     } else {
         admitted.execute.identity = None;
@@ -126,6 +123,12 @@ pub async fn attempt(
         network,
         teardown,
     }
+}
+
+/// The identity of a fork that runs the execution `id`.
+pub fn identity_of(id: &str, network: Option<NetworkIdentity>) -> Result<Identity, Failure> {
+    new_identity(id, network)
+        .map_err(|error| Failure::infrastructure(format!("creating the fork's identity: {error}")))
 }
 
 fn not_begun(failure: Failure, machine: Box<dyn Machine>) -> Attempt {

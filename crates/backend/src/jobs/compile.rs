@@ -7,6 +7,7 @@ use cloude_protocol::agent::{
 use tokio_util::sync::CancellationToken;
 
 use super::artifacts::Collector;
+use super::attempt::identity_of;
 use super::program::Compiled;
 use super::service::Parts;
 
@@ -36,12 +37,11 @@ pub async fn compile(
     } = launched;
     let mut request = compile_only(execute);
     if template.is_some() {
-        match guest::new_identity(&id, network) {
+        match identity_of(&id, network) {
             Ok(identity) => request.identity = Some(identity),
-            Err(error) => {
+            Err(failure) => {
                 machine.stop().await;
-                let message = format!("creating the fork's identity: {error}");
-                return Err(Failure::infrastructure(message));
+                return Err(failure);
             }
         }
     }
