@@ -2,25 +2,11 @@
 
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
-import { after, before, test } from "node:test";
+import { test } from "node:test";
 
-import { Playground, launch, url } from "./page.mjs";
+import { browser, onPage } from "./cases.mjs";
+import { Playground, url } from "./page.mjs";
 import { isFake, printing, programs } from "./programs.mjs";
-
-let browser;
-before(async () => {
-    browser = await launch();
-});
-after(() => browser.close());
-
-/** A case with a page of its own. */
-function onPage(name, body, options) {
-    test(name, async () => {
-        const playground = await Playground.open(browser, options);
-        await body(playground, playground.page);
-        await playground.close();
-    });
-}
 
 onPage("a program runs, and its result has its measurements", async (playground, page) => {
     await playground.result(programs.hello);

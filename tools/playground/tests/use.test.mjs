@@ -1,24 +1,11 @@
 // The page's own parts: files, links, keys, keyboard, themes, small screens.
 
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
+import { test } from "node:test";
 
-import { Playground, launch, url } from "./page.mjs";
+import { browser, onPage } from "./cases.mjs";
+import { Playground, url } from "./page.mjs";
 import { programs } from "./programs.mjs";
-
-let browser;
-before(async () => {
-    browser = await launch();
-});
-after(() => browser.close());
-
-function onPage(name, body, options) {
-    test(name, async () => {
-        const playground = await Playground.open(browser, options);
-        await body(playground, playground.page);
-        await playground.close();
-    });
-}
 
 /** The body of the next execution, which the server does not get. */
 async function sent(playground) {
